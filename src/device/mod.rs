@@ -1,0 +1,72 @@
+//! The bytes of one disk: a block device, an image file, `/dev/null`, or memory in tests.
+//!
+//! Positional I/O only: nothing here has a current position, so any number of threads
+//! may use one device at once. Knows nothing of blocks, hashes, peers or patches.
+//!
+//! ```text
+//!   trait Device ---- file.rs    regular files and block devices (open rules, holes, cache hints)
+//!                \--- memory.rs  a vector of bytes
+//!                \--- faulty.rs  a wrapper that fails, shortens or records calls (tests)
+//! ```
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::units::ByteRange;
+
+/// The bytes of one disk. Offsets and sizes are in bytes.
+///
+/// Implementations retry interrupted and short system calls themselves.
+pub trait Device: Send + Sync {
+    /// The path as the user gave it, for messages.
+    fn path(&self) -> &Path;
+
+    /// Size when it was opened, or as set by [`DeviceMut::set_size`] since.
+    fn size(&self) -> u64;
+
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// `Kind::Read`, naming path and bytes, when fewer bytes can be read than asked for:
+    /// an I/O error, or a device that became shorter than [`Device::size`].
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// The first range at or behind `from` that may hold data; everything between `from` and
+    /// its start is a hole (reads as zeros without being stored). `None`: only holes are left.
+    /// A device that knows no holes answers the rest of itself.
+    ///
+    /// # Errors
+    /// `Kind::Read` when the question fails; devices that cannot answer say "all data" instead.
+    fn next_data(&self, from: u64) -> Result<Option<ByteRange>>;
+
+    /// Says that `range` will be read soon, so that the disk can start. May do nothing.
+    fn will_need(&self, range: ByteRange) {
+        let _ = range;
+    }
+
+    /// Says that `range` will not be read again, so that its cache can go. May do nothing.
+    fn done_with(&self, range: ByteRange) {
+        let _ = range;
+    }
+}
+
+/// A device that can be changed.
+pub trait DeviceMut: Device {
+    /// Writes all of `buf` at `offset`.
+    ///
+    /// # Errors
+    /// `Kind::Write`, naming path and bytes.
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()>;
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// `Kind::Write`, naming the path.
+    fn sync(&self) -> Result<()>;
+
+    /// Sets the size in bytes; new bytes read as zeros and are a hole.
+    ///
+    /// # Errors
+    /// `Kind::Size` when the device cannot change its size, `Kind::Write` when it fails to.
+    fn set_size(&self, size_bytes: u64) -> Result<()>;
+}

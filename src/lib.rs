@@ -1,0 +1,20 @@
+//! Synchronises block devices by their differing blocks.
+//!
+//! ```text
+//!   main -> cli            what the user asked for
+//!        -> commands       one file a mode; the only place where parts are wired together
+//!             |  \
+//!             |   fuse -> view        the mount: an adapter, and what it shows
+//!             |             |
+//!             +-> serve     +-> diff  the answering side; the asking side's engine
+//!             |     \________/ |
+//!             |       |        wire -> transport   messages; the connection under them
+//!             |       digest -> device             hashes of blocks; bytes of one disk
+//!             +-> patch -> device                  BDSYNC 0.3 files, read, written, applied
+//!   all -> error, units, progress, report
+//! ```
+//! A test (`tests/suite/layout.rs`) holds `use crate::` to these arrows.
+
+pub mod device;
+pub mod error;
+pub mod units;

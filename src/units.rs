@@ -1,0 +1,147 @@
+//! Byte ranges, block sizes and the arithmetic on them that cannot overflow.
+//!
+//! Every number that a peer or a patch sent goes through the `checked_*`
+//! functions here before it is used. Pure: no I/O, no allocation.
+
+use std::fmt;
+
+/// A kibibyte, in bytes.
+pub const KIB: u64 = 1024;
+/// A mebibyte, in bytes.
+pub const MIB: u64 = 1024 * KIB;
+/// A gibibyte, in bytes.
+pub const GIB: u64 = 1024 * MIB;
+
+/// A range of bytes of one device, `[start, end)`; `start <= end` always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ByteRange {
+    /// First byte of the range.
+    pub start: u64,
+    /// First byte behind the range.
+    pub end: u64,
+}
+
+impl ByteRange {
+    /// The range `[start, end)`; an `end` below `start` gives an empty range at `start`.
+    #[must_use]
+    pub const fn new(start: u64, end: u64) -> Self {
+        Self { start, end: if end < start { start } else { end } }
+    }
+
+    /// The range `[start, start + len)`, or `None` when its end does not fit 64 bits.
+    #[must_use]
+    pub const fn checked_at(start: u64, len: u64) -> Option<Self> {
+        match start.checked_add(len) {
+            Some(end) => Some(Self { start, end }),
+            None => None,
+        }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Whether the range covers no byte.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether `offset` lies inside the range.
+    #[must_use]
+    pub const fn contains(&self, offset: u64) -> bool {
+        self.start <= offset && offset < self.end
+    }
+
+    /// The bytes that both ranges cover; empty (at the later start) when there are none.
+    #[must_use]
+    pub fn intersect(&self, other: &Self) -> Self {
+        Self::new(self.start.max(other.start), self.end.min(other.end))
+    }
+
+    /// The part of the range below `end`.
+    #[must_use]
+    pub fn clip(&self, end: u64) -> Self {
+        Self::new(self.start.min(end), self.end.min(end))
+    }
+
+    /// The smallest range that covers this one and begins and ends at multiples of
+    /// `unit` bytes; the end saturates at the largest multiple that fits 64 bits.
+    #[must_use]
+    pub fn align_out(&self, unit: u64) -> Self {
+        let end = self.end.checked_next_multiple_of(unit).unwrap_or(u64::MAX - u64::MAX % unit);
+        Self::new(self.start - self.start % unit, end)
+    }
+
+    /// The range cut into pieces of at most `piece_bytes`, ascending; every piece but the last is full.
+    pub fn pieces(&self, piece_bytes: u64) -> impl Iterator<Item = ByteRange> + use<> {
+        let Self { start, end } = *self;
+        let count = (end - start).div_ceil(piece_bytes);
+        (0..count).map(move |i| {
+            let from = start + i * piece_bytes;
+            ByteRange::new(from, end.min(from.saturating_add(piece_bytes)))
+        })
+    }
+}
+
+impl fmt::Display for ByteRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}, {})", self.start, self.end)
+    }
+}
+
+/// Appends `range` to ascending `ranges`, joining it with the last where they touch.
+pub fn push_joined(ranges: &mut Vec<ByteRange>, range: ByteRange) {
+    if range.is_empty() {
+        return;
+    }
+    match ranges.last_mut() {
+        Some(last) if last.end == range.start => last.end = range.end,
+        _ => ranges.push(range),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn range_whose_end_overflows_is_refused() {
+        assert_eq!(ByteRange::checked_at(u64::MAX, 0), Some(ByteRange::new(u64::MAX, u64::MAX)));
+        assert_eq!(ByteRange::checked_at(u64::MAX, 1), None);
+    }
+
+    #[test]
+    fn align_out_covers_and_saturates() {
+        assert_eq!(ByteRange::new(5, 9).align_out(4), ByteRange::new(4, 12));
+        assert_eq!(ByteRange::new(4, 8).align_out(4), ByteRange::new(4, 8));
+        assert_eq!(ByteRange::new(0, u64::MAX).align_out(4), ByteRange::new(0, u64::MAX - 3));
+    }
+
+    #[test]
+    fn pieces_cover_the_range_once() {
+        let got: Vec<_> = ByteRange::new(3, 13).pieces(4).collect();
+        assert_eq!(got, [ByteRange::new(3, 7), ByteRange::new(7, 11), ByteRange::new(11, 13)]);
+        assert_eq!(ByteRange::new(3, 3).pieces(4).count(), 0);
+    }
+
+    #[test]
+    fn intersections_of_separate_ranges_are_empty() {
+        assert!(ByteRange::new(0, 4).intersect(&ByteRange::new(4, 8)).is_empty());
+        assert_eq!(ByteRange::new(0, 5).intersect(&ByteRange::new(4, 8)), ByteRange::new(4, 5));
+        assert!(ByteRange::new(10, 20).clip(5).is_empty());
+    }
+
+    #[test]
+    fn touching_ranges_join() {
+        let mut all = vec![];
+        for r in
+            [ByteRange::new(0, 2), ByteRange::new(2, 4), ByteRange::new(5, 5), ByteRange::new(6, 7)]
+        {
+            push_joined(&mut all, r);
+        }
+        assert_eq!(all, [ByteRange::new(0, 4), ByteRange::new(6, 7)]);
+    }
+}
