@@ -12,6 +12,15 @@ pub const MIB: u64 = 1024 * KIB;
 /// A gibibyte, in bytes.
 pub const GIB: u64 = 1024 * MIB;
 
+/// Which of two waiting jobs or requests goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody waits for the result.
+    Interactive,
+    /// A walk over the device, which loses nothing by waiting a little.
+    Scan,
+}
+
 /// A range of bytes of one device, `[start, end)`; `start <= end` always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ByteRange {
