@@ -9,6 +9,14 @@
 //!                \--- faulty.rs  a wrapper that fails, shortens or records calls (tests)
 //! ```
 
+#[cfg(test)]
+pub mod faulty;
+mod file;
+mod memory;
+
+pub use file::{FileDevice, FileKind, TargetOptions, open_source, open_target};
+pub use memory::MemoryDevice;
+
 use std::path::Path;
 
 use crate::error::Result;
@@ -57,6 +65,19 @@ pub trait DeviceMut: Device {
     /// # Errors
     /// `Kind::Write`, naming path and bytes.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()>;
+
+    /// Writes all `parts`, one behind the other, from `offset`.
+    ///
+    /// # Errors
+    /// `Kind::Write`, naming path and bytes.
+    fn write_all_vectored_at(&self, parts: &[&[u8]], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for part in parts {
+            self.write_all_at(part, at)?;
+            at = at.saturating_add(part.len() as u64);
+        }
+        Ok(())
+    }
 
     /// Makes everything written so far durable.
     ///

@@ -1,0 +1,392 @@
+//! Regular files, block devices and empty character devices (`/dev/null`).
+//!
+//! A path is looked at before it is opened and again after, so that nothing but a disk-like
+//! thing is ever opened for long: opening a fifo would wait for its other end, and opening
+//! a tape or a watchdog has effects of its own.
+
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, IoSlice, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
+use nix::unistd::{Whence, lseek64};
+
+use super::{Device, DeviceMut};
+use crate::error::{Error, Kind, Result};
+use crate::units::ByteRange;
+
+/// The most slices that one `pwritev` takes (`IOV_MAX`, which is 1024 on Linux).
+const SLICES_MAX: usize = 1024;
+
+/// How a target is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TargetOptions {
+    /// Opens a block device even when it is in use by the kernel (mounted, swap, LVM ...).
+    pub force: bool,
+}
+
+/// What a [`FileDevice`] is, as far as the rules for it differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file: it knows holes and can change its size.
+    Regular,
+    /// A block device: all of it is data, its size is fixed.
+    Block,
+    /// A character device whose end is at 0, as `/dev/null`.
+    Empty,
+}
+
+/// A disk behind a path.
+#[derive(Debug)]
+pub struct FileDevice {
+    path: PathBuf,
+    file: File,
+    kind: FileKind,
+    size_bytes: AtomicU64,
+}
+
+/// Opens `path` for reading.
+///
+/// # Errors
+/// `Kind::Open` when it does not exist, cannot be opened, or is neither a regular file nor a
+/// block device nor an empty character device.
+pub fn open_source(path: impl AsRef<Path>) -> Result<FileDevice> {
+    FileDevice::open(path.as_ref(), OpenOptions::new().read(true), OFlag::empty())
+}
+
+/// Opens `path` for reading and writing. It is never created. A block device is opened
+/// exclusively unless forced, which the kernel refuses while anything in it uses the device,
+/// one of its partitions, or the disk that it is a partition of.
+///
+/// # Errors
+/// As [`open_source`]; `Kind::Open` as well for a block device that is in use.
+pub fn open_target(path: impl AsRef<Path>, options: TargetOptions) -> Result<FileDevice> {
+    let exclusive = if options.force { OFlag::empty() } else { OFlag::O_EXCL };
+    FileDevice::open(path.as_ref(), OpenOptions::new().read(true).write(true), exclusive)
+}
+
+impl FileDevice {
+    fn open(path: &Path, mode: &mut OpenOptions, block_flags: OFlag) -> Result<Self> {
+        let failed = |err: io::Error| {
+            let what = match err.raw_os_error() {
+                Some(libc::EBUSY) => "cannot open the device: it is in use",
+                _ => "cannot open the device",
+            };
+            Error::io(Kind::Open, what, err).with_path(path)
+        };
+        let file_type = fs::metadata(path).map_err(failed)?.file_type();
+        // O_NONBLOCK guards against a fifo that took the path's place just now. Drivers of
+        // removable block devices read it as "without a medium", so those do without.
+        let flags = match disk_kind(path, file_type)? {
+            FileKind::Block => block_flags,
+            FileKind::Regular | FileKind::Empty => OFlag::O_NONBLOCK,
+        };
+        let flags = flags | OFlag::O_NOCTTY;
+        let mut file = mode.custom_flags(flags.bits()).open(path).map_err(failed)?;
+        let kind = disk_kind(path, file.metadata().map_err(failed)?.file_type())?;
+        if flags.contains(OFlag::O_NONBLOCK) {
+            fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|err| failed(err.into()))?;
+        }
+        let size_bytes = file.seek(SeekFrom::End(0)).map_err(|err| {
+            Error::io(Kind::Open, "cannot find the end of the device", err).with_path(path)
+        })?;
+        if kind == FileKind::Empty && size_bytes != 0 {
+            return Err(Error::new(Kind::Open, "a character device is no disk").with_path(path));
+        }
+        Ok(Self { path: path.to_owned(), file, kind, size_bytes: AtomicU64::new(size_bytes) })
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    /// The open file, for `fstat`, passthrough and ioctls. Its position means nothing.
+    #[must_use]
+    pub fn as_file(&self) -> &File {
+        &self.file
+    }
+
+    fn seek(&self, from: u64, whence: Whence) -> Result<Option<u64>, Errno> {
+        let from = i64::try_from(from).map_err(|_| Errno::EINVAL)?;
+        // Moves the position of the open file, which nothing here ever uses.
+        match lseek64(&self.file, from, whence) {
+            Ok(found) => Ok(Some(found.unsigned_abs())),
+            Err(Errno::ENXIO) => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
+    fn advise(&self, range: ByteRange, advice: PosixFadviseAdvice) {
+        if let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.len()))
+            && len > 0
+        {
+            // Advice only: a file system that cannot take it loses nothing.
+            let _ = posix_fadvise(&self.file, start, len, advice);
+        }
+    }
+
+    fn write_error(&self, range: ByteRange, err: io::Error) -> Error {
+        Error::io(Kind::Write, "cannot write to the device", err)
+            .with_path(&self.path)
+            .with_range(range)
+    }
+}
+
+/// What a file of this type is as a disk.
+fn disk_kind(path: &Path, file_type: FileType) -> Result<FileKind> {
+    let refused = if file_type.is_file() {
+        return Ok(FileKind::Regular);
+    } else if file_type.is_block_device() {
+        return Ok(FileKind::Block);
+    } else if file_type.is_char_device() {
+        return Ok(FileKind::Empty);
+    } else if file_type.is_dir() {
+        "a directory"
+    } else if file_type.is_fifo() {
+        "a named pipe"
+    } else if file_type.is_socket() {
+        "a socket"
+    } else {
+        "no file that can be read at any offset"
+    };
+    let what = format!("cannot open the device: it is {refused}, not a block device or a file");
+    Err(Error::new(Kind::Open, what).with_path(path))
+}
+
+impl AsFd for FileDevice {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Device for FileDevice {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn size(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let range = ByteRange::new(offset, offset.saturating_add(buf.len() as u64));
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.file.read_at(&mut buf[filled..], offset + filled as u64) {
+                Ok(0) => {
+                    let what = format!(
+                        "the device became shorter: expected {} bytes, found {filled}",
+                        range.len()
+                    );
+                    return Err(Error::new(Kind::Read, what)
+                        .with_path(&self.path)
+                        .with_range(range));
+                }
+                Ok(n) => filled += n,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => {
+                    let failed = ByteRange::new(offset + filled as u64, range.end);
+                    return Err(Error::io(Kind::Read, "cannot read the device", err)
+                        .with_path(&self.path)
+                        .with_range(failed));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
+        let size_bytes = self.size();
+        if from >= size_bytes {
+            return Ok(None);
+        }
+        let rest = ByteRange::new(from, size_bytes);
+        if self.kind != FileKind::Regular {
+            return Ok(Some(rest));
+        }
+        let start = match self.seek(from, Whence::SeekData) {
+            Ok(Some(start)) => start,
+            Ok(None) => return Ok(None),
+            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some(rest)),
+            Err(err) => {
+                return Err(Error::io(Kind::Read, "cannot ask the file for its holes", err)
+                    .with_path(&self.path)
+                    .with_offset(from));
+            }
+        };
+        // The file may have changed since: without an answer the rest counts as data.
+        let end = self.seek(start, Whence::SeekHole).ok().flatten().unwrap_or(size_bytes);
+        let data = ByteRange::new(start.max(from), end.max(start)).clip(size_bytes);
+        Ok((!data.is_empty()).then_some(data))
+    }
+
+    fn will_need(&self, range: ByteRange) {
+        self.advise(range, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+    }
+
+    fn done_with(&self, range: ByteRange) {
+        self.advise(range, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+}
+
+impl DeviceMut for FileDevice {
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let range = ByteRange::new(offset, offset.saturating_add(buf.len() as u64));
+        self.file.write_all_at(buf, offset).map_err(|err| self.write_error(range, err))
+    }
+
+    fn write_all_vectored_at(&self, parts: &[&[u8]], offset: u64) -> Result<()> {
+        let mut at = offset;
+        for group in parts.chunks(SLICES_MAX) {
+            let slices: Vec<IoSlice> = group.iter().map(|part| IoSlice::new(part)).collect();
+            let total: usize = group.iter().map(|part| part.len()).sum();
+            let range = ByteRange::new(at, at.saturating_add(total as u64));
+            let start =
+                i64::try_from(at).map_err(|_| self.write_error(range, Errno::EFBIG.into()))?;
+            let written = match nix::sys::uio::pwritev(&self.file, &slices, start) {
+                Ok(written) => written,
+                Err(Errno::EINTR) => 0,
+                Err(err) => return Err(self.write_error(range, err.into())),
+            };
+            // Short writes are rare (signals, a full disk): the rest goes slice by slice.
+            let mut skip = written;
+            let mut position = at;
+            for part in group {
+                let done = skip.min(part.len());
+                skip -= done;
+                if done < part.len() {
+                    self.write_all_at(&part[done..], position + done as u64)?;
+                }
+                position += part.len() as u64;
+            }
+            at = range.end;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        if self.kind == FileKind::Empty {
+            return Ok(());
+        }
+        self.file.sync_all().map_err(|err| {
+            Error::io(Kind::Write, "cannot make the device's content durable", err)
+                .with_path(&self.path)
+        })
+    }
+
+    fn set_size(&self, size_bytes: u64) -> Result<()> {
+        let current = self.size();
+        if self.kind != FileKind::Regular {
+            if current == size_bytes {
+                return Ok(());
+            }
+            let what = format!(
+                "only a file can change its size: the device has {current} bytes, needed are \
+                 {size_bytes}"
+            );
+            return Err(Error::new(Kind::Size, what).with_path(&self.path));
+        }
+        self.file.set_len(size_bytes).map_err(|err| {
+            let what = format!("cannot set the size of the file to {size_bytes} bytes");
+            Error::io(Kind::Write, what, err).with_path(&self.path)
+        })?;
+        self.size_bytes.store(size_bytes, Ordering::Release);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_of(dir: &tempfile::TempDir, content: &[u8]) -> PathBuf {
+        let path = dir.path().join("image");
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    #[test]
+    fn directories_fifos_and_sockets_are_refused_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let cases = [
+            (dir.path(), "it is a directory"),
+            (&fifo, "it is a named pipe"),
+            (&socket, "it is a socket"),
+        ];
+        for (path, words) in cases {
+            for result in [open_source(path), open_target(path, TargetOptions::default())] {
+                let err = result.unwrap_err();
+                assert_eq!(err.kind(), Kind::Open);
+                assert!(err.full_message().contains(words), "{}", err.full_message());
+            }
+        }
+    }
+
+    #[test]
+    fn target_that_does_not_exist_is_not_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let err = open_target(&path, TargetOptions::default()).unwrap_err();
+        assert_eq!(err.kind(), Kind::Open);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn null_device_is_empty_and_keeps_its_size() {
+        let null = open_target("/dev/null", TargetOptions::default()).unwrap();
+        assert_eq!((null.size(), null.kind()), (0, FileKind::Empty));
+        assert_eq!(null.next_data(0).unwrap(), None);
+        null.set_size(0).unwrap();
+        assert_eq!(null.set_size(1).unwrap_err().kind(), Kind::Size);
+        null.sync().unwrap();
+    }
+
+    #[test]
+    fn read_past_the_end_names_expected_and_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = open_source(file_of(&dir, b"12345678")).unwrap();
+        fs::write(device.path(), b"123").unwrap();
+        let err = device.read_exact_at(&mut [0; 8], 0).unwrap_err();
+        assert_eq!(err.kind(), Kind::Read);
+        assert!(err.to_string().contains("expected 8 bytes, found 3"), "{err}");
+    }
+
+    #[test]
+    fn holes_are_found_where_the_file_system_knows_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = open_target(file_of(&dir, b"start"), TargetOptions::default()).unwrap();
+        device.set_size(8 << 20).unwrap();
+        device.write_all_at(b"middle", 4 << 20).unwrap();
+        let first = device.next_data(0).unwrap().unwrap();
+        assert_eq!(first.start, 0);
+        let second = device.next_data(first.end).unwrap();
+        if first.end == device.size() {
+            eprintln!("skipping: the file system of the test's folder knows no holes");
+            return;
+        }
+        assert!(second.unwrap().contains(4 << 20));
+        assert_eq!(device.next_data(second.unwrap().end).unwrap(), None);
+        assert_eq!(device.next_data(8 << 20).unwrap(), None);
+    }
+
+    #[test]
+    fn vectored_write_of_more_slices_than_one_call_takes_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = open_target(file_of(&dir, b""), TargetOptions::default()).unwrap();
+        let content: Vec<u8> = (0..7 * (SLICES_MAX + 3)).map(|i| (i % 251) as u8).collect();
+        let parts: Vec<&[u8]> = content.chunks(7).collect();
+        device.write_all_vectored_at(&parts, 5).unwrap();
+        let found = fs::read(device.path()).unwrap();
+        assert_eq!(found[5..], content[..]);
+    }
+}
