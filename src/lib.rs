@@ -18,3 +18,4 @@
 pub mod device;
 pub mod error;
 pub mod units;
+pub mod wire;

@@ -1,0 +1,238 @@
+//! The hello of both sides: protocol version and extensions.
+//!
+//! A hello is text: anything up to the first space, then exactly the version. Our extensions
+//! hide in the free part, `CLIENT+blake3,tree 0.5`, where a classic peer does not look.
+
+use std::io::{Read, Write};
+
+use super::frame::{FrameReader, FrameWriter};
+use super::message::Message;
+use crate::error::{Error, Kind, Result};
+
+/// The version of the protocol, as both sides must announce it.
+const VERSION: &str = "0.5";
+
+/// How many bytes of a hello that is not understood an error message shows.
+const SHOWN_BYTES_MAX: usize = 40;
+
+/// Extensions of the protocol: announced by one side, or in use between both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// The block hash `blake3`, keyed with the salt.
+    pub blake3: bool,
+    /// The messages `gettree` and `tree`.
+    pub tree: bool,
+}
+
+impl Extensions {
+    /// None, as a classic peer.
+    pub const NONE: Self = Self { blake3: false, tree: false };
+
+    /// All that this program knows.
+    pub const ALL: Self = Self { blake3: true, tree: true };
+
+    /// Those that both have.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self { blake3: self.blake3 && other.blake3, tree: self.tree && other.tree }
+    }
+
+    /// The hello of `role` (`CLIENT`, `SERVER`) that announces these.
+    fn hello(self, role: &str) -> Vec<u8> {
+        let words: Vec<&str> = [(self.blake3, "blake3"), (self.tree, "tree")]
+            .into_iter()
+            .filter_map(|(has, word)| has.then_some(word))
+            .collect();
+        match words.is_empty() {
+            true => format!("{role} {VERSION}").into_bytes(),
+            false => format!("{role}+{} {VERSION}", words.join(",")).into_bytes(),
+        }
+    }
+
+    /// The extensions that a hello announces. Unknown words are skipped: they belong to a
+    /// later version of this program, which will do without.
+    ///
+    /// # Errors
+    /// `Kind::Protocol` when the hello does not end in the version.
+    pub fn from_hello(hello: &[u8]) -> Result<Self> {
+        let mut parts = hello.splitn(2, |&byte| byte == b' ');
+        let who = parts.next().unwrap_or_default();
+        if parts.next() != Some(VERSION.as_bytes()) {
+            let shown = &hello[..hello.len().min(SHOWN_BYTES_MAX)];
+            let what = format!(
+                "the remote speaks another protocol: expected a hello of version {VERSION}, \
+                 found \"{}\"",
+                shown.escape_ascii()
+            );
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        let mut found = Self::NONE;
+        if let Some(plus) = who.iter().position(|&byte| byte == b'+') {
+            for word in who[plus + 1..].split(|&byte| byte == b',') {
+                match word {
+                    b"blake3" => found.blake3 = true,
+                    b"tree" => found.tree = true,
+                    _ => {}
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The asking side: greets at once, announcing `offer`, then waits for the other's hello.
+/// Returns the extensions that both have.
+///
+/// # Errors
+/// `Kind::Read` or `Kind::Connection` when the link fails, `Kind::Protocol` when the answer is
+/// no hello of our version.
+pub fn client_handshake(
+    reader: &mut FrameReader<impl Read>,
+    writer: &mut FrameWriter<impl Write>,
+    offer: Extensions,
+) -> Result<Extensions> {
+    writer.write(&Message::Hello(offer.hello("CLIENT")))?;
+    writer.flush()?;
+    Ok(read_hello(reader)?.and(offer))
+}
+
+/// The answering side: waits for the client's hello, then answers with those of `supported`
+/// that the client announced, so that a classic client is shown a classic hello.
+/// Returns these.
+///
+/// # Errors
+/// As [`client_handshake`].
+pub fn server_handshake(
+    reader: &mut FrameReader<impl Read>,
+    writer: &mut FrameWriter<impl Write>,
+    supported: Extensions,
+) -> Result<Extensions> {
+    let both = read_hello(reader)?.and(supported);
+    writer.write(&Message::Hello(both.hello("SERVER")))?;
+    writer.flush()?;
+    Ok(both)
+}
+
+fn read_hello(reader: &mut FrameReader<impl Read>) -> Result<Extensions> {
+    match reader.expect_message()? {
+        Message::Hello(text) => Extensions::from_hello(&text),
+        other => Err(unexpected("hello", &other)),
+    }
+}
+
+/// The error for a message that is not due.
+#[must_use]
+pub fn unexpected(expected: &str, found: &Message) -> Error {
+    Error::new(
+        Kind::Protocol,
+        format!(
+            "the remote sent a message out of order: expected {expected}, found {}",
+            found.name()
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(hello: &str) -> Option<(bool, bool)> {
+        Extensions::from_hello(hello.as_bytes()).ok().map(|e| (e.blake3, e.tree))
+    }
+
+    #[test]
+    fn hello_is_free_up_to_the_first_space_and_exact_behind_it() {
+        for (hello, expected) in [
+            ("CLIENT 0.5", Some((false, false))),
+            (" 0.5", Some((false, false))),
+            ("anything-at-all 0.5", Some((false, false))),
+            ("CLIENT+blake3,tree 0.5", Some((true, true))),
+            ("SERVER+tree 0.5", Some((false, true))),
+            ("X+,,later,blake3, 0.5", Some((true, false))),
+            ("X+blake33 0.5", Some((false, false))),
+            ("X+BLAKE3 0.5", Some((false, false))),
+            ("blake3,tree 0.5", Some((false, false))),
+            ("CLIENT", None),
+            ("", None),
+            ("CLIENT  0.5", None),
+            ("CLIENT 0.5 ", None),
+            ("CLIENT 0.5\0", None),
+            ("CLIENT 0.50", None),
+            ("CLIENT 0.4", None),
+            ("CLIENT tree 0.5", None),
+        ] {
+            assert_eq!(parse(hello), expected, "{hello:?}");
+        }
+    }
+
+    fn meet(client_bytes: &[u8], supported: Extensions) -> (Extensions, Vec<u8>) {
+        let mut answer = vec![];
+        let both = server_handshake(
+            &mut FrameReader::new(client_bytes),
+            &mut FrameWriter::new(&mut answer),
+            supported,
+        );
+        (both.unwrap(), answer)
+    }
+
+    #[test]
+    fn classic_client_gets_the_classic_hello() {
+        let (both, answer) = meet(b"\x0b\0\0\0\x01CLIENT 0.5", Extensions::ALL);
+        assert_eq!(both, Extensions::NONE);
+        assert_eq!(answer, b"\x0b\0\0\0\x01SERVER 0.5");
+    }
+
+    #[test]
+    fn server_answers_only_words_that_the_client_announced() {
+        let (both, answer) = meet(b"\x10\0\0\0\x01CLIENT+tree 0.5", Extensions::ALL);
+        assert_eq!(both, Extensions { blake3: false, tree: true });
+        assert_eq!(&answer[5..], b"SERVER+tree 0.5");
+    }
+
+    #[test]
+    fn client_uses_only_words_that_it_announced() {
+        let mut sent = vec![];
+        let both = client_handshake(
+            &mut FrameReader::new(&b"\x17\0\0\0\x01SERVER+tree,blake3 0.5"[..]),
+            &mut FrameWriter::new(&mut sent),
+            Extensions { blake3: true, tree: false },
+        );
+        assert_eq!(both.unwrap(), Extensions { blake3: true, tree: false });
+        assert_eq!(&sent[5..], b"CLIENT+blake3 0.5");
+    }
+
+    #[test]
+    fn other_messages_in_place_of_a_hello_are_named() {
+        let mut answer = vec![];
+        let err = server_handshake(
+            &mut FrameReader::new(&b"\x01\0\0\0\x07"[..]),
+            &mut FrameWriter::new(&mut answer),
+            Extensions::ALL,
+        )
+        .unwrap_err();
+        assert_eq!(err.kind(), Kind::Protocol);
+        assert!(err.to_string().ends_with("expected hello, found done"), "{err}");
+        assert!(answer.is_empty());
+    }
+
+    #[test]
+    fn hello_of_another_program_is_shown_escaped_and_cut() {
+        let err = Extensions::from_hello(&[b'\x1b'; 500]).unwrap_err();
+        assert!(err.to_string().contains(r"\x1b"), "{err}");
+        assert!(err.to_string().len() < 300, "{err}");
+    }
+
+    proptest! {
+        #[test]
+        fn announced_extensions_are_understood(blake3: bool, tree: bool) {
+            let mine = Extensions { blake3, tree };
+            prop_assert_eq!(Extensions::from_hello(&mine.hello("CLIENT")).unwrap(), mine);
+        }
+
+        #[test]
+        fn arbitrary_hellos_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Extensions::from_hello(&bytes);
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! Messages: what the payload of each token means. Pure: bytes to types and back.
+//!
+//! Decoding checks the form only. Whether a message is due, and whether its numbers make sense
+//! for the device, is for the one who asked or answers.
+
+use super::frame::{FRAME_HEAD_BYTES, MESSAGE_BYTES_MAX, encode_frame};
+use crate::error::{Error, Kind, Result};
+
+const HELLO: u8 = 1;
+const DEVFILE: u8 = 2;
+const SIZE: u8 = 3;
+const DIGESTS: u8 = 4;
+const GETHASHES: u8 = 5;
+const HASHES: u8 = 6;
+const DONE: u8 = 7;
+const GETBLOCK: u8 = 8;
+const BLOCK: u8 = 9;
+const GETCHECKSUM: u8 = 10;
+const CHECKSUM: u8 = 11;
+// Extensions start at 64 (see the protocol in `wire`).
+const GETTREE: u8 = 64;
+const TREE: u8 = 65;
+
+/// The longest salt, in bytes.
+pub const SALT_BYTES_MAX: usize = 127;
+
+/// The longest digest name, in bytes.
+pub const DIGEST_NAME_BYTES_MAX: usize = 127;
+
+/// The largest level of a `gettree`: 16^7 leaves a node.
+pub const TREE_LEVEL_MAX: u8 = 7;
+
+/// The most bytes of hashes that one `hashes` message holds.
+pub const HASHES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 24;
+
+/// The most bytes of hashes that one `tree` message holds.
+pub const TREE_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 25;
+
+/// The most bytes of data that one `block` message holds.
+pub const BLOCK_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 8;
+
+/// A message of the protocol. Offsets, steps and lengths are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the protocol's, described in `wire`")]
+pub enum Message {
+    /// The greeting of either side: `CLIENT 0.5`, see [`handshake`](super::handshake).
+    Hello(Vec<u8>),
+    /// Path of the device to open.
+    DevFile(Vec<u8>),
+    /// Size of that device.
+    Size(u64),
+    /// Salt and digests to use; an empty checksum name means none.
+    Digests { salt: Vec<u8>, hash: String, checksum: String },
+    /// Asks for the hashes of `n` blocks; with `n` = 0 a hint.
+    GetHashes { start: u64, step: u64, n: u64 },
+    /// The answer: the same numbers, then `n` hashes.
+    Hashes { start: u64, step: u64, n: u64, hashes: Vec<u8> },
+    /// The end, from both.
+    Done,
+    /// Asks for bytes of the device.
+    GetBlock { offset: u64, len: u64 },
+    /// The answer.
+    Block { offset: u64, data: Vec<u8> },
+    /// Asks for the checksum of the whole device.
+    GetChecksum,
+    /// The answer: the digest's bytes.
+    Checksum(Vec<u8>),
+    /// Extension `tree`: asks for the hashes of `n` nodes of `level`.
+    GetTree { start: u64, step: u64, n: u64, level: u8 },
+    /// The answer: the same numbers, then `n` hashes.
+    Tree { start: u64, step: u64, n: u64, level: u8, hashes: Vec<u8> },
+}
+
+impl Message {
+    /// The message's name in the protocol, for error messages.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Hello(_) => "hello",
+            Message::DevFile(_) => "devfile",
+            Message::Size(_) => "size",
+            Message::Digests { .. } => "digests",
+            Message::GetHashes { .. } => "gethashes",
+            Message::Hashes { .. } => "hashes",
+            Message::Done => "done",
+            Message::GetBlock { .. } => "getblock",
+            Message::Block { .. } => "block",
+            Message::GetChecksum => "getchecksum",
+            Message::Checksum(_) => "checksum",
+            Message::GetTree { .. } => "gettree",
+            Message::Tree { .. } => "tree",
+        }
+    }
+
+    /// Appends the message's frame to `out`, which a failure leaves as it was.
+    ///
+    /// # Errors
+    /// `Kind::Protocol` when a part is longer than the protocol allows, or a digest name
+    /// contains a NUL.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Message::Hello(text) => encode_frame(HELLO, &[text], out),
+            Message::DevFile(path) => encode_frame(DEVFILE, &[path], out),
+            Message::Size(size) => encode_frame(SIZE, &[&size.to_le_bytes()], out),
+            Message::Digests { salt, hash, checksum } => {
+                encode_digests(salt, [hash, checksum], out)
+            }
+            Message::GetHashes { start, step, n } => {
+                encode_frame(GETHASHES, &[&numbers([start, step, n])], out)
+            }
+            Message::Hashes { start, step, n, hashes } => {
+                encode_frame(HASHES, &[&numbers([start, step, n]), hashes], out)
+            }
+            Message::Done => encode_frame(DONE, &[], out),
+            Message::GetBlock { offset, len } => {
+                encode_frame(GETBLOCK, &[&offset.to_le_bytes(), &len.to_le_bytes()], out)
+            }
+            Message::Block { offset, data } => {
+                encode_frame(BLOCK, &[&offset.to_le_bytes(), data], out)
+            }
+            Message::GetChecksum => encode_frame(GETCHECKSUM, &[], out),
+            Message::Checksum(digest) => encode_frame(CHECKSUM, &[digest], out),
+            Message::GetTree { start, step, n, level } => {
+                encode_frame(GETTREE, &[&numbers([start, step, n]), &[*level]], out)
+            }
+            Message::Tree { start, step, n, level, hashes } => {
+                encode_frame(TREE, &[&numbers([start, step, n]), &[*level], hashes], out)
+            }
+        }
+    }
+
+    /// The message of a frame.
+    ///
+    /// # Errors
+    /// `Kind::Protocol` when the token is unknown or the payload does not have its form.
+    pub fn decode(token: u8, payload: &[u8]) -> Result<Message> {
+        debug_assert!(payload.len() < MESSAGE_BYTES_MAX, "FrameReader bounds the payload");
+        match token {
+            HELLO => Ok(Message::Hello(payload.to_vec())),
+            DEVFILE => Ok(Message::DevFile(payload.to_vec())),
+            CHECKSUM => Ok(Message::Checksum(payload.to_vec())),
+            SIZE => Fields::new("size", payload).exactly(|f| Ok(Message::Size(f.u64()?))),
+            DIGESTS => Fields::new("digests", payload).exactly(decode_digests),
+            DONE => Fields::new("done", payload).exactly(|_| Ok(Message::Done)),
+            GETCHECKSUM => {
+                Fields::new("getchecksum", payload).exactly(|_| Ok(Message::GetChecksum))
+            }
+            GETHASHES => Fields::new("gethashes", payload).exactly(|f| {
+                Ok(Message::GetHashes { start: f.u64()?, step: f.u64()?, n: f.u64()? })
+            }),
+            HASHES => Fields::new("hashes", payload).exactly(|f| {
+                let [start, step, n] = [f.u64()?, f.u64()?, f.u64()?];
+                Ok(Message::Hashes { start, step, n, hashes: f.rest().to_vec() })
+            }),
+            GETBLOCK => Fields::new("getblock", payload)
+                .exactly(|f| Ok(Message::GetBlock { offset: f.u64()?, len: f.u64()? })),
+            BLOCK => Fields::new("block", payload)
+                .exactly(|f| Ok(Message::Block { offset: f.u64()?, data: f.rest().to_vec() })),
+            GETTREE => Fields::new("gettree", payload).exactly(|f| {
+                let [start, step, n] = [f.u64()?, f.u64()?, f.u64()?];
+                Ok(Message::GetTree { start, step, n, level: f.level()? })
+            }),
+            TREE => Fields::new("tree", payload).exactly(|f| {
+                let [start, step, n] = [f.u64()?, f.u64()?, f.u64()?];
+                let level = f.level()?;
+                Ok(Message::Tree { start, step, n, level, hashes: f.rest().to_vec() })
+            }),
+            _ => Err(Error::new(
+                Kind::Protocol,
+                format!("the remote sent a message of unknown kind {token}"),
+            )),
+        }
+    }
+
+    /// Bytes of the message's frame on the wire, for messages that [`encode`](Self::encode) accepts.
+    #[must_use]
+    pub fn wire_bytes(&self) -> usize {
+        let payload_bytes = match self {
+            Message::Hello(bytes) | Message::DevFile(bytes) | Message::Checksum(bytes) => {
+                bytes.len()
+            }
+            Message::Size(_) => 8,
+            Message::Digests { salt, hash, checksum } => {
+                1 + salt.len() + hash.len() + 1 + checksum.len() + 1
+            }
+            Message::GetHashes { .. } => 24,
+            Message::Hashes { hashes, .. } => 24 + hashes.len(),
+            Message::Done | Message::GetChecksum => 0,
+            Message::GetBlock { .. } => 16,
+            Message::Block { data, .. } => 8 + data.len(),
+            Message::GetTree { .. } => 25,
+            Message::Tree { hashes, .. } => 25 + hashes.len(),
+        };
+        FRAME_HEAD_BYTES + payload_bytes
+    }
+}
+
+fn numbers(values: [&u64; 3]) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    for (place, value) in bytes.chunks_exact_mut(8).zip(values) {
+        place.copy_from_slice(&value.to_le_bytes());
+    }
+    bytes
+}
+
+fn encode_digests(salt: &[u8], names: [&String; 2], out: &mut Vec<u8>) -> Result<()> {
+    let salt_bytes = match u8::try_from(salt.len()) {
+        Ok(bytes) if salt.len() <= SALT_BYTES_MAX => bytes,
+        _ => {
+            return Err(Error::new(
+                Kind::Protocol,
+                format!("the salt is too long: at most {SALT_BYTES_MAX} bytes, {}", salt.len()),
+            ));
+        }
+    };
+    for name in names {
+        if name.len() > DIGEST_NAME_BYTES_MAX || name.contains('\0') {
+            let what = format!("digest name {name:?} cannot be sent to the remote");
+            return Err(Error::new(Kind::Protocol, what));
+        }
+    }
+    let [hash, checksum] = names.map(|name| name.as_bytes());
+    encode_frame(DIGESTS, &[&[salt_bytes], salt, hash, b"\0", checksum, b"\0"], out)
+}
+
+fn decode_digests(f: &mut Fields<'_>) -> Result<Message> {
+    let salt_bytes = usize::from(f.u8()?);
+    if salt_bytes > SALT_BYTES_MAX {
+        return Err(f.malformed(&format!(
+            "a salt of at most {SALT_BYTES_MAX} bytes expected, {salt_bytes} announced"
+        )));
+    }
+    let salt = f.take(salt_bytes)?.to_vec();
+    Ok(Message::Digests { salt, hash: f.name()?, checksum: f.name()? })
+}
+
+/// The fields of one payload, taken off its front.
+struct Fields<'a> {
+    message: &'static str,
+    payload_bytes: usize,
+    left: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn new(message: &'static str, payload: &'a [u8]) -> Self {
+        Self { message, payload_bytes: payload.len(), left: payload }
+    }
+
+    /// What `decode` makes of the fields, if it leaves none over.
+    fn exactly(mut self, decode: impl FnOnce(&mut Self) -> Result<Message>) -> Result<Message> {
+        let message = decode(&mut self)?;
+        match self.left.len() {
+            0 => Ok(message),
+            extra => Err(self.malformed(&format!("{extra} bytes too many"))),
+        }
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<&'a [u8]> {
+        let (head, tail) =
+            self.left.split_at_checked(bytes).ok_or_else(|| self.malformed("it is cut short"))?;
+        self.left = tail;
+        Ok(head)
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.left)
+    }
+
+    fn u8(&mut self) -> Result<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(self.take(8)?);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn level(&mut self) -> Result<u8> {
+        match self.u8()? {
+            level if level <= TREE_LEVEL_MAX => Ok(level),
+            level => Err(self.malformed(&format!(
+                "a level of at most {TREE_LEVEL_MAX} expected, found {level}"
+            ))),
+        }
+    }
+
+    /// A digest name, up to its NUL.
+    fn name(&mut self) -> Result<String> {
+        let end = self.left.iter().position(|&byte| byte == 0);
+        let end = end.ok_or_else(|| self.malformed("a digest name does not end"))?;
+        let name = self.take(end)?;
+        self.take(1)?;
+        match std::str::from_utf8(name) {
+            Ok(name) if name.len() <= DIGEST_NAME_BYTES_MAX => Ok(name.to_owned()),
+            _ => Err(self.malformed("a digest name is too long or no text")),
+        }
+    }
+
+    fn malformed(&self, why: &str) -> Error {
+        let Self { message, payload_bytes, .. } = self;
+        let what = format!(
+            "the remote sent a malformed {message} message of {payload_bytes} bytes: {why}"
+        );
+        Error::new(Kind::Protocol, what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::FrameReader;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn encoded(message: &Message) -> Vec<u8> {
+        let mut bytes = vec![];
+        message.encode(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn any_message() -> impl Strategy<Value = Message> {
+        let bytes = || vec(any::<u8>(), 0..300);
+        let three = || any::<(u64, u64, u64)>();
+        prop_oneof![
+            bytes().prop_map(Message::Hello),
+            bytes().prop_map(Message::DevFile),
+            any::<u64>().prop_map(Message::Size),
+            (vec(any::<u8>(), 0..=127), "[a-z0-9-]{0,127}", "[A-Z0-9-]{0,127}")
+                .prop_map(|(salt, hash, checksum)| Message::Digests { salt, hash, checksum }),
+            three().prop_map(|(start, step, n)| Message::GetHashes { start, step, n }),
+            (three(), bytes()).prop_map(|((start, step, n), hashes)| Message::Hashes {
+                start,
+                step,
+                n,
+                hashes
+            }),
+            Just(Message::Done),
+            any::<(u64, u64)>().prop_map(|(offset, len)| Message::GetBlock { offset, len }),
+            (any::<u64>(), bytes()).prop_map(|(offset, data)| Message::Block { offset, data }),
+            Just(Message::GetChecksum),
+            bytes().prop_map(Message::Checksum),
+            (three(), 0..=TREE_LEVEL_MAX).prop_map(|((start, step, n), level)| Message::GetTree {
+                start,
+                step,
+                n,
+                level
+            }),
+            (three(), 0..=TREE_LEVEL_MAX, bytes()).prop_map(|((start, step, n), level, hashes)| {
+                Message::Tree { start, step, n, level, hashes }
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_an_encoded_message_gives_it_back(messages in vec(any_message(), 0..8)) {
+            let bytes: Vec<u8> = messages.iter().flat_map(encoded).collect();
+            let sizes: usize = messages.iter().map(Message::wire_bytes).sum();
+            prop_assert_eq!(bytes.len(), sizes);
+            let mut reader = FrameReader::new(&bytes[..]);
+            let mut got = vec![];
+            while let Some(message) = reader.read_message().unwrap() {
+                got.push(message);
+            }
+            prop_assert_eq!(got, messages);
+        }
+
+        #[test]
+        fn arbitrary_payloads_never_panic_and_encode_to_themselves(
+            token in prop_oneof![0u8..14, 63u8..67],
+            payload in vec(any::<u8>(), 0..300),
+        ) {
+            if let Ok(message) = Message::decode(token, &payload) {
+                let bytes = encoded(&message);
+                prop_assert_eq!(&bytes[FRAME_HEAD_BYTES..], payload);
+                prop_assert_eq!(bytes[4], token);
+            }
+        }
+    }
+
+    #[test]
+    fn largest_answers_fit_and_one_byte_more_does_not() {
+        let hashes = |n| Message::Hashes { start: 0, step: 1, n: 0, hashes: vec![0; n] };
+        let tree = |n| Message::Tree { start: 0, step: 1, n: 0, level: 1, hashes: vec![0; n] };
+        let block = |n| Message::Block { offset: 0, data: vec![0; n] };
+        for (fits, not) in [
+            (hashes(HASHES_BYTES_MAX), hashes(HASHES_BYTES_MAX + 1)),
+            (tree(TREE_BYTES_MAX), tree(TREE_BYTES_MAX + 1)),
+            (block(BLOCK_BYTES_MAX), block(BLOCK_BYTES_MAX + 1)),
+        ] {
+            assert_eq!(encoded(&fits).len(), 4 + MESSAGE_BYTES_MAX);
+            assert_eq!(not.encode(&mut vec![]).unwrap_err().kind(), Kind::Protocol);
+        }
+    }
+
+    /// Classic bug 12: a salt longer than its message.
+    #[test]
+    fn refuses_salts_past_the_limit_or_the_message() {
+        let digests = |salt| Message::Digests { salt, hash: "md5".into(), checksum: "".into() };
+        assert!(digests(vec![1; 127]).encode(&mut vec![]).is_ok());
+        assert!(digests(vec![1; 128]).encode(&mut vec![]).is_err());
+        let mut payload = encoded(&digests(vec![1; 32])).split_off(FRAME_HEAD_BYTES);
+        assert!(Message::decode(DIGESTS, &payload).is_ok());
+        payload[0] = 37;
+        assert!(Message::decode(DIGESTS, &payload).is_err());
+        payload[0] = 127;
+        assert!(Message::decode(DIGESTS, &payload).is_err());
+        payload = vec![1; 300];
+        payload[0] = 128;
+        assert!(Message::decode(DIGESTS, &payload).is_err());
+    }
+
+    #[test]
+    fn refuses_digest_names_past_the_limit() {
+        let named = |n| Message::Digests { salt: vec![], hash: "x".repeat(n), checksum: "".into() };
+        assert!(named(DIGEST_NAME_BYTES_MAX).encode(&mut vec![]).is_ok());
+        assert!(named(DIGEST_NAME_BYTES_MAX + 1).encode(&mut vec![]).is_err());
+        let mut payload = vec![0];
+        payload.extend_from_slice("x".repeat(DIGEST_NAME_BYTES_MAX).as_bytes());
+        payload.extend_from_slice(b"\0\0");
+        assert!(Message::decode(DIGESTS, &payload).is_ok());
+        payload.insert(1, b'x');
+        assert!(Message::decode(DIGESTS, &payload).is_err());
+    }
+
+    #[test]
+    fn refuses_missing_and_extra_bytes() {
+        for (token, bytes) in [(SIZE, 8), (GETHASHES, 24), (GETBLOCK, 16), (DONE, 0), (GETTREE, 25)]
+        {
+            for wrong in [bytes + 1, bytes * 2 + 1] {
+                let err = Message::decode(token, &vec![0; wrong]).unwrap_err();
+                assert_eq!(err.kind(), Kind::Protocol, "token {token}, {wrong} bytes");
+            }
+            assert!(Message::decode(token, &vec![0; bytes]).is_ok(), "token {token}");
+            if bytes > 0 {
+                assert!(Message::decode(token, &vec![0; bytes - 1]).is_err(), "token {token}");
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_tree_levels_past_the_limit() {
+        let mut payload = vec![0; 25];
+        payload[24] = TREE_LEVEL_MAX;
+        assert!(Message::decode(GETTREE, &payload).is_ok());
+        payload[24] += 1;
+        assert!(Message::decode(GETTREE, &payload).is_err());
+    }
+
+    #[test]
+    fn errors_name_the_message() {
+        let err = Message::decode(SIZE, &[0; 7]).unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "the remote sent a malformed size message of 7 bytes: it is cut short"
+        );
+        let err = Message::decode(99, &[]).unwrap_err();
+        assert_eq!(err.to_string(), "the remote sent a message of unknown kind 99");
+    }
+}

@@ -1,0 +1,97 @@
+//! The protocol between the two sides: messages as types, and the asking side's connection.
+//!
+//! Knows nothing of devices, digests or what the answers are for; the bytes travel through
+//! [`transport`](crate::transport). Everything that arrives is hostile: lengths are bounded
+//! before anything is allocated, forms are checked here, and the numbers in an answer must be
+//! those of its request.
+//!
+//! ```text
+//!   handshake.rs  hello, version, extensions
+//!   message.rs    Message <-> payload (pure)
+//!   frame.rs      payload <-> length, token, payload in a byte stream
+//! ```
+//!
+//! # The protocol
+//! All integers are little-endian and unsigned. The client starts the server and talks to its
+//! stdin and stdout. A message is `length: u32, token: u8, payload` with length = 1 + payload
+//! bytes, at most 131072.
+//!
+//! | token | message | from | payload |
+//! |---|---|---|---|
+//! | 1 | hello | both | `CLIENT 0.5`, `SERVER 0.5`: text up to the first space is free, the rest is exactly `0.5` |
+//! | 2 | devfile | client | path of the device to open |
+//! | 3 | size | server | u64 size of that device |
+//! | 4 | digests | client | u8 salt length (32; at most 127), salt, hash name NUL, checksum name NUL (empty: none) |
+//! | 5 | gethashes | client | u64 start, u64 step, u64 n |
+//! | 6 | hashes | server | the same three numbers, then n hashes of the digest's length |
+//! | 7 | done | both | empty |
+//! | 8 | getblock | client | u64 offset, u64 length |
+//! | 9 | block | server | u64 offset, then the data |
+//! | 10 | getchecksum | client | empty |
+//! | 11 | checksum | server | the digest's bytes |
+//! | 64 | gettree | client | u64 start, u64 step, u64 n, u8 level |
+//! | 65 | tree | server | the same four numbers, then n hashes of the digest's length |
+//!
+//! Order: both sides greet, the client without waiting. Then devfile, size, digests, then any
+//! mix of requests, which are answered in order, then done from the client, answered by the
+//! server, which exits.
+//!
+//! A block's hash is `digest(salt || block)`; a block that reaches past the device's end is
+//! filled up with zero bytes to `step`, one that lies wholly behind it hashes as zeros. Any
+//! start, step and n are allowed whose answer fits one message. A gethashes with n = 0 is a hint:
+//! step 0 says "flush the cache after reading", step 1 "everything below start is done with"; it is
+//! echoed as hashes with n = 0. A getblock must lie inside the device. Digest names are
+//! OpenSSL's, in any case. The salt is 32 random bytes a run.
+//!
+//! ## Extensions
+//! The free word of the hello carries them: a client says `CLIENT+word,word 0.5`. A server
+//! answers `SERVER 0.5` to a client that announced nothing and is then, byte for byte, a classic
+//! server; to others it answers with those of their words that it has, in the same form. Words
+//! that one does not know are ignored. Neither side uses an extension that the other did not
+//! announce. Tokens of extensions start at 64.
+//!
+//! - `blake3`: the hash name in `digests` may be `blake3`: a block's hash is BLAKE3 keyed with the
+//!   salt, which must be 32 bytes long, over the block filled up to `step`, without the salt in front.
+//! - `tree`: `gettree` and `tree`. Level 0 hashes are ordinary block hashes. The hash of a node of
+//!   level k (1 to 7) is `digest(salt || its 16 children's hashes of level k - 1)`, with `blake3` the
+//!   keyed hash of the children's hashes alone. A node of level k covers step * 16^k bytes;
+//!   node i of a request starts at start + i * step * 16^k. Blocks past the device's end
+//!   count as blocks of zeros, so a node always has 16 children.
+
+mod frame;
+mod handshake;
+mod message;
+
+pub use frame::{FrameReader, FrameWriter, MESSAGE_BYTES_MAX};
+pub use handshake::{Extensions, client_handshake, server_handshake, unexpected};
+pub use message::{
+    BLOCK_BYTES_MAX, DIGEST_NAME_BYTES_MAX, HASHES_BYTES_MAX, Message, SALT_BYTES_MAX,
+    TREE_BYTES_MAX, TREE_LEVEL_MAX,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Every stream of the golden vectors is understood, and written again as it was.
+    #[test]
+    fn streams_of_the_vectors_encode_to_themselves() {
+        let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+        let mut streams = 0;
+        for case in std::fs::read_dir(&vectors).unwrap() {
+            for name in ["client-to-server.bin", "server-to-client.bin"] {
+                let path = case.as_ref().unwrap().path().join(name);
+                let Ok(bytes) = std::fs::read(&path) else { continue };
+                let mut reader = FrameReader::new(&bytes[..]);
+                let mut again = vec![];
+                while let Some(message) = reader.read_message().unwrap() {
+                    message.encode(&mut again).unwrap();
+                }
+                assert!(again == bytes, "{}", path.display());
+                streams += 1;
+            }
+        }
+        assert!(streams > 100, "only {streams} streams found in {}", vectors.display());
+    }
+}
