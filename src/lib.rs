@@ -15,7 +15,11 @@
 //! ```
 //! A test (`tests/suite/layout.rs`) holds `use crate::` to these arrows.
 
+pub mod cli;
+pub mod commands;
 pub mod device;
 pub mod error;
+pub mod progress;
+pub mod report;
 pub mod units;
 pub mod wire;

@@ -1,0 +1,140 @@
+//! What each mode was asked to do, as plain data: no file is open, no digest is looked up yet.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The classic's block size, in bytes.
+pub const BLOCK_SIZE_BYTES_DEFAULT: u64 = 4096;
+/// The largest block size accepted, in bytes: what one hash may cover.
+pub const BLOCK_SIZE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What the process is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Compare with the remote side and write a patch to stdout.
+    Client(ClientOptions),
+    /// Answer a client on stdin and stdout.
+    Server(ServerOptions),
+    /// Apply the patch on stdin.
+    Patch(PatchOptions),
+    /// Print this text (usage or version) on stdout.
+    Help(String),
+}
+
+/// Which side the patch makes like the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The patch turns REMDEV into LOCDEV (the default).
+    Push,
+    /// `--remdata`: the patch turns LOCDEV into REMDEV.
+    Pull,
+}
+
+/// What to do when the two sizes differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SizeRule {
+    /// End with exit code 3.
+    #[default]
+    Strict,
+    /// Give the target the source's size.
+    Resize,
+    /// Compare and change the common part only.
+    MinSize,
+}
+
+/// `--diffsize`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SizeOptions {
+    /// What to do when the sizes differ.
+    pub rule: SizeRule,
+    /// Whether `warn` was given: say both sizes. Under [`SizeRule::Strict`] they are said anyway.
+    pub warn: bool,
+}
+
+impl SizeOptions {
+    /// Whether differing sizes are to be told.
+    #[must_use]
+    pub fn tells_difference(self) -> bool {
+        self.warn || self.rule == SizeRule::Strict
+    }
+}
+
+/// How `--progress` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgressStyle {
+    /// The classic's lines.
+    Lines,
+    /// The same lines, each over the one before.
+    NoScroll,
+}
+
+/// How the two sides are compared: shared by every mode that asks a remote side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompareOptions {
+    /// Bytes that one hash covers, `1..=BLOCK_SIZE_BYTES_MAX`.
+    pub block_size_bytes: u64,
+    /// Digest of the block hashes as named by the user; `None`: our choice.
+    pub hash: Option<String>,
+    /// Digest of the whole source device as named by the user; `None`: no checksum.
+    pub checksum: Option<String>,
+    /// Compare steps of 64 blocks first.
+    pub two_pass: bool,
+    /// A salt of zero bytes: reproducible hashes, for tests.
+    pub fixed_salt: bool,
+    /// Treat zero blocks apart when hashing the local side.
+    pub zero_blocks: bool,
+    /// Drop what was read from the page cache.
+    pub flush_cache: bool,
+}
+
+/// Options of the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// REMSHCMD, not yet split into words.
+    pub remote_command: OsString,
+    /// LOCDEV as given: its bytes go into the patch under `--remdata`.
+    pub local: PathBuf,
+    /// REMDEV as given: its bytes go over the wire and into the patch.
+    pub remote: OsString,
+    /// Which side the patch is for.
+    pub direction: Direction,
+    /// How to compare.
+    pub compare: CompareOptions,
+    /// What differing sizes mean.
+    pub sizes: SizeOptions,
+    /// Whether and how to tell progress.
+    pub progress: Option<ProgressStyle>,
+    /// How long a silent remote side is waited for; `None`: as long as the connection lives.
+    pub timeout: Option<Duration>,
+    /// How often `--verbose` was given.
+    pub verbosity: u8,
+}
+
+/// Options of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// Treat zero blocks apart when hashing.
+    pub zero_blocks: bool,
+    /// How long a silent client is waited for; `None`: as long as the connection lives.
+    pub timeout: Option<Duration>,
+    /// How often `--verbose` was given.
+    pub verbosity: u8,
+}
+
+/// Options of applying a patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatchOptions {
+    /// The device to patch; `None`: the one that the patch names.
+    pub target: Option<PathBuf>,
+    /// Warn when the patch names another device than `target`.
+    pub warn_device: bool,
+    /// What differing sizes mean.
+    pub sizes: SizeOptions,
+    /// Drop what was written from the page cache.
+    pub flush_cache: bool,
+    /// Whether and how to tell progress.
+    pub progress: Option<ProgressStyle>,
+    /// How often `--verbose` was given.
+    pub verbosity: u8,
+}

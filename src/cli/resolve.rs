@@ -1,0 +1,377 @@
+//! From clap's findings to [`Command`]: numbers, words, and what contradicts what.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgMatches;
+
+use super::options::*;
+use crate::error::{Error, Kind, Result};
+
+/// The classic command line.
+pub(super) fn classic(found: &ArgMatches) -> Result<Command> {
+    if found.get_flag("help") {
+        return Ok(Command::Help(super::help_text(None)?));
+    }
+    if found.get_flag("version") {
+        return Ok(Command::Help(concat!("bdsync ", env!("CARGO_PKG_VERSION"), "\n").to_owned()));
+    }
+    refuse_contradictions(found)?;
+    if found.get_flag("server") {
+        // The other options of a client are accepted and mean nothing here, as in the classic.
+        compare_options(found)?;
+        size_options(found)?;
+        return Ok(Command::Server(ServerOptions {
+            zero_blocks: found.get_flag("zeroblocks"),
+            timeout: timeout(found)?,
+            verbosity: found.get_count("verbose"),
+        }));
+    }
+    if is_given(found, "patch") {
+        return patch(found).map(Command::Patch);
+    }
+    client(found).map(Command::Client)
+}
+
+/// `bdsync help [COMMAND]`.
+pub(super) fn help(found: &ArgMatches) -> Result<Command> {
+    let topic = operand_list(found).into_iter().next();
+    let topic = topic.map(|name| name.to_string_lossy().into_owned());
+    Ok(Command::Help(super::help_text(topic.as_deref())?))
+}
+
+fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
+    let given = |name: &str| is_given(found, name);
+    let (server, patch) = (given("server"), given("patch"));
+    for (clash, text) in [
+        (server && patch, "--server and --patch exclude each other"),
+        (given("warndev") && !patch, "--warndev needs --patch"),
+        (given("zeroblocks") && patch, "--zeroblocks means nothing with --patch"),
+        (given("hash") && server, "--hash means nothing with --server: the client chooses"),
+        (given("hash") && patch, "--hash means nothing with --patch"),
+        (given("checksum") && server, "--checksum means nothing with --server: the client chooses"),
+        (given("checksum") && patch, "--checksum means nothing with --patch"),
+        (given("timeout") && patch, "--timeout means nothing with --patch"),
+    ] {
+        if clash {
+            return Err(usage(text));
+        }
+    }
+    let operands = operand_list(found);
+    if let (true, [first, ..]) = (server || patch, &operands[..]) {
+        let mode = if server { "--server" } else { "--patch" };
+        let hint = if patch { " (a device is attached: --patch=DEVICE or -pDEVICE)" } else { "" };
+        let shown = first.to_string_lossy();
+        return Err(usage(format!("{mode} takes no operands, found '{shown}'{hint}")));
+    }
+    Ok(())
+}
+
+fn client(found: &ArgMatches) -> Result<ClientOptions> {
+    let operands = operand_list(found);
+    let count = operands.len();
+    let [remote_command, local, remote] = <[OsString; 3]>::try_from(operands).map_err(|_| {
+        usage(format!(
+            "expected 3 operands, REMSHCMD LOCDEV REMDEV, found {count} (see bdsync --help)"
+        ))
+    })?;
+    for (name, value) in [("LOCDEV", &local), ("REMDEV", &remote)] {
+        if value.is_empty() {
+            return Err(usage(format!("{name} is empty")));
+        }
+    }
+    Ok(ClientOptions {
+        remote_command,
+        local: PathBuf::from(local),
+        remote,
+        direction: direction(found),
+        compare: compare_options(found)?,
+        sizes: size_options(found)?,
+        progress: progress(found)?,
+        timeout: timeout(found)?,
+        verbosity: found.get_count("verbose"),
+    })
+}
+
+fn patch(found: &ArgMatches) -> Result<PatchOptions> {
+    // Accepted and without meaning here, as in the classic; but a bad value is still told.
+    compare_options(found)?;
+    let target = found.get_one::<OsString>("patch").filter(|path| !path.is_empty());
+    Ok(PatchOptions {
+        target: target.map(PathBuf::from),
+        warn_device: found.get_flag("warndev"),
+        sizes: size_options(found)?,
+        flush_cache: found.get_flag("flushcache"),
+        progress: progress(found)?,
+        verbosity: found.get_count("verbose"),
+    })
+}
+
+/// Whether the user gave the option, in whatever form.
+fn is_given(found: &ArgMatches, name: &str) -> bool {
+    found.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
+}
+
+pub(super) fn operand_list(found: &ArgMatches) -> Vec<OsString> {
+    found.get_many::<OsString>("operands").into_iter().flatten().cloned().collect()
+}
+
+pub(super) fn direction(found: &ArgMatches) -> Direction {
+    if found.get_flag("remdata") { Direction::Pull } else { Direction::Push }
+}
+
+/// The options of `table::comparing`.
+pub(super) fn compare_options(found: &ArgMatches) -> Result<CompareOptions> {
+    Ok(CompareOptions {
+        block_size_bytes: match found.get_one::<String>("blocksize") {
+            Some(text) => block_size(text)?,
+            None => BLOCK_SIZE_BYTES_DEFAULT,
+        },
+        hash: found.get_one::<String>("hash").cloned(),
+        checksum: found.get_one::<String>("checksum").cloned(),
+        two_pass: found.get_flag("twopass"),
+        fixed_salt: found.get_flag("fixedsalt"),
+        zero_blocks: found.get_flag("zeroblocks"),
+        flush_cache: found.get_flag("flushcache"),
+    })
+}
+
+fn block_size(text: &str) -> Result<u64> {
+    match decimal(text) {
+        Some(bytes @ 1..=BLOCK_SIZE_BYTES_MAX) => Ok(bytes),
+        _ => Err(usage(format!(
+            "block size must be between 1 and {BLOCK_SIZE_BYTES_MAX} bytes, found {text}"
+        ))),
+    }
+}
+
+/// The option of `table::connection`.
+pub(super) fn timeout(found: &ArgMatches) -> Result<Option<Duration>> {
+    let Some(text) = found.get_one::<String>("timeout") else { return Ok(None) };
+    match decimal(text).and_then(|seconds| u32::try_from(seconds).ok()) {
+        Some(0) => Ok(None),
+        Some(seconds) => Ok(Some(Duration::from_secs(u64::from(seconds)))),
+        None => Err(usage(format!(
+            "timeout must be a number of seconds from 0 to {}, found {text}",
+            u32::MAX
+        ))),
+    }
+}
+
+/// A number of digits only; `None` for anything else, or when it does not fit.
+fn decimal(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// `--progress[=noscroll]`.
+pub(super) fn progress(found: &ArgMatches) -> Result<Option<ProgressStyle>> {
+    match found.get_one::<String>("progress").map(String::as_str) {
+        None => Ok(None),
+        Some("") => Ok(Some(ProgressStyle::Lines)),
+        Some("noscroll") => Ok(Some(ProgressStyle::NoScroll)),
+        Some(text) => Err(usage(format!("progress must be bare or noscroll, found '{text}'"))),
+    }
+}
+
+/// `--diffsize[=OPT[,warn]]`: words may be cut; a bare option is `resize`, a bare `warn` too.
+pub(super) fn size_options(found: &ArgMatches) -> Result<SizeOptions> {
+    let mut given = found.get_many::<String>("diffsize").into_iter().flatten();
+    let Some(text) = given.next() else { return Ok(SizeOptions::default()) };
+    if given.next().is_some() {
+        return Err(usage("--diffsize is given more than once"));
+    }
+    size_words(text)
+}
+
+fn size_words(text: &str) -> Result<SizeOptions> {
+    let (mut rule, mut warn) = (None, false);
+    for word in text.split(',').filter(|_| !text.is_empty()) {
+        let named = match word {
+            "" => None,
+            _ if "strict".starts_with(word) => Some(SizeRule::Strict),
+            _ if "resize".starts_with(word) => Some(SizeRule::Resize),
+            _ if "minsize".starts_with(word) => Some(SizeRule::MinSize),
+            _ if "warn".starts_with(word) => {
+                warn = true;
+                continue;
+            }
+            _ => None,
+        };
+        if named.is_none() {
+            return Err(usage(format!(
+                "--diffsize must be strict, resize or minsize, with or without ,warn; found '{text}'"
+            )));
+        }
+        if rule.is_some() {
+            return Err(usage(format!("--diffsize names more than one rule: '{text}'")));
+        }
+        rule = named;
+    }
+    Ok(SizeOptions { rule: rule.unwrap_or(SizeRule::Resize), warn })
+}
+
+fn usage(what: impl Into<String>) -> Error {
+    Error::new(Kind::Usage, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Command> {
+        super::super::parse(std::iter::once(&"bdsync").chain(words).map(OsString::from))
+    }
+
+    fn client_of(options: &[&str]) -> ClientOptions {
+        match parse(&[&["cmd", "l", "r"], options].concat()) {
+            Ok(Command::Client(options)) => options,
+            other => panic!("{options:?}: {other:?}"),
+        }
+    }
+
+    fn refused(words: &[&str]) -> String {
+        let err = parse(words).expect_err("must be refused");
+        assert_eq!(err.exit_code(), 1);
+        err.full_message()
+    }
+
+    #[test]
+    fn defaults_are_the_classics() {
+        let options = client_of(&[]);
+        assert_eq!(options.direction, Direction::Push);
+        assert_eq!(options.compare.block_size_bytes, 4096);
+        assert_eq!(options.sizes, SizeOptions { rule: SizeRule::Strict, warn: false });
+        assert!(options.sizes.tells_difference());
+        assert_eq!((options.progress, options.timeout, options.verbosity), (None, None, 0));
+        assert_eq!((options.compare.hash, options.compare.checksum), (None, None));
+    }
+
+    #[test]
+    fn every_client_option_arrives() {
+        let options =
+            client_of(&["-vvrtzFf", "-hsha1", "--checksum", "MD5", "-b512", "-Pnoscroll"]);
+        assert_eq!(options.direction, Direction::Pull);
+        assert_eq!(
+            options.compare,
+            CompareOptions {
+                block_size_bytes: 512,
+                hash: Some("sha1".into()),
+                checksum: Some("MD5".into()),
+                two_pass: true,
+                fixed_salt: true,
+                zero_blocks: true,
+                flush_cache: true,
+            }
+        );
+        assert_eq!(options.progress, Some(ProgressStyle::NoScroll));
+        assert_eq!(options.verbosity, 2);
+        assert_eq!(client_of(&["--timeout=7"]).timeout, Some(Duration::from_secs(7)));
+        assert_eq!(client_of(&["-P"]).progress, Some(ProgressStyle::Lines));
+    }
+
+    #[test]
+    fn the_last_of_several_equal_options_counts() {
+        assert_eq!(client_of(&["-b1", "-b2"]).compare.block_size_bytes, 2);
+        assert_eq!(client_of(&["-rr", "-h", "a", "--digest=b"]).compare.hash, Some("b".into()));
+    }
+
+    #[test]
+    fn diffsize_words_may_be_cut_and_warn_alone_resizes() {
+        for (option, rule, warn) in [
+            ("-d", SizeRule::Resize, false),
+            ("--diffsize", SizeRule::Resize, false),
+            ("--diffsize=strict", SizeRule::Strict, false),
+            ("-ds", SizeRule::Strict, false),
+            ("-dr", SizeRule::Resize, false),
+            ("--diffsize=mins", SizeRule::MinSize, false),
+            ("-dwarn", SizeRule::Resize, true),
+            ("-dw", SizeRule::Resize, true),
+            ("--diffs=m,w", SizeRule::MinSize, true),
+            ("-dwarn,strict", SizeRule::Strict, true),
+        ] {
+            assert_eq!(client_of(&[option]).sizes, SizeOptions { rule, warn }, "{option}");
+        }
+    }
+
+    #[test]
+    fn diffsize_given_twice_or_with_two_rules_is_refused() {
+        for options in [
+            &["-d", "-d"][..],
+            &["-d", "--diffsize=strict"],
+            &["--diffsize=strict,resize"],
+            &["-dresize,resize"],
+            &["-dx"],
+            &["-dresizex"],
+            &["-dresize,"],
+            &["--diffsize="],
+        ] {
+            let text = refused(&[options, &["cmd", "l", "r"]].concat());
+            assert!(text.contains("--diffsize"), "{options:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn block_size_is_decimal_and_limited() {
+        for good in ["1", "4096", "16777216", "0512"] {
+            client_of(&["-b", good]);
+        }
+        for bad in ["0", "16777217", "-1", "4k", "0x10", " 1", "+1", "", "99999999999999999999"] {
+            let text = refused(&["-b", bad, "cmd", "l", "r"]);
+            let expected = format!("block size must be between 1 and 16777216 bytes, found {bad}");
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for words in [
+            &["--server", "--patch"][..],
+            &["-w", "cmd", "l", "r"],
+            &["-w", "-s"],
+            &["-z", "-p"],
+            &["-s", "-hmd5"],
+            &["-p", "-hmd5"],
+            &["-s", "-cmd5"],
+            &["-p", "-cmd5"],
+            &["-s", "x"],
+            &["-p", "x"],
+            &["cmd", "l"],
+            &["cmd", "l", "r", "x"],
+            &["-v"],
+            &["cmd", "", "r"],
+            &["cmd", "l", ""],
+            &["--timeout=1", "-p"],
+            &["--timeout=x", "-s"],
+            &["-Pfast", "cmd", "l", "r"],
+            &["-s", "-b0"],
+        ] {
+            assert!(!refused(words).is_empty(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn server_and_patch_options_arrive() {
+        let Ok(Command::Server(server)) = parse(&["-svz", "--timeout", "3"]) else { panic!() };
+        assert!(server.zero_blocks && server.verbosity == 1);
+        assert_eq!(server.timeout, Some(Duration::from_secs(3)));
+        let Ok(Command::Patch(patch)) = parse(&["--patch=/dev/x", "-wdm", "-F"]) else { panic!() };
+        assert_eq!(patch.target, Some("/dev/x".into()));
+        assert!(patch.warn_device && patch.flush_cache);
+        assert_eq!(patch.sizes.rule, SizeRule::MinSize);
+        let Ok(Command::Patch(patch)) = parse(&["-p"]) else { panic!() };
+        assert_eq!(patch.target, None);
+    }
+
+    #[test]
+    fn paths_need_not_be_utf8() {
+        let raw = OsString::from_vec(vec![b'/', 0xff]);
+        let args =
+            ["bdsync", "cmd"].map(OsString::from).into_iter().chain([raw.clone(), raw.clone()]);
+        let Ok(Command::Client(options)) = super::super::parse(args) else { panic!() };
+        assert_eq!((options.local, options.remote), (PathBuf::from(&raw), raw));
+    }
+}

@@ -1,0 +1,217 @@
+//! The one definition of all options: parsing, help, man page and completions come from here.
+//!
+//! Options that several commands share are functions that return `Vec<Arg>`, under a heading each.
+//! A new subcommand is a function here, one in `resolve.rs`, and a line in [`SUBCOMMANDS`].
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
+
+use super::{Resolve, resolve};
+
+/// A command that is chosen by its name as the first argument.
+pub(super) struct Subcommand {
+    pub name: &'static str,
+    pub table: fn() -> Command,
+    pub resolve: Resolve,
+}
+
+/// All of them, in the order of the help.
+pub(super) const SUBCOMMANDS: &[Subcommand] =
+    &[Subcommand { name: "help", table: help_command, resolve: resolve::help }];
+
+/// The whole command line, subcommands included: what help, man page and completions show.
+#[must_use]
+pub fn whole() -> Command {
+    classic().subcommands(SUBCOMMANDS.iter().map(|sub| (sub.table)()))
+}
+
+/// The classic command line: client, server and patch.
+pub(super) fn classic() -> Command {
+    base("bdsync")
+        .about("Finds the blocks that differ between two disks and puts them into a patch")
+        .override_usage(
+            "bdsync [OPTIONS] REMSHCMD LOCDEV REMDEV   client: patch to stdout\n       \
+             bdsync --server [OPTIONS]                 server on stdin and stdout\n       \
+             bdsync --patch[=DEVICE] [OPTIONS]         apply the patch on stdin",
+        )
+        .after_help(AFTER_HELP)
+        .args(modes())
+        .args(comparing())
+        .args(sizes())
+        .args(applying())
+        .args(connection())
+        .args(reporting())
+        .args(other())
+        .arg(operands("REMSHCMD LOCDEV REMDEV").hide(true))
+}
+
+const AFTER_HELP: &str = "\
+REMSHCMD starts a bdsync server: it is split at spaces, quotes group, no shell is involved.
+LOCDEV and REMDEV are block devices or image files, here and at the other end.
+
+Example: bdsync \"ssh host bdsync --server\" /dev/vg/snap /dev/vg/copy >patch
+         ssh host bdsync --patch <patch
+
+Exit status: 0 success, 1 usage, 2 bad patch, 3 sizes differ, 4 protocol, 5 checksum, 6 read,
+7 no randomness, 8 REMSHCMD could not be run, 9 write, 10 digest, 11 transmission,
+12 a device cannot be opened, 13 connection. When all went well the client exits with
+REMSHCMD's own status.";
+
+/// What every command has in common: no help flag of clap's own (`-h` is the hash).
+fn base(name: &'static str) -> Command {
+    Command::new(name)
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .disable_help_subcommand(true)
+        .max_term_width(100)
+}
+
+fn help_command() -> Command {
+    base("help").about("Show the help of the program, or of one command").arg(
+        Arg::new("operands")
+            .value_name("COMMAND")
+            .num_args(0..=1)
+            .value_parser(value_parser!(OsString)),
+    )
+}
+
+/// `--server`, `--patch`.
+fn modes() -> Vec<Arg> {
+    headed(
+        "Mode (default: client)",
+        [
+            flag("server", 's', "Answer a client on stdin and stdout"),
+            optional("patch", 'p', "DEVICE")
+                .value_hint(ValueHint::FilePath)
+                .value_parser(value_parser!(OsString))
+                .help(
+                    "Apply the patch on stdin to DEVICE (default: the device that the patch names)",
+                ),
+        ],
+    )
+}
+
+/// How two sides are compared.
+pub(super) fn comparing() -> Vec<Arg> {
+    headed(
+        "Comparing",
+        [
+            valued("blocksize", 'b', "BYTES")
+                .help("Bytes that one hash covers, 1 to 16777216 [default: 4096]"),
+            valued("hash", 'h', "NAME").visible_alias("digest").help(
+                "Digest of the block hashes [default: md5, or a faster one if both ends know it]",
+            ),
+            valued("checksum", 'c', "NAME")
+                .help("Put this digest of the whole source device at the patch's end"),
+            flag("remdata", 'r', "Make a patch that turns LOCDEV into REMDEV, not the other way"),
+            flag("twopass", 't', "Compare steps of 64 blocks first; pays when little differs"),
+            flag("zeroblocks", 'z', "Treat blocks of zeros apart, which saves hashing them"),
+            flag("flushcache", 'F', "Drop from the page cache what was read or written"),
+            flag("fixedsalt", 'f', "Use a salt of zeros, for tests").hide(true),
+        ],
+    )
+}
+
+/// What differing sizes mean.
+pub(super) fn sizes() -> Vec<Arg> {
+    headed(
+        "Sizes",
+        [optional_value(Arg::new("diffsize").long("diffsize").short('d'))
+            .value_name("RULE[,warn]")
+            // All of them are kept: a second one is an error.
+            .action(ArgAction::Append)
+            .help(
+                "When the sizes differ: strict (fail), resize (give the target the source's size; \
+             the default of a bare -d), minsize (the common part only); ,warn tells both sizes \
+             [default: strict]",
+            )],
+    )
+}
+
+/// What applying a patch adds.
+fn applying() -> Vec<Arg> {
+    headed(
+        "Applying",
+        [flag("warndev", 'w', "Warn when the patch names another device than DEVICE")],
+    )
+}
+
+/// How the remote side is waited for.
+pub(super) fn connection() -> Vec<Arg> {
+    headed(
+        "Connection",
+        [Arg::new("timeout")
+            .long("timeout")
+            .overrides_with("timeout")
+            .value_name("SECONDS")
+            .action(ArgAction::Set)
+            .help(
+                "Give up when the other side says nothing for so long [default: 0, which is never]",
+            )],
+    )
+}
+
+/// What is told on stderr.
+pub(super) fn reporting() -> Vec<Arg> {
+    headed(
+        "Messages",
+        [
+            flag("verbose", 'v', "Tell more; may be repeated. A server tells it to syslog")
+                .action(ArgAction::Count),
+            optional("progress", 'P', "noscroll")
+                .help("Tell the progress on stderr; with noscroll on one line"),
+        ],
+    )
+}
+
+fn other() -> Vec<Arg> {
+    headed(
+        "Other",
+        [
+            flag("help", 'H', "Print this help"),
+            Arg::new("version")
+                .long("version")
+                .overrides_with("version")
+                .action(ArgAction::SetTrue)
+                .help("Print the version"),
+        ],
+    )
+}
+
+/// All operands of a command; their number is checked in `resolve.rs`, which knows the mode.
+pub(super) fn operands(value_name: &'static str) -> Arg {
+    Arg::new("operands")
+        .value_name(value_name)
+        .action(ArgAction::Append)
+        .num_args(0..)
+        .value_parser(value_parser!(OsString))
+}
+
+fn headed<const N: usize>(heading: &'static str, args: [Arg; N]) -> Vec<Arg> {
+    args.into_iter().map(|arg| arg.help_heading(heading)).collect()
+}
+
+/// As with getopt, the last of several equal options counts.
+fn flag(name: &'static str, short: char, help: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).short(short).overrides_with(name);
+    arg.action(ArgAction::SetTrue).help(help)
+}
+
+/// An option that needs a value, attached or the next word; the last one counts.
+fn valued(name: &'static str, short: char, value_name: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).short(short).overrides_with(name);
+    arg.value_name(value_name).action(ArgAction::Set)
+}
+
+/// An option whose value is optional and must be attached; given bare, its value is empty.
+fn optional(name: &'static str, short: char, value_name: &'static str) -> Arg {
+    optional_value(Arg::new(name).long(name).short(short).value_name(value_name))
+        .overrides_with(name)
+        .action(ArgAction::Set)
+}
+
+fn optional_value(arg: Arg) -> Arg {
+    arg.num_args(0..=1).require_equals(true).default_missing_value("")
+}

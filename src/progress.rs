@@ -1,0 +1,216 @@
+//! How far a long run is: a trait that the library calls, and who listens.
+//!
+//! The library never prints; it calls [`Progress`], from any thread and as often as it likes.
+//! Positions are bytes of the compared (or patched) range, `diff_bytes` bytes of the patch.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::report;
+
+/// Listens to how far a run is. Calls are cheap.
+pub trait Progress: Send + Sync {
+    /// The run covers `size_bytes` from now on.
+    fn begin(&self, size_bytes: u64);
+
+    /// Everything below `position_bytes` is done, and made `diff_bytes` of patch so far.
+    fn advance(&self, position_bytes: u64, diff_bytes: u64);
+
+    /// The run ended well.
+    fn finish(&self);
+}
+
+/// Tells nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _size_bytes: u64) {}
+    fn advance(&self, _position_bytes: u64, _diff_bytes: u64) {}
+    fn finish(&self) {}
+}
+
+/// How long nothing is told while the percentage stays the same.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The classic's lines on stderr, at most one per percent or second.
+#[derive(Debug)]
+pub struct ClassicLines {
+    scroll: bool,
+    state: Mutex<LineState>,
+}
+
+#[derive(Debug)]
+struct LineState {
+    started: Instant,
+    size_bytes: u64,
+    position_bytes: u64,
+    diff_bytes: u64,
+    last: Option<(u64, Duration)>,
+}
+
+impl ClassicLines {
+    /// Lines that end in a line feed, or with `scroll` false in a carriage return.
+    #[must_use]
+    pub fn new(scroll: bool) -> Self {
+        let state = LineState {
+            started: Instant::now(),
+            size_bytes: 0,
+            position_bytes: 0,
+            diff_bytes: 0,
+            last: None,
+        };
+        Self { scroll, state: Mutex::new(state) }
+    }
+
+    fn tell(&self, line: &str) {
+        report::progress(&format!("{line}{}", if self.scroll { '\n' } else { '\r' }));
+    }
+}
+
+impl Progress for ClassicLines {
+    fn begin(&self, size_bytes: u64) {
+        let mut state = self.state.lock();
+        state.started = Instant::now();
+        state.size_bytes = size_bytes;
+        state.last = None;
+    }
+
+    fn advance(&self, position_bytes: u64, diff_bytes: u64) {
+        let mut state = self.state.lock();
+        let elapsed = state.started.elapsed();
+        if let Some(line) = state.advance(position_bytes, diff_bytes, elapsed) {
+            self.tell(&line);
+        }
+    }
+
+    fn finish(&self) {
+        let mut state = self.state.lock();
+        let (elapsed, size_bytes) = (state.started.elapsed(), state.size_bytes);
+        let diff_bytes = state.diff_bytes;
+        if let Some(line) = state.advance(size_bytes, diff_bytes, elapsed) {
+            self.tell(&line);
+        }
+        if !self.scroll {
+            report::progress("\n");
+        }
+    }
+}
+
+impl LineState {
+    /// The line to print now, if one is due.
+    fn advance(&mut self, position: u64, diff_bytes: u64, elapsed: Duration) -> Option<String> {
+        self.position_bytes = self.position_bytes.max(position.min(self.size_bytes));
+        self.diff_bytes = self.diff_bytes.max(diff_bytes);
+        let percent = percent(self.position_bytes, self.size_bytes);
+        let due =
+            self.last.is_none_or(|(told, at)| told != percent || elapsed >= at + LINE_INTERVAL);
+        if !due {
+            return None;
+        }
+        self.last = Some((percent, elapsed));
+        Some(classic_line(self.position_bytes, self.diff_bytes, self.size_bytes, elapsed))
+    }
+}
+
+/// Whole percents, rounded down; nothing to do is all done.
+fn percent(position_bytes: u64, size_bytes: u64) -> u64 {
+    if size_bytes == 0 {
+        return 100;
+    }
+    let percent = u128::from(position_bytes) * 100 / u128::from(size_bytes);
+    u64::try_from(percent).unwrap_or(100).min(100)
+}
+
+/// `PROGRESS:PCT%,DIFFBYTES,POS,SIZE,ELAPSED,REMAINING`, and eight spaces that clear what a
+/// longer line left behind it.
+fn classic_line(position: u64, diff_bytes: u64, size: u64, elapsed: Duration) -> String {
+    let times = if position == 0 {
+        "-,-".to_owned()
+    } else {
+        let elapsed = elapsed.as_secs_f64();
+        let remaining = elapsed * (size.saturating_sub(position)) as f64 / position as f64;
+        format!("{elapsed:.3},{remaining:.3}")
+    };
+    let percent = percent(position, size);
+    format!("PROGRESS:{percent:03}%,{diff_bytes},{position},{size},{times}        ")
+}
+
+/// Keeps what it was told, for tests.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub struct Recording {
+    /// `(position_bytes, diff_bytes)` of every call, in order.
+    pub steps: Mutex<Vec<(u64, u64)>>,
+    /// Size given at the beginning.
+    pub size_bytes: Mutex<Option<u64>>,
+    /// Whether the end was told.
+    pub finished: std::sync::atomic::AtomicBool,
+}
+
+#[cfg(test)]
+impl Progress for Recording {
+    fn begin(&self, size_bytes: u64) {
+        *self.size_bytes.lock() = Some(size_bytes);
+    }
+
+    fn advance(&self, position_bytes: u64, diff_bytes: u64) {
+        self.steps.lock().push((position_bytes, diff_bytes));
+    }
+
+    fn finish(&self) {
+        self.finished.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(size_bytes: u64) -> LineState {
+        let mut state = ClassicLines::new(true).state.into_inner();
+        state.size_bytes = size_bytes;
+        state
+    }
+
+    #[test]
+    fn line_has_the_classic_form() {
+        let second = Duration::from_secs(1);
+        assert_eq!(classic_line(0, 0, 1000, second), "PROGRESS:000%,0,0,1000,-,-        ");
+        assert_eq!(
+            classic_line(250, 77, 1000, second),
+            "PROGRESS:025%,77,250,1000,1.000,3.000        "
+        );
+        assert_eq!(
+            classic_line(1000, 77, 1000, second / 3),
+            "PROGRESS:100%,77,1000,1000,0.333,0.000        "
+        );
+    }
+
+    #[test]
+    fn a_line_is_due_once_a_percent_or_a_second() {
+        let mut state = state(1000);
+        let at = Duration::from_millis;
+        assert!(state.advance(0, 0, at(0)).is_some());
+        assert!(state.advance(9, 0, at(1)).is_none());
+        assert!(state.advance(10, 0, at(2)).is_some());
+        assert!(state.advance(11, 0, at(1001)).is_none());
+        assert!(state.advance(11, 0, at(1002)).is_some());
+    }
+
+    #[test]
+    fn position_never_goes_back_nor_past_the_end() {
+        let mut state = state(1000);
+        state.advance(500, 10, Duration::ZERO);
+        assert!(state.advance(400, 5, Duration::ZERO).is_none());
+        let line = state.advance(2000, 10, Duration::ZERO).unwrap();
+        assert!(line.starts_with("PROGRESS:100%,10,1000,1000,"), "{line}");
+    }
+
+    #[test]
+    fn an_empty_device_is_done_at_once() {
+        assert_eq!(percent(0, 0), 100);
+        assert_eq!(percent(u64::MAX, u64::MAX), 100);
+    }
+}

@@ -1,0 +1,240 @@
+//! The only writer of words: log lines, the final error, lines of the remote side, the
+//! classic's messages. Data (a patch, protocol bytes) are not words and do not pass here.
+//!
+//! ```text
+//!   log::warn! .. --> client, patch: env_logger ----------------> stderr "bdsync: warning: .."
+//!                \--> server: syslog, and errors to ------------> stderr (the client relays it)
+//!   error(), different_sizes(), remote_line() .. ---------------> stderr
+//!   answer() ---------------------------------------------------> stdout (help, version)
+//! ```
+//! Text from a peer, a patch or a file name is escaped before a terminal can see it. A stderr
+//! that is closed is no reason to fail: what cannot be told is dropped.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::sync::OnceLock;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use parking_lot::Mutex;
+
+use crate::error::{Error, Kind, Result};
+
+type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
+
+/// The server's connection to syslog, if there is one. Process-wide, as the logger itself.
+static SYSLOG: OnceLock<Mutex<Syslog>> = OnceLock::new();
+
+/// Logs to stderr: warnings and errors, from `verbosity` 1 also what is being done, from 2 and
+/// 3 details. `RUST_LOG` counts where it is set. A second call changes nothing.
+pub fn log_to_stderr(verbosity: u8) {
+    let logger = builder(verbosity)
+        .format(|out, record| out.write_all(log_line(record).as_bytes()))
+        .write_style(env_logger::WriteStyle::Never)
+        .build();
+    let level = logger.filter();
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+/// Logs to syslog as far as it can be reached, and errors to stderr too. Levels as for
+/// [`log_to_stderr`].
+pub fn log_as_server(verbosity: u8) {
+    let formatter = syslog::Formatter3164 {
+        facility: syslog::Facility::LOG_DAEMON,
+        hostname: None,
+        process: "bdsync".into(),
+        pid: std::process::id(),
+    };
+    // No socket, no syslog: nothing that the client's user should read about.
+    if let Ok(connection) = syslog::unix(formatter) {
+        let _ = SYSLOG.set(Mutex::new(connection));
+    }
+    let filter = builder(verbosity).build();
+    let level = filter.filter();
+    if log::set_boxed_logger(Box::new(ServerLog { filter })).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+fn builder(verbosity: u8) -> env_logger::Builder {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(match verbosity {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    });
+    builder.parse_default_env();
+    builder
+}
+
+struct ServerLog {
+    /// Only asked what matches.
+    filter: env_logger::Logger,
+}
+
+impl Log for ServerLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.filter.matches(record) {
+            return;
+        }
+        to_syslog(record.level(), &escape(record.args().to_string().as_bytes()));
+        if record.level() == Level::Error {
+            to_stderr(&log_line(record));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn log_line(record: &Record<'_>) -> String {
+    let level = match record.level() {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    };
+    format!("bdsync: {level}: {}\n", escape(record.args().to_string().as_bytes()))
+}
+
+fn to_syslog(level: Level, text: &str) {
+    let Some(connection) = SYSLOG.get() else { return };
+    let mut connection = connection.lock();
+    // A syslog that went away is not worth ending a session for.
+    let _ = match level {
+        Level::Error => connection.err(text),
+        Level::Warn => connection.warning(text),
+        Level::Info => connection.info(text),
+        Level::Debug | Level::Trace => connection.debug(text),
+    };
+}
+
+/// Writes the whole text in one piece, so that lines of several threads do not mix.
+fn to_stderr(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Tells the one error that ends the run: `bdsync: what: path, bytes: cause`. A server also
+/// tells it to syslog.
+pub fn error(err: &Error) {
+    let message = escape(err.full_message().as_bytes());
+    to_syslog(Level::Error, &message);
+    to_stderr(&format!("bdsync: {message}\n"));
+}
+
+/// Relays one line that the remote side wrote to its stderr, without its line end.
+pub fn remote_line(line: &[u8]) {
+    to_stderr(&format!("RMTERR: {}\n", escape(line)));
+}
+
+/// `Different sizes local=N remote=M`: a client's, sizes in bytes.
+pub fn different_sizes(local_bytes: u64, remote_bytes: u64) {
+    to_stderr(&format!("Different sizes local={local_bytes} remote={remote_bytes}\n"));
+}
+
+/// `Different sizes current=N patch=M`: of a target and the patch for it, sizes in bytes.
+pub fn different_target_sizes(current_bytes: u64, patch_bytes: u64) {
+    to_stderr(&format!("Different sizes current={current_bytes} patch={patch_bytes}\n"));
+}
+
+/// `Warning: different device names parameter=A data=B`: the device to patch as given on the
+/// command line, and as the patch names it.
+pub fn different_names(parameter: &[u8], data: &[u8]) {
+    let (parameter, data) = (escape(parameter), escape(data));
+    to_stderr(&format!("Warning: different device names parameter={parameter} data={data}\n"));
+}
+
+/// `checksum[NAME]: HEX`: the checksum that a patch carries.
+pub fn checksum(name: &[u8], value: &[u8]) {
+    let mut hex = String::with_capacity(value.len() * 2);
+    for byte in value {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    to_stderr(&format!("checksum[{}]: {hex}\n", escape(name)));
+}
+
+/// One piece of progress output, line end included.
+pub fn progress(text: &str) {
+    to_stderr(text);
+}
+
+/// Text that the user asked for, to stdout.
+///
+/// # Errors
+/// `Kind::Write` when stdout does not take it.
+pub fn answer(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|err| Error::io(Kind::Write, "cannot write to stdout", err))
+}
+
+/// `text` as it may be shown on a terminal: bytes that are no UTF-8, control characters except
+/// the tab, and characters that turn the writing direction become `\xNN`, a byte each.
+#[must_use]
+pub fn escape(text: &[u8]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        for ch in chunk.valid().chars() {
+            if is_unsafe(ch) {
+                push_bytes(&mut shown, ch.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                shown.push(ch);
+            }
+        }
+        push_bytes(&mut shown, chunk.invalid());
+    }
+    shown
+}
+
+fn is_unsafe(ch: char) -> bool {
+    let turns_direction = matches!(
+        ch,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    let breaks_line = matches!(ch, '\u{2028}' | '\u{2029}');
+    (ch.is_control() && ch != '\t') || turns_direction || breaks_line
+}
+
+fn push_bytes(shown: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        let _ = write!(shown, "\\x{byte:02x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_keeps_text_and_shows_what_a_terminal_would_obey() {
+        for (text, shown) in [
+            (&b"plain text\twith tab"[..], "plain text\twith tab"),
+            ("gr\u{fc}n \u{1f600}".as_bytes(), "gr\u{fc}n \u{1f600}"),
+            (b"\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+            (b"a\nb\r\0\x7f", "a\\x0ab\\x0d\\x00\\x7f"),
+            (b"\xff\xc3", "\\xff\\xc3"),
+            ("\u{9b}31m".as_bytes(), "\\xc2\\x9b31m"),
+            ("\u{202e}abc".as_bytes(), "\\xe2\\x80\\xaeabc"),
+        ] {
+            assert_eq!(escape(text), shown);
+        }
+    }
+
+    #[test]
+    fn no_byte_sequence_gets_a_control_character_through() {
+        for first in 0..=u8::MAX {
+            for second in 0..=u8::MAX {
+                let shown = escape(&[first, second]);
+                assert!(shown.chars().all(|ch| !ch.is_control() || ch == '\t'), "{shown:?}");
+            }
+        }
+    }
+}
