@@ -18,6 +18,7 @@
 pub mod cli;
 pub mod commands;
 pub mod device;
+pub mod digest;
 pub mod error;
 pub mod progress;
 pub mod report;

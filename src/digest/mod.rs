@@ -1,0 +1,31 @@
+//! Digests: names, salted hashes of a device's blocks and of trees over them, whole-device checksums.
+//!
+//! Reads devices; knows nothing of peers, messages or patches.
+//!
+//! ```text
+//!   algorithm.rs   names <-> algorithms, lengths
+//!   hasher.rs      one digest, streaming (checksums)
+//!   block.rs       salted hashes of blocks; the hash of a zero block, computed once a step
+//!   range.rs       blocks of a device: holes skipped, large reads, padding
+//!   tree.rs        hashes over the hashes of 16 children, level by level
+//!   checksum.rs    the digest of exactly a device's bytes
+//!   pool.rs        threads that hash, interactive work first
+//! ```
+
+mod algorithm;
+mod block;
+mod checksum;
+mod hasher;
+mod pool;
+mod range;
+#[cfg(test)]
+mod testing;
+mod tree;
+
+pub use algorithm::{Algorithm, Digest, HASH_BYTES_MAX};
+pub use block::{BlockHasher, SALT_BYTES_MAX, is_zero};
+pub use checksum::checksum;
+pub use hasher::Hasher;
+pub use pool::{HashPool, READ_BYTES, Scratch, Submitter};
+pub use range::{Blocks, LeafStore, hash_range, hash_range_with};
+pub use tree::{FAN, LEVEL_MAX, fold, hash_node, node_leaves};

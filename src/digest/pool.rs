@@ -1,0 +1,247 @@
+//! Threads that hash: interactive jobs before those of a scan.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Kind, Result};
+use crate::units::Priority;
+
+/// Bytes that one read of a device gets at most: large enough that the system call costs
+/// nothing, small enough that the hash finds the bytes in the core's own cache.
+pub const READ_BYTES: usize = 256 * 1024;
+
+/// Most threads of a pool; beyond that the memory bus is the limit, and each has its buffers.
+const THREADS_MAX: usize = 32;
+
+/// The buffers of one hashing thread, kept from job to job.
+#[derive(Default)]
+pub struct Scratch {
+    pub(super) data: Vec<u8>,
+    pub(super) hashes: Vec<u8>,
+}
+
+impl Scratch {
+    /// Buffers for a caller that hashes on its own thread.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The read buffer of [`READ_BYTES`], made on first use.
+    pub fn data(&mut self) -> &mut [u8] {
+        self.grow();
+        &mut self.data
+    }
+
+    pub(super) fn grow(&mut self) {
+        self.data.resize(READ_BYTES, 0);
+    }
+}
+
+/// Work for one thread of a pool.
+type Job = Box<dyn FnOnce(&mut Scratch) + Send>;
+
+#[derive(Default)]
+struct Queues {
+    interactive: VecDeque<Job>,
+    scan: VecDeque<Job>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    queues: Mutex<Queues>,
+    changed: Condvar,
+}
+
+/// A handle to a pool's queues that jobs may hold to submit more work; it does not keep the pool alive.
+#[derive(Clone)]
+pub struct Submitter(Arc<Shared>);
+
+impl Submitter {
+    /// Queues `job`. It is run behind all jobs of its priority that wait already, in the order of
+    /// submission. Once the pool is being dropped, jobs are dropped unrun instead.
+    pub fn submit(&self, priority: Priority, job: impl FnOnce(&mut Scratch) + Send + 'static) {
+        let mut queues = self.0.queues.lock();
+        if queues.closed {
+            return;
+        }
+        match priority {
+            Priority::Interactive => queues.interactive.push_back(Box::new(job)),
+            Priority::Scan => queues.scan.push_back(Box::new(job)),
+        }
+        drop(queues);
+        self.0.changed.notify_one();
+    }
+}
+
+/// A fixed number of hashing threads with one queue for each priority.
+///
+/// The queues are as long as the submitters make them: each of those bounds its own work.
+/// Dropping the pool drops the jobs that wait and joins the threads.
+pub struct HashPool {
+    submitter: Submitter,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl HashPool {
+    /// A pool with one thread for each core, at most 32.
+    ///
+    /// # Errors
+    /// As [`HashPool::with_threads`].
+    pub fn new() -> Result<Self> {
+        Self::with_threads(thread::available_parallelism().map_or(1, NonZeroUsize::get))
+    }
+
+    /// A pool of `threads` threads, 1 to 32; other numbers are taken for the nearest of these.
+    ///
+    /// # Errors
+    /// `Kind::Digest` when a thread cannot be started.
+    pub fn with_threads(threads: usize) -> Result<Self> {
+        let mut pool = Self { submitter: Submitter(Arc::default()), threads: Vec::new() };
+        for i in 0..threads.clamp(1, THREADS_MAX) {
+            let shared = Arc::clone(&pool.submitter.0);
+            let thread = thread::Builder::new()
+                .name(format!("hash-{i}"))
+                .spawn(move || work(&shared))
+                .map_err(|err| Error::io(Kind::Digest, "cannot start a hashing thread", err))?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+
+    /// How many threads there are.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Queues `job`, see [`Submitter::submit`].
+    pub fn submit(&self, priority: Priority, job: impl FnOnce(&mut Scratch) + Send + 'static) {
+        self.submitter.submit(priority, job);
+    }
+
+    /// A handle for submitting that outlives a borrow of the pool.
+    #[must_use]
+    pub fn submitter(&self) -> Submitter {
+        self.submitter.clone()
+    }
+}
+
+impl Drop for HashPool {
+    fn drop(&mut self) {
+        let mut queues = self.submitter.0.queues.lock();
+        queues.closed = true;
+        let waiting = (std::mem::take(&mut queues.interactive), std::mem::take(&mut queues.scan));
+        drop(queues);
+        // Outside the lock: what a job owns may submit more when it is dropped.
+        drop(waiting);
+        self.submitter.0.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // The last owner may be a job, on the very thread that it runs on.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// What each thread does until the pool closes.
+fn work(shared: &Shared) {
+    let mut scratch = Scratch::new();
+    loop {
+        let mut queues = shared.queues.lock();
+        let job = loop {
+            if queues.closed {
+                return;
+            }
+            let next = queues.interactive.pop_front().or_else(|| queues.scan.pop_front());
+            match next {
+                Some(job) => break job,
+                None => shared.changed.wait(&mut queues),
+            }
+        };
+        drop(queues);
+        // A job that panics drops what it would have answered with, which its waiter notices;
+        // the thread is needed for the others.
+        if catch_unwind(AssertUnwindSafe(|| job(&mut scratch))).is_err() {
+            scratch = Scratch::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A pool of one thread that is kept busy until the sender is dropped or used.
+    fn blocked_pool() -> (HashPool, mpsc::Sender<()>) {
+        let pool = HashPool::with_threads(1).expect("a thread");
+        let (go, gate) = mpsc::channel();
+        let (started, has_started) = mpsc::channel();
+        pool.submit(Priority::Interactive, move |_| {
+            started.send(()).expect("a waiting test");
+            let _ = gate.recv();
+        });
+        has_started.recv().expect("the job runs");
+        (pool, go)
+    }
+
+    #[test]
+    fn interactive_jobs_overtake_those_of_a_scan() {
+        let (pool, go) = blocked_pool();
+        let (done, order) = mpsc::channel();
+        for (name, priority) in [
+            ("scan 1", Priority::Scan),
+            ("scan 2", Priority::Scan),
+            ("reader 1", Priority::Interactive),
+            ("reader 2", Priority::Interactive),
+        ] {
+            let done = done.clone();
+            pool.submit(priority, move |_| done.send(name).expect("a waiting test"));
+        }
+        drop((go, done));
+        let order: Vec<_> = order.iter().collect();
+        assert_eq!(order, ["reader 1", "reader 2", "scan 1", "scan 2"]);
+    }
+
+    #[test]
+    fn dropping_the_pool_drops_waiting_jobs_and_joins() {
+        let (pool, go) = blocked_pool();
+        let (done, results) = mpsc::channel::<()>();
+        let submitter = pool.submitter();
+        pool.submit(Priority::Scan, move |_| {
+            let _ = done.send(());
+        });
+        let dropper = thread::spawn(move || drop(pool));
+        // The waiting job is gone before the running one has ended.
+        assert_eq!(results.recv(), Err(mpsc::RecvError));
+        drop(go);
+        dropper.join().expect("the drop ends");
+        submitter.submit(Priority::Scan, |_| panic!("a closed pool runs nothing"));
+    }
+
+    #[test]
+    fn a_job_that_panics_does_not_take_its_thread_along() {
+        let pool = HashPool::with_threads(1).expect("a thread");
+        pool.submit(Priority::Scan, |_| std::panic::resume_unwind(Box::new("on purpose")));
+        let (done, results) = mpsc::channel();
+        pool.submit(Priority::Scan, move |scratch| {
+            let _ = done.send(scratch.data().len());
+        });
+        assert_eq!(results.recv(), Ok(READ_BYTES));
+    }
+
+    #[test]
+    fn the_number_of_threads_is_bounded() {
+        assert_eq!(HashPool::with_threads(0).expect("threads").threads(), 1);
+        assert_eq!(HashPool::with_threads(1000).expect("threads").threads(), THREADS_MAX);
+    }
+}

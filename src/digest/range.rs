@@ -1,0 +1,352 @@
+//! Hashes of a device's blocks: holes skipped, large reads, the end filled up with zeros.
+
+use super::algorithm::Digest;
+use super::block::{BlockHasher, is_zero};
+use super::hasher::Hasher;
+use super::pool::{READ_BYTES, Scratch};
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::units::ByteRange;
+
+/// Most blocks that one read covers: bounds the buffer for their hashes, to 256 KiB.
+const BLOCKS_PER_READ_MAX: u64 = 4096;
+
+/// `n` blocks of `step` bytes, one behind the other from `start` on; none ends past 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocks {
+    start: u64,
+    step: u64,
+    n: u64,
+}
+
+impl Blocks {
+    /// The blocks `start + i * step`, `i < n`.
+    ///
+    /// # Errors
+    /// `Kind::Protocol` when `step` is 0 or the last block ends past 64 bits.
+    pub fn new(start: u64, step: u64, n: u64) -> Result<Self> {
+        let end = step.checked_mul(n).and_then(|len| start.checked_add(len));
+        if step == 0 || end.is_none() {
+            let what = format!("{n} blocks of {step} bytes do not fit 64 bits");
+            return Err(Error::new(Kind::Protocol, what).with_offset(start));
+        }
+        Ok(Self { start, step, n })
+    }
+
+    /// Offset of the first block.
+    #[must_use]
+    pub const fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Length of a block in bytes, at least 1.
+    #[must_use]
+    pub const fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// How many blocks.
+    #[must_use]
+    pub const fn n(&self) -> u64 {
+        self.n
+    }
+
+    /// The bytes that the blocks cover.
+    #[must_use]
+    pub const fn range(&self) -> ByteRange {
+        ByteRange { start: self.start, end: self.offset(self.n) }
+    }
+
+    /// Where block `i` starts; `i` is at most `n`.
+    #[must_use]
+    pub const fn offset(&self, i: u64) -> u64 {
+        self.start + i * self.step
+    }
+
+    /// The blocks `from..to` of these.
+    #[must_use]
+    pub const fn part(&self, from: u64, to: u64) -> Self {
+        Self { start: self.offset(from), step: self.step, n: to - from }
+    }
+}
+
+/// Keeps hashes of blocks that were computed, for those who ask again.
+pub trait LeafStore: Send + Sync {
+    /// Appends the hashes of the first of `blocks` to `out`, as many as are known without
+    /// a gap, and returns how many.
+    fn get(&self, blocks: Blocks, out: &mut Vec<u8>) -> u64;
+
+    /// Offers the hashes of `blocks` for keeping.
+    fn put(&self, blocks: Blocks, hashes: &[u8]);
+}
+
+/// What [`walk`] finds, in ascending order.
+pub(super) enum Run<'a> {
+    /// So many blocks in a hole or past the end.
+    Zeros(u64),
+    /// The hashes of the next blocks.
+    Hashes(&'a [u8]),
+}
+
+/// The hashes of `n` blocks of `step` bytes from `start` on, `n` times the hash's length.
+///
+/// Holes are not read. Blocks past the device's end hash as zeros, and one that reaches past it
+/// as filled up with zeros. The caller bounds `n`.
+///
+/// # Errors
+/// `Kind::Protocol` when the blocks do not fit 64 bits or their hashes not memory; `Kind::Read`
+/// as the device's.
+pub fn hash_range(
+    device: &dyn Device,
+    hasher: &BlockHasher,
+    start: u64,
+    step: u64,
+    n: u64,
+    scratch: &mut Scratch,
+) -> Result<Vec<u8>> {
+    hash_range_with(device, hasher, Blocks::new(start, step, n)?, None, scratch)
+}
+
+/// As [`hash_range`]; takes from `store` what it has and gives it what is computed.
+///
+/// # Errors
+/// As [`hash_range`].
+pub fn hash_range_with(
+    device: &dyn Device,
+    hasher: &BlockHasher,
+    blocks: Blocks,
+    store: Option<&dyn LeafStore>,
+    scratch: &mut Scratch,
+) -> Result<Vec<u8>> {
+    let hash_len = hasher.hash_len();
+    let bytes = usize::try_from(blocks.n).ok().and_then(|n| n.checked_mul(hash_len));
+    let mut out = Vec::new();
+    bytes.and_then(|bytes| out.try_reserve_exact(bytes).ok()).ok_or_else(|| {
+        let what = format!("{} hashes are too many to hold in memory", blocks.n);
+        Error::new(Kind::Protocol, what).with_range(blocks.range())
+    })?;
+    walk(device, hasher, blocks, store, scratch, &mut |run| match run {
+        Run::Hashes(hashes) => out.extend_from_slice(hashes),
+        Run::Zeros(count) => {
+            let zero = hasher.zero_hash(blocks.step);
+            (0..count).for_each(|_| out.extend_from_slice(&zero));
+        }
+    })?;
+    Ok(out)
+}
+
+/// Hashes `blocks` in ascending order and hands the results to `visit` as they come.
+pub(super) fn walk(
+    device: &dyn Device,
+    hasher: &BlockHasher,
+    blocks: Blocks,
+    store: Option<&dyn LeafStore>,
+    scratch: &mut Scratch,
+    visit: &mut impl FnMut(Run<'_>),
+) -> Result<()> {
+    let limit = blocks.range().end.min(device.size());
+    let mut i = 0;
+    while i < blocks.n {
+        let from = blocks.offset(i);
+        let Some(data) = next_data(device, from, limit)? else {
+            visit(Run::Zeros(blocks.n - i));
+            break;
+        };
+        let first = i + (data.start - from) / blocks.step;
+        let end = (data.end - blocks.start).div_ceil(blocks.step);
+        if first > i {
+            visit(Run::Zeros(first - i));
+        }
+        hash_data(device, hasher, blocks.part(first, end), store, scratch, visit)?;
+        i = end;
+    }
+    Ok(())
+}
+
+/// Hashes blocks that hold data and all begin before the device's end.
+fn hash_data(
+    device: &dyn Device,
+    hasher: &BlockHasher,
+    blocks: Blocks,
+    store: Option<&dyn LeafStore>,
+    scratch: &mut Scratch,
+    visit: &mut impl FnMut(Run<'_>),
+) -> Result<()> {
+    let per_read = (READ_BYTES as u64 / blocks.step).clamp(1, BLOCKS_PER_READ_MAX);
+    let mut i = 0;
+    while i < blocks.n {
+        scratch.hashes.clear();
+        let known =
+            store.map_or(0, |store| store.get(blocks.part(i, blocks.n), &mut scratch.hashes));
+        let part = blocks.part(i, i + if known > 0 { known } else { per_read.min(blocks.n - i) });
+        if known == 0 {
+            hash_read(device, hasher, part, scratch)?;
+            if let Some(store) = store {
+                store.put(part, &scratch.hashes);
+            }
+        }
+        visit(Run::Hashes(&scratch.hashes));
+        i += part.n;
+    }
+    Ok(())
+}
+
+/// Reads and hashes blocks that one buffer holds, or a single longer one, to `scratch.hashes`.
+fn hash_read(
+    device: &dyn Device,
+    hasher: &BlockHasher,
+    blocks: Blocks,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let range = blocks.range().clip(device.size());
+    if blocks.step > READ_BYTES as u64 {
+        let hash = hash_long_block(device, hasher, blocks.range(), scratch.data())?;
+        scratch.hashes.extend_from_slice(&hash);
+        return Ok(());
+    }
+    // Both casts are of at most READ_BYTES.
+    scratch.hashes.resize(blocks.n as usize * hasher.hash_len(), 0);
+    scratch.grow();
+    let data = &mut scratch.data[..range.len() as usize];
+    device.read_exact_at(data, range.start)?;
+    hasher.hash_blocks(data, blocks.step as usize, &mut scratch.hashes);
+    Ok(())
+}
+
+/// Hashes one block that is longer than the buffer. Zeros are only fed once something else
+/// follows them, so that a block of zeros alone costs no hashing.
+fn hash_long_block(
+    device: &dyn Device,
+    hasher: &BlockHasher,
+    block: ByteRange,
+    buffer: &mut [u8],
+) -> Result<Digest> {
+    let limit = block.end.min(device.size());
+    let mut stream: Option<Hasher> = None;
+    let mut fed_to = block.start;
+    let mut pos = block.start;
+    while let Some(data) = next_data(device, pos, limit)? {
+        for piece in data.pieces(buffer.len() as u64) {
+            let bytes = &mut buffer[..piece.len() as usize];
+            device.read_exact_at(bytes, piece.start)?;
+            if !is_zero(bytes) {
+                let stream = stream.get_or_insert_with(|| hasher.stream());
+                stream.update_zeros(piece.start - fed_to);
+                stream.update(bytes);
+                fed_to = piece.end;
+            }
+        }
+        pos = data.end;
+    }
+    Ok(match stream {
+        None => hasher.zero_hash(block.len()),
+        Some(mut stream) => {
+            stream.update_zeros(block.end - fed_to);
+            stream.finish()
+        }
+    })
+}
+
+/// The first range of data in `[from, limit)`, never empty; `None` when all of it is a hole.
+pub(super) fn next_data(device: &dyn Device, from: u64, limit: u64) -> Result<Option<ByteRange>> {
+    if from >= limit {
+        return Ok(None);
+    }
+    let data = device.next_data(from)?.map(|data| match data.end > from {
+        true => ByteRange::new(data.start.max(from), data.end).clip(limit),
+        // Against its contract; to read everything is right whatever the holes are.
+        false => ByteRange::new(from, limit),
+    });
+    Ok(data.filter(|data| !data.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::algorithm::Algorithm;
+    use super::super::testing::{TestDevice, naive_hashes};
+    use super::*;
+    use crate::units::MIB;
+
+    fn hasher() -> BlockHasher {
+        BlockHasher::new(Algorithm::Md5, b"salt").expect("a good salt")
+    }
+
+    #[test]
+    fn blocks_that_do_not_fit_are_refused() {
+        for (start, step, n) in
+            [(0, 0, 1), (0, 0, 0), (u64::MAX, 1, 1), (0, u64::MAX, 2), (1, 1 << 32, 1 << 32)]
+        {
+            let err = Blocks::new(start, step, n).expect_err("does not fit");
+            assert_eq!(err.kind(), Kind::Protocol);
+        }
+        assert!(Blocks::new(u64::MAX - 1, 1, 1).is_ok());
+        let err =
+            hash_range(&TestDevice::new(vec![]), &hasher(), 0, 1, 1 << 60, &mut Scratch::new())
+                .expect_err("too many hashes");
+        assert_eq!(err.kind(), Kind::Protocol);
+    }
+
+    #[test]
+    fn holes_and_what_lies_past_the_end_are_not_read() {
+        let mut device = TestDevice::new(vec![1; 64 * 1024]);
+        device.punch(ByteRange::new(8192, 32768));
+        let hashes = hash_range(&device, &hasher(), 0, 4096, 32, &mut Scratch::new());
+        assert_eq!(hashes.expect("hashes"), naive_hashes(&device, &hasher(), 0, 4096, 32));
+        assert_eq!(device.reads(), [ByteRange::new(0, 8192), ByteRange::new(32768, 65536)]);
+    }
+
+    #[test]
+    fn reads_are_large_and_few() {
+        let device = TestDevice::new(vec![1; MIB as usize]);
+        hash_range(&device, &hasher(), 0, 512, 2048, &mut Scratch::new()).expect("hashes");
+        assert_eq!(device.reads().len(), 4);
+        assert!(device.reads().iter().all(|read| read.len() == READ_BYTES as u64));
+    }
+
+    #[test]
+    fn a_block_longer_than_the_buffer_streams() {
+        let mut device = TestDevice::new(vec![0; MIB as usize + 5]);
+        device.punch(ByteRange::new(100_000, 300_000));
+        device.set(400_001, 7);
+        device.set(MIB as usize + 4, 9);
+        for step in [READ_BYTES as u64 + 1, MIB, 3 * MIB] {
+            let hashes = hash_range(&device, &hasher(), 3, step, 5, &mut Scratch::new());
+            assert_eq!(
+                hashes.expect("hashes"),
+                naive_hashes(&device, &hasher(), 3, step, 5),
+                "step {step}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_huge_block_past_the_end_costs_no_reading() {
+        let device = TestDevice::new(vec![]);
+        let hashes = hash_range(&device, &hasher(), 1 << 50, 1 << 20, 3, &mut Scratch::new());
+        assert_eq!(hashes.expect("hashes"), hasher().zero_hash(1 << 20).repeat(3));
+        assert!(device.reads().is_empty());
+    }
+
+    #[test]
+    fn a_read_error_is_the_devices_own() {
+        let mut device = TestDevice::new(vec![1; 9000]);
+        device.fail_at(5000);
+        let err = hash_range(&device, &hasher(), 0, 1000, 9, &mut Scratch::new());
+        assert_eq!(err.expect_err("the read fails").kind(), Kind::Read);
+    }
+
+    proptest! {
+        #[test]
+        fn any_range_of_any_device_hashes_as_the_naive_way(
+            device in TestDevice::any(3000),
+            start in 0_u64..3500,
+            step in 1_u64..1200,
+            n in 0_u64..40,
+        ) {
+            let hashes = hash_range(&device, &hasher(), start, step, n, &mut Scratch::new());
+            prop_assert_eq!(hashes.expect("hashes"), naive_hashes(&device, &hasher(), start, step, n));
+        }
+    }
+}
