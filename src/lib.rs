@@ -24,3 +24,4 @@ pub mod progress;
 pub mod report;
 pub mod units;
 pub mod wire;
+pub mod view;
