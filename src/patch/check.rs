@@ -1,0 +1,80 @@
+//! Reads a whole patch before anything is written.
+
+use std::io::{Read, Seek};
+
+use super::format::Header;
+use super::reader::{PatchReader, Trailer};
+use crate::error::{Error, Kind, Result};
+
+/// What is known of a patch that was read to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// What it begins with.
+    pub header: Header,
+    /// What it ends with.
+    pub trailer: Trailer,
+    /// How many records it has.
+    pub records: u64,
+    /// Bytes of data in all of them.
+    pub data_bytes: u64,
+    /// The longest record's data, in bytes; 0 without records.
+    pub record_bytes_max: u64,
+    /// Whether every record begins at or behind the end of the one before.
+    pub ascending: bool,
+}
+
+/// Reads all of the patch: its structure, the bounds of its records, end mark and trailer. The
+/// data of the records is stepped over.
+///
+/// # Errors
+/// `Kind::Patch` for a malformed or cut patch, `Kind::Read`.
+pub fn check<R: Read + Seek>(mut reader: PatchReader<R>) -> Result<Summary> {
+    let mut summary = Summary {
+        header: reader.header().clone(),
+        trailer: Trailer::default(),
+        records: 0,
+        data_bytes: 0,
+        record_bytes_max: 0,
+        ascending: true,
+    };
+    let mut end = 0;
+    while let Some(place) = reader.next_place()? {
+        summary.records += 1;
+        summary.data_bytes += place.range.len();
+        summary.record_bytes_max = summary.record_bytes_max.max(place.range.len());
+        summary.ascending &= place.range.start >= end;
+        end = place.range.end;
+    }
+    // `None` above means that the trailer has been read.
+    summary.trailer = reader.trailer().cloned().ok_or_else(|| {
+        Error::new(Kind::Patch, "the patch ends without a trailer").with_path(reader.path())
+    })?;
+    Ok(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PatchWriter;
+    use super::*;
+    use std::io::Cursor;
+
+    fn summary_of(blocks: &[(u64, usize)]) -> Summary {
+        let header = Header { size_bytes: 1000, name: b"d".to_vec() };
+        let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
+        for &(offset, len) in blocks {
+            writer.write_block(offset, &vec![1; len]).unwrap();
+        }
+        let patch = writer.finish(None).unwrap();
+        check(PatchReader::new(Cursor::new(patch), "patch").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn order_and_totals_are_known() {
+        let summary = summary_of(&[(0, 10), (10, 20), (500, 1)]);
+        assert_eq!((summary.records, summary.data_bytes), (3, 31));
+        assert_eq!((summary.record_bytes_max, summary.ascending), (20, true));
+        assert!(!summary_of(&[(0, 10), (9, 1)]).ascending);
+        assert!(!summary_of(&[(500, 10), (0, 1)]).ascending);
+        assert!(summary_of(&[]).ascending);
+    }
+}
