@@ -1,4 +1,4 @@
-//! Byte ranges, block sizes and the arithmetic on them that cannot overflow.
+//! The terms that all parts share: byte ranges, block sizes, directions, and the arithmetic on them that cannot overflow.
 //!
 //! Every number that a peer or a patch sent goes through the `checked_*`
 //! functions here before it is used. Pure: no I/O, no allocation.
@@ -19,6 +19,30 @@ pub enum Priority {
     Interactive,
     /// A walk over the device, which loses nothing by waiting a little.
     Scan,
+}
+
+/// Largest block size accepted, in bytes. A block is held in memory while it is verified.
+pub const BLOCK_BYTES_MAX: u64 = 16 * MIB;
+
+/// Which side the patch makes like the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The local device is the source; the patch turns the remote one into it (the default).
+    Push,
+    /// `--remdata`: the remote device is the source; the patch turns the local one into it.
+    Pull,
+}
+
+/// What to do when the two sizes differ (`--diffsize`; protocol, section 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SizeRule {
+    /// End with exit code 3.
+    #[default]
+    Strict,
+    /// Give the target the source's size; compare over the larger of both.
+    Resize,
+    /// Compare and change the common part only.
+    MinSize,
 }
 
 /// A range of bytes of one device, `[start, end)`; `start <= end` always.

@@ -24,8 +24,8 @@ use std::ffi::OsString;
 use crate::error::{Error, Kind, Result};
 
 pub use options::{
-    BLOCK_SIZE_BYTES_DEFAULT, BLOCK_SIZE_BYTES_MAX, ClientOptions, Command, CompareOptions,
-    Direction, PatchOptions, ProgressStyle, ServerOptions, SizeOptions, SizeRule,
+    BLOCK_SIZE_BYTES_DEFAULT, ClientOptions, Command, CompareOptions, PatchOptions, ProgressStyle,
+    ServerOptions, SizeOptions,
 };
 pub use table::whole as definition;
 

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::units::{Direction, SizeRule};
+
 /// The classic's block size, in bytes.
 pub const BLOCK_SIZE_BYTES_DEFAULT: u64 = 4096;
-/// The largest block size accepted, in bytes: what one hash may cover.
-pub const BLOCK_SIZE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What the process is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,27 +20,6 @@ pub enum Command {
     Patch(PatchOptions),
     /// Print this text (usage or version) on stdout.
     Help(String),
-}
-
-/// Which side the patch makes like the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// The patch turns REMDEV into LOCDEV (the default).
-    Push,
-    /// `--remdata`: the patch turns LOCDEV into REMDEV.
-    Pull,
-}
-
-/// What to do when the two sizes differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SizeRule {
-    /// End with exit code 3.
-    #[default]
-    Strict,
-    /// Give the target the source's size.
-    Resize,
-    /// Compare and change the common part only.
-    MinSize,
 }
 
 /// `--diffsize`.
@@ -72,7 +51,7 @@ pub enum ProgressStyle {
 /// How the two sides are compared: shared by every mode that asks a remote side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompareOptions {
-    /// Bytes that one hash covers, `1..=BLOCK_SIZE_BYTES_MAX`.
+    /// Bytes that one hash covers, `1..=BLOCK_BYTES_MAX` (see `units`).
     pub block_size_bytes: u64,
     /// Digest of the block hashes as named by the user; `None`: our choice.
     pub hash: Option<String>,

@@ -8,6 +8,7 @@ use clap::ArgMatches;
 
 use super::options::*;
 use crate::error::{Error, Kind, Result};
+use crate::units::{BLOCK_BYTES_MAX, Direction, SizeRule};
 
 /// The classic command line.
 pub(super) fn classic(found: &ArgMatches) -> Result<Command> {
@@ -139,9 +140,9 @@ pub(super) fn compare_options(found: &ArgMatches) -> Result<CompareOptions> {
 
 fn block_size(text: &str) -> Result<u64> {
     match decimal(text) {
-        Some(bytes @ 1..=BLOCK_SIZE_BYTES_MAX) => Ok(bytes),
+        Some(bytes @ 1..=BLOCK_BYTES_MAX) => Ok(bytes),
         _ => Err(usage(format!(
-            "block size must be between 1 and {BLOCK_SIZE_BYTES_MAX} bytes, found {text}"
+            "block size must be between 1 and {BLOCK_BYTES_MAX} bytes, found {text}"
         ))),
     }
 }
