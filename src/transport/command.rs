@@ -1,0 +1,379 @@
+//! REMSHCMD as a process: started, its stderr drained all the time, waited for, killed.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Connection;
+use super::control::{Control, set_nonblocking, setup_error};
+use super::split::split_command;
+use super::stream::{StreamReader, StreamWriter};
+use crate::error::{Error, Kind, Result};
+
+/// A longer line of the remote's stderr is passed on in pieces of so many bytes.
+pub const STDERR_LINE_BYTES_MAX: usize = 4096;
+
+/// How long the remote command may take to end after SIGTERM, before SIGKILL.
+const KILL_GRACE: Duration = Duration::from_secs(1);
+
+/// The longest pause between two looks at whether the process has ended.
+const WAIT_STEP_MAX: Duration = Duration::from_millis(20);
+
+/// How many more reads of 4 KiB its stderr gets after the process has ended: what it left in
+/// the pipe, but not what a process that it left behind prints for ever.
+const LAST_READS_MAX: usize = 256;
+
+/// Takes a line of the remote's stderr, without its line end and exactly as it was sent:
+/// whoever shows it must escape it. At most [`STDERR_LINE_BYTES_MAX`] bytes. Runs on the
+/// draining thread.
+pub type StderrSink = Box<dyn FnMut(&[u8]) + Send>;
+
+/// A running or ended REMSHCMD. Dropping it kills and reaps the process.
+#[derive(Debug)]
+pub struct Remote {
+    child: Child,
+    program: OsString,
+    status: Option<ExitStatus>,
+    drain: Option<Drain>,
+}
+
+/// The thread that reads the process's stderr.
+#[derive(Debug)]
+struct Drain {
+    control: Arc<Control>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts `command` (REMSHCMD, see [`split_command`]) and connects to its stdin and stdout.
+/// Its stderr goes line by line to `stderr_sink`. `timeout` as in [`Control::new`].
+///
+/// The process stays in our process group, so that an `ssh` in it can ask for a password.
+///
+/// # Errors
+/// `Kind::Usage` when the command cannot be split, `Kind::Spawn` when it cannot be started,
+/// `Kind::Connection` when descriptors or threads run out.
+pub fn connect_command(
+    command: &OsStr,
+    timeout: Option<Duration>,
+    stderr_sink: StderrSink,
+) -> Result<Connection> {
+    let words = split_command(command)?;
+    let control = Control::new(timeout)?;
+    let program = &words[0];
+    // std sets SIGPIPE to its default again in the child, and unblocks its signals.
+    let child = Command::new(program)
+        .args(&words[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| {
+            Error::io(Kind::Spawn, "cannot start the remote command", e).with_path(program)
+        })?;
+    let mut remote = Remote { child, program: program.clone(), status: None, drain: None };
+    let missing = || Error::new(Kind::Spawn, "the remote command has no pipes");
+    let input = OwnedFd::from(remote.child.stdin.take().ok_or_else(missing)?);
+    let output = OwnedFd::from(remote.child.stdout.take().ok_or_else(missing)?);
+    let stderr = OwnedFd::from(remote.child.stderr.take().ok_or_else(missing)?);
+    for fd in [&input, &stderr] {
+        set_nonblocking(fd.as_fd()).map_err(setup_error)?;
+    }
+    remote.drain = Some(Drain::start(stderr, stderr_sink)?);
+    Ok(Connection {
+        reader: Box::new(StreamReader::new(output, control.clone())),
+        writer: Box::new(StreamWriter::new(input, control.clone())),
+        control,
+        remote: Some(remote),
+    })
+}
+
+impl Remote {
+    /// Waits up to `limit` for the process to end by itself; `None`: it has not. Once it has
+    /// ended, all that it printed to stderr has been passed on.
+    ///
+    /// # Errors
+    /// `Kind::Spawn` when the system cannot tell.
+    pub fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        while self.status.is_none() {
+            self.status = self.child.try_wait().map_err(|e| self.wait_error(e))?;
+            let left = limit.saturating_sub(started.elapsed());
+            if self.status.is_some() || left.is_zero() {
+                break;
+            }
+            thread::sleep(pause.min(left));
+            pause = (pause * 2).min(WAIT_STEP_MAX);
+        }
+        if self.status.is_some() {
+            self.drain = self.drain.take().and_then(Drain::finish);
+        }
+        Ok(self.status)
+    }
+
+    /// Ends the process if it still runs, with SIGTERM and after a second with SIGKILL, and
+    /// reaps it. Returns how it ended.
+    ///
+    /// # Errors
+    /// `Kind::Spawn` when the system cannot tell.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        if let Some(status) = self.wait(Duration::ZERO)? {
+            return Ok(status);
+        }
+        // Not reaped yet, so the number is still the child's. A failure shows in the wait.
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        if let Some(status) = self.wait(KILL_GRACE)? {
+            return Ok(status);
+        }
+        let _ = self.child.kill();
+        let status = self.child.wait().map_err(|e| self.wait_error(e))?;
+        self.status = Some(status);
+        self.drain = self.drain.take().and_then(Drain::finish);
+        Ok(status)
+    }
+
+    /// How the process ended, in words, with advice where there is some: "the remote command
+    /// exited with status 127 (...)".
+    #[must_use]
+    pub fn describe(&self, status: ExitStatus) -> String {
+        if let Some(number) = status.signal() {
+            let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
+            return format!("the remote command was ended by signal {number} ({name})");
+        }
+        let code = status.code().unwrap_or(-1);
+        let program = Path::new(&self.program).file_name().unwrap_or(&self.program);
+        let advice = match code {
+            127 => " (command not found: is bdsync installed there, and on the PATH?)",
+            126 => " (a command in it cannot be executed)",
+            255 if program == "ssh" => " (ssh could not connect or log in)",
+            _ => "",
+        };
+        format!("the remote command exited with status {code}{advice}")
+    }
+
+    fn wait_error(&self, source: std::io::Error) -> Error {
+        Error::io(Kind::Spawn, "cannot wait for the remote command", source)
+            .with_path(&self.program)
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // Nobody is left to tell.
+        let _ = self.kill();
+        self.drain = self.drain.take().and_then(Drain::finish);
+    }
+}
+
+impl Drain {
+    fn start(stderr: OwnedFd, mut sink: StderrSink) -> Result<Self> {
+        let control = Control::new(None)?;
+        let mut input = StreamReader::new(stderr, control.clone());
+        let thread = thread::Builder::new()
+            .name("remote stderr".into())
+            .spawn(move || {
+                let mut lines = Lines::default();
+                let mut buf = [0; 4096];
+                // At its end when the pipe is, or when the process has ended.
+                while let Ok(bytes @ 1..) = input.read(&mut buf) {
+                    lines.feed(&buf[..bytes], &mut sink);
+                }
+                for _ in 0..LAST_READS_MAX {
+                    let Ok(bytes @ 1..) = input.read_now(&mut buf) else { break };
+                    lines.feed(&buf[..bytes], &mut sink);
+                }
+                lines.finish(&mut sink);
+            })
+            .map_err(setup_error)?;
+        Ok(Self { control, thread })
+    }
+
+    /// Passes on what is left and ends the thread, also when a process left behind (ssh's
+    /// ControlPersist, say) still holds the pipe.
+    fn finish(self) -> Option<Self> {
+        self.control.close();
+        // A sink that panicked has said so itself.
+        let _ = self.thread.join();
+        None
+    }
+}
+
+/// Cuts a stream of bytes into lines of bounded length.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The line so far, shorter than [`STDERR_LINE_BYTES_MAX`] between two calls.
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn feed(&mut self, mut bytes: &[u8], sink: &mut dyn FnMut(&[u8])) {
+        while !bytes.is_empty() {
+            let room = STDERR_LINE_BYTES_MAX - self.line.len();
+            let piece = &bytes[..bytes.len().min(room)];
+            if let Some(end) = piece.iter().position(|&byte| byte == b'\n') {
+                self.line.extend_from_slice(&piece[..end]);
+                // ssh ends its lines as for a terminal in raw mode.
+                sink(self.line.strip_suffix(b"\r").unwrap_or(&self.line));
+                self.line.clear();
+                bytes = &bytes[end + 1..];
+            } else {
+                self.line.extend_from_slice(piece);
+                bytes = &bytes[piece.len()..];
+                if self.line.len() == STDERR_LINE_BYTES_MAX {
+                    sink(&self.line);
+                    self.line.clear();
+                }
+            }
+        }
+    }
+
+    /// The last line, if it has no end.
+    fn finish(self, sink: &mut dyn FnMut(&[u8])) {
+        if !self.line.is_empty() {
+            sink(&self.line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use std::io::Write;
+
+    type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
+
+    fn run(command: &str) -> (Connection, Heard) {
+        let heard = Heard::default();
+        let sink = {
+            let heard = heard.clone();
+            Box::new(move |line: &[u8]| heard.lock().push(line.to_vec()))
+        };
+        (connect_command(OsStr::new(command), None, sink).unwrap(), heard)
+    }
+
+    fn end(connection: Connection) -> (Remote, ExitStatus) {
+        let Connection { reader, writer, remote, .. } = connection;
+        drop((reader, writer));
+        let mut remote = remote.unwrap();
+        let status = remote.wait(Duration::from_secs(60)).unwrap().expect("it ends");
+        (remote, status)
+    }
+
+    fn is_running(pid: u32) -> bool {
+        Path::new(&format!("/proc/{pid}")).exists()
+    }
+
+    #[test]
+    fn talks_to_stdin_and_stdout() {
+        let (mut connection, _) = run("cat");
+        connection.writer.write_all(b"hello").unwrap();
+        let mut got = [0; 5];
+        connection.reader.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"hello");
+        assert!(end(connection).1.success());
+    }
+
+    #[test]
+    fn program_that_does_not_exist_is_named() {
+        let err = connect_command(OsStr::new("/no/such x"), None, Box::new(|_| {})).unwrap_err();
+        assert_eq!(err.kind(), Kind::Spawn);
+        assert_eq!(
+            err.full_message(),
+            "cannot start the remote command: /no/such: No such file or directory (os error 2)"
+        );
+    }
+
+    /// Classic bug 8.
+    #[test]
+    fn megabytes_on_stderr_do_not_block_the_remote() {
+        let (mut connection, heard) =
+            run("sh -c 'yes 0123456789abcde | head -c 4194304 >&2; printf end'");
+        let mut got = vec![];
+        connection.reader.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"end");
+        end(connection);
+        assert_eq!(heard.lock().len(), 4_194_304 / 16);
+    }
+
+    #[test]
+    fn stderr_is_passed_on_line_by_line_with_the_partial_last_one() {
+        let (connection, heard) = run(r#"sh -c 'printf "one\r\n\n\033[1mtwo\377\nrest" >&2'"#);
+        end(connection);
+        assert_eq!(*heard.lock(), [&b"one"[..], b"", b"\x1b[1mtwo\xff", b"rest"]);
+    }
+
+    #[test]
+    fn longer_lines_than_the_limit_come_in_pieces() {
+        let max = STDERR_LINE_BYTES_MAX;
+        for (bytes, pieces) in [(max - 1, vec![max - 1]), (max, vec![max]), (max + 1, vec![max, 1])]
+        {
+            let mut got = vec![];
+            let mut lines = Lines::default();
+            lines.feed(&vec![b'x'; bytes], &mut |line| got.push(line.len()));
+            lines.finish(&mut |line| got.push(line.len()));
+            assert_eq!(got, pieces);
+        }
+    }
+
+    #[test]
+    fn process_left_behind_with_our_stderr_does_not_hold_us_up() {
+        let (connection, heard) = run("sh -c 'sleep 30 & echo $! >&2; exit 3'");
+        let (_, status) = end(connection);
+        assert_eq!(status.code(), Some(3));
+        let pid = String::from_utf8(heard.lock()[0].clone()).unwrap();
+        kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    }
+
+    #[test]
+    fn drop_ends_and_reaps_even_what_ignores_sigterm() {
+        for command in ["sleep 100", "sh -c \"trap '' TERM; echo; while :; do sleep 1; done\""] {
+            let (mut connection, _) = run(command);
+            if command.starts_with("sh") {
+                connection.reader.read_exact(&mut [0]).unwrap();
+            }
+            let pid = connection.remote.as_ref().unwrap().child.id();
+            assert!(is_running(pid));
+            drop(connection);
+            assert!(!is_running(pid), "{command}");
+        }
+    }
+
+    #[test]
+    fn sigpipe_has_its_default_action_in_the_remote() {
+        let (mut connection, _) = run("sh -c 'yes | head -n 1; grep SigIgn /proc/self/status'");
+        let mut got = String::new();
+        connection.reader.read_to_string(&mut got).unwrap();
+        let mask = got.rsplit('\t').next().unwrap().trim();
+        let mask = u64::from_str_radix(mask, 16).unwrap();
+        assert_eq!(mask & (1 << (Signal::SIGPIPE as u64 - 1)), 0, "{got}");
+    }
+
+    #[test]
+    fn ends_are_described_with_advice() {
+        for (command, words) in [
+            ("sh -c 'exit 4'", "the remote command exited with status 4"),
+            ("sh -c 'kill -9 $$'", "the remote command was ended by signal 9 (SIGKILL)"),
+            (
+                "sh -c /no/such/program",
+                "the remote command exited with status 127 \
+                 (command not found: is bdsync installed there, and on the PATH?)",
+            ),
+        ] {
+            let (connection, _) = run(command);
+            let (remote, status) = end(connection);
+            assert_eq!(remote.describe(status), words, "{command}");
+        }
+    }
+}

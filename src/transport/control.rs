@@ -1,0 +1,176 @@
+//! What ends the waiting of a connection's reader and writer: the other side's silence, or the
+//! owner's wish.
+//!
+//! The timeout runs only while an answer is outstanding ([`Control::expect_answer`] to
+//! [`Control::rest`]), because a mount may be idle for hours, and starts anew with every byte
+//! that arrives.
+
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
+
+use crate::error::{Error, Kind, Result};
+
+/// Shared by a connection's reader, writer and owner.
+#[derive(Debug)]
+pub struct Control {
+    timeout: Option<Duration>,
+    state: Mutex<State>,
+    /// At its end once the connection is closed: then every poll on it returns.
+    closed: PipeReader,
+    /// A byte here makes the waiting reader look at the clock's new state.
+    nudge: PipeReader,
+    nudger: PipeWriter,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Since when the other side has been silent while it owes an answer.
+    silent_since: Option<Instant>,
+    /// The other end of `closed`.
+    open: Option<PipeWriter>,
+}
+
+/// Why a wait ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    /// The descriptor can be used, if only to learn that it failed.
+    Now,
+    /// The owner closed the connection.
+    Closed,
+}
+
+impl Control {
+    /// A control whose reader fails after `timeout` of silence; `None` waits for ever.
+    ///
+    /// # Errors
+    /// `Kind::Connection` when no pipe can be had.
+    pub fn new(timeout: Option<Duration>) -> Result<Arc<Self>> {
+        let pipe = || io::pipe().map_err(setup_error);
+        let ((closed, open), (nudge, nudger)) = (pipe()?, pipe()?);
+        for end in [nudge.as_fd(), nudger.as_fd()] {
+            set_nonblocking(end).map_err(setup_error)?;
+        }
+        let state = Mutex::new(State { silent_since: None, open: Some(open) });
+        Ok(Arc::new(Self { timeout, state, closed, nudge, nudger }))
+    }
+
+    /// How long the other side may be silent while it owes an answer.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// From now on the other side owes an answer: the timeout runs.
+    pub fn expect_answer(&self) {
+        let was_resting = self.state.lock().silent_since.replace(Instant::now()).is_none();
+        if was_resting && self.timeout.is_some() {
+            // A full pipe nudges as well as one byte more.
+            let _ = (&self.nudger).write(&[0]);
+        }
+    }
+
+    /// The other side owes nothing: it may be silent for as long as it likes.
+    pub fn rest(&self) {
+        self.state.lock().silent_since = None;
+    }
+
+    /// Ends the connection from this side, at once and for good: the reader is at its end, the
+    /// writer fails with `BrokenPipe`, also where they wait already.
+    pub fn close(&self) {
+        self.state.lock().open = None;
+    }
+
+    /// Bytes arrived.
+    pub(super) fn heard(&self) {
+        if let Some(since) = &mut self.state.lock().silent_since {
+            *since = Instant::now();
+        }
+    }
+
+    /// Waits until `fd` can be read.
+    pub(super) fn wait_readable(&self, fd: BorrowedFd<'_>) -> io::Result<Ready> {
+        loop {
+            let patience = self.patience();
+            let mut fds = [
+                PollFd::new(self.closed.as_fd(), PollFlags::POLLIN),
+                PollFd::new(fd, PollFlags::POLLIN),
+                PollFd::new(self.nudge.as_fd(), PollFlags::POLLIN),
+            ];
+            let count = poll_retrying(&mut fds, patience)?;
+            let [closed, readable, nudged] = fds.map(|fd| fd.any().unwrap_or(true));
+            if closed {
+                return Ok(Ready::Closed);
+            }
+            if readable {
+                return Ok(Ready::Now);
+            }
+            if nudged {
+                let _ = (&self.nudge).read(&mut [0; 64]);
+            }
+            if count == 0 && self.patience().is_some_and(|left| left.is_zero()) {
+                return Err(self.silence_error());
+            }
+        }
+    }
+
+    /// Waits until `fd` can be written.
+    pub(super) fn wait_writable(&self, fd: BorrowedFd<'_>) -> io::Result<Ready> {
+        let mut fds = [
+            PollFd::new(self.closed.as_fd(), PollFlags::POLLIN),
+            PollFd::new(fd, PollFlags::POLLOUT),
+        ];
+        poll_retrying(&mut fds, None)?;
+        Ok(if fds[0].any().unwrap_or(true) { Ready::Closed } else { Ready::Now })
+    }
+
+    /// How much longer the silence may last; `None` for ever.
+    fn patience(&self) -> Option<Duration> {
+        let since = self.state.lock().silent_since?;
+        Some(self.timeout?.saturating_sub(since.elapsed()))
+    }
+
+    fn silence_error(&self) -> io::Error {
+        let seconds = self.timeout.unwrap_or_default().as_secs_f64();
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer from the remote for {seconds} s (--timeout)"),
+        )
+    }
+}
+
+/// `poll`, again after every signal (classic bug 15). `None` waits for ever.
+fn poll_retrying(fds: &mut [PollFd<'_>], patience: Option<Duration>) -> io::Result<i32> {
+    let timeout = match patience {
+        // Rounded up: a millisecond early would mean a loop of polls of no length.
+        Some(left) if !left.is_zero() => {
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        }
+        Some(_) => PollTimeout::ZERO,
+        None => PollTimeout::NONE,
+    };
+    match poll(fds, timeout) {
+        // The caller's loop computes the patience anew.
+        Err(Errno::EINTR) if patience.is_some() => Ok(-1),
+        Err(Errno::EINTR) => poll_retrying(fds, None),
+        other => Ok(other?),
+    }
+}
+
+/// Makes `fd` fail with `WouldBlock` where it would wait.
+pub(super) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// A pipe or descriptor of a connection could not be made.
+pub(super) fn setup_error(source: io::Error) -> Error {
+    Error::io(Kind::Connection, "cannot set up the connection", source)
+}
