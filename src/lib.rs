@@ -11,7 +11,7 @@
 //!             |       |        wire -> transport   messages; the connection under them
 //!             |       digest -> device             hashes of blocks; bytes of one disk
 //!             +-> patch -> device                  BDSYNC 0.3 files, read, written, applied
-//!   all -> error, units, progress, report
+//!   all -> error, units, progress, report, signals
 //! ```
 //! A test (`tests/suite/layout.rs`) holds `use crate::` to these arrows.
 
@@ -23,6 +23,7 @@ pub mod error;
 pub mod patch;
 pub mod progress;
 pub mod report;
+pub mod signals;
 pub mod transport;
 pub mod units;
 pub mod view;

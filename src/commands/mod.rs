@@ -2,8 +2,11 @@
 //!
 //! For `main` only. May use everything.
 
-use crate::cli::Command;
+mod patch;
+
+use crate::cli::{Command, ProgressStyle};
 use crate::error::{Error, Kind, Result};
+use crate::progress::{ClassicLines, Progress, Silent};
 use crate::report;
 
 /// Does what was asked for and returns the exit status of a run without an error of our own:
@@ -14,8 +17,17 @@ use crate::report;
 pub fn run(command: Command) -> Result<u8> {
     match command {
         Command::Help(text) => report::answer(&text).map(|()| 0),
-        Command::Client(_) | Command::Server(_) | Command::Patch(_) => {
+        Command::Patch(options) => patch::run(&options),
+        Command::Client(_) | Command::Server(_) => {
             Err(Error::new(Kind::Usage, "this mode is not built in yet"))
         }
+    }
+}
+
+/// The listener that the user wants.
+fn progress(style: Option<ProgressStyle>) -> Box<dyn Progress> {
+    match style {
+        Some(style) => Box::new(ClassicLines::new(style == ProgressStyle::Lines)),
+        None => Box::new(Silent),
     }
 }

@@ -175,6 +175,10 @@ impl<D: DeviceMut> DeviceMut for FaultyDevice<D> {
         }
     }
 
+    fn can_set_size(&self) -> bool {
+        self.inner.can_set_size()
+    }
+
     fn set_size(&self, size_bytes: u64) -> Result<()> {
         match self.record(Call::SetSize(size_bytes)) {
             Some(fault) => Err(failure(Kind::Write, fault, self.path())),

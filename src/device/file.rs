@@ -280,6 +280,10 @@ impl DeviceMut for FileDevice {
         })
     }
 
+    fn can_set_size(&self) -> bool {
+        self.kind == FileKind::Regular
+    }
+
     fn set_size(&self, size_bytes: u64) -> Result<()> {
         let current = self.size();
         if self.kind != FileKind::Regular {

@@ -85,6 +85,11 @@ pub trait DeviceMut: Device {
     /// `Kind::Write`, naming the path.
     fn sync(&self) -> Result<()>;
 
+    /// Whether [`DeviceMut::set_size`] can change the size at all.
+    fn can_set_size(&self) -> bool {
+        true
+    }
+
     /// Sets the size in bytes; new bytes read as zeros and are a hole.
     ///
     /// # Errors

@@ -1,0 +1,224 @@
+//! Writes the records of a patch to a device.
+
+use std::io::Read;
+
+use super::reader::{Batch, PatchReader};
+use crate::device::DeviceMut;
+use crate::error::Result;
+use crate::progress::Progress;
+use crate::signals::interrupted;
+
+/// Where records go and who watches.
+#[derive(Clone, Copy)]
+pub struct Apply<'a> {
+    /// The device.
+    pub target: &'a dyn DeviceMut,
+    /// Nothing is written at or behind this offset.
+    pub limit_bytes: u64,
+    /// Asked between writes for a signal that wants an end.
+    pub signal: &'a dyn Fn() -> Option<i32>,
+    /// Told how far it is: end of the last record, bytes of the patch that were used.
+    pub progress: &'a dyn Progress,
+}
+
+/// What has been written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Records that were applied, at least in part.
+    pub records: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// The longest record's data, in bytes.
+    pub record_bytes_max: u64,
+}
+
+impl Apply<'_> {
+    /// Writes all records, in the patch's order, so that later ones win. Neighbours go out in
+    /// one write. `written` counts what is on its way even when this fails.
+    ///
+    /// # Errors
+    /// What the reader and the device fail with; `Kind::Interrupted` at a record's boundary
+    /// when a signal wants an end.
+    pub fn write_records<R: Read>(
+        &self,
+        reader: &mut PatchReader<R>,
+        written: &mut Written,
+    ) -> Result<()> {
+        loop {
+            let batch = match reader.next_batch() {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return Ok(()),
+                // A wait for input that a signal ended is no fault of the input.
+                Err(err) => return Err(self.check_signal().err().unwrap_or(err)),
+            };
+            self.check_signal()?;
+            self.write_batch(&batch, written)?;
+        }
+    }
+
+    fn check_signal(&self) -> Result<()> {
+        (self.signal)()
+            .map_or(Ok(()), |signal| Err(interrupted(signal, "applying the patch ended")))
+    }
+
+    fn write_batch(&self, batch: &Batch<'_>, written: &mut Written) -> Result<()> {
+        let mut run = Run { start: 0, end: 0, parts: Vec::new() };
+        for record in batch.records() {
+            let len = record.data.len() as u64;
+            written.record_bytes_max = written.record_bytes_max.max(len);
+            // The reader has checked that offset + len does not overflow.
+            let room = self.limit_bytes.saturating_sub(record.offset).min(len);
+            if room == 0 {
+                continue;
+            }
+            if record.offset != run.end {
+                run.write_to(self.target)?;
+                run.start = record.offset;
+            }
+            run.end = record.offset + room;
+            run.parts.push(&record.data[..room as usize]);
+            written.records += 1;
+            written.bytes += room;
+            self.progress.advance(run.end, record.position + len);
+        }
+        run.write_to(self.target)
+    }
+}
+
+/// Records that lie one behind the other in the device, not yet written.
+struct Run<'a> {
+    start: u64,
+    end: u64,
+    parts: Vec<&'a [u8]>,
+}
+
+impl Run<'_> {
+    fn write_to(&mut self, target: &dyn DeviceMut) -> Result<()> {
+        if !self.parts.is_empty() {
+            target.write_all_vectored_at(&self.parts, self.start)?;
+            self.parts.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sizes::SizePlan;
+    use super::super::{Header, PatchWriter};
+    use super::*;
+    use crate::device::faulty::{Call, Fault, FaultyDevice, Operation};
+    use crate::device::{Device, MemoryDevice};
+    use crate::error::Kind;
+    use crate::progress::{Recording, Silent};
+    use crate::units::{ByteRange, SizeRule};
+    use proptest::prelude::*;
+
+    fn patch_of(size_bytes: u64, blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
+        let header = Header { size_bytes, name: b"d".to_vec() };
+        let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
+        for (offset, data) in blocks {
+            writer.write_block(*offset, data).unwrap();
+        }
+        writer.finish(None).unwrap()
+    }
+
+    fn apply(target: &dyn DeviceMut, patch: &[u8], rule: SizeRule) -> Result<Written> {
+        let mut reader = PatchReader::new(patch, "patch")?;
+        let plan = SizePlan::new(rule, target, reader.header().size_bytes)?;
+        plan.grow(target)?;
+        let apply =
+            Apply { target, limit_bytes: plan.limit_bytes, signal: &|| None, progress: &Silent };
+        let mut written = Written::default();
+        apply.write_records(&mut reader, &mut written)?;
+        plan.shrink(target)?;
+        Ok(written)
+    }
+
+    #[test]
+    fn neighbours_go_out_in_one_write_and_gaps_do_not() {
+        let target = FaultyDevice::new(MemoryDevice::new([0; 100]), []);
+        let blocks = [(0, vec![1; 10]), (10, vec![2; 10]), (30, vec![3; 5])];
+        let written = apply(&target, &patch_of(100, &blocks), SizeRule::Strict).unwrap();
+        assert_eq!((written.records, written.bytes, written.record_bytes_max), (3, 25, 10));
+        let expected = [Call::Write(ByteRange::new(0, 20)), Call::Write(ByteRange::new(30, 35))];
+        assert_eq!(target.calls(), expected);
+    }
+
+    #[test]
+    fn record_past_the_end_is_clipped_under_minsize() {
+        let patch = patch_of(200, &[(90, vec![7; 20]), (100, vec![8; 5]), (150, vec![9; 5])]);
+        let target = MemoryDevice::new([0; 100]);
+        assert_eq!(apply(&target, &patch, SizeRule::MinSize).unwrap().bytes, 10);
+        assert_eq!(target.content()[90..], [7; 10]);
+        assert_eq!(target.size(), 100);
+    }
+
+    #[test]
+    fn resize_to_nothing_truncates() {
+        let target = MemoryDevice::new([1; 10]);
+        apply(&target, &patch_of(0, &[]), SizeRule::Resize).unwrap();
+        assert_eq!(target.size(), 0);
+    }
+
+    #[test]
+    fn failed_write_is_told_and_what_was_written_before_counts() {
+        let fault = Fault::once(Operation::Write, 1);
+        let target = FaultyDevice::new(MemoryDevice::new([0; 100]), [fault]);
+        let patch = patch_of(100, &[(0, vec![1; 4]), (10, vec![1; 4]), (20, vec![1; 4])]);
+        assert_eq!(apply(&target, &patch, SizeRule::Strict).unwrap_err().kind(), Kind::Write);
+        assert_eq!(target.calls().len(), 2, "nothing is written behind a failed write");
+    }
+
+    #[test]
+    fn signal_ends_it_before_the_next_write() {
+        let target = FaultyDevice::new(MemoryDevice::new([0; 100]), []);
+        let patch = patch_of(100, &[(0, vec![1; 4])]);
+        let progress = Recording::default();
+        let apply =
+            Apply { target: &target, limit_bytes: 100, signal: &|| Some(2), progress: &progress };
+        let mut reader = PatchReader::new(&patch[..], "patch").unwrap();
+        let err = apply.write_records(&mut reader, &mut Written::default()).unwrap_err();
+        assert_eq!(err.exit_code(), 130);
+        assert!(target.calls().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_patch_does_what_a_naive_copy_does(
+            blocks in proptest::collection::vec((0u64..200, 1usize..60), 0..12),
+            patch_size in 260u64..300,
+            target_size in 0usize..400,
+            rule in prop_oneof![
+                Just(SizeRule::Strict), Just(SizeRule::Resize), Just(SizeRule::MinSize)
+            ],
+        ) {
+            let blocks: Vec<_> = (1u8..)
+                .zip(blocks)
+                .map(|(i, (offset, len))| (offset, vec![i; len]))
+                .collect();
+            let before = vec![0xee; target_size];
+            let target = MemoryDevice::new(before.clone());
+            let done = apply(&target, &patch_of(patch_size, &blocks), rule);
+            let patch_size = patch_size as usize;
+            if rule == SizeRule::Strict && target_size != patch_size {
+                prop_assert_eq!(done.unwrap_err().kind(), Kind::Size);
+                prop_assert_eq!(target.content(), before);
+                return Ok(());
+            }
+            done.unwrap();
+            let mut expected = before;
+            if rule == SizeRule::Resize {
+                expected.resize(patch_size, 0);
+            }
+            for (offset, data) in blocks {
+                for (i, byte) in data.into_iter().enumerate() {
+                    if let Some(place) = expected.get_mut(offset as usize + i) {
+                        *place = byte;
+                    }
+                }
+            }
+            prop_assert_eq!(target.content(), expected);
+        }
+    }
+}

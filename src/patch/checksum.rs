@@ -1,0 +1,202 @@
+//! Compares a patched device with the checksum that its patch carries.
+
+use super::format::Checksum;
+use super::sizes::SizePlan;
+use crate::device::Device;
+use crate::digest::{Algorithm, Hasher};
+use crate::error::{Error, Kind, Result};
+use crate::units::{ByteRange, KIB, MIB};
+
+/// Bytes read, or taken for zeros, at a time.
+const STEP_BYTES: u64 = 256 * KIB;
+/// Block sizes that classic padding is looked for with: the powers of two between these, bytes.
+const PADDING_BYTES_MIN: u64 = 512;
+const PADDING_BYTES_MAX: u64 = 64 * MIB;
+/// A two-pass comparison of the classic hashes this many blocks at once.
+const TWO_PASS_BLOCKS: u64 = 64;
+
+/// How a device agrees with its checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    /// The digest of exactly the device's bytes.
+    Exact,
+    /// The digest of them and of zeros up to this many bytes, which is what the classic makes
+    /// of a size that is no multiple of the block size (protocol, section 5.4).
+    Padded(u64),
+}
+
+/// The algorithm that a patch's checksum names.
+///
+/// # Errors
+/// `Kind::Checksum` when it is unknown, or its digests have another length.
+pub fn checksum_algorithm(checksum: &Checksum) -> Result<Algorithm> {
+    let name = String::from_utf8_lossy(&checksum.name);
+    let Some(algorithm) = Algorithm::from_name(&name) else {
+        let what = format!("the patch's checksum is of an unknown digest, '{name}'");
+        return Err(Error::new(Kind::Checksum, what));
+    };
+    if checksum.digest.len() != algorithm.len() {
+        let what = format!(
+            "the patch's {name} checksum has a wrong length: expected {} bytes, found {}",
+            algorithm.len(),
+            checksum.digest.len()
+        );
+        return Err(Error::new(Kind::Checksum, what));
+    }
+    Ok(algorithm)
+}
+
+/// Digests the patched part of `device` and compares.
+///
+/// `patch_bytes` is the size in the patch's header; `record_bytes_max` the longest record,
+/// which tells a block size that is no power of two. `check` is asked every so often.
+///
+/// # Errors
+/// `Kind::Checksum` with both values when they differ, `Kind::Read`, what `check` returns.
+pub fn verify_checksum(
+    device: &dyn Device,
+    checksum: &Checksum,
+    sizes: &SizePlan,
+    record_bytes_max: u64,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Agreement> {
+    let algorithm = checksum_algorithm(checksum)?;
+    let size_bytes = sizes.limit_bytes;
+    let mut hasher = Hasher::new(algorithm);
+    feed_device(&mut hasher, device, size_bytes, check)?;
+    let found = hasher.clone().finish();
+    if *found == *checksum.digest {
+        return Ok(Agreement::Exact);
+    }
+    let mut fed_bytes = size_bytes;
+    for padded_bytes in padded_sizes(size_bytes, sizes.before_bytes, record_bytes_max) {
+        for piece in ByteRange::new(fed_bytes, padded_bytes).pieces(STEP_BYTES) {
+            check()?;
+            hasher.update_zeros(piece.len());
+        }
+        fed_bytes = padded_bytes;
+        if *hasher.clone().finish() == *checksum.digest {
+            return Ok(Agreement::Padded(padded_bytes));
+        }
+    }
+    let what = format!(
+        "the patched device is not what the patch promised: expected {} {}, found {}",
+        algorithm.name(),
+        hex(&checksum.digest),
+        hex(&found)
+    );
+    Err(Error::new(Kind::Checksum, what).with_path(device.path()))
+}
+
+/// Feeds the device's first `end` bytes; holes are not read.
+fn feed_device(
+    hasher: &mut Hasher,
+    device: &dyn Device,
+    end: u64,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let mut buffer = vec![0; STEP_BYTES as usize];
+    let mut at = 0;
+    while at < end {
+        let data = match device.next_data(at)? {
+            Some(data) => data.clip(end),
+            None => ByteRange::new(end, end),
+        };
+        for hole in ByteRange::new(at, data.start).pieces(STEP_BYTES) {
+            check()?;
+            hasher.update_zeros(hole.len());
+        }
+        for piece in data.pieces(STEP_BYTES) {
+            check()?;
+            let bytes = &mut buffer[..piece.len() as usize];
+            device.read_exact_at(bytes, piece.start)?;
+            hasher.update(bytes);
+        }
+        at = data.end;
+    }
+    Ok(())
+}
+
+/// The sizes that the classic may have filled a device of `size_bytes` up to, ascending.
+fn padded_sizes(size_bytes: u64, before_bytes: u64, record_bytes_max: u64) -> Vec<u64> {
+    let powers = (0..).map(|i| PADDING_BYTES_MIN << i).take_while(|&n| n <= PADDING_BYTES_MAX);
+    let seen = [record_bytes_max, record_bytes_max.saturating_mul(TWO_PASS_BLOCKS)];
+    let mut sizes = vec![];
+    for unit in powers.chain(seen).filter(|&unit| unit > 0) {
+        for compared in [size_bytes, size_bytes.max(before_bytes)] {
+            sizes.extend(compared.checked_next_multiple_of(unit));
+        }
+    }
+    sizes.retain(|&padded| padded > size_bytes);
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}
+
+/// Bytes in lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::MemoryDevice;
+
+    fn checksum_of(bytes: &[u8]) -> Checksum {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(bytes);
+        Checksum { name: b"sha256".to_vec(), digest: hasher.finish().to_vec() }
+    }
+
+    fn verify(content: &[u8], before_bytes: u64, sum: &Checksum) -> Result<Agreement> {
+        let device = MemoryDevice::new(content).with_holes(64);
+        let size = content.len() as u64;
+        let sizes = SizePlan { before_bytes, limit_bytes: size, resize_bytes: None };
+        verify_checksum(&device, sum, &sizes, 1000, &|| Ok(()))
+    }
+
+    #[test]
+    fn exact_and_classic_padded_digests_agree() {
+        let content = [&[1; 5000][..], &[0; 800], &[2; 1]].concat();
+        let padded = |len| {
+            let mut bytes = content.clone();
+            bytes.resize(len, 0);
+            checksum_of(&bytes)
+        };
+        let size = content.len() as u64;
+        assert_eq!(verify(&content, size, &padded(5801)).unwrap(), Agreement::Exact);
+        for len in [6144, 8192, 6000, 64000] {
+            let got = verify(&content, size, &padded(len)).unwrap();
+            assert_eq!(got, Agreement::Padded(len as u64));
+        }
+        assert_eq!(verify(&content, 20_000, &padded(20_480)).unwrap(), Agreement::Padded(20_480));
+        assert_eq!(verify(&content, size, &padded(20_480)).unwrap_err().kind(), Kind::Checksum);
+    }
+
+    #[test]
+    fn difference_tells_both_values() {
+        let sum = checksum_of(b"other");
+        let err = verify(b"content", 7, &sum).unwrap_err();
+        assert_eq!(err.kind(), Kind::Checksum);
+        assert!(err.to_string().contains(&hex(&sum.digest)), "{err}");
+        assert!(err.to_string().contains(&hex(&checksum_of(b"content").digest)), "{err}");
+    }
+
+    #[test]
+    fn unknown_digests_and_wrong_lengths_are_refused() {
+        for (name, len) in [("sha256", 31), ("sha256", 0), ("nonsense", 32), ("\u{fffd}", 1)] {
+            let sum = Checksum { name: name.into(), digest: vec![0; len] };
+            assert_eq!(checksum_algorithm(&sum).unwrap_err().kind(), Kind::Checksum);
+        }
+    }
+
+    #[test]
+    fn an_end_that_is_asked_for_ends_it() {
+        let device = MemoryDevice::new([0; 10]);
+        let sizes = SizePlan { before_bytes: 10, limit_bytes: 10, resize_bytes: None };
+        let stop = || Err(Error::new(Kind::Interrupted(2), "stop"));
+        let err = verify_checksum(&device, &checksum_of(b""), &sizes, 0, &stop).unwrap_err();
+        assert_eq!(err.kind(), Kind::Interrupted(2));
+    }
+}

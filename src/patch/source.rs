@@ -1,0 +1,125 @@
+//! Where a patch comes from: a file that can be read any number of times, or a stream.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::sync::Arc;
+
+use crate::error::{Error, Kind, Result};
+use crate::signals::Signals;
+
+/// A patch in a file, from some offset of it on. Reads are positional: clones do not disturb
+/// each other, nor any other user of the same open file.
+#[derive(Clone, Debug)]
+pub struct PatchFile {
+    file: Arc<File>,
+    /// Offset in the file of the patch's first byte.
+    start: u64,
+    /// Next byte to read, counted from `start`.
+    at: u64,
+}
+
+impl PatchFile {
+    /// The patch that begins at byte `start` of `file`.
+    #[must_use]
+    pub fn new(file: File, start: u64) -> Self {
+        Self { file: Arc::new(file), start, at: 0 }
+    }
+
+    /// The patch that begins at the current position of `fd`, or `None` when `fd` is nothing
+    /// that can be read twice. The position stays as it is.
+    ///
+    /// # Errors
+    /// `Kind::Read` when the kernel cannot say what `fd` is.
+    pub fn of_fd(fd: BorrowedFd<'_>) -> Result<Option<Self>> {
+        let failed = |err: io::Error| Error::io(Kind::Read, "cannot read the patch", err);
+        let mut file = File::from(fd.try_clone_to_owned().map_err(failed)?);
+        let file_type = file.metadata().map_err(failed)?.file_type();
+        if !file_type.is_file() && !file_type.is_block_device() {
+            return Ok(None);
+        }
+        let start = file.stream_position().map_err(failed)?;
+        Ok(Some(Self::new(file, start)))
+    }
+
+    /// The same patch from its first byte.
+    #[must_use]
+    pub fn rewound(&self) -> Self {
+        Self { file: Arc::clone(&self.file), start: self.start, at: 0 }
+    }
+}
+
+impl Read for PatchFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buf, self.start.saturating_add(self.at))?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for PatchFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => {
+                let end = self.file.metadata()?.len().saturating_sub(self.start);
+                end.checked_add_signed(by)
+            }
+        };
+        self.at = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// A patch that can be read once, given up as soon as a signal asks for an end.
+#[derive(Debug)]
+pub struct PatchStream<'a> {
+    input: File,
+    signals: &'a Signals,
+}
+
+impl<'a> PatchStream<'a> {
+    /// Reads from `input`.
+    #[must_use]
+    pub fn new(input: OwnedFd, signals: &'a Signals) -> Self {
+        Self { input: File::from(input), signals }
+    }
+}
+
+impl Read for PatchStream<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.signals.wait_readable(self.input.as_fd())?;
+        self.input.read(buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn file_is_read_from_its_current_position_which_stays() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"skipped:patch").unwrap();
+        file.seek(SeekFrom::Start(8)).unwrap();
+        let mut patch = PatchFile::of_fd(file.as_fd()).unwrap().unwrap();
+        let mut text = String::new();
+        patch.read_to_string(&mut text).unwrap();
+        patch.rewound().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "patchpatch");
+        assert_eq!(file.stream_position().unwrap(), 8);
+        patch.seek(SeekFrom::End(-2)).unwrap();
+        assert_eq!(io::read_to_string(patch).unwrap(), "ch");
+    }
+
+    #[test]
+    fn pipes_and_the_null_device_are_streams() {
+        let (pipe, _other) = nix::unistd::pipe().unwrap();
+        assert!(PatchFile::of_fd(pipe.as_fd()).unwrap().is_none());
+        let null = File::open("/dev/null").unwrap();
+        assert!(PatchFile::of_fd(null.as_fd()).unwrap().is_none());
+    }
+}

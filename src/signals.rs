@@ -1,0 +1,148 @@
+//! SIGINT, SIGTERM and SIGHUP as something to ask for, for work that ends at a good place.
+//!
+//! The signals are blocked and read from a signalfd: no handler runs, no system call is
+//! interrupted, and a wait for input can wait for them as well.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::error::{Error, Kind, Result};
+
+/// Signals that ask for an end.
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Holds the signals back until it is dropped.
+#[derive(Debug)]
+pub struct Signals {
+    fd: SignalFd,
+    mask_before: SigSet,
+    /// The first signal that came; 0: none.
+    seen: AtomicI32,
+}
+
+impl Signals {
+    /// Blocks the signals in this thread and those that it starts from now on. A signal that
+    /// the process was told to ignore (`nohup`, a shell's background job) stays ignored.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when the kernel refuses.
+    pub fn catch() -> Result<Self> {
+        let failed = |err: Errno| Error::io(Kind::Usage, "cannot watch for signals", err);
+        let ignored = ignored_signals();
+        let mut set = SigSet::empty();
+        for signal in SIGNALS.into_iter().filter(|&signal| ignored & bit(signal) == 0) {
+            set.add(signal);
+        }
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let fd = SignalFd::with_flags(&set, flags).map_err(failed)?;
+        let mask_before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
+        Ok(Self { fd, mask_before, seen: AtomicI32::new(0) })
+    }
+
+    /// The signal that asked for an end, if one did.
+    #[must_use]
+    pub fn pending(&self) -> Option<i32> {
+        if self.seen.load(Ordering::Relaxed) == 0
+            && let Ok(Some(info)) = self.fd.read_signal()
+        {
+            self.seen.store(info.ssi_signo.cast_signed(), Ordering::Relaxed);
+        }
+        match self.seen.load(Ordering::Relaxed) {
+            0 => None,
+            signal => Some(signal),
+        }
+    }
+
+    /// Fails when a signal asked for an end; `what` was being done.
+    ///
+    /// # Errors
+    /// `Kind::Interrupted`.
+    pub fn check(&self, what: &str) -> Result<()> {
+        self.pending().map_or(Ok(()), |signal| Err(interrupted(signal, what)))
+    }
+
+    /// Waits until `input` can be read or has ended.
+    ///
+    /// # Errors
+    /// When a signal came first.
+    pub fn wait_readable(&self, input: BorrowedFd<'_>) -> io::Result<()> {
+        loop {
+            if self.pending().is_some() {
+                return Err(io::Error::other("a signal asked for an end"));
+            }
+            let mut fds = [
+                PollFd::new(input, PollFlags::POLLIN),
+                PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) if fds[0].any().unwrap_or(true) => return Ok(()),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(err) => return Err(err.into()),
+            }
+        }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // Setting a mask that was in force before cannot fail.
+        let _ = self.mask_before.thread_set_mask();
+    }
+}
+
+/// The error of work that `signal` ended.
+#[must_use]
+pub fn interrupted(signal: i32, what: &str) -> Error {
+    let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
+    Error::new(Kind::Interrupted(signal), format!("{what}: interrupted by {name}"))
+}
+
+fn bit(signal: Signal) -> u64 {
+    1 << (signal as u32 - 1)
+}
+
+/// The set that the process ignores, as in `SigIgn` of proc(5). It cannot be asked for
+/// otherwise without changing it.
+fn ignored_signals() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn signal_to_this_thread_is_held_and_told_once_and_for_all() {
+        let signals = Signals::catch().unwrap();
+        assert_eq!(signals.pending(), None);
+        signals.check("waiting").unwrap();
+        let (end, _other) = nix::unistd::pipe().unwrap();
+        assert!(end.as_raw_fd() >= 0);
+        nix::sys::signal::raise(Signal::SIGTERM).unwrap();
+        assert!(signals.wait_readable(end.as_fd()).is_err());
+        assert_eq!(signals.pending(), Some(15));
+        assert_eq!(signals.pending(), Some(15));
+        let err = signals.check("waiting").unwrap_err();
+        assert_eq!(err.full_message(), "waiting: interrupted by SIGTERM");
+    }
+
+    #[test]
+    fn input_that_is_ready_or_ended_does_not_wait() {
+        let signals = Signals::catch().unwrap();
+        let (end, other) = nix::unistd::pipe().unwrap();
+        nix::unistd::write(&other, b"x").unwrap();
+        signals.wait_readable(end.as_fd()).unwrap();
+        drop(other);
+        signals.wait_readable(end.as_fd()).unwrap();
+    }
+}
