@@ -23,6 +23,7 @@ pub mod error;
 pub mod patch;
 pub mod progress;
 pub mod report;
+pub mod serve;
 pub mod signals;
 pub mod transport;
 pub mod units;

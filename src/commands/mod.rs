@@ -3,6 +3,7 @@
 //! For `main` only. May use everything.
 
 mod patch;
+mod server;
 
 use crate::cli::{Command, ProgressStyle};
 use crate::error::{Error, Kind, Result};
@@ -18,9 +19,8 @@ pub fn run(command: Command) -> Result<u8> {
     match command {
         Command::Help(text) => report::answer(&text).map(|()| 0),
         Command::Patch(options) => patch::run(&options),
-        Command::Client(_) | Command::Server(_) => {
-            Err(Error::new(Kind::Usage, "this mode is not built in yet"))
-        }
+        Command::Server(options) => server::run(&options).map(|()| 0),
+        Command::Client(_) => Err(Error::new(Kind::Usage, "this mode is not built in yet")),
     }
 }
 

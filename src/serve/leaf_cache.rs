@@ -1,0 +1,156 @@
+//! Block hashes that were computed for a tree, kept for the client that goes down in it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use parking_lot::Mutex;
+
+use crate::digest::{Blocks, LeafStore};
+
+/// How many bytes the kept hashes may take: those of 4 GiB at 16 KiB a leaf and 32 bytes a hash.
+pub const LEAF_CACHE_BYTES: usize = 8 << 20;
+
+/// What an entry costs beside its hashes, roughly: two places of the key, the allocation.
+const ENTRY_BYTES: usize = 96;
+
+/// Step and start of a run of hashes, in bytes of the device.
+type Key = (u64, u64);
+
+#[derive(Default)]
+struct Entries {
+    runs: BTreeMap<Key, Box<[u8]>>,
+    /// Oldest first. A client goes down soon or not at all.
+    order: VecDeque<Key>,
+    bytes: usize,
+}
+
+/// A bounded store of block hashes; the oldest make room.
+pub struct LeafCache {
+    hash_len: usize,
+    limit_bytes: usize,
+    entries: Mutex<Entries>,
+}
+
+impl LeafCache {
+    /// An empty cache for hashes of `hash_len` bytes.
+    pub fn new(hash_len: usize, limit_bytes: usize) -> Self {
+        Self { hash_len, limit_bytes, entries: Mutex::default() }
+    }
+
+    /// The same cache for one who only looks: what a client asks for by block is not asked again.
+    pub fn read_only(&self) -> ReadOnly<'_> {
+        ReadOnly(self)
+    }
+}
+
+impl LeafStore for LeafCache {
+    fn get(&self, blocks: Blocks, out: &mut Vec<u8>) -> u64 {
+        let (step, start) = (blocks.step(), blocks.start());
+        let entries = self.entries.lock();
+        let Some((key, run)) = entries.runs.range((step, 0)..=(step, start)).next_back() else {
+            return 0;
+        };
+        let distance = start - key.1;
+        let skip = distance / step;
+        let known = (run.len() / self.hash_len) as u64;
+        if !distance.is_multiple_of(step) || skip >= known {
+            return 0;
+        }
+        let count = (known - skip).min(blocks.n());
+        // Both are at most the number of hashes in the run.
+        let from = skip as usize * self.hash_len;
+        out.extend_from_slice(&run[from..from + count as usize * self.hash_len]);
+        count
+    }
+
+    fn put(&self, blocks: Blocks, hashes: &[u8]) {
+        let cost = hashes.len() + ENTRY_BYTES;
+        if hashes.is_empty() || cost > self.limit_bytes {
+            return;
+        }
+        let key = (blocks.step(), blocks.start());
+        let mut entries = self.entries.lock();
+        if entries.runs.contains_key(&key) {
+            return;
+        }
+        while entries.bytes + cost > self.limit_bytes {
+            let oldest = entries.order.pop_front().and_then(|key| entries.runs.remove(&key));
+            let Some(oldest) = oldest else { break };
+            entries.bytes -= oldest.len() + ENTRY_BYTES;
+        }
+        entries.runs.insert(key, hashes.into());
+        entries.order.push_back(key);
+        entries.bytes += cost;
+    }
+}
+
+/// See [`LeafCache::read_only`].
+pub struct ReadOnly<'a>(&'a LeafCache);
+
+impl LeafStore for ReadOnly<'_> {
+    fn get(&self, blocks: Blocks, out: &mut Vec<u8>) -> u64 {
+        self.0.get(blocks, out)
+    }
+
+    fn put(&self, _: Blocks, _: &[u8]) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(start: u64, step: u64, n: u64) -> Blocks {
+        Blocks::new(start, step, n).expect("a sane range")
+    }
+
+    fn get(cache: &LeafCache, start: u64, step: u64, n: u64) -> Vec<u8> {
+        let mut out = vec![];
+        let count = cache.get(blocks(start, step, n), &mut out);
+        assert_eq!(count as usize * 2, out.len());
+        out
+    }
+
+    #[test]
+    fn parts_of_a_run_are_found_and_nothing_else() {
+        let cache = LeafCache::new(2, 1000);
+        cache.put(blocks(100, 10, 4), b"aabbccdd");
+        assert_eq!(get(&cache, 100, 10, 4), b"aabbccdd");
+        assert_eq!(get(&cache, 110, 10, 2), b"bbcc");
+        assert_eq!(get(&cache, 130, 10, 9), b"dd");
+        for (start, step) in [(140, 10), (90, 10), (105, 10), (100, 20), (100, 5)] {
+            assert_eq!(get(&cache, start, step, 4), b"", "start {start}, step {step}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_make_room_and_the_limit_holds() {
+        let cost = ENTRY_BYTES + 2;
+        let cache = LeafCache::new(2, 3 * cost);
+        for i in 0..4 {
+            cache.put(blocks(i * 10, 10, 1), b"xx");
+            assert!(cache.entries.lock().bytes <= 3 * cost);
+        }
+        assert_eq!(get(&cache, 0, 10, 1), b"");
+        assert_eq!(get(&cache, 10, 10, 1), b"xx");
+        assert_eq!(get(&cache, 30, 10, 1), b"xx");
+        let entries = cache.entries.lock();
+        assert_eq!((entries.runs.len(), entries.order.len(), entries.bytes), (3, 3, 3 * cost));
+    }
+
+    #[test]
+    fn an_entry_at_the_limit_is_kept_and_a_larger_one_is_not() {
+        let cache = LeafCache::new(2, ENTRY_BYTES + 4);
+        cache.put(blocks(0, 10, 3), b"aabbcc");
+        assert_eq!(get(&cache, 0, 10, 3), b"");
+        cache.put(blocks(0, 10, 2), b"aabb");
+        assert_eq!(get(&cache, 0, 10, 3), b"aabb");
+    }
+
+    #[test]
+    fn who_only_looks_adds_nothing() {
+        let cache = LeafCache::new(2, 1000);
+        cache.read_only().put(blocks(0, 10, 1), b"xx");
+        assert_eq!(get(&cache, 0, 10, 1), b"");
+        cache.put(blocks(0, 10, 1), b"xx");
+        assert_eq!(cache.read_only().get(blocks(0, 10, 1), &mut vec![]), 1);
+    }
+}

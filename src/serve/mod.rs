@@ -1,0 +1,26 @@
+//! The answering side: what `bdsync --server` does with a client's messages.
+//!
+//! Opens the one device that the client names, read-only, and answers requests about it in
+//! their order. Announces extensions only to clients that announced them, and is a classic
+//! server, byte for byte, to all others. Everything that a client sends is hostile: numbers are
+//! bounded before they are used, and what is held for one session stays under 64 MiB.
+//!
+//! ```text
+//!   client -> reader thread --- plan.rs: bounds, units of work (pure)
+//!                 |   \
+//!                 |    task.rs on the hash pool: hashes and blocks, several at once
+//!     queue of answers in order  |
+//!                 |              leaf_cache.rs: hashes that a tree descent asks for again
+//!   client <- session.rs: waits for each answer, writes
+//! ```
+
+mod leaf_cache;
+mod plan;
+mod session;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub use leaf_cache::LEAF_CACHE_BYTES;
+pub use plan::STEP_BYTES_MAX;
+pub use session::{REQUESTS_MAX, session};

@@ -1,0 +1,264 @@
+//! The work for one answer, shared by the threads of the pool.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::leaf_cache::LeafCache;
+use super::plan::HashPlan;
+use crate::device::Device;
+use crate::digest::{BlockHasher, LeafStore, Scratch, Submitter, fold, hash_node, hash_range_with};
+use crate::error::{Error, Kind, Result};
+use crate::units::{ByteRange, Priority};
+
+/// The device of a session. Once the session is over it fails every read, so that no thread
+/// goes on with a long one.
+pub(super) struct ServedDevice {
+    inner: Box<dyn Device>,
+    over: AtomicBool,
+}
+
+impl ServedDevice {
+    pub(super) fn new(inner: Box<dyn Device>) -> Self {
+        Self { inner, over: AtomicBool::new(false) }
+    }
+
+    /// Ends all reading.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.over.load(Ordering::Acquire) {
+            true => Err(Error::new(Kind::Read, "the session is over")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Device for ServedDevice {
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.check()?;
+        self.inner.read_exact_at(buf, offset)
+    }
+
+    fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
+        self.check()?;
+        self.inner.next_data(from)
+    }
+
+    fn will_need(&self, range: ByteRange) {
+        self.inner.will_need(range);
+    }
+
+    fn done_with(&self, range: ByteRange) {
+        self.inner.done_with(range);
+    }
+}
+
+/// What the answers of a session are made of.
+pub(super) struct Source {
+    pub(super) device: ServedDevice,
+    pub(super) hasher: BlockHasher,
+    /// `None` where the client does not ask for trees.
+    pub(super) leaves: Option<LeafCache>,
+    /// Whether the page cache shall forget what was read.
+    pub(super) flush: AtomicBool,
+}
+
+impl Source {
+    /// Tells the device that `range` was read for an answer.
+    fn was_read(&self, range: ByteRange) {
+        let range = range.clip(self.device.size());
+        if self.flush.load(Ordering::Relaxed) && !range.is_empty() {
+            self.device.done_with(range);
+        }
+    }
+}
+
+/// What to do for one answer.
+pub(super) enum Work {
+    /// Compute hashes.
+    Hashes(HashPlan),
+    /// Read these bytes, which fit an answer.
+    Read(ByteRange),
+}
+
+impl Work {
+    fn units(&self) -> u64 {
+        match self {
+            Work::Hashes(plan) => plan.units(),
+            Work::Read(_) => 1,
+        }
+    }
+}
+
+struct State {
+    /// The results of all units, each in its place.
+    parts: Vec<u8>,
+    units_left: u64,
+    failed: Option<Error>,
+}
+
+/// One answer in the making. Its units may be done by any thread in any order.
+pub(super) struct Task {
+    source: Arc<Source>,
+    work: Work,
+    next_unit: AtomicU64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Task {
+    /// Starts `work` on the pool, on up to `threads` threads at once.
+    pub(super) fn start(
+        source: &Arc<Source>,
+        work: Work,
+        pool: &Submitter,
+        threads: usize,
+    ) -> Arc<Self> {
+        let bytes = match &work {
+            Work::Hashes(plan) => plan.nodes() as usize * source.hasher.hash_len(),
+            Work::Read(range) => range.len() as usize,
+        };
+        let units = work.units();
+        let state = State { parts: vec![0; bytes], units_left: units, failed: None };
+        let task = Arc::new(Self {
+            source: Arc::clone(source),
+            work,
+            next_unit: AtomicU64::new(0),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
+        for _ in 0..units.min(threads as u64) {
+            let task = Arc::clone(&task);
+            // All alike: answers go out in the order of their requests, so the pool's order is right.
+            pool.submit(Priority::Scan, move |scratch| task.run(scratch));
+        }
+        task
+    }
+
+    /// Whether [`Task::wait`] would not wait.
+    pub(super) fn is_finished(&self) -> bool {
+        let state = self.state.lock();
+        state.units_left == 0 || state.failed.is_some()
+    }
+
+    /// Waits for the answer's bytes; to be called once.
+    ///
+    /// # Errors
+    /// The first error of any unit.
+    pub(super) fn wait(&self) -> Result<Vec<u8>> {
+        let mut state = self.state.lock();
+        while state.units_left > 0 && state.failed.is_none() {
+            self.changed.wait(&mut state);
+        }
+        if let Some(err) = state.failed.take() {
+            return Err(err);
+        }
+        let parts = std::mem::take(&mut state.parts);
+        drop(state);
+        Ok(match &self.work {
+            Work::Hashes(plan) if plan.fold_levels > 0 => {
+                fold(&self.source.hasher, &parts, plan.fold_levels)
+            }
+            _ => parts,
+        })
+    }
+
+    /// Gives up, as one whose threads are gone.
+    pub(super) fn fail(&self, err: Error) {
+        self.state.lock().failed.get_or_insert(err);
+        self.changed.notify_all();
+    }
+
+    /// Does units until none is left.
+    fn run(&self, scratch: &mut Scratch) {
+        /// A unit that panics must not leave its waiter alone.
+        struct Watch<'a>(&'a Task);
+        impl Drop for Watch<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.fail(Error::new(Kind::Digest, "a hashing thread failed"));
+                }
+            }
+        }
+        let watch = Watch(self);
+        loop {
+            let unit = self.next_unit.fetch_add(1, Ordering::Relaxed);
+            if unit >= self.work.units() {
+                break;
+            }
+            match self.run_unit(unit, scratch) {
+                Ok(()) => {}
+                Err(err) => {
+                    self.fail(err);
+                    break;
+                }
+            }
+        }
+        drop(watch);
+    }
+
+    fn run_unit(&self, unit: u64, scratch: &mut Scratch) -> Result<()> {
+        let source = &*self.source;
+        let (at, bytes) = match &self.work {
+            Work::Read(range) => {
+                let mut data = vec![0; range.len() as usize];
+                source.device.read_exact_at(&mut data, range.start)?;
+                source.was_read(*range);
+                (0, data)
+            }
+            Work::Hashes(plan) => {
+                let hashes = hash_unit(source, plan, unit, scratch)?;
+                source.was_read(plan.unit(unit).range());
+                (plan.unit_offset(unit) as usize * source.hasher.hash_len(), hashes)
+            }
+        };
+        let mut state = self.state.lock();
+        // Taken already when another unit has failed.
+        if let Some(place) = state.parts.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(&bytes);
+        }
+        state.units_left -= 1;
+        if state.units_left == 0 {
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+}
+
+/// The hashes of one unit of a plan.
+fn hash_unit(
+    source: &Source,
+    plan: &HashPlan,
+    unit: u64,
+    scratch: &mut Scratch,
+) -> Result<Vec<u8>> {
+    let Source { device, hasher, leaves, .. } = source;
+    let nodes = plan.unit(unit);
+    let looked_at = leaves.as_ref().map(LeafCache::read_only);
+    let looked_at = looked_at.as_ref().map(|cache| cache as &dyn LeafStore);
+    let kept_in = leaves.as_ref().map(|cache| cache as &dyn LeafStore);
+    if plan.level == 0 {
+        let store = if plan.fold_levels > 0 { kept_in } else { looked_at };
+        return hash_range_with(device, hasher, nodes, store, scratch);
+    }
+    let mut hashes = Vec::with_capacity(nodes.n() as usize * hasher.hash_len());
+    for i in 0..nodes.n() {
+        let start = nodes.offset(i);
+        let node = hash_node(device, hasher, start, plan.step(), plan.level, kept_in, scratch)?;
+        hashes.extend_from_slice(&node);
+    }
+    Ok(hashes)
+}

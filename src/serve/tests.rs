@@ -1,0 +1,458 @@
+//! Whole sessions over an in-process connection.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use proptest::prelude::*;
+
+use super::session;
+use crate::device::{Device, MemoryDevice};
+use crate::digest::{Algorithm, BlockHasher, Hasher, Scratch, fold, hash_range};
+use crate::error::{Error, Kind, Result};
+use crate::transport::{Connection, pair};
+use crate::units::ByteRange;
+use crate::wire::{Extensions, FrameReader, Message};
+
+/// A device that several sessions of a test share, and that records what is read and released.
+struct Recorded {
+    device: MemoryDevice,
+    reads: parking_lot::Mutex<Vec<ByteRange>>,
+    released: parking_lot::Mutex<Vec<ByteRange>>,
+}
+
+impl Recorded {
+    fn new(content: impl Into<Vec<u8>>) -> Arc<Self> {
+        let device = MemoryDevice::new(content);
+        Arc::new(Self { device, reads: Default::default(), released: Default::default() })
+    }
+}
+
+struct Handle(Arc<Recorded>);
+
+impl Device for Handle {
+    fn path(&self) -> &Path {
+        self.0.device.path()
+    }
+
+    fn size(&self) -> u64 {
+        self.0.device.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.reads.lock().push(ByteRange::new(offset, offset + buf.len() as u64));
+        self.0.device.read_exact_at(buf, offset)
+    }
+
+    fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
+        self.0.device.next_data(from)
+    }
+
+    fn done_with(&self, range: ByteRange) {
+        self.0.released.lock().push(range);
+    }
+}
+
+/// Feeds `input` to a session over `device`; returns what it answers and how it ends.
+fn serve(
+    input: &[u8],
+    extensions: Extensions,
+    open: impl Fn(&Path) -> Result<Box<dyn Device>> + Send + Sync,
+) -> (Vec<u8>, Result<()>) {
+    let (client, server) = pair(None).expect("pipes");
+    let Connection { mut reader, mut writer, .. } = client;
+    thread::scope(|scope| {
+        let session = scope.spawn(move || session(server, extensions, &open));
+        scope.spawn(move || writer.write_all(input).and_then(|()| writer.flush()));
+        let mut answer = vec![];
+        reader.read_to_end(&mut answer).expect("a readable pipe");
+        (answer, session.join().expect("the session does not panic"))
+    })
+}
+
+fn bytes_of(messages: &[Message]) -> Vec<u8> {
+    let mut bytes = vec![];
+    messages.iter().for_each(|message| message.encode(&mut bytes).expect("a sane message"));
+    bytes
+}
+
+fn messages_of(bytes: &[u8]) -> Vec<Message> {
+    let mut reader = FrameReader::new(bytes);
+    let next = move || reader.read_message().expect("a well-formed answer");
+    std::iter::from_fn(next).collect()
+}
+
+fn opening(hello: &str, hash: &str, checksum: &str) -> Vec<Message> {
+    vec![
+        Message::Hello(hello.into()),
+        Message::DevFile(b"x".into()),
+        Message::Digests { salt: vec![7; 32], hash: hash.into(), checksum: checksum.into() },
+    ]
+}
+
+const EXTENDED: &str = "CLIENT+blake3,tree 0.5";
+
+/// The answers to `requests` behind an opening, without hello and size.
+fn ask(
+    device: &Arc<Recorded>,
+    opening: Vec<Message>,
+    requests: &[Message],
+) -> (Vec<Message>, Result<()>) {
+    let input = bytes_of(&[opening, requests.to_vec()].concat());
+    let (answer, end) =
+        serve(&input, Extensions::ALL, |_| Ok(Box::new(Handle(Arc::clone(device)))));
+    let mut messages = messages_of(&answer);
+    messages.drain(..messages.len().min(2));
+    (messages, end)
+}
+
+/// The kind of error that these requests end in.
+fn fault(requests: &[Message]) -> Option<Kind> {
+    let device = Recorded::new(vec![1; 10_000]);
+    let (_, end) = ask(&device, opening("CLIENT 0.5", "md5", ""), requests);
+    end.err().map(|err| err.kind())
+}
+
+fn vectors() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
+}
+
+#[test]
+fn classic_clients_get_the_answers_of_the_classic_server() {
+    let manifest = fs::read(vectors().join("manifest.json")).expect("the manifest");
+    let cases: Vec<serde_json::Value> = serde_json::from_slice(&manifest).expect("JSON");
+    let mut checked = 0;
+    for case in &cases {
+        let (name, remote) = (case["name"].as_str().expect("a name"), &case["remote"]);
+        let Ok(input) = fs::read(vectors().join(name).join("client-to-server.bin")) else {
+            continue;
+        };
+        let expected =
+            fs::read(vectors().join(name).join("server-to-client.bin")).expect("answers");
+        let image = fs::read(vectors().join(remote.as_str().expect("a path"))).expect("an image");
+        for extensions in [Extensions::NONE, Extensions::ALL] {
+            let (answer, _) = serve(&input, extensions, |path| {
+                assert_eq!(path, Path::new("remote.img"));
+                Ok(Box::new(MemoryDevice::new(image.clone()).with_holes(4096)))
+            });
+            // Classic bug 4: padding in the checksum of a device of an odd or the lesser size.
+            if !matches!(name, "checksum-unaligned-size" | "checksum-resize") {
+                assert!(answer == expected, "{name}: other answers");
+            } else {
+                let without_checksum = |bytes: &[u8]| {
+                    let mut messages = messages_of(bytes);
+                    messages.retain(|message| !matches!(message, Message::Checksum(_)));
+                    messages
+                };
+                assert_eq!(without_checksum(&answer), without_checksum(&expected), "{name}");
+            }
+        }
+        checked += 1;
+    }
+    assert!(checked > 60, "only {checked} cases");
+}
+
+#[test]
+fn a_checksum_is_that_of_exactly_the_devices_bytes() {
+    let content: Vec<u8> = (0..5001_u32).map(|i| i as u8 | 1).collect();
+    let requests = [Message::GetChecksum, Message::GetChecksum, Message::Done];
+    let device = Recorded::new(content.clone());
+    let (answers, end) = ask(&device, opening("CLIENT 0.5", "md5", "sha1"), &requests);
+    end.expect("a good session");
+    let mut hasher = Hasher::new(Algorithm::Sha1);
+    hasher.update(&content);
+    let checksum = Message::Checksum(hasher.finish().to_vec());
+    assert_eq!(answers, [checksum.clone(), checksum, Message::Done]);
+}
+
+#[test]
+fn extensions_are_used_only_when_the_client_announced_them() {
+    let tree = Message::GetTree { start: 0, step: 512, n: 1, level: 1 };
+    assert_eq!(fault(&[tree]), Some(Kind::Protocol));
+    let device = Recorded::new(vec![1; 100]);
+    for (hello, expected) in [("CLIENT 0.5", Some(Kind::Usage)), (EXTENDED, None)] {
+        let (_, end) = ask(&device, opening(hello, "blake3", ""), &[Message::Done]);
+        assert_eq!(end.err().map(|err| err.kind()), expected, "{hello}");
+    }
+}
+
+#[test]
+fn a_tree_is_what_its_leaves_fold_to_and_going_down_reads_nothing_again() {
+    let content: Vec<u8> = (0..3_000_000_u32).map(|i| (i / 999) as u8).collect();
+    let memory = MemoryDevice::new(content.clone());
+    let hasher = BlockHasher::new(Algorithm::Blake3, &[7; 32]).expect("a good salt");
+    let leaves = |start, n| {
+        hash_range(&memory, &hasher, start, 4096, n, &mut Scratch::new()).expect("hashes")
+    };
+    let device = Recorded::new(content);
+    let requests = [
+        Message::GetTree { start: 0, step: 4096, n: 3, level: 2 },
+        Message::GetTree { start: 1 << 20, step: 4096, n: 16, level: 1 },
+        Message::GetTree { start: 1 << 20, step: 4096, n: 16, level: 0 },
+        Message::GetHashes { start: 1 << 20, step: 4096, n: 5 },
+        Message::Done,
+    ];
+    let (answers, end) = ask(&device, opening(EXTENDED, "blake3", ""), &requests[..1]);
+    assert_eq!(end.expect_err("no done").kind(), Kind::Read);
+    assert!(answers.len() <= 1);
+    device.reads.lock().clear();
+    let (answers, end) = descend(&device, &requests);
+    end.expect("a good session");
+    let expected = [
+        fold(&hasher, &leaves(0, 3 * 256), 2),
+        fold(&hasher, &leaves(1 << 20, 256), 1),
+        leaves(1 << 20, 16),
+        leaves(1 << 20, 5),
+    ];
+    for (answer, expected) in answers.iter().zip(&expected) {
+        match answer {
+            Message::Tree { hashes, .. } | Message::Hashes { hashes, .. } => {
+                assert!(hashes == expected);
+            }
+            other => panic!("{} for an answer", other.name()),
+        }
+    }
+    assert_eq!(answers.len(), 5);
+    let bytes: u64 = device.reads.lock().iter().map(ByteRange::len).sum();
+    assert_eq!(bytes, 3_000_000, "each byte is read once");
+}
+
+/// As [`ask`] with extensions, but waits for each answer before the next request.
+fn descend(device: &Arc<Recorded>, requests: &[Message]) -> (Vec<Message>, Result<()>) {
+    let (client, server) = pair(None).expect("pipes");
+    let Connection { reader, mut writer, .. } = client;
+    let open = |_: &Path| Ok(Box::new(Handle(Arc::clone(device))) as Box<dyn Device>);
+    thread::scope(|scope| {
+        let session = scope.spawn(move || session(server, Extensions::ALL, &open));
+        let mut reader = FrameReader::new(reader);
+        let mut answers = vec![];
+        for (i, message) in opening(EXTENDED, "blake3", "").iter().chain(requests).enumerate() {
+            writer.write_all(&bytes_of(std::slice::from_ref(message))).expect("a server");
+            // Digests are not answered.
+            if i != 2 {
+                answers.push(reader.expect_message().expect("an answer"));
+            }
+        }
+        answers.drain(..2);
+        (answers, session.join().expect("the session does not panic"))
+    })
+}
+
+#[test]
+fn answers_keep_the_order_of_their_requests() {
+    let device = Recorded::new(vec![3; 4_000_000]);
+    let mut requests: Vec<_> = (0..300_u64)
+        .map(|i| match i % 3 {
+            0 => Message::GetHashes { start: i * 7, step: 100_000, n: 40 },
+            1 => Message::GetBlock { offset: i, len: i },
+            _ => Message::GetHashes { start: i, step: 1, n: 1 },
+        })
+        .collect();
+    requests.push(Message::Done);
+    let (answers, end) = ask(&device, opening("CLIENT 0.5", "sha1", ""), &requests);
+    end.expect("a good session");
+    assert_eq!(answers.len(), requests.len());
+    for (request, answer) in requests.iter().zip(&answers) {
+        match (request, answer) {
+            (
+                Message::GetHashes { start, step, n },
+                Message::Hashes { start: a, step: b, n: c, hashes },
+            ) => {
+                assert_eq!((start, step, n), (a, b, c));
+                assert_eq!(hashes.len() as u64, n * 20);
+            }
+            (Message::GetBlock { offset, len }, Message::Block { offset: a, data }) => {
+                assert_eq!((offset, *len), (a, data.len() as u64));
+            }
+            (Message::Done, Message::Done) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn hints_are_echoed_and_free_the_cache() {
+    let hint = |start, step| Message::GetHashes { start, step, n: 0 };
+    let echo = |start, step| Message::Hashes { start, step, n: 0, hashes: vec![] };
+    let device = Recorded::new(vec![3; 10_000]);
+    let requests = [
+        hint(0, 0),
+        Message::GetBlock { offset: 100, len: 50 },
+        hint(4096, 1),
+        hint(1 << 60, 1),
+        hint(5, 9),
+        Message::Done,
+    ];
+    let (answers, end) = ask(&device, opening("CLIENT 0.5", "md5", ""), &requests);
+    end.expect("a good session");
+    assert_eq!(answers[0], echo(0, 0));
+    assert_eq!(answers[2..5], [echo(4096, 1), echo(1 << 60, 1), echo(5, 9)]);
+    let released = device.released.lock();
+    let range = ByteRange::new;
+    assert_eq!(*released, [range(100, 150), range(0, 4096), range(0, 10_000)]);
+}
+
+/// Classic bug 12: huge numbers, overflowing positions.
+#[test]
+fn numbers_out_of_bounds_are_protocol_errors() {
+    let hashes = |start, step, n| Message::GetHashes { start, step, n };
+    let block = |offset, len| Message::GetBlock { offset, len };
+    for request in [
+        hashes(0, 4096, u64::MAX),
+        hashes(0, 4096, 1 << 20),
+        hashes(0, 0, 1),
+        hashes(0, u64::MAX, 1),
+        hashes(u64::MAX, 1, 1),
+        hashes(u64::MAX - 100, 4096, 1),
+        block(10_000, 1),
+        block(u64::MAX, u64::MAX),
+        block(0, 10_001),
+        Message::GetChecksum,
+    ] {
+        assert_eq!(fault(std::slice::from_ref(&request)), Some(Kind::Protocol), "{request:?}");
+    }
+    assert_eq!(fault(&[hashes(1 << 62, 4096, 3), block(9_999, 1), Message::Done]), None);
+}
+
+#[test]
+fn messages_out_of_order_are_protocol_errors() {
+    let good = opening("CLIENT 0.5", "md5", "");
+    let orders = [
+        vec![good[1].clone()],
+        vec![good[0].clone(), good[2].clone()],
+        vec![good[0].clone(), good[1].clone(), Message::GetChecksum],
+        vec![good[0].clone(), good[0].clone()],
+        [good.clone(), vec![good[2].clone()]].concat(),
+        [good.clone(), vec![Message::Size(1)]].concat(),
+        vec![Message::Hello("CLIENT 0.4".into())],
+    ];
+    for order in orders {
+        let (_, end) =
+            serve(&bytes_of(&order), Extensions::ALL, |_| Ok(Box::new(MemoryDevice::new([0; 9]))));
+        assert_eq!(end.expect_err("out of order").kind(), Kind::Protocol, "{order:?}");
+    }
+}
+
+#[test]
+fn malformed_bytes_end_the_session() {
+    let device = || -> Result<Box<dyn Device>> { Ok(Box::new(MemoryDevice::new([0; 9]))) };
+    let good = bytes_of(&opening("CLIENT 0.5", "md5", ""));
+    for bad in
+        [&b"\x01\0\0\0\x63"[..], b"\0\0\0\0\x05", b"\xff\xff\xff\xff\x05", b"\x02\0\0\0\x05\0"]
+    {
+        let (_, end) = serve(&[&good, bad].concat(), Extensions::ALL, |_| device());
+        assert_eq!(end.expect_err("malformed").kind(), Kind::Protocol, "{bad:?}");
+    }
+    // A salt that is longer than its message.
+    let cut = [&good[..good.len() - 43], &b"\x07\0\0\0\x04\x7fmd5\0\0"[..]].concat();
+    let (_, end) = serve(&cut, Extensions::ALL, |_| device());
+    assert_eq!(end.expect_err("a long salt").kind(), Kind::Protocol);
+}
+
+#[test]
+fn unknown_digests_and_devices_have_their_exit_codes() {
+    let device = Recorded::new(vec![1; 100]);
+    for (hash, checksum, kind) in
+        [("nosuchhash", "", Kind::Usage), ("md5", "nosuchhash", Kind::Checksum)]
+    {
+        let (_, end) = ask(&device, opening("CLIENT 0.5", hash, checksum), &[Message::Done]);
+        assert_eq!(end.expect_err("unknown").kind(), kind);
+    }
+    let input = bytes_of(&opening("CLIENT 0.5", "md5", ""));
+    let (_, end) =
+        serve(&input, Extensions::ALL, |_| Err(Error::new(Kind::Open, "cannot open the device")));
+    assert_eq!(end.expect_err("no device").exit_code(), 12);
+}
+
+#[test]
+fn a_client_that_vanishes_ends_the_session_at_once() {
+    // Much work is waiting when the client goes.
+    let device = Recorded::new(vec![1; 30_000_000]);
+    let mut messages = opening("CLIENT 0.5", "sha3-512", "sha3-512");
+    messages.extend((0..60).map(|_| Message::GetHashes { start: 0, step: 20_000, n: 1500 }));
+    let bytes = bytes_of(&messages);
+    for cut in [bytes.len(), bytes.len() - 1, 40, 20, 3, 0] {
+        let (_, end) =
+            serve(&bytes[..cut], Extensions::ALL, |_| Ok(Box::new(Handle(Arc::clone(&device)))));
+        assert_eq!(end.expect_err("no done").kind(), Kind::Read, "cut at {cut}");
+    }
+    let bytes: u64 = device.reads.lock().iter().map(ByteRange::len).sum();
+    assert!(bytes < 10 * 30_000_000, "{bytes} bytes read for nobody");
+}
+
+#[test]
+fn a_read_error_of_the_device_is_reported_with_its_place() {
+    /// Says that it is longer than it is.
+    struct Shrunk(MemoryDevice);
+    impl Device for Shrunk {
+        fn path(&self) -> &Path {
+            Path::new("shrunk")
+        }
+        fn size(&self) -> u64 {
+            self.0.size() * 2
+        }
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            self.0.read_exact_at(buf, offset)
+        }
+        fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
+            Ok(Some(ByteRange::new(from, self.size())))
+        }
+    }
+    let mut messages = opening("CLIENT 0.5", "md5", "");
+    messages.push(Message::GetHashes { start: 0, step: 1000, n: 20 });
+    messages.push(Message::GetBlock { offset: 0, len: 10 });
+    let (client, server) = pair(None).expect("pipes");
+    let Connection { mut reader, mut writer, .. } = client;
+    writer.write_all(&bytes_of(&messages)).expect("room in the pipe");
+    let open = |_: &Path| -> Result<Box<dyn Device>> {
+        Ok(Box::new(Shrunk(MemoryDevice::new([1; 8000]))))
+    };
+    // The client is still there, so it is not its going away that ends the session.
+    let end = session(server, Extensions::ALL, &open).expect_err("a short device");
+    assert_eq!(end.kind(), Kind::Read);
+    assert!(end.range().is_some(), "{end}");
+    reader.read_to_end(&mut vec![]).expect("the server closes its side");
+}
+
+/// Messages that a hostile client may send, near the sane ones.
+fn any_message() -> impl Strategy<Value = Message> {
+    let number = || prop_oneof![0_u64..20, 0_u64..100_000, any::<u64>()];
+    prop_oneof![
+        4 => (number(), number(), number())
+            .prop_map(|(start, step, n)| Message::GetHashes { start, step: step.min(1 << 20), n }),
+        4 => (number(), number(), number(), 0_u8..=7)
+            .prop_map(|(start, step, n, level)| Message::GetTree { start, step: step % 5000, n, level }),
+        4 => (number(), number()).prop_map(|(offset, len)| Message::GetBlock { offset, len }),
+        1 => Just(Message::GetChecksum),
+        1 => Just(Message::Done),
+        1 => number().prop_map(Message::Size),
+        1 => Just(Message::DevFile(b"y".into())),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_messages_make_it_panic_or_hang(
+        messages in proptest::collection::vec(any_message(), 0..12),
+        tail in proptest::collection::vec(any::<u8>(), 0..30),
+    ) {
+        let mut input = bytes_of(&[opening(EXTENDED, "blake3", "md5"), messages].concat());
+        input.extend(tail);
+        let _ = serve(&input, Extensions::ALL, |_| Ok(Box::new(MemoryDevice::new([5; 9000]))));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic_or_hang(
+        keep in 0_usize..120,
+        bytes in proptest::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let mut input = bytes_of(&opening(EXTENDED, "md5", ""));
+        input.truncate(keep);
+        input.extend(bytes);
+        let _ = serve(&input, Extensions::ALL, |_| Ok(Box::new(MemoryDevice::new([5; 9000]))));
+    }
+}
