@@ -6,6 +6,11 @@
 //! those of its request.
 //!
 //! ```text
+//!   opening.rs    hello, devfile, size, digests: then it becomes a peer
+//!   peer.rs       requests with callbacks; the reader and the writer thread
+//!   inbox.rs      what is queued and in flight, and which answer belongs to what (pure)
+//!   request.rs    Request, Answer; which is possible, which belongs to which (pure)
+//!   link.rs       traffic counters; REMSHCMD's end and how it explains a failure
 //!   handshake.rs  hello, version, extensions
 //!   message.rs    Message <-> payload (pure)
 //!   frame.rs      payload <-> length, token, payload in a byte stream
@@ -60,14 +65,24 @@
 
 mod frame;
 mod handshake;
+mod inbox;
+mod link;
 mod message;
+mod opening;
+mod peer;
+mod request;
 
 pub use frame::{FrameReader, FrameWriter, MESSAGE_BYTES_MAX};
 pub use handshake::{Extensions, client_handshake, server_handshake, unexpected};
+pub use inbox::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
+pub use link::Counters;
 pub use message::{
     BLOCK_BYTES_MAX, DIGEST_NAME_BYTES_MAX, HASHES_BYTES_MAX, Message, SALT_BYTES_MAX,
     TREE_BYTES_MAX, TREE_LEVEL_MAX,
 };
+pub use opening::{Digests, Opening};
+pub use peer::{Done, Peer};
+pub use request::{Answer, Request, Session};
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,139 @@
+//! The first part of a session, step by step: hello, devfile, size, digests. No threads.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use super::frame::{FrameReader, FrameWriter};
+use super::handshake::{Extensions, client_handshake, unexpected};
+use super::link::{Counted, Counters, Link};
+use super::message::Message;
+use super::peer::Peer;
+use super::request::Session;
+use crate::error::{Error, Kind, Result};
+use crate::transport::Connection;
+
+pub(super) type Reader = FrameReader<Counted<Box<dyn Read + Send>>>;
+pub(super) type Writer = FrameWriter<Counted<Box<dyn Write + Send>>>;
+
+/// Salt and digests of a session, as the remote is told them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// Goes before every block that is hashed; 32 bytes.
+    pub salt: Vec<u8>,
+    /// Name of the block hash, in the protocol's spelling.
+    pub hash: String,
+    /// Its length in bytes; not 0.
+    pub hash_bytes: usize,
+    /// Name of the checksum; empty for none.
+    pub checksum: String,
+    /// Its length in bytes; 0 for none.
+    pub checksum_bytes: usize,
+}
+
+/// A connection on its way to becoming a [`Peer`]. Dropping it ends REMSHCMD.
+pub struct Opening {
+    /// First, to be dropped first: a remote that is given up on has no time to complain.
+    pub(super) guard: LinkGuard,
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+    extensions: Extensions,
+    size: u64,
+}
+
+/// Ends REMSHCMD when it is dropped.
+#[derive(Debug)]
+pub(super) struct LinkGuard(pub(super) Arc<Link>);
+
+impl Drop for LinkGuard {
+    fn drop(&mut self) {
+        self.0.control.close();
+        self.0.kill();
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").field("guard", &self.guard).finish_non_exhaustive()
+    }
+}
+
+impl Opening {
+    /// Greets the remote, announcing `offer`, and waits for its hello.
+    ///
+    /// # Errors
+    /// `Kind::Protocol` when the remote speaks another protocol, `Kind::Read` when it went away
+    /// and `Kind::Spawn` when a signal ended it, both with the end of its command,
+    /// `Kind::Connection` when it stays silent for longer than the timeout.
+    pub(super) fn connect(connection: Connection, offer: Extensions) -> Result<Self> {
+        let Connection { reader, writer, control, remote } = connection;
+        let link = Link::new(control, remote);
+        let guard = LinkGuard(link.clone());
+        let mut reader = FrameReader::new(Counted { stream: reader, link: link.clone() });
+        let mut writer = FrameWriter::new(Counted { stream: writer, link: link.clone() });
+        link.control.expect_answer();
+        let extensions =
+            client_handshake(&mut reader, &mut writer, offer).map_err(|err| link.explain(err))?;
+        link.control.rest();
+        Ok(Self { guard, reader, writer, extensions, size: 0 })
+    }
+
+    /// The extensions that both sides have.
+    #[must_use]
+    pub fn extensions(&self) -> Extensions {
+        self.extensions
+    }
+
+    /// Traffic so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.guard.0.counters()
+    }
+
+    /// Has the remote open the device at `remote_path`; returns its size in bytes. To be called
+    /// once.
+    ///
+    /// # Errors
+    /// As [`Peer::connect`]; a remote that cannot open the device goes away.
+    pub fn open(&mut self, remote_path: &[u8]) -> Result<u64> {
+        let link = &self.guard.0;
+        link.control.expect_answer();
+        let size = ask_size(&mut self.reader, &mut self.writer, remote_path)
+            .map_err(|err| link.explain(err))?;
+        link.control.rest();
+        self.size = size;
+        Ok(size)
+    }
+
+    /// Agrees on `digests` and starts the exchange of requests and answers, after
+    /// [`open`](Self::open).
+    ///
+    /// # Errors
+    /// `Kind::Protocol` when `digests` cannot be sent; others as [`Peer::connect`].
+    pub fn start(mut self, digests: &Digests) -> Result<Peer> {
+        let Digests { salt, hash, hash_bytes, checksum, checksum_bytes } = digests;
+        if *hash_bytes == 0 {
+            return Err(Error::new(Kind::Digest, format!("digest {hash} has no length")));
+        }
+        let message =
+            Message::Digests { salt: salt.clone(), hash: hash.clone(), checksum: checksum.clone() };
+        let sent = self.writer.write(&message).and_then(|()| self.writer.flush());
+        sent.map_err(|err| self.guard.0.explain(err))?;
+        let session = Session {
+            size: self.size,
+            hash_bytes: *hash_bytes,
+            checksum_bytes: *checksum_bytes,
+            extensions: self.extensions,
+        };
+        Peer::start(self, session)
+    }
+}
+
+fn ask_size(reader: &mut Reader, writer: &mut Writer, remote_path: &[u8]) -> Result<u64> {
+    writer.write(&Message::DevFile(remote_path.to_vec()))?;
+    writer.flush()?;
+    match reader.expect_message()? {
+        Message::Size(size) => Ok(size),
+        other => Err(unexpected("size", &other)),
+    }
+}

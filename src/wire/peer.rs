@@ -1,0 +1,396 @@
+//! The asking side's connection: requests go out as the bounds allow, answers come back to
+//! callbacks, and the end of the link comes to all of them.
+//!
+//! ```text
+//!   submit --> Inbox --> writer thread --> remote
+//!                ^                           |
+//!   done(..) <---+------ reader thread <-----+
+//! ```
+//! The reader thread reads always, so neither side can block the other on a full pipe. Nothing
+//! here waits for ever: the timeout, [`Peer::abort`] and the drop end every wait.
+
+use std::fmt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::frame::gone_error;
+use super::handshake::{Extensions, unexpected};
+use super::inbox::{Inbox, QUEUED_REQUESTS_MAX};
+use super::link::{Counters, Link};
+use super::message::Message;
+use super::opening::{LinkGuard, Opening, Reader, Writer};
+use super::request::{Answer, Request, Session};
+use crate::error::{Error, Kind, Result};
+use crate::transport::Connection;
+use crate::units::Priority;
+
+/// Takes the answer to a request, or the error that took its place. Runs on one of the peer's
+/// threads, where it holds up all other answers: it must be quick. It may submit.
+pub type Done = Box<dyn FnOnce(Result<Answer>) + Send>;
+
+/// The remote, ready for requests. Dropping it without [`finish`](Self::finish) ends REMSHCMD.
+pub struct Peer {
+    shared: Arc<Shared>,
+    session: Session,
+    threads: Vec<JoinHandle<()>>,
+    /// Ends REMSHCMD. `None` only while the peer is dropped.
+    guard: Option<LinkGuard>,
+}
+
+struct Shared {
+    link: Arc<Link>,
+    state: Mutex<State>,
+    /// Something for the writer thread to do.
+    work: Condvar,
+    /// The session came closer to its end.
+    progress: Condvar,
+}
+
+struct State {
+    inbox: Inbox<Done>,
+    /// Callbacks of requests that were never sent, for the writer thread to call.
+    refused: Vec<(Done, Error)>,
+    phase: Phase,
+    /// Whether the writer is dropped, which is the remote's end-of-file.
+    writer_closed: bool,
+    /// The peer is being dropped: the writer thread shall end.
+    dropped: bool,
+}
+
+/// How far the session is.
+enum Phase {
+    /// Requests are taken.
+    Open,
+    /// No more of them; done is to be sent when what is in flight allows.
+    Finishing,
+    /// Done is sent.
+    DoneSent,
+    /// Done is answered.
+    Ended,
+    /// The link is dead.
+    Dead(Error),
+}
+
+impl Peer {
+    /// Connects as the asking side, see [`Opening`]: sends hello at once, announcing
+    /// `offer`, and reads the remote's.
+    ///
+    /// # Errors
+    /// `Kind::Protocol` when the remote speaks another protocol, `Kind::Read` when it went away
+    /// and `Kind::Spawn` when a signal ended it, both with the end of its command,
+    /// `Kind::Connection` when it stays silent for longer than the timeout.
+    pub fn connect(connection: Connection, offer: Extensions) -> Result<Opening> {
+        Opening::connect(connection, offer)
+    }
+
+    pub(super) fn start(opening: Opening, session: Session) -> Result<Self> {
+        let Opening { reader, writer, guard, .. } = opening;
+        let state = State {
+            inbox: Inbox::new(),
+            refused: Vec::new(),
+            phase: Phase::Open,
+            writer_closed: false,
+            dropped: false,
+        };
+        let shared = Arc::new(Shared {
+            link: guard.0.clone(),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+        });
+        // From here on the drop of the peer cleans up.
+        let mut peer = Self { shared, session, threads: vec![], guard: Some(guard) };
+        let shared = peer.shared.clone();
+        peer.spawn("wire reader", move || {
+            let _last = FailAtEnd(&shared);
+            shared.read_answers(reader);
+        })?;
+        let shared = peer.shared.clone();
+        peer.spawn("wire writer", move || {
+            let _last = FailAtEnd(&shared);
+            shared.write_requests(writer);
+        })?;
+        Ok(peer)
+    }
+
+    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = thread::Builder::new().name(name.into()).spawn(body);
+        let thread = thread.map_err(|e| Error::io(Kind::Connection, "cannot start a thread", e))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// What was agreed on with the remote.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The extensions that both sides have.
+    #[must_use]
+    pub fn extensions(&self) -> Extensions {
+        self.session.extensions
+    }
+
+    /// Traffic so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.link.counters()
+    }
+
+    /// The error that ended the link, if it is dead.
+    #[must_use]
+    pub fn last_error(&self) -> Option<Error> {
+        match &self.shared.state.lock().phase {
+            Phase::Dead(err) => Some(err.duplicate()),
+            _ => None,
+        }
+    }
+
+    /// Whether requests have a chance of being answered.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        matches!(self.shared.state.lock().phase, Phase::Open)
+    }
+
+    /// Asks. Never blocks. `done` is called exactly once, never on the calling thread and in
+    /// the order of the requests of its priority: with the answer, or with the error that
+    /// ended the link or kept the request from being sent (`Kind::Usage` for one that
+    /// makes no sense, see [`Request`]; `Kind::Connection` when too many wait).
+    pub fn submit(&self, request: Request, priority: Priority, done: Done) {
+        let allowed = self.session.answer_bytes(&request);
+        let mut state = self.shared.state.lock();
+        let refusal = match (&state.phase, allowed) {
+            (Phase::Dead(err), _) => Some((done, err.duplicate())),
+            (Phase::Open, Err(err)) => Some((done, err)),
+            (Phase::Open, Ok(answer_bytes)) => {
+                let was_idle = state.inbox.is_idle();
+                match state.inbox.push(request, answer_bytes, priority, done) {
+                    Ok(()) => {
+                        if was_idle {
+                            self.shared.link.control.expect_answer();
+                        }
+                        None
+                    }
+                    Err(done) => Some((done, full_error())),
+                }
+            }
+            (Phase::Finishing | Phase::DoneSent | Phase::Ended, _) => {
+                Some((done, finished_error()))
+            }
+        };
+        state.refused.extend(refusal);
+        drop(state);
+        self.shared.work.notify_one();
+    }
+
+    /// Ends the link now: every request gets `err`, and a [`finish`](Self::finish) that waits
+    /// returns it. For signals and the like. A dead link stays as it is. Never blocks:
+    /// REMSHCMD is killed and reaped by `finish` or the drop.
+    pub fn abort(&self, err: Error) {
+        let left = self.shared.kill_link(err);
+        let mut state = self.shared.state.lock();
+        // Not here: the caller may hold what a callback needs.
+        state.refused.extend(left);
+        drop(state);
+        self.shared.link.abort();
+        self.shared.work.notify_one();
+    }
+
+    /// Ends the session in good order: what is in flight is answered, what is queued gets an
+    /// error, done is sent and answered, the remote's stdin is closed (classic bug 10), and
+    /// REMSHCMD waited for. Returns its exit status; success where there is no process.
+    ///
+    /// # Errors
+    /// The error that ended the link, now or before. `Kind::Spawn` when a signal ended REMSHCMD,
+    /// `Kind::Connection` when it does not end within the timeout.
+    pub fn finish(&self) -> Result<ExitStatus> {
+        let shared = &*self.shared;
+        let mut state = shared.state.lock();
+        if let Phase::Open = state.phase {
+            state.phase = Phase::Finishing;
+            let queued = state.inbox.take_queued();
+            state.refused.extend(queued.into_iter().map(|done| (done, finished_error())));
+            shared.link.control.expect_answer();
+            shared.work.notify_one();
+        }
+        loop {
+            match &state.phase {
+                Phase::Dead(err) => {
+                    let err = err.duplicate();
+                    drop(state);
+                    shared.link.kill();
+                    return Err(err);
+                }
+                Phase::Ended if state.writer_closed => break,
+                _ => shared.progress.wait(&mut state),
+            }
+        }
+        drop(state);
+        let status = shared.link.wait();
+        shared.link.control.close();
+        status
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let left = self.shared.kill_link(finished_error());
+        self.shared.state.lock().refused.extend(left);
+        // Closes the connection, which ends the reader's and the writer's waiting, and REMSHCMD.
+        drop(self.guard.take());
+        self.shared.state.lock().dropped = true;
+        self.shared.work.notify_one();
+        for thread in self.threads.drain(..) {
+            // The last owner may have been a callback.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// At the end of a thread, however it ended, nobody may be left waiting.
+struct FailAtEnd<'a>(&'a Shared);
+
+impl Drop for FailAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.fail(gone_error());
+    }
+}
+
+impl Shared {
+    /// The reader thread.
+    fn read_answers(&self, mut reader: Reader) {
+        loop {
+            let outcome = reader.expect_message().and_then(|message| self.take_answer(message));
+            match outcome {
+                Ok(Some((done, answer))) => done(Ok(answer)),
+                Ok(None) => break,
+                Err(err) => return self.fail(err),
+            }
+        }
+        // A remote that talks on would block before it ends if nobody listened.
+        reader.discard_rest();
+    }
+
+    /// The callback that `message` answers; `None` at the session's end.
+    fn take_answer(&self, message: Message) -> Result<Option<(Done, Answer)>> {
+        let mut state = self.state.lock();
+        let answered = state.inbox.answered(message)?;
+        if state.inbox.is_idle() && !matches!(state.phase, Phase::Finishing | Phase::DoneSent) {
+            self.link.control.rest();
+        }
+        self.work.notify_one();
+        match (answered, &state.phase) {
+            (Ok(answered), _) => Ok(Some(answered)),
+            (Err(Message::Done), Phase::DoneSent) => {
+                state.phase = Phase::Ended;
+                self.link.control.rest();
+                self.progress.notify_all();
+                Ok(None)
+            }
+            (Err(message), Phase::DoneSent) => Err(unexpected("done", &message)),
+            (Err(message), _) => Err(unexpected("nothing", &message)),
+        }
+    }
+
+    /// The writer thread: sends, and calls the callbacks of what is never sent.
+    fn write_requests(&self, writer: Writer) {
+        let mut writer = Some(writer);
+        let mut state = self.state.lock();
+        loop {
+            if !state.refused.is_empty() {
+                let refused = std::mem::take(&mut state.refused);
+                MutexGuard::unlocked(&mut state, || {
+                    for (done, err) in refused {
+                        done(Err(err));
+                    }
+                });
+            } else if writer.is_some() && matches!(state.phase, Phase::Ended | Phase::Dead(_)) {
+                writer = None;
+                state.writer_closed = true;
+                self.progress.notify_all();
+            } else if let Some(writer) = writer.as_mut()
+                && self.next_batch(&mut state, writer)
+            {
+                let sent = MutexGuard::unlocked(&mut state, || writer.flush());
+                if let Err(err) = sent {
+                    MutexGuard::unlocked(&mut state, || self.fail(err));
+                }
+            } else if state.dropped {
+                return;
+            } else {
+                self.work.wait(&mut state);
+            }
+        }
+    }
+
+    /// Puts all that may be sent now into the writer, in memory; whether there was anything.
+    fn next_batch(&self, state: &mut State, writer: &mut Writer) -> bool {
+        let mut any = false;
+        while let Some(message) = state.inbox.next_to_send() {
+            self.link.count_request();
+            any |= writer.write(&message).is_ok();
+        }
+        if matches!(state.phase, Phase::Finishing) && !state.inbox.has_queued() {
+            state.phase = Phase::DoneSent;
+            any |= writer.write(&Message::Done).is_ok();
+        }
+        any
+    }
+
+    /// The link is beyond repair: everybody who waits is told, and REMSHCMD is ended.
+    fn fail(&self, err: Error) {
+        if !self.is_open() {
+            return;
+        }
+        let err = self.link.explain(err);
+        let left = self.kill_link(err);
+        self.link.control.close();
+        for (done, err) in left {
+            done(Err(err));
+        }
+        self.work.notify_one();
+        self.link.kill();
+    }
+
+    fn is_open(&self) -> bool {
+        !matches!(self.state.lock().phase, Phase::Ended | Phase::Dead(_))
+    }
+
+    /// Marks the link as dead of `err`, if it is not at its end already; returns all callbacks
+    /// that wait, each with the error for it.
+    fn kill_link(&self, err: Error) -> Vec<(Done, Error)> {
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Ended | Phase::Dead(_)) {
+            return vec![];
+        }
+        let left = state.inbox.take_all();
+        let left = left.into_iter().map(|done| (done, err.duplicate())).collect();
+        state.phase = Phase::Dead(err);
+        self.progress.notify_all();
+        left
+    }
+}
+
+fn full_error() -> Error {
+    let what = format!("more than {QUEUED_REQUESTS_MAX} requests wait for the remote");
+    Error::new(Kind::Connection, what)
+}
+
+fn finished_error() -> Error {
+    Error::new(Kind::Connection, "the session with the remote is at its end")
+}
+
+#[cfg(test)]
+mod tests;

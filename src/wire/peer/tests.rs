@@ -1,0 +1,468 @@
+//! The peer against scripted servers, in this process and as commands.
+
+use super::*;
+use crate::transport::{Connection, connect_command, pair};
+use crate::units::ByteRange;
+use crate::wire::opening::Digests;
+use crate::wire::{FrameReader, FrameWriter, IN_FLIGHT_REQUESTS_MAX, server_handshake};
+use crossbeam_channel::{Receiver, unbounded};
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+type ServerReader = FrameReader<Box<dyn Read + Send>>;
+type ServerWriter = FrameWriter<Box<dyn Write + Send>>;
+
+const SIZE: u64 = 1 << 20;
+
+fn digests() -> Digests {
+    Digests {
+        salt: vec![0; 32],
+        hash: "md5".into(),
+        hash_bytes: 16,
+        checksum: "sha1".into(),
+        checksum_bytes: 20,
+    }
+}
+
+/// A server that shakes hands and then does as `script` says.
+fn scripted<T: Send + 'static>(
+    connection: Connection,
+    script: impl FnOnce(&mut ServerReader, &mut ServerWriter) -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let Connection { reader, writer, .. } = connection;
+    let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
+    thread::spawn(move || {
+        server_handshake(&mut reader, &mut writer, Extensions::ALL).unwrap();
+        assert_eq!(reader.expect_message().unwrap(), Message::DevFile(b"/dev/x".to_vec()));
+        send(&mut writer, &Message::Size(SIZE));
+        assert!(matches!(reader.expect_message().unwrap(), Message::Digests { .. }));
+        script(&mut reader, &mut writer)
+    })
+}
+
+fn send(writer: &mut ServerWriter, message: &Message) {
+    writer.write(message).and_then(|()| writer.flush()).unwrap();
+}
+
+/// What a good server answers, with zeros for hashes and data.
+fn answer(request: Message) -> Message {
+    match request {
+        Message::GetHashes { start, step, n } => {
+            Message::Hashes { start, step, n, hashes: vec![0; n as usize * 16] }
+        }
+        Message::GetTree { start, step, n, level } => {
+            Message::Tree { start, step, n, level, hashes: vec![0; n as usize * 16] }
+        }
+        Message::GetBlock { offset, len } => Message::Block { offset, data: vec![0; len as usize] },
+        Message::GetChecksum => Message::Checksum(vec![0; 20]),
+        Message::Done => Message::Done,
+        other => panic!("not a request: {other:?}"),
+    }
+}
+
+/// Answers everything up to done; returns the requests and whether the end-of-file followed.
+fn good(reader: &mut ServerReader, writer: &mut ServerWriter) -> (Vec<Message>, bool) {
+    let mut requests = vec![];
+    loop {
+        let request = reader.expect_message().unwrap();
+        send(writer, &answer(request.clone()));
+        if request == Message::Done {
+            return (requests, reader.read_message().unwrap().is_none());
+        }
+        requests.push(request);
+    }
+}
+
+fn open(connection: Connection) -> Result<Peer> {
+    let mut opening = Peer::connect(connection, Extensions::ALL)?;
+    opening.open(b"/dev/x")?;
+    opening.start(&digests())
+}
+
+/// A peer of the scripted server.
+fn meet<T: Send + 'static>(
+    timeout: Option<Duration>,
+    script: impl FnOnce(&mut ServerReader, &mut ServerWriter) -> T + Send + 'static,
+) -> (Peer, JoinHandle<T>) {
+    let (ours, theirs) = pair(timeout).unwrap();
+    let server = scripted(theirs, script);
+    (open(ours).unwrap(), server)
+}
+
+fn hint(start: u64) -> Request {
+    Request::Hint { start, step: 1 }
+}
+
+fn hashes(start: u64, n: u64) -> Request {
+    Request::Hashes { start, step: 4096, n }
+}
+
+fn ask(peer: &Peer, request: Request, priority: Priority) -> Receiver<Result<Answer>> {
+    let (tell, answer) = unbounded();
+    peer.submit(request, priority, Box::new(move |result| tell.send(result).unwrap()));
+    answer
+}
+
+fn scan(peer: &Peer, request: Request) -> Receiver<Result<Answer>> {
+    ask(peer, request, Priority::Scan)
+}
+
+fn failed(answer: &Receiver<Result<Answer>>) -> Error {
+    answer.recv().unwrap().unwrap_err()
+}
+
+#[test]
+fn answers_reach_their_callbacks_and_finish_ends_in_order() {
+    let (peer, server) = meet(None, good);
+    assert_eq!(peer.extensions(), Extensions::ALL);
+    assert_eq!(peer.session().size, SIZE);
+    let block = Request::Block { range: ByteRange::new(5, 105) };
+    let tree = Request::Tree { start: 0, step: 4096, n: 3, level: 2 };
+    let all = [
+        scan(&peer, hashes(0, 4)),
+        scan(&peer, block),
+        scan(&peer, Request::Checksum),
+        scan(&peer, tree),
+        scan(&peer, hint(0)),
+    ];
+    let answers: Vec<Answer> = all.iter().map(|a| a.recv().unwrap().unwrap()).collect();
+    assert_eq!(
+        answers,
+        [
+            Answer::Hashes(vec![0; 64]),
+            Answer::Block(vec![0; 100]),
+            Answer::Checksum(vec![0; 20]),
+            Answer::Tree(vec![0; 48]),
+            Answer::Hint,
+        ]
+    );
+    assert!(peer.finish().unwrap().success());
+    assert!(peer.finish().unwrap().success(), "finishing twice is the same");
+    let (requests, stdin_closed) = server.join().unwrap();
+    assert_eq!(requests.len(), 5);
+    assert!(stdin_closed);
+    assert_eq!(failed(&scan(&peer, hint(0))).kind(), Kind::Connection);
+}
+
+#[test]
+fn in_flight_is_bounded_and_interactive_overtakes_what_is_queued() {
+    let (go, wait) = unbounded::<()>();
+    let (peer, server) = meet(None, move |reader, writer| {
+        wait.recv().unwrap();
+        good(reader, writer).0
+    });
+    let max = IN_FLIGHT_REQUESTS_MAX as u64;
+    let scans: Vec<_> = (0..max + 3).map(|start| scan(&peer, hint(start))).collect();
+    let urgent = ask(&peer, hint(1000), Priority::Interactive);
+    while peer.counters().requests < max {
+        thread::yield_now();
+    }
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(peer.counters().requests, max);
+    go.send(()).unwrap();
+    for answer in scans.iter().chain([&urgent]) {
+        answer.recv().unwrap().unwrap();
+    }
+    peer.finish().unwrap();
+    let starts: Vec<u64> = server
+        .join()
+        .unwrap()
+        .into_iter()
+        .map(|request| match request {
+            Message::GetHashes { start, .. } => start,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let urgent_at = starts.iter().position(|&start| start == 1000).unwrap();
+    assert!(urgent_at <= max as usize, "{starts:?}");
+    assert!(starts.iter().filter(|&&start| start != 1000).is_sorted(), "{starts:?}");
+}
+
+#[test]
+fn counters_are_those_of_the_stream() {
+    let (ours, theirs) = pair(None).unwrap();
+    struct Tap(Box<dyn Read + Send>, Arc<Mutex<u64>>);
+    impl Read for Tap {
+        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+            let bytes = self.0.read(buf)?;
+            *self.1.lock() += bytes as u64;
+            Ok(bytes)
+        }
+    }
+    let seen = Arc::new(Mutex::new(0));
+    let theirs = Connection { reader: Box::new(Tap(theirs.reader, seen.clone())), ..theirs };
+    let server = scripted(theirs, good);
+    let peer = open(ours).unwrap();
+    scan(&peer, hashes(0, 100)).recv().unwrap().unwrap();
+    peer.finish().unwrap();
+    server.join().unwrap();
+    let Counters { sent_bytes, received_bytes, requests } = peer.counters();
+    assert_eq!(sent_bytes, *seen.lock());
+    // hello, size, hashes, done
+    assert_eq!(received_bytes, (5 + 22) + (5 + 8) + (5 + 24 + 1600) + 5);
+    assert_eq!(requests, 1);
+}
+
+#[test]
+fn answer_of_another_request_ends_the_link_for_all() {
+    let (peer, server) = meet(None, |reader, writer| {
+        reader.expect_message().unwrap();
+        send(writer, &Message::Hashes { start: 7, step: 4096, n: 1, hashes: vec![0; 16] });
+    });
+    let all = [scan(&peer, hashes(0, 1)), scan(&peer, hashes(4096, 1))];
+    for answer in &all {
+        let err = failed(answer);
+        assert_eq!(err.kind(), Kind::Protocol);
+        assert!(err.to_string().contains("found [7, 4096, 1, 0]"), "{err}");
+    }
+    assert!(!peer.is_alive());
+    assert_eq!(failed(&scan(&peer, hint(0))).kind(), Kind::Protocol);
+    assert_eq!(peer.last_error().unwrap().kind(), Kind::Protocol);
+    assert_eq!(peer.finish().unwrap_err().kind(), Kind::Protocol);
+    server.join().unwrap();
+}
+
+#[test]
+fn every_way_to_break_off_or_babble_has_its_kind() {
+    type Script = fn(&mut ServerReader, &mut Box<dyn Write + Send>);
+    let scripts: [(Script, Kind, &str); 5] = [
+        (|_, _| {}, Kind::Read, "the remote side went away"),
+        (|_, out| out.write_all(b"\x29\0\0\0\x06abc").unwrap(), Kind::Read, "middle of a message"),
+        (|_, out| out.write_all(b"Segmentation fault\n").unwrap(), Kind::Protocol, "\"Segme\""),
+        (|_, out| out.write_all(b"\x01\0\0\0\xff").unwrap(), Kind::Protocol, "unknown kind 255"),
+        (|_, out| out.write_all(b"\x01\0\0\0\x07").unwrap(), Kind::Protocol, "found done"),
+    ];
+    for (script, kind, words) in scripts {
+        let (ours, theirs) = pair(None).unwrap();
+        let server = thread::spawn(move || {
+            let Connection { reader, mut writer, .. } = theirs;
+            let mut reader = FrameReader::new(reader);
+            let mut hello = FrameWriter::new(&mut writer);
+            server_handshake(&mut reader, &mut hello, Extensions::ALL).unwrap();
+            hello.write(&Message::Size(SIZE)).and_then(|()| hello.flush()).unwrap();
+            for _ in 0..3 {
+                reader.expect_message().unwrap();
+            }
+            script(&mut reader, &mut writer);
+        });
+        let peer = open(ours).unwrap();
+        let err = failed(&scan(&peer, hashes(0, 1)));
+        assert_eq!(err.kind(), kind, "{err}");
+        assert!(err.to_string().contains(words), "{err}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn message_that_nobody_asked_for_is_a_fault() {
+    let (peer, server) = meet(None, |_, writer| send(writer, &Message::Size(1)));
+    server.join().unwrap();
+    while peer.is_alive() {
+        thread::yield_now();
+    }
+    let err = peer.last_error().unwrap();
+    assert!(err.to_string().ends_with("expected nothing, found size"), "{err}");
+}
+
+#[test]
+fn silence_is_given_up_on() {
+    let second = Some(Duration::from_secs(1));
+    let (quit, wait) = unbounded::<()>();
+    let (peer, server) = meet(second, move |_, _| wait.recv().ok());
+    let err = failed(&scan(&peer, hashes(0, 1)));
+    assert_eq!(err.kind(), Kind::Connection);
+    assert_eq!(err.to_string(), "no answer from the remote for 1 s (--timeout)");
+    drop(quit);
+    server.join().unwrap();
+}
+
+#[test]
+fn silence_before_the_hello_and_after_done_is_given_up_on() {
+    let second = Some(Duration::from_secs(1));
+    let (ours, _theirs) = pair(second).unwrap();
+    assert_eq!(open(ours).unwrap_err().kind(), Kind::Connection);
+    let (quit, wait) = unbounded::<()>();
+    let (peer, server) = meet(second, move |_, _| wait.recv().ok());
+    assert_eq!(peer.finish().unwrap_err().kind(), Kind::Connection);
+    drop(quit);
+    server.join().unwrap();
+}
+
+#[test]
+fn impossible_request_is_refused_and_the_link_lives_on() {
+    let (peer, server) = meet(None, good);
+    let outside = Request::Block { range: ByteRange::new(SIZE, SIZE + 1) };
+    assert_eq!(failed(&scan(&peer, outside)).kind(), Kind::Usage);
+    scan(&peer, hint(0)).recv().unwrap().unwrap();
+    peer.finish().unwrap();
+    assert_eq!(server.join().unwrap().0.len(), 1);
+}
+
+#[test]
+fn drop_tells_who_waits_and_closes_the_remotes_stdin() {
+    let (peer, server) = meet(None, |reader, _| while reader.read_message().unwrap().is_some() {});
+    let answers: Vec<_> = (0..200).map(|start| scan(&peer, hint(start))).collect();
+    drop(peer);
+    for answer in &answers {
+        assert_eq!(failed(answer).kind(), Kind::Connection);
+    }
+    server.join().unwrap();
+}
+
+#[test]
+fn abort_tells_who_waits_and_ends_a_waiting_finish() {
+    let (peer, server) = meet(None, |reader, _| while reader.read_message().unwrap().is_some() {});
+    let peer = Arc::new(peer);
+    let answer = scan(&peer, hint(0));
+    let finishing = thread::spawn({
+        let peer = peer.clone();
+        move || peer.finish()
+    });
+    peer.abort(Error::new(Kind::Interrupted(15), "interrupted"));
+    assert_eq!(failed(&answer).kind(), Kind::Interrupted(15));
+    assert_eq!(finishing.join().unwrap().unwrap_err().kind(), Kind::Interrupted(15));
+    drop(peer);
+    server.join().unwrap();
+}
+
+#[test]
+fn callbacks_may_submit_and_may_drop_the_last_peer() {
+    let (peer, server) = meet(None, |reader, writer| {
+        while let Some(request) = reader.read_message().unwrap() {
+            send(writer, &answer(request));
+        }
+    });
+    let peer = Arc::new(peer);
+    let (tell, told) = unbounded();
+    let owner = peer.clone();
+    peer.submit(
+        hint(0),
+        Priority::Scan,
+        Box::new(move |_| {
+            let again = owner.clone();
+            let last = move |_| {
+                tell.send(()).unwrap();
+                drop(owner);
+            };
+            again.submit(hint(1), Priority::Scan, Box::new(last));
+        }),
+    );
+    drop(peer);
+    told.recv().unwrap();
+    server.join().unwrap();
+}
+
+#[test]
+fn large_answers_and_many_requests_do_not_block_each_other() {
+    let (peer, server) = meet(None, good);
+    let n = peer.session().hashes_max();
+    let all: Vec<_> = (0..500).map(|_| scan(&peer, hashes(0, n))).collect();
+    for answer in &all {
+        assert_eq!(answer.recv().unwrap().unwrap(), Answer::Hashes(vec![0; n as usize * 16]));
+    }
+    peer.finish().unwrap();
+    server.join().unwrap();
+}
+
+// From here on the remote is a command.
+
+fn command(text: &str, timeout: Option<Duration>) -> Connection {
+    connect_command(OsStr::new(text), timeout, Box::new(|_| {})).unwrap()
+}
+
+fn open_error(text: &str) -> Error {
+    open(command(text, None)).unwrap_err()
+}
+
+#[test]
+fn remote_that_ends_early_is_told_with_its_exit() {
+    for (text, kind, words) in [
+        ("true", Kind::Read, "the remote side went away; the remote command exited with status 0"),
+        (
+            "sh -c 'exit 127'",
+            Kind::Read,
+            "the remote side went away; the remote command exited with status 127 \
+             (command not found: is bdsync installed there, and on the PATH?)",
+        ),
+        // Classic bug 7.
+        (
+            "sh -c 'kill -9 $$'",
+            Kind::Spawn,
+            "the remote side went away; the remote command was ended by signal 9 (SIGKILL)",
+        ),
+    ] {
+        let err = open_error(text);
+        assert_eq!(err.kind(), kind, "{text}");
+        assert_eq!(err.to_string(), words, "{text}");
+    }
+    assert_eq!(open_error("echo Welcome to the jungle").kind(), Kind::Protocol);
+}
+
+#[test]
+fn silent_command_is_given_up_on_and_reaped() {
+    let connection = command("sleep 1000", Some(Duration::from_secs(1)));
+    assert_eq!(open(connection).unwrap_err().kind(), Kind::Connection);
+}
+
+/// A server of shell commands: it answers hello, size, and done when it has read as many bytes
+/// as our messages have, and then does `last`.
+fn shell_server(last: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, messages: &[Message]| {
+        let mut bytes = vec![];
+        for message in messages {
+            message.encode(&mut bytes).unwrap();
+        }
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    };
+    write("open", &[Message::Hello(b"SERVER 0.5".to_vec()), Message::Size(SIZE)]);
+    write("done", &[Message::Done]);
+    let Digests { salt, hash, checksum, .. } = digests();
+    let sent = [
+        Message::Hello(b"CLIENT+blake3,tree 0.5".to_vec()),
+        Message::DevFile(b"/dev/x".to_vec()),
+        Message::Digests { salt, hash, checksum },
+        Message::Done,
+    ];
+    let bytes: usize = sent.iter().map(Message::wire_bytes).sum();
+    let d = dir.path().display().to_string();
+    let script =
+        format!("tee {d}/sent | {{ cat {d}/open; head -c {bytes} >&2; cat {d}/done; {last}; }}");
+    (dir, format!("sh -c '{script}'"))
+}
+
+/// Classic bug 10: `tee` ends when its stdin does.
+#[test]
+fn stdin_is_closed_before_the_command_is_waited_for() {
+    let (dir, text) = shell_server("cat >&2; exit 9");
+    let peer = open(command(&text, None)).unwrap();
+    assert_eq!(peer.finish().unwrap().code(), Some(9));
+    let sent = std::fs::metadata(dir.path().join("sent")).unwrap().len();
+    assert_eq!(sent, peer.counters().sent_bytes);
+}
+
+#[test]
+fn command_that_talks_on_after_done_can_end() {
+    let (_dir, text) = shell_server("yes | head -c 1000000");
+    let peer = open(command(&text, None)).unwrap();
+    assert!(peer.finish().unwrap().success());
+}
+
+#[test]
+fn command_ended_by_a_signal_after_done_is_no_success() {
+    let (_dir, text) = shell_server("cat >&2");
+    let text = text.replacen("sh -c '", "sh -c 'trap \"kill -9 $$\" EXIT; ", 1);
+    let err = open(command(&text, None)).unwrap().finish().unwrap_err();
+    assert_eq!(err.kind(), Kind::Spawn);
+    assert_eq!(err.to_string(), "the remote command was ended by signal 9 (SIGKILL)");
+}
+
+#[test]
+fn command_that_does_not_end_is_killed_after_the_timeout() {
+    let (_dir, text) = shell_server("sleep 60");
+    let peer = open(command(&text, Some(Duration::from_secs(1)))).unwrap();
+    let err = peer.finish().unwrap_err();
+    assert_eq!(err.kind(), Kind::Connection);
+    assert!(err.to_string().contains("did not end within 1 s"), "{err}");
+}
