@@ -1,0 +1,315 @@
+//! What every operation on the mount's files answers, over any [`Change`].
+//!
+//! Whatever may have to wait for the remote side answers through a [`Done`]; the rest answers
+//! at once. An answer is exact, or it is an error.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::change::{Change, Done, Image};
+use super::changes::{Lines, ListExtents, ReadLines};
+use super::tree::{
+    Access, Attr, Entry, Inode, Node, ROOT_NODES, STAT_BLOCK_BYTES, Whence, parse_extent_name,
+};
+use super::walk::Walker;
+use crate::error::{Error, Kind, Result};
+use crate::units::ByteRange;
+
+/// The most bytes that one read may ask for; kernels ask for 1 MiB at most.
+pub const READ_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// The most pieces of data that are looked at for one question about holes. Beyond, all
+/// counts as data, which is always allowed to be said.
+const HOLE_STEPS_MAX: usize = 16 * 1024;
+
+/// The files of a mount.
+///
+/// Any number of threads may ask at once. Dropping it waits for its own thread, never for the
+/// remote side.
+pub struct View {
+    change: Arc<dyn Change>,
+    walker: Walker,
+    lines: Arc<Lines>,
+    access: Access,
+    made: SystemTime,
+    /// Bytes that are not known holes, of `merged` and of `original`.
+    data_bytes: [u64; 2],
+    /// The text that readers of `status.json` who came without a snapshot go on with.
+    status: Mutex<Arc<[u8]>>,
+}
+
+impl View {
+    /// The files for `change`. Starts a thread, so the process must not fork after it.
+    ///
+    /// # Errors
+    /// `Kind::Open` when there can be no more threads, `Kind::Read` when the local device
+    /// cannot tell its holes.
+    pub fn new(change: Arc<dyn Change>, access: Access) -> Result<Self> {
+        let data_bytes =
+            [data_bytes(&*change, Image::Merged)?, data_bytes(&*change, Image::Original)?];
+        Ok(Self {
+            walker: Walker::start(change.clone())?,
+            change,
+            lines: Arc::new(Lines::new()),
+            access,
+            made: SystemTime::now(),
+            data_bytes,
+            status: Mutex::new(Arc::from([])),
+        })
+    }
+
+    /// The node called `name` in `parent`, `None` when there is none. The name of a changed
+    /// range is looked up in the change, and may wait for the scan.
+    pub fn lookup(&self, parent: Node, name: &OsStr, done: Done<Option<Node>>) {
+        match parent {
+            Node::Root => done(Ok(Node::in_root(name))),
+            Node::Extents => match parse_extent_name(name) {
+                Some(named) => self.extent_at(named.start, move |found| {
+                    done(found.map(|found| found.filter(|&r| r == named).map(Node::Extent)));
+                }),
+                None => done(Ok(None)),
+            },
+            _ => done(Ok(None)),
+        }
+    }
+
+    /// The node of an inode number, `None` when there is none. Fixed names answer at once, a
+    /// changed range that has been looked up before as soon as the change knows it again.
+    pub fn node(&self, inode: u64, done: Done<Option<Node>>) {
+        match Node::from_inode(inode) {
+            Some(Inode::Fixed(node)) => done(Ok(Some(node))),
+            Some(Inode::ExtentAt(start)) => self.extent_at(start, move |found| {
+                done(found.map(|found| found.filter(|r| r.start == start).map(Node::Extent)));
+            }),
+            None => done(Ok(None)),
+        }
+    }
+
+    /// What `stat` says. Never waits.
+    #[must_use]
+    pub fn attr(&self, node: Node) -> Attr {
+        let size_bytes = match node {
+            Node::Root | Node::Extents => 0,
+            // Its text is another at every reading, as in /proc.
+            Node::Status => 0,
+            _ => self.size_bytes(node).unwrap_or(0),
+        };
+        let stored_bytes = match node {
+            Node::Merged => self.data_bytes[0],
+            Node::Original => self.data_bytes[1],
+            _ => size_bytes,
+        };
+        Attr {
+            inode: node.inode(),
+            is_dir: node.is_dir(),
+            size_bytes,
+            blocks: stored_bytes.div_ceil(STAT_BLOCK_BYTES),
+            mode: node.mode(self.access),
+            links: match node {
+                Node::Root => 3,
+                Node::Extents => 2,
+                _ => 1,
+            },
+            time: self.made,
+        }
+    }
+
+    /// Whether the size in [`View::attr`] is exact and the content never changes, so that the
+    /// kernel may cache it. All others must be opened for direct I/O: they are read until
+    /// nothing comes, and `changes` answers short while the scan is on its way.
+    #[must_use]
+    pub fn is_cacheable(&self, node: Node) -> bool {
+        match node {
+            Node::Merged | Node::Original | Node::Extent(_) => true,
+            Node::Patch => self.change.patch_bytes().is_some(),
+            Node::Root | Node::Extents | Node::Changes | Node::Status => false,
+        }
+    }
+
+    /// Up to `len` bytes of a file at `offset`, at most [`READ_BYTES_MAX`].
+    ///
+    /// Fewer only at the end, of `changes` also where the next range is not known yet: then at
+    /// least one byte. Reading a folder is a `Kind::Usage` error. For `status.json`, offset 0
+    /// takes a new text, and other offsets go on in the newest one: who wants to keep readers
+    /// apart keeps [`View::status`] from when the file was opened.
+    pub fn read(&self, node: Node, offset: u64, len: u32, done: Done<Vec<u8>>) {
+        if len > READ_BYTES_MAX {
+            let what = format!("a read of {len} bytes, expected at most {READ_BYTES_MAX}");
+            return done(Err(Error::new(Kind::Usage, what)));
+        }
+        if len == 0 && !node.is_dir() {
+            return done(Ok(Vec::new()));
+        }
+        let wanted = ByteRange::new(offset, offset.saturating_add(u64::from(len)));
+        match node {
+            Node::Root | Node::Extents => {
+                done(Err(Error::new(Kind::Usage, "a folder is listed, not read")));
+            }
+            Node::Merged => self.read_image(Image::Merged, wanted, done),
+            Node::Original => self.read_image(Image::Original, wanted, done),
+            Node::Extent(range) => {
+                let start = range.start.saturating_add(wanted.start);
+                let end = range.start.saturating_add(wanted.end).min(range.end);
+                self.read_image(Image::Merged, ByteRange::new(start, end), done);
+            }
+            Node::Patch => match self.change.patch_bytes() {
+                Some(size) if wanted.start >= size => done(Ok(Vec::new())),
+                _ => self.change.read_patch(offset, len, done),
+            },
+            Node::Changes => match self.lines.file_bytes() {
+                Some(size) if wanted.start >= size => done(Ok(Vec::new())),
+                _ => {
+                    let (walk, from) = ReadLines::new(self.lines.clone(), wanted, done);
+                    self.walker.begin(walk, from);
+                }
+            },
+            Node::Status => done(Ok(self.read_status(wanted))),
+        }
+    }
+
+    /// A batch of a folder's entries behind `cookie`; 0 begins. An empty batch is the end.
+    ///
+    /// Every entry's cookie leads to the one behind it. `extents/` waits for the scan, gives
+    /// what it has when the next range is not known yet, and is in ascending order.
+    pub fn list(&self, node: Node, cookie: u64, done: Done<Vec<Entry>>) {
+        let dots = [(node, "."), (node.parent(), "..")];
+        let dots = dots.into_iter().map(|(node, name)| (node, name.into()));
+        let number = |(index, (node, name))| Entry { node, name, cookie: index as u64 + 1 };
+        let skip = usize::try_from(cookie).unwrap_or(usize::MAX);
+        match node {
+            Node::Root => {
+                let names = ROOT_NODES.into_iter().map(|node| (node, node.name()));
+                done(Ok(dots.chain(names).enumerate().map(number).skip(skip).collect()));
+            }
+            // These are known without a scan, so they do not wait for one.
+            Node::Extents if skip < 2 => {
+                done(Ok(dots.enumerate().map(number).skip(skip).collect()));
+            }
+            Node::Extents => {
+                let (walk, from) = ListExtents::new(cookie, done);
+                self.walker.begin(walk, from);
+            }
+            _ => done(Err(Error::new(Kind::Usage, "a file is read, not listed"))),
+        }
+    }
+
+    /// The next data or hole at or behind `offset`, as far as is known without a scan; `None`
+    /// (ENXIO) at and behind the end, and for data where only a hole is left. Never waits.
+    ///
+    /// # Errors
+    /// `Kind::Read` when the local device cannot tell; `Kind::Usage` for folders, and for the
+    /// end of a file whose size is not known yet.
+    pub fn seek(&self, node: Node, offset: u64, whence: Whence) -> Result<Option<u64>> {
+        if node.is_dir() {
+            return Err(Error::new(Kind::Usage, "a folder has no data and no holes"));
+        }
+        let size = match self.size_bytes(node) {
+            Some(size) => size,
+            None if whence == Whence::Data => return Ok(Some(offset)),
+            None => return Err(Error::new(Kind::Usage, "the file's size is not known yet")),
+        };
+        if offset >= size {
+            return Ok(None);
+        }
+        match (node.image(), whence) {
+            (None, Whence::Data) => Ok(Some(offset)),
+            (None, Whence::Hole) => Ok(Some(size)),
+            (Some(image), Whence::Data) => {
+                let data = self.change.next_data(image, offset)?;
+                Ok(data.map(|data| data.start.max(offset)).filter(|&at| at < size))
+            }
+            (Some(image), Whence::Hole) => {
+                let mut at = offset;
+                for _ in 0..HOLE_STEPS_MAX {
+                    match self.change.next_data(image, at)? {
+                        Some(data) if data.start <= at && data.end > at => at = data.end,
+                        _ => return Ok(Some(at.min(size))),
+                    }
+                    if at >= size {
+                        break;
+                    }
+                }
+                Ok(Some(size))
+            }
+        }
+    }
+
+    /// The whole text of `status.json` as of now: one JSON object and a line break.
+    #[must_use]
+    pub fn status(&self) -> Vec<u8> {
+        let mut text = self.change.status();
+        text.push('\n');
+        text.into_bytes()
+    }
+
+    /// Exact size of a file whose size is known.
+    fn size_bytes(&self, node: Node) -> Option<u64> {
+        match node {
+            Node::Merged => Some(self.change.image_bytes(Image::Merged)),
+            Node::Original => Some(self.change.image_bytes(Image::Original)),
+            Node::Extent(range) => Some(range.len()),
+            Node::Patch => self.change.patch_bytes(),
+            Node::Changes => self.lines.file_bytes(),
+            Node::Root | Node::Extents | Node::Status => None,
+        }
+    }
+
+    /// The changed range that `start` lies in.
+    fn extent_at(&self, start: u64, done: impl FnOnce(Result<Option<ByteRange>>) + Send + 'static) {
+        if start >= self.change.image_bytes(Image::Merged) {
+            return done(Ok(None));
+        }
+        self.change.next_extent(start, Box::new(done));
+    }
+
+    fn read_image(&self, image: Image, wanted: ByteRange, done: Done<Vec<u8>>) {
+        let range = wanted.clip(self.change.image_bytes(image));
+        if range.is_empty() {
+            return done(Ok(Vec::new()));
+        }
+        let expected = range.len();
+        // Whatever the change does, no reader gets other bytes than it asked for.
+        self.change.read(
+            image,
+            range,
+            Box::new(move |result| {
+                done(result.and_then(|bytes| {
+                    if bytes.len() as u64 == expected {
+                        return Ok(bytes);
+                    }
+                    let what = format!("expected {expected} bytes, found {}", bytes.len());
+                    Err(Error::new(Kind::Read, what).with_range(range))
+                }));
+            }),
+        );
+    }
+
+    fn read_status(&self, wanted: ByteRange) -> Vec<u8> {
+        let mut newest = self.status.lock();
+        if wanted.start == 0 {
+            *newest = self.status().into();
+        }
+        let part = wanted.clip(newest.len() as u64);
+        // Clipped to the length of something in memory.
+        newest[part.start as usize..part.end as usize].to_vec()
+    }
+}
+
+/// Bytes of an image that are not known holes.
+fn data_bytes(change: &dyn Change, image: Image) -> Result<u64> {
+    let size = change.image_bytes(image);
+    let (mut at, mut total) = (0, 0);
+    for _ in 0..HOLE_STEPS_MAX {
+        match change.next_data(image, at)? {
+            Some(data) if data.end > at && at < size => {
+                let data = ByteRange::new(data.start.max(at), data.end).clip(size);
+                total += data.len();
+                at = data.end;
+            }
+            _ => return Ok(total),
+        }
+    }
+    Ok(total + (size - at.min(size)))
+}

@@ -1,0 +1,167 @@
+//! `status.json`: what is known so far, for people and scripts.
+//!
+//! One struct for live and stored changes. The fields are a promise: new ones may come with
+//! the same [`FORMAT`], none is renamed or removed without raising it. Every field is always
+//! there; what is unknown or does not apply is `null`. All sizes are in bytes.
+
+use serde::{Serialize, Serializer};
+
+use crate::units::Direction;
+
+/// Value of [`Status::format`].
+pub const FORMAT: u32 = 1;
+/// Longest text in [`Status::last_error`], in bytes; longer ones are cut.
+pub const ERROR_BYTES_MAX: usize = 1024;
+
+/// Where the change comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// A session with a remote side.
+    Live,
+    /// A patch file.
+    Stored,
+}
+
+/// How far the comparison of the whole device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScanState {
+    /// Nobody needs it: only what is read is compared.
+    Idle,
+    /// It is going on.
+    Running,
+    /// Every difference is known.
+    Done,
+    /// It was ended by an error; `last_error` says which.
+    Failed,
+}
+
+/// The connection to the remote side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Link {
+    /// There is none: the change is a stored one.
+    None,
+    /// It works.
+    Up,
+    /// It is gone; what is known locally can still be read.
+    Down,
+}
+
+/// The content of `status.json`; the names of the fields are those of the JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// `"live"` or `"stored"`.
+    pub form: Form,
+    /// `"push"` or `"pull"`; `null` for a stored patch.
+    #[serde(serialize_with = "direction_word")]
+    pub direction: Option<Direction>,
+    /// Size of `merged`.
+    pub merged_bytes: u64,
+    /// Size of `original`.
+    pub original_bytes: u64,
+    /// Size of `patch`; `null` while it is unknown.
+    pub patch_bytes: Option<u64>,
+    /// Size of a compared block; `null` for a stored patch.
+    pub block_bytes: Option<u64>,
+    /// Bytes that have to be compared to know every difference.
+    pub total_bytes: u64,
+    /// Bytes that have been compared so far.
+    pub compared_bytes: u64,
+    /// Bytes of `merged` known to differ, in whole blocks or records.
+    pub differing_bytes: u64,
+    /// Bytes sent to the remote side.
+    pub sent_bytes: u64,
+    /// Bytes received from the remote side.
+    pub received_bytes: u64,
+    /// Requests sent to the remote side.
+    pub requests: u64,
+    /// `"idle"`, `"running"`, `"done"` or `"failed"`.
+    pub scan: ScanState,
+    /// `"none"`, `"up"` or `"down"`.
+    pub link: Link,
+    /// Whether one of the inputs was seen to change under the mount, so that some reads fail.
+    pub source_changed: bool,
+    /// What failed last, in words; `null`: nothing did.
+    pub last_error: Option<String>,
+}
+
+impl Status {
+    /// The object on one line, without a line break at its end.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut status = self.clone();
+        if let Some(error) = &mut status.last_error {
+            cut(error, ERROR_BYTES_MAX);
+        }
+        // A struct of numbers, words and strings always has a JSON form.
+        serde_json::to_string(&status).unwrap_or_else(|_| "{}".into())
+    }
+}
+
+fn direction_word<S: Serializer>(
+    direction: &Option<Direction>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let word = direction.map(|direction| match direction {
+        Direction::Push => "push",
+        Direction::Pull => "pull",
+    });
+    word.serialize(serializer)
+}
+
+/// Cuts `text` to at most `limit_bytes` at a character's end.
+fn cut(text: &mut String, limit_bytes: usize) {
+    text.truncate(text.floor_char_boundary(limit_bytes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn status(last_error: Option<String>) -> Status {
+        Status {
+            format: FORMAT,
+            form: Form::Live,
+            direction: Some(Direction::Pull),
+            merged_bytes: u64::MAX,
+            original_bytes: 2,
+            patch_bytes: None,
+            block_bytes: Some(4096),
+            total_bytes: 5,
+            compared_bytes: 6,
+            differing_bytes: 7,
+            sent_bytes: 8,
+            received_bytes: 9,
+            requests: 10,
+            scan: ScanState::Running,
+            link: Link::Up,
+            source_changed: false,
+            last_error,
+        }
+    }
+
+    #[test]
+    fn fields_keep_their_names_and_order() {
+        assert_eq!(
+            status(None).to_json(),
+            r#"{"format":1,"form":"live","direction":"pull","merged_bytes":18446744073709551615,"original_bytes":2,"patch_bytes":null,"block_bytes":4096,"total_bytes":5,"compared_bytes":6,"differing_bytes":7,"sent_bytes":8,"received_bytes":9,"requests":10,"scan":"running","link":"up","source_changed":false,"last_error":null}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_error_text_is_valid_json_on_one_line(text in "\\PC*|[\\x00-\\x7f]*|[é\u{1F600}]{500,900}") {
+            let json = status(Some(text.clone())).to_json();
+            prop_assert!(!json.contains('\n'));
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let read = value["last_error"].as_str().unwrap();
+            prop_assert!(text.starts_with(read) && read.len() <= ERROR_BYTES_MAX);
+            prop_assert!(read.len() == text.len() || read.len() > ERROR_BYTES_MAX - 4);
+        }
+    }
+}
