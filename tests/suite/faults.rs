@@ -1,0 +1,227 @@
+//! Remote sides that misbehave: always a clear message and the right exit code, never a hang, a
+//! panic or exit 0.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::support::images::{changed, random_bytes};
+use crate::support::run::shell_command;
+use crate::support::{Output, Workdir, bdsync};
+
+/// Far more than any of these runs needs, far less than a hang.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn pair() -> Workdir {
+    let remote = random_bytes(1, 2_000_000);
+    Workdir::with_pair(&changed(&remote, 2, 50), &remote)
+}
+
+/// A client against a shell script.
+fn against(work: &Workdir, options: &[&str], script: &str) -> Output {
+    work.client_through(options, &shell_command(script)).within(LIMIT).run()
+}
+
+/// Fails unless the one line of `bdsync` itself is there.
+#[track_caller]
+fn told(out: Output, codes: &[i32]) -> Output {
+    assert!(codes.contains(&out.code()), "expected exit {codes:?}\n{out}");
+    assert!(!out.stderr_text().contains("panicked"), "{out}");
+    let own = out.stderr_text().lines().filter(|line| line.starts_with("bdsync: ")).count();
+    assert_eq!(own, 1, "{out}");
+    out
+}
+
+#[test]
+fn a_remote_that_ends_at_once_is_exit_6() {
+    for script in ["exit 0", "exit 1", "exec true", "cat >/dev/null & exec >&-; wait"] {
+        told(against(&pair(), &["--timeout=10"], script), &[6]);
+    }
+}
+
+#[test]
+fn a_remote_that_closes_early_is_exit_6() {
+    for bytes in [1, 4, 10, 20, 40, 60, 5000] {
+        let script = format!("$BDSYNC --server 2>/dev/null | head -c {bytes}");
+        told(against(&pair(), &[], &script), &[6]);
+        told(against(&pair(), &["--remdata"], &script), &[6]);
+    }
+}
+
+#[test]
+fn a_remote_that_reads_little_and_ends_is_exit_6() {
+    told(against(&pair(), &[], "head -c 100 | $BDSYNC --server 2>/dev/null"), &[6]);
+}
+
+#[test]
+fn a_remote_that_is_killed_is_told() {
+    let script = "$BDSYNC --server | head -c 3000; kill -9 $$";
+    told(against(&pair(), &[], script), &[6, 8]);
+}
+
+#[test]
+fn a_remote_that_talks_garbage_is_exit_4() {
+    for script in [
+        "echo Welcome to this host, dear user",
+        "exec yes",
+        "head -c 100000 /dev/zero",
+        "printf '\\013\\000\\000\\000\\001SERVER 0.4'; sleep 5",
+        "printf '\\012\\000\\000\\000\\001SERVER 0.'; sleep 5",
+        "printf '\\002\\000\\000\\000\\006x'; sleep 5",
+        "printf '\\001\\000\\000\\000\\007'; sleep 5",
+        "echo Last login: today; exec $BDSYNC --server",
+    ] {
+        told(against(&pair(), &["--timeout=10"], script), &[4]);
+    }
+}
+
+#[test]
+fn a_remote_that_answers_what_was_not_asked_is_exit_4() {
+    let hello = "printf '\\013\\000\\000\\000\\001SERVER 0.5'";
+    let size = "printf '\\011\\000\\000\\000\\003\\200\\204\\036\\000\\000\\000\\000\\000'";
+    for answer in [
+        // A block, hashes, a checksum, done and a second size that nobody asked for.
+        "'\\012\\000\\000\\000\\011\\000\\000\\000\\000\\000\\000\\000\\000x'",
+        "'\\031\\000\\000\\000\\006\\001\\000\\000\\000\\000\\000\\000\\000\\001\\000\\000\\000\
+         \\000\\000\\000\\000\\000\\000\\000\\000\\000\\000\\000\\000'",
+        "'\\002\\000\\000\\000\\013x'",
+        "'\\001\\000\\000\\000\\007'",
+        "'\\011\\000\\000\\000\\003\\001\\000\\000\\000\\000\\000\\000\\000'",
+    ] {
+        let script = format!("{hello}; {size}; printf {answer}; cat >/dev/null");
+        told(against(&pair(), &["--timeout=10"], &script), &[4]);
+    }
+}
+
+#[test]
+fn a_silent_remote_is_exit_13_after_the_timeout() {
+    for script in ["sleep 60", "$BDSYNC --server | { head -c 40; sleep 60; }"] {
+        let out = told(against(&pair(), &["--timeout=1"], script), &[13]);
+        assert!(out.elapsed >= Duration::from_millis(900), "{out}");
+        out.says("1 s");
+    }
+}
+
+#[test]
+fn a_remote_that_was_given_up_is_ended() {
+    let work = pair();
+    let script = "echo $$ >pid; exec sleep 60";
+    told(against(&work, &["--timeout=1"], script), &[13]);
+    let pid = String::from_utf8(work.read("pid")).unwrap();
+    let process = Path::new("/proc").join(pid.trim());
+    let until = Instant::now() + Duration::from_secs(5);
+    while process.exists() {
+        assert!(Instant::now() < until, "process {pid} is left behind");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_remote_that_fills_stderr_for_ever_is_ended_too() {
+    told(against(&pair(), &["--timeout=1"], "exec yes noise >&2"), &[13]);
+}
+
+#[test]
+fn a_slow_but_living_remote_is_waited_for() {
+    let work = pair();
+    let expected = work.patch(&[]);
+    let out = against(&work, &["--timeout=5"], "sleep 1; $BDSYNC --server; sleep 1").expect(0);
+    assert!(out.stdout == expected);
+}
+
+#[test]
+fn a_command_that_cannot_be_started_is_exit_8_and_named() {
+    let work = pair();
+    for command in ["/nonexistent/bdsync --server", "no-such-program-anywhere", "/etc/passwd"] {
+        let name = command.split(' ').next().unwrap();
+        told(work.client_through(&[], command).run(), &[8]).says(name);
+    }
+    told(work.client_through(&[], &work.folder().display().to_string()).run(), &[8]);
+}
+
+#[test]
+fn a_remote_that_stops_reading_does_not_block_for_ever() {
+    let script = "$BDSYNC --server </dev/null 2>/dev/null & sleep 60";
+    told(against(&pair(), &["--timeout=1"], script), &[6, 13]);
+}
+
+#[test]
+fn a_remote_device_that_cannot_be_read_is_told() {
+    let work = pair();
+    for (make, part) in [("missing", "No such file"), ("folder", "director")] {
+        fs::remove_file(work.path("remote.img")).ok();
+        if make == "folder" {
+            fs::create_dir(work.path("remote.img")).unwrap();
+        }
+        let out = told(work.client(&[]).within(LIMIT).run(), &[6, 12]);
+        out.says("RMTERR: ").says(part);
+    }
+}
+
+#[test]
+fn a_local_device_that_cannot_be_opened_is_exit_12_before_anything_is_started() {
+    let work = pair();
+    fs::remove_file(work.path("local.img")).unwrap();
+    told(work.client_through(&[], "touch started").run(), &[12]).says("local.img");
+    fs::create_dir(work.path("local.img")).unwrap();
+    told(work.client_through(&[], "touch started").run(), &[12]).says("director");
+    assert!(!work.path("started").exists());
+}
+
+#[test]
+fn a_server_whose_client_goes_away_ends() {
+    let hello = b"\x0b\0\0\0\x01CLIENT 0.5";
+    for input in [&b""[..], &hello[..3], &hello[..7], hello] {
+        let out = bdsync(["--server"]).stdin(input).within(LIMIT).run();
+        told(out, &[6]);
+    }
+}
+
+#[test]
+fn a_server_whose_client_talks_garbage_is_exit_4() {
+    for input in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 64], b"\x0b\0\0\0\x01CLIENT 0.6"] {
+        told(bdsync(["--server"]).stdin(input).within(LIMIT).run(), &[4]);
+    }
+}
+
+#[test]
+fn a_server_with_a_silent_client_ends_after_the_timeout() {
+    let call = bdsync(["--server", "--timeout=1"]).silent_stdin();
+    told(call.within(LIMIT).run(), &[13]);
+}
+
+#[test]
+fn a_target_that_cannot_be_opened_is_exit_12() {
+    let work = pair();
+    let patch = work.patch(&[]);
+    for target in ["-pmissing.img", "-p.", "-pmissing/remote.img"] {
+        let call = bdsync([target]).in_folder(work.folder()).stdin(&patch);
+        told(call.run(), &[12]).says(&target[2..]);
+    }
+    assert!(!work.path("missing.img").exists(), "a target must not be created");
+}
+
+#[test]
+fn a_patch_that_is_none_is_exit_2() {
+    let work = pair();
+    for input in [
+        &b""[..],
+        b"BDSYNC",
+        b"BDSYNC 0.2\n",
+        b"BDSYNC 0.3\n",
+        b"BDSYNC 0.3\n\0\0\0\0\0\0\0\0\xff\xff",
+        &[0; 100],
+    ] {
+        told(work.apply(&["-d"], input), &[2]);
+    }
+}
+
+#[test]
+fn a_target_on_a_full_disk_is_exit_9() {
+    use crate::support::requirements::{require, root};
+    require!(root());
+    // A target of no size on a device that is always full.
+    let patch = crate::support::patch_file::build(10, "/dev/full", &[(0, b"0123456789")], &[0]);
+    let out = pair().apply(&["--diffsize=resize"], &patch);
+    told(out, &[3, 9, 12]);
+}

@@ -1,0 +1,82 @@
+//! Block devices, as loop devices.
+
+use crate::support::images::{changed, random_bytes};
+use crate::support::loop_device::LoopDevice;
+use crate::support::requirements::{loop_devices, require};
+use crate::support::run::server_command;
+use crate::support::{Workdir, bdsync, patch_file};
+
+/// Block devices come in whole sectors.
+const SIZE: usize = 3 << 20;
+
+#[test]
+fn block_devices_are_compared_and_patched_both_ways() {
+    require!(loop_devices());
+    let remote = random_bytes(1, SIZE);
+    let local = changed(&remote, 2, 60);
+    for (options, target, expected) in [(&[][..], 1, &local), (&["--remdata"], 0, &remote)] {
+        let work = Workdir::with_pair(&local, &remote);
+        let names = ["local.img", "remote.img"];
+        let devices = names.map(|name| LoopDevice::attach(&work.path(name)));
+        let server = server_command(&[]);
+        let operands = [server.as_str(), devices[0].name(), devices[1].name()];
+        let out = bdsync(options.iter().chain(&operands)).run().expect(0);
+        let parsed = patch_file::parse(&out.stdout);
+        assert_eq!(parsed.size, SIZE as u64);
+        assert_eq!(parsed.name, devices[target].name().as_bytes());
+        bdsync(["--patch"]).stdin(&out.stdout).run().expect(0);
+        assert!(std::fs::read(devices[target].path()).unwrap() == *expected);
+        drop(devices);
+        assert!(work.read(names[target]) == *expected, "not written through");
+    }
+}
+
+#[test]
+fn a_block_device_never_changes_its_size() {
+    require!(loop_devices());
+    let work = Workdir::with_pair(&random_bytes(1, SIZE / 2), &random_bytes(2, SIZE));
+    let device = LoopDevice::attach(&work.path("remote.img"));
+    let server = server_command(&[]);
+    let call = |rule| bdsync([rule, server.as_str(), "local.img", device.name()]);
+    call("--diffsize=strict").in_folder(work.folder()).run().expect(3);
+    let patch = call("--diffsize=resize").in_folder(work.folder()).run().expect(0).stdout;
+    bdsync(["--patch", "--diffsize=resize"]).stdin(&patch).run().expect(3).says(device.name());
+    assert!(std::fs::read(device.path()).unwrap() == random_bytes(2, SIZE));
+    bdsync(["--patch", "--diffsize=minsize"]).stdin(&patch).run().expect(0);
+    let result = std::fs::read(device.path()).unwrap();
+    assert!(result[..SIZE / 2] == work.read("local.img"));
+    assert!(result[SIZE / 2..] == random_bytes(2, SIZE)[SIZE / 2..]);
+}
+
+#[test]
+fn a_file_and_a_block_device_may_be_compared() {
+    require!(loop_devices());
+    let remote = random_bytes(1, SIZE);
+    let work = Workdir::with_pair(&changed(&remote, 2, 5), &remote);
+    let device = LoopDevice::attach(&work.path("remote.img"));
+    let server = server_command(&[]);
+    let out =
+        bdsync([&server, "local.img", device.name()]).in_folder(work.folder()).run().expect(0);
+    let option = format!("--patch={}", device.name());
+    bdsync([option]).stdin(&out.stdout).run().expect(0);
+    assert!(std::fs::read(device.path()).unwrap() == work.read("local.img"));
+}
+
+#[test]
+fn a_block_device_in_use_is_not_patched() {
+    require!(loop_devices());
+    let work = Workdir::with_pair(&[1; 512], &[0; 512]);
+    let device = LoopDevice::attach(&work.path("remote.img"));
+    // Claimed as a file system or another bdsync would claim it.
+    use std::os::unix::fs::OpenOptionsExt;
+    let claim = std::fs::File::options()
+        .write(true)
+        .custom_flags(nix::libc::O_EXCL)
+        .open(device.path())
+        .unwrap();
+    let patch = patch_file::build(512, device.name(), &[(0, &[1; 512])], &[0]);
+    bdsync(["--patch"]).stdin(&patch).run().expect(12).says(device.name());
+    drop(claim);
+    bdsync(["--patch"]).stdin(&patch).run().expect(0);
+    assert!(std::fs::read(device.path()).unwrap() == [1; 512]);
+}

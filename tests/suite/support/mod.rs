@@ -1,0 +1,12 @@
+//! What the tests share: running the binary, images, and things of the machine.
+
+pub mod images;
+pub mod loop_device;
+pub mod patch_file;
+pub mod requirements;
+pub mod run;
+pub mod sshd;
+pub mod workdir;
+
+pub use run::{Output, bdsync};
+pub use workdir::Workdir;

@@ -1,0 +1,63 @@
+//! What a test needs from the machine. Where it is missing the test says so and returns; under
+//! `CI=true` that is a failure, so that nothing is skipped unseen.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Returns from the test, aloud, unless all of these are there.
+macro_rules! require {
+    ($($probe:expr),+ $(,)?) => {
+        $(if let Err(reason) = $probe {
+            $crate::support::requirements::skip(&reason);
+            return;
+        })+
+    };
+}
+pub(crate) use require;
+
+/// Says why a test is not run; under `CI=true` fails instead.
+pub fn skip(reason: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{name} needs {reason}");
+    // Past the test harness, which keeps what eprintln! says of a test that passes.
+    let _ = writeln!(std::io::stderr(), "skipping {name}: needs {reason}");
+}
+
+/// Whether we are root.
+pub fn root() -> Result<(), String> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err("root".into()) }
+}
+
+/// Whether a program is installed.
+pub fn program(name: &str) -> Result<(), String> {
+    find_program(name).map(|_| ()).ok_or_else(|| format!("the program {name}"))
+}
+
+/// Where a program is, looking also where an ordinary user's PATH does not.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Whether loop devices can be attached.
+pub fn loop_devices() -> Result<(), String> {
+    root()?;
+    program("losetup")?;
+    let control = Path::new("/dev/loop-control").exists();
+    if control { Ok(()) } else { Err("loop devices (/dev/loop-control)".into()) }
+}
+
+/// Whether a real sshd can be started.
+pub fn sshd() -> Result<(), String> {
+    ["sshd", "ssh", "ssh-keygen"].into_iter().try_for_each(program)
+}
+
+/// Whether a FUSE file system can be mounted.
+#[expect(dead_code, reason = "for the tests of the mount")]
+pub fn fuse() -> Result<(), String> {
+    if !Path::new("/dev/fuse").exists() {
+        return Err("/dev/fuse".into());
+    }
+    root().or_else(|_| program("fusermount3"))
+}
