@@ -18,6 +18,7 @@
 pub mod cli;
 pub mod commands;
 pub mod device;
+pub mod diff;
 pub mod digest;
 pub mod error;
 pub mod patch;

@@ -2,11 +2,13 @@
 //!
 //! For `main` only. May use everything.
 
+mod client;
 mod patch;
 mod server;
+mod session;
 
 use crate::cli::{Command, ProgressStyle};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::progress::{ClassicLines, Progress, Silent};
 use crate::report;
 
@@ -20,7 +22,7 @@ pub fn run(command: Command) -> Result<u8> {
         Command::Help(text) => report::answer(&text).map(|()| 0),
         Command::Patch(options) => patch::run(&options),
         Command::Server(options) => server::run(&options).map(|()| 0),
-        Command::Client(_) => Err(Error::new(Kind::Usage, "this mode is not built in yet")),
+        Command::Client(options) => client::run(&options, std::io::stdout()),
     }
 }
 

@@ -14,8 +14,9 @@ use super::request::{Answer, Request};
 use crate::error::Result;
 use crate::units::{MIB, Priority};
 
-/// The most requests sent and not answered yet.
-pub const IN_FLIGHT_REQUESTS_MAX: usize = 64;
+/// The most requests sent and not answered yet. Small ones must be many to fill a long link;
+/// large ones are bounded by [`IN_FLIGHT_BYTES_MAX`].
+pub const IN_FLIGHT_REQUESTS_MAX: usize = 1024;
 
 /// The most bytes of answers to requests sent and not answered yet. One request may always go.
 pub const IN_FLIGHT_BYTES_MAX: usize = (4 * MIB) as usize;

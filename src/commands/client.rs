@@ -1,0 +1,170 @@
+//! The client: compares with the remote side and writes the patch to stdout.
+
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::bounded;
+
+use super::session::{Ends, Session};
+use crate::cli::ClientOptions;
+use crate::diff::{Engine, Sink, walk};
+use crate::digest::{Algorithm, Digest, checksum};
+use crate::error::{Error, Kind, Result};
+use crate::patch::{Checksum, Header, PatchWriter};
+use crate::progress::Progress;
+use crate::report;
+use crate::units::{ByteRange, Direction, MIB, Priority};
+use crate::wire::{Answer, Extensions, Request};
+
+/// A classic server is told every so many bytes that what lies below is done.
+const RELEASE_BYTES: u64 = 64 * MIB;
+
+/// Runs the client with `output` for the patch; returns REMSHCMD's own exit status.
+///
+/// # Errors
+/// The first failure of either side or of `output`; the patch is then incomplete, without its
+/// end mark.
+pub fn run(options: &ClientOptions, output: impl Write) -> Result<u8> {
+    let ends = Ends {
+        remote_command: &options.remote_command,
+        local: &options.local,
+        remote: &options.remote,
+        direction: options.direction,
+        timeout: options.timeout,
+    };
+    report::log_to_stderr(options.verbosity);
+    let session = Session::open(&ends, &options.compare, options.sizes)?;
+    let outcome = make_patch(&session, options, output);
+    let peer = session.engine.peer();
+    match outcome {
+        Ok(()) => Ok(exit_status(peer.finish()?)),
+        Err(err) => {
+            peer.abort(err.duplicate());
+            Err(err)
+        }
+    }
+}
+
+/// REMSHCMD's exit status, which becomes ours; one that a signal ended is an error before.
+fn exit_status(status: ExitStatus) -> u8 {
+    status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) -> Result<()> {
+    let engine = &session.engine;
+    let plan = engine.plan();
+    let name = match plan.direction {
+        Direction::Push => options.remote.as_bytes(),
+        Direction::Pull => options.local.as_os_str().as_bytes(),
+    };
+    let header = Header { size_bytes: plan.header_bytes, name: name.to_vec() };
+    let checksum = session.checksum.map(|algorithm| SourceChecksum::start(engine, algorithm));
+    let progress = super::progress(options.progress);
+    progress.begin(plan.compared.end);
+    if options.compare.flush_cache {
+        hint(engine, 0, 0);
+    }
+    let mut sink = PatchSink {
+        engine,
+        writer: PatchWriter::new(output, &header)?,
+        progress: &*progress,
+        flush_cache: options.compare.flush_cache,
+        releases: session.extensions == Extensions::NONE && !options.compare.flush_cache,
+        reached: 0,
+        released: 0,
+    };
+    walk(engine, session.density(), &mut sink)?;
+    let PatchSink { writer, .. } = sink;
+    let checksum = match (checksum, options.compare.checksum.as_deref()) {
+        (Some(checksum), Some(name)) => {
+            let digest = checksum.finish(engine)?;
+            Some(Checksum { name: name.as_bytes().to_vec(), digest })
+        }
+        _ => None,
+    };
+    writer.finish(checksum.as_ref())?;
+    progress.finish();
+    Ok(())
+}
+
+/// Sends a hint; its echo says nothing, and a link that failed shows elsewhere.
+fn hint(engine: &Engine, start: u64, step: u64) {
+    engine.peer().submit(Request::Hint { start, step }, Priority::Scan, Box::new(drop));
+}
+
+/// Writes what the walk finds, and lets go of what lies behind it.
+struct PatchSink<'a, W> {
+    engine: &'a Engine,
+    writer: PatchWriter<W>,
+    progress: &'a dyn Progress,
+    flush_cache: bool,
+    /// Whether the server is to be told what is done; ours needs no telling.
+    releases: bool,
+    reached: u64,
+    released: u64,
+}
+
+impl<W: Write> Sink for PatchSink<'_, W> {
+    fn block(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        self.writer.write_block(offset, data)
+    }
+
+    fn reached(&mut self, position: u64) -> Result<()> {
+        if self.flush_cache {
+            self.engine.local().done_with(ByteRange::new(self.reached, position));
+        }
+        let end = self.engine.plan().compared.end;
+        if self.releases && (position - self.released >= RELEASE_BYTES || position == end) {
+            hint(self.engine, position, 1);
+            self.released = position;
+        }
+        self.reached = position;
+        self.progress.advance(position, self.writer.patch_bytes());
+        Ok(())
+    }
+}
+
+/// The digest of the whole source, made beside the walk.
+enum SourceChecksum {
+    /// Push: of the local device, on a thread of its own.
+    Local(JoinHandle<Result<Digest>>),
+    /// Pull: the server makes it; it is asked for at the end.
+    Remote,
+}
+
+impl SourceChecksum {
+    fn start(engine: &Arc<Engine>, algorithm: Algorithm) -> Self {
+        match engine.plan().direction {
+            Direction::Pull => Self::Remote,
+            Direction::Push => {
+                let local = Arc::clone(engine.local());
+                let work = move || checksum(&*local, algorithm, &mut |_| Ok(()));
+                Self::Local(std::thread::spawn(work))
+            }
+        }
+    }
+
+    fn finish(self, engine: &Engine) -> Result<Vec<u8>> {
+        match self {
+            Self::Local(thread) => match thread.join() {
+                Ok(digest) => Ok(digest?.to_vec()),
+                Err(panic) => std::panic::resume_unwind(panic),
+            },
+            Self::Remote => {
+                let (sender, receiver) = bounded(1);
+                let done = Box::new(move |answer| drop(sender.send(answer)));
+                engine.peer().submit(Request::Checksum, Priority::Scan, done);
+                match receiver.recv() {
+                    Ok(Ok(Answer::Checksum(value))) => Ok(value),
+                    Ok(Err(err)) => Err(err),
+                    Ok(Ok(_)) | Err(_) => {
+                        Err(Error::new(Kind::Checksum, "the remote sent no checksum"))
+                    }
+                }
+            }
+        }
+    }
+}

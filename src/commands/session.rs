@@ -1,0 +1,135 @@
+//! A connection to a remote side, up to the point where an engine can compare.
+//!
+//! Shared by every mode that asks: the client and the mount.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::{CompareOptions, SizeOptions};
+use crate::device::{Device, open_source};
+use crate::diff::{Density, Engine, Plan};
+use crate::digest::{Algorithm, BlockHasher, HashPool};
+use crate::error::{Error, Kind, Result};
+use crate::report;
+use crate::transport::connect_command;
+use crate::units::Direction;
+use crate::wire::{Digests, Extensions, Peer};
+
+/// Bytes of the salt; BLAKE3's key has the same length.
+const SALT_BYTES: usize = 32;
+
+/// What to compare with what, over which command.
+pub struct Ends<'a> {
+    /// REMSHCMD, not yet split.
+    pub remote_command: &'a OsStr,
+    /// LOCDEV.
+    pub local: &'a Path,
+    /// REMDEV.
+    pub remote: &'a OsStr,
+    /// Which of them is the source.
+    pub direction: Direction,
+    /// How long a silent remote is waited for.
+    pub timeout: Option<Duration>,
+}
+
+/// An open session.
+pub struct Session {
+    /// The engine, ready to compare.
+    pub engine: Arc<Engine>,
+    /// What the remote side can do beyond the classic.
+    pub extensions: Extensions,
+    /// The digest of the whole source that was asked for.
+    pub checksum: Option<Algorithm>,
+}
+
+impl Session {
+    /// Opens both devices and agrees on sizes, digests and salt.
+    ///
+    /// # Errors
+    /// As the exit codes say: `Kind::Open` for the local device, `Kind::Spawn` for REMSHCMD,
+    /// `Kind::Usage` and `Kind::Checksum` for unknown digests, `Kind::Size`, and those of the
+    /// connection.
+    pub fn open(ends: &Ends, compare: &CompareOptions, sizes: SizeOptions) -> Result<Self> {
+        let named_hash = compare.hash.as_deref().map(block_hash).transpose()?;
+        let checksum = compare.checksum.as_deref().map(checksum_digest).transpose()?;
+        let local: Arc<dyn Device> = Arc::new(open_source(ends.local)?);
+        let stderr = Box::new(report::remote_line);
+        let connection = connect_command(ends.remote_command, ends.timeout, stderr)?;
+        let mut opening = Peer::connect(connection, Extensions::ALL)?;
+        let remote_bytes = opening.open(ends.remote.as_bytes())?;
+        let extensions = opening.extensions();
+        if local.size() != remote_bytes && sizes.tells_difference() {
+            report::different_sizes(local.size(), remote_bytes);
+        }
+        let plan = Plan::new(
+            ends.direction,
+            local.size(),
+            remote_bytes,
+            compare.block_size_bytes,
+            sizes.rule,
+        )?;
+        let algorithm = agree_on_hash(named_hash, extensions)?;
+        let salt = salt(compare.fixed_salt)?;
+        let hasher = BlockHasher::new(algorithm, &salt)?;
+        let remote_checksum = match ends.direction {
+            Direction::Pull => checksum,
+            Direction::Push => None,
+        };
+        let peer = opening.start(&Digests {
+            salt: salt.to_vec(),
+            hash: algorithm.name().to_owned(),
+            hash_bytes: algorithm.len(),
+            checksum: remote_checksum.map_or_else(String::new, |digest| digest.name().to_owned()),
+            checksum_bytes: remote_checksum.map_or(0, Algorithm::len),
+        })?;
+        let engine = Engine::new(plan, local, peer, HashPool::new()?, hasher);
+        Ok(Self { engine, extensions, checksum })
+    }
+
+    /// How densely to look. A classic server computes the checksum of its device from the
+    /// blocks that it hashes, so it must be asked for each of them once and in order.
+    #[must_use]
+    pub fn density(&self) -> Density {
+        let plan = self.engine.plan();
+        let classic = self.extensions == Extensions::NONE;
+        let in_order = classic && self.checksum.is_some() && plan.direction == Direction::Pull;
+        let algorithm = self.engine.hasher().algorithm();
+        Density::for_peer(plan.block_bytes, algorithm, self.extensions.tree, in_order)
+    }
+}
+
+fn block_hash(name: &str) -> Result<Algorithm> {
+    Algorithm::from_name(name).ok_or_else(|| Error::new(Kind::Usage, format!("Bad hash {name}")))
+}
+
+fn checksum_digest(name: &str) -> Result<Algorithm> {
+    Algorithm::from_name(name)
+        .ok_or_else(|| Error::new(Kind::Checksum, format!("Bad checksum {name}")))
+}
+
+/// A user's choice always wins; without one, the fastest that both sides have.
+fn agree_on_hash(named: Option<Algorithm>, extensions: Extensions) -> Result<Algorithm> {
+    match named {
+        Some(Algorithm::Blake3) if !extensions.blake3 => {
+            let what =
+                "the remote bdsync does not know the hash blake3; choose another with --hash";
+            Err(Error::new(Kind::Usage, what))
+        }
+        Some(named) => Ok(named),
+        None if extensions.blake3 => Ok(Algorithm::Blake3),
+        None => Ok(Algorithm::Md5),
+    }
+}
+
+fn salt(fixed: bool) -> Result<[u8; SALT_BYTES]> {
+    let mut salt = [0; SALT_BYTES];
+    if !fixed {
+        getrandom::fill(&mut salt).map_err(|err| {
+            Error::new(Kind::Random, "no random bytes for the salt").with_source(err)
+        })?;
+    }
+    Ok(salt)
+}

@@ -1,0 +1,288 @@
+//! The bytes of blocks that differ, each held against the hash that was announced for it.
+//!
+//! Push: the local device is read, hashed and compared, and what differs is returned: the very
+//! bytes that were hashed. Pull: the remote's blocks are fetched and must hash to what the
+//! remote announced before; if not, its device changed meanwhile, which is an error.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::compare::Announced;
+use super::engine::{Engine, unexpected_answer};
+use crate::digest::{BlockHasher, Scratch, hash_range};
+use crate::error::{Error, Kind, Result};
+use crate::units::{ByteRange, Direction, MIB, Priority};
+use crate::wire::{Answer, Request};
+
+/// Bytes read, fetched and checked as one piece of work (one block at least).
+const PIECE_BYTES: u64 = MIB;
+/// Most bytes asked for with one getblock. Classic clients never ask for more.
+const FETCH_BYTES: u64 = 32 * 1024;
+
+/// Neighbouring blocks with their bytes; begins at a block, and ends at a block or at the
+/// end of what the patch may carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// First byte.
+    pub offset: u64,
+    /// The bytes.
+    pub data: Vec<u8>,
+}
+
+impl Changed {
+    /// The blocks one by one, with their offsets.
+    pub fn blocks(&self, block_bytes: u64) -> impl Iterator<Item = (u64, &[u8])> {
+        let offsets = (self.offset..).step_by(block_bytes as usize);
+        offsets.zip(self.data.chunks(block_bytes as usize))
+    }
+}
+
+/// Called once with the bytes of a fetch.
+pub type OnFetched = Box<dyn FnOnce(Result<Changed>) + Send>;
+/// Called once with what is to be handed on, ascending.
+pub type OnSettled = Box<dyn FnOnce(Result<Vec<Changed>>) + Send>;
+
+impl Engine {
+    /// Cuts and gathers runs into groups of at most [`PIECE_BYTES`], ascending.
+    #[must_use]
+    pub fn group(&self, runs: Vec<Announced>) -> Vec<Vec<Announced>> {
+        let (block_bytes, hash_len) = (self.plan().block_bytes, self.hasher().hash_len());
+        let mut groups: Vec<Vec<Announced>> = Vec::new();
+        let mut room_bytes = 0;
+        for run in &runs {
+            for piece in run.pieces(PIECE_BYTES, block_bytes, hash_len) {
+                let bytes = piece.blocks.len();
+                match groups.last_mut() {
+                    Some(group) if bytes <= room_bytes => group.push(piece),
+                    _ => {
+                        room_bytes = PIECE_BYTES.max(bytes);
+                        groups.push(vec![piece]);
+                    }
+                }
+                room_bytes -= bytes;
+            }
+        }
+        groups
+    }
+
+    /// Gets the bytes to be handed on for a group of runs: of a push the candidates are
+    /// compared and read at once, of a pull the differing blocks are fetched.
+    pub fn settle(self: &Arc<Self>, group: Vec<Announced>, done: OnSettled) {
+        match self.plan().direction {
+            Direction::Push => {
+                let engine = Arc::clone(self);
+                let work = move |_: &mut Scratch| done(engine.read_all_changed(&group));
+                self.pool().submit(Priority::Scan, work);
+            }
+            Direction::Pull => self.fetch_all(group, Priority::Scan, done),
+        }
+    }
+
+    fn read_all_changed(&self, group: &[Announced]) -> Result<Vec<Changed>> {
+        let mut changed = Vec::new();
+        for run in group {
+            changed.extend(self.read_changed(run)?);
+        }
+        Ok(changed)
+    }
+
+    /// Fetches all runs of a group; `done` gets them in the same order.
+    pub fn fetch_all(self: &Arc<Self>, group: Vec<Announced>, priority: Priority, done: OnSettled) {
+        let gathered = Arc::new(Mutex::new(Gather {
+            parts: vec![None; group.len()],
+            missing: group.len(),
+            done: Some(done),
+        }));
+        for (index, run) in group.into_iter().enumerate() {
+            let gathered = Arc::clone(&gathered);
+            let got = move |result| Gather::add(&gathered, index, result);
+            self.fetch(run, priority, Box::new(got));
+        }
+    }
+
+    /// Push: reads the local blocks of `remote`, compares their hashes with the remote's, and
+    /// returns those that differ and that the patch may carry.
+    ///
+    /// # Errors
+    /// `Kind::Read` when the local device cannot be read.
+    pub fn read_changed(&self, remote: &Announced) -> Result<Vec<Changed>> {
+        let block_bytes = self.plan().block_bytes;
+        let hasher = self.hasher();
+        let present = remote.blocks.clip(self.local().size());
+        let mut data = vec![0; present.len() as usize];
+        self.local().read_exact_at(&mut data, present.start)?;
+        let mut ours = Vec::with_capacity(remote.hashes.len());
+        hash_padded(hasher, &data, block_bytes, remote.blocks.len() / block_bytes, &mut ours);
+        let runs = remote.differing_from(&ours, block_bytes, hasher.hash_len());
+        let carried = runs.into_iter().map(|run| self.plan().writable(run.blocks));
+        let cut = |range: ByteRange| Changed {
+            offset: range.start,
+            data: data[(range.start - present.start) as usize..][..range.len() as usize].to_vec(),
+        };
+        Ok(carried.filter(|range| !range.is_empty()).map(cut).collect())
+    }
+
+    /// Pull and mount: the blocks among `remote` whose local hashes are others.
+    ///
+    /// # Errors
+    /// `Kind::Read` when the local device cannot be read.
+    pub fn compare_local(
+        &self,
+        remote: &Announced,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<Announced>> {
+        let block_bytes = self.plan().block_bytes;
+        let count = remote.blocks.len() / block_bytes;
+        let start = remote.blocks.start;
+        let ours = hash_range(&**self.local(), self.hasher(), start, block_bytes, count, scratch)?;
+        Ok(remote.differing_from(&ours, block_bytes, self.hasher().hash_len()))
+    }
+
+    /// Pull: fetches the remote's bytes of `remote` and checks them against their hashes.
+    /// `done` gets `Kind::Transmission` when they do not match: the device changed.
+    pub fn fetch(self: &Arc<Self>, remote: Announced, priority: Priority, done: OnFetched) {
+        let range = remote.blocks.clip(self.plan().remote_bytes);
+        let parts: Vec<_> = range.pieces(FETCH_BYTES).collect();
+        let state = FetchState { data: vec![0; range.len() as usize], missing: parts.len(), done };
+        let fetch = Arc::new(Fetch {
+            engine: Arc::clone(self),
+            remote,
+            range,
+            priority,
+            state: Mutex::new(Some(state)),
+        });
+        if parts.is_empty() {
+            fetch.end(Ok(Changed { offset: range.start, data: Vec::new() }));
+        }
+        for part in parts {
+            let fetch = Arc::clone(&fetch);
+            let got = move |answer| fetch.arrived(part, answer);
+            self.peer().submit(Request::Block { range: part }, priority, Box::new(got));
+        }
+    }
+
+    fn check_fetched(&self, remote: &Announced, data: &[u8]) -> Result<()> {
+        let block_bytes = self.plan().block_bytes;
+        let mut hashes = Vec::with_capacity(remote.hashes.len());
+        hash_padded(
+            self.hasher(),
+            data,
+            block_bytes,
+            remote.blocks.len() / block_bytes,
+            &mut hashes,
+        );
+        match remote.differing_from(&hashes, block_bytes, self.hasher().hash_len()).first() {
+            None => Ok(()),
+            Some(run) => Err(Error::new(
+                Kind::Transmission,
+                "the remote device changed while it was read: these blocks are not the ones \
+                 that were compared; use a snapshot, or run again",
+            )
+            .with_range(run.blocks)),
+        }
+    }
+}
+
+/// Appends the hashes of `count` blocks; `data` may end early, and zeros follow it.
+fn hash_padded(
+    hasher: &BlockHasher,
+    data: &[u8],
+    block_bytes: u64,
+    count: u64,
+    hashes: &mut Vec<u8>,
+) {
+    let hash_len = hasher.hash_len();
+    hashes.resize(count as usize * hash_len, 0);
+    let mut blocks = data.chunks(block_bytes as usize);
+    for out in hashes.chunks_exact_mut(hash_len) {
+        hasher.hash_block(blocks.next().unwrap_or_default(), block_bytes, out);
+    }
+}
+
+/// Fetches of one group, gathered until all are there or one failed.
+struct Gather {
+    parts: Vec<Option<Changed>>,
+    missing: usize,
+    done: Option<OnSettled>,
+}
+
+impl Gather {
+    fn add(gather: &Mutex<Self>, index: usize, result: Result<Changed>) {
+        let mut state = gather.lock();
+        let outcome = match result {
+            Ok(changed) => {
+                state.parts[index] = Some(changed);
+                state.missing -= 1;
+                if state.missing > 0 {
+                    return;
+                }
+                Ok(state.parts.drain(..).flatten().collect())
+            }
+            Err(err) => Err(err),
+        };
+        let done = state.done.take();
+        drop(state);
+        if let Some(done) = done {
+            done(outcome);
+        }
+    }
+}
+
+/// A run of blocks on its way.
+struct Fetch {
+    engine: Arc<Engine>,
+    remote: Announced,
+    /// The bytes that exist on the remote device.
+    range: ByteRange,
+    priority: Priority,
+    state: Mutex<Option<FetchState>>,
+}
+
+struct FetchState {
+    data: Vec<u8>,
+    missing: usize,
+    done: OnFetched,
+}
+
+impl Fetch {
+    fn arrived(self: &Arc<Self>, part: ByteRange, answer: Result<Answer>) {
+        let block = match answer {
+            Ok(Answer::Block(block)) => block,
+            Ok(_) => return self.end(Err(unexpected_answer())),
+            Err(err) => return self.end(Err(err)),
+        };
+        let complete = match &mut *self.state.lock() {
+            Some(state) => {
+                let at = (part.start - self.range.start) as usize;
+                state.data[at..][..block.len()].copy_from_slice(&block);
+                state.missing -= 1;
+                state.missing == 0
+            }
+            None => false,
+        };
+        if complete {
+            let fetch = Arc::clone(self);
+            let check = move |_: &mut Scratch| fetch.check();
+            self.engine.pool().submit(self.priority, check);
+        }
+    }
+
+    /// Hashing belongs on the pool: the peer's reader thread must stay quick.
+    fn check(&self) {
+        let Some(FetchState { data, done, .. }) = self.state.lock().take() else { return };
+        done(self.engine.check_fetched(&self.remote, &data).map(|()| {
+            let carried = self.engine.plan().writable(self.range).len() as usize;
+            let mut data = data;
+            data.truncate(carried);
+            Changed { offset: self.range.start, data }
+        }));
+    }
+
+    fn end(&self, result: Result<Changed>) {
+        let state = self.state.lock().take();
+        if let Some(state) = state {
+            (state.done)(result);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Chooses between coarse-to-fine and blocks at once, by how dense the changes are. Pure.
+//!
+//! Looking at coarse hashes first pays while few of them differ. Where most do, the second
+//! look costs more than the first one saved, so blocks are asked for at once; now and then one
+//! segment is looked at from the top again, to notice that the dense part has ended.
+
+use std::sync::Arc;
+
+use super::ladder::Ladder;
+use crate::digest::Algorithm;
+use crate::units::MIB;
+
+/// Segments asked for directly between two looks from the top.
+const DIRECT_RUN: u32 = 15;
+/// A segment is at least this long, so that requests and answers have something to carry.
+const SEGMENT_BYTES_MIN: u64 = 4 * MIB;
+/// Weight of the newest segment in the moving average, as a divisor.
+const MEMORY: f64 = 4.0;
+
+/// The ladders to choose from, and what was seen so far.
+pub struct Density {
+    coarse: Arc<Ladder>,
+    direct: Arc<Ladder>,
+    /// Above this share of bytes that reach the last probe, going down is dearer.
+    threshold: f64,
+    average: f64,
+    since_probe: u32,
+}
+
+/// Share of the bytes reaching the last probe above which going down a tree is dearer than
+/// hashing blocks at once: a leaf hashes about twice as fast as its blocks.
+const THRESHOLD_TREE: f64 = 0.5;
+/// The same without a tree, where a coarse block that differs is read and hashed twice.
+const THRESHOLD_FLAT: f64 = 0.125;
+
+impl Density {
+    /// The choice for a peer: `tree` when it has that extension, `in_order` when it must be
+    /// asked for every block once and in ascending order.
+    #[must_use]
+    pub fn for_peer(block_bytes: u64, algorithm: Algorithm, tree: bool, in_order: bool) -> Self {
+        let direct = Ladder::direct(block_bytes);
+        if in_order {
+            return Self::new(direct.clone(), direct, 1.0);
+        }
+        if !tree {
+            return Self::new(Ladder::flat(block_bytes, algorithm), direct, THRESHOLD_FLAT);
+        }
+        let coarse = Ladder::tree(block_bytes, algorithm);
+        // Where leaves are blocks, going down costs no second look, so it always pays.
+        let threshold = if coarse.compares_blocks() { 1.0 } else { THRESHOLD_TREE };
+        Self::new(coarse, direct, threshold)
+    }
+
+    /// A choice between `coarse` and `direct`; `threshold` is a share, 0 to 1, of the bytes
+    /// that reach the last probe.
+    #[must_use]
+    pub fn new(coarse: Ladder, direct: Ladder, threshold: f64) -> Self {
+        let (coarse, direct) = (Arc::new(coarse), Arc::new(direct));
+        Self { coarse, direct, threshold, average: 0.0, since_probe: 0 }
+    }
+
+    /// The ladder for the next segment.
+    pub fn choose(&mut self) -> Arc<Ladder> {
+        if self.average <= self.threshold || self.since_probe >= DIRECT_RUN {
+            self.since_probe = 0;
+            return Arc::clone(&self.coarse);
+        }
+        self.since_probe += 1;
+        Arc::clone(&self.direct)
+    }
+
+    /// Says how a segment of `segment_bytes` went: `candidate_bytes` had to be compared block
+    /// by block. Segments that were asked for directly say nothing.
+    pub fn learn(&mut self, used: &Arc<Ladder>, segment_bytes: u64, candidate_bytes: u64) {
+        if Arc::ptr_eq(used, &self.coarse) && segment_bytes > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "a share, not an amount")]
+            let share = candidate_bytes as f64 / segment_bytes as f64;
+            self.average += (share - self.average) / MEMORY;
+        }
+    }
+
+    /// Bytes of one segment: whole coarsest probes of either ladder.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        let top = self.coarse.top_bytes();
+        SEGMENT_BYTES_MIN.div_ceil(top) * top
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dense_changes_turn_to_blocks_at_once_and_come_back() {
+        let coarse = Ladder::tree(4096, Algorithm::Blake3);
+        let mut density = Density::new(coarse.clone(), Ladder::direct(4096), 0.5);
+        for _ in 0..8 {
+            let used = density.choose();
+            assert_eq!(*used, coarse);
+            density.learn(&used, 100, 100);
+            if density.average > 0.5 {
+                break;
+            }
+        }
+        let direct = (0..DIRECT_RUN).filter(|_| *density.choose() != coarse).count();
+        assert_eq!(direct, DIRECT_RUN as usize);
+        for _ in 0..8 {
+            density.since_probe = DIRECT_RUN;
+            let used = density.choose();
+            assert_eq!(*used, coarse, "a look from the top now and then");
+            density.learn(&used, 100, 0);
+        }
+        assert_eq!(*density.choose(), coarse);
+        density.since_probe = 0;
+        assert_eq!(*density.choose(), coarse);
+    }
+}

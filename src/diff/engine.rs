@@ -1,0 +1,237 @@
+//! The engine: finds where two sides differ, for the command line and the mount alike.
+//!
+//! ```text
+//!   find(range) --> Descent --Ask-------> Peer (requests in flight) --answer--> Descent ...
+//!                          \--HashLocal-> HashPool (local device)  --hashes--> Descent ...
+//!                                         Finished --> done(candidates)
+//! ```
+//! Nothing here waits: answers of the peer and results of the pool drive each comparison on
+//! the threads they come from, so any number of them run at once without a thread each.
+//! Whoever needs an order (the walk) or a state (the map) keeps it outside.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::compare::Announced;
+use super::descent::{Action, Ask, Descent};
+use super::ladder::{Ladder, Probe};
+use super::plan::Plan;
+use crate::device::Device;
+use crate::digest::{BlockHasher, HashPool, Scratch, fold, hash_range};
+use crate::error::{Error, Kind, Result};
+use crate::units::{ByteRange, Priority};
+use crate::wire::{Answer, HASHES_BYTES_MAX, Peer, Request};
+
+/// What comparing a range came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Runs of blocks, ascending, each with its remote hashes.
+    pub runs: Vec<Announced>,
+    /// Bytes that had to be compared block by block.
+    pub candidate_bytes: u64,
+}
+
+/// Called once with what was found.
+pub type OnFound = Box<dyn FnOnce(Result<Found>) + Send>;
+
+/// Both sides of one comparison, and the threads that work on it.
+pub struct Engine {
+    plan: Plan,
+    local: Arc<dyn Device>,
+    peer: Peer,
+    pool: HashPool,
+    hasher: BlockHasher,
+}
+
+impl Engine {
+    /// An engine over an open connection; `hasher` has the salt that the peer was told.
+    #[must_use]
+    pub fn new(
+        plan: Plan,
+        local: Arc<dyn Device>,
+        peer: Peer,
+        pool: HashPool,
+        hasher: BlockHasher,
+    ) -> Arc<Self> {
+        Arc::new(Self { plan, local, peer, pool, hasher })
+    }
+
+    /// What is compared.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The local device.
+    #[must_use]
+    pub fn local(&self) -> &Arc<dyn Device> {
+        &self.local
+    }
+
+    /// The connection to the remote side.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The worker threads.
+    #[must_use]
+    pub fn pool(&self) -> &HashPool {
+        &self.pool
+    }
+
+    /// The block hash that both sides use.
+    #[must_use]
+    pub fn hasher(&self) -> &BlockHasher {
+        &self.hasher
+    }
+
+    /// Compares `range` (which begins at a block) from coarse to fine as `ladder` says, and
+    /// calls `done` with the blocks that may differ. Where the ladder ends in a flat probe,
+    /// the blocks themselves are not yet compared: whoever reads them does that.
+    pub fn find(
+        self: &Arc<Self>,
+        ladder: Arc<Ladder>,
+        range: ByteRange,
+        priority: Priority,
+        done: OnFound,
+    ) {
+        let hash_len = self.hasher.hash_len();
+        let wanted = range.intersect(&self.plan.compared);
+        let mut descent = Descent::new(Arc::clone(&ladder), hash_len, HASHES_BYTES_MAX, wanted);
+        let actions = descent.start();
+        let state = Mutex::new(Some((descent, done)));
+        let job = Arc::new(Job { engine: Arc::clone(self), ladder, priority, state });
+        job.act(actions);
+    }
+
+    /// Like [`Engine::find`], and compares the blocks themselves too: `done` gets those that
+    /// do differ.
+    pub fn resolve(
+        self: &Arc<Self>,
+        ladder: Arc<Ladder>,
+        range: ByteRange,
+        priority: Priority,
+        done: OnFound,
+    ) {
+        if ladder.compares_blocks() {
+            return self.find(ladder, range, priority, done);
+        }
+        let engine = Arc::clone(self);
+        let compare = move |result: Result<Found>| match result {
+            Ok(found) if !found.runs.is_empty() => {
+                let work = Arc::clone(&engine);
+                let job = move |scratch: &mut Scratch| done(work.compare_found(&found, scratch));
+                engine.pool.submit(priority, job);
+            }
+            other => done(other),
+        };
+        self.find(ladder, range, priority, Box::new(compare));
+    }
+
+    fn compare_found(&self, found: &Found, scratch: &mut Scratch) -> Result<Found> {
+        let mut runs = Vec::new();
+        for candidate in &found.runs {
+            runs.extend(self.compare_local(candidate, scratch)?);
+        }
+        Ok(Found { runs, candidate_bytes: found.candidate_bytes })
+    }
+
+    /// Our own hashes of `range` for each of `probes`: of a tree's probes, the leaves are
+    /// hashed and the levels above are folded from them.
+    fn local_hashes(
+        &self,
+        range: ByteRange,
+        probes: &[Probe],
+        scratch: &mut Scratch,
+    ) -> Result<Vec<Vec<u8>>> {
+        let finest = probes[probes.len() - 1];
+        let count = range.len() / finest.step_bytes;
+        let leaves =
+            hash_range(&*self.local, &self.hasher, range.start, finest.step_bytes, count, scratch)?;
+        let mut lists = vec![leaves];
+        for _ in 1..probes.len() {
+            let above = fold(&self.hasher, &lists[lists.len() - 1], 1);
+            lists.push(above);
+        }
+        lists.reverse();
+        Ok(lists)
+    }
+}
+
+/// One comparison under way; its state is gone once `done` was called.
+struct Job {
+    engine: Arc<Engine>,
+    ladder: Arc<Ladder>,
+    priority: Priority,
+    state: Mutex<Option<(Descent, OnFound)>>,
+}
+
+impl Job {
+    /// Carries out what the state machine asked for. Never called with the state locked.
+    fn act(self: &Arc<Self>, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Ask(ask) => self.ask(ask),
+                Action::HashLocal { range, probes } => self.hash_local(range, probes),
+                Action::Finished(candidates) => self.end(Ok(candidates)),
+            }
+        }
+    }
+
+    fn ask(self: &Arc<Self>, ask: Ask) {
+        let Ask { index, probe, start, count: n } = ask;
+        let request = match probe.level {
+            Some(level) => Request::Tree { start, step: probe.step_bytes, n, level },
+            None => Request::Hashes { start, step: probe.step_bytes, n },
+        };
+        let job = Arc::clone(self);
+        let done = move |answer: Result<Answer>| match answer {
+            Ok(Answer::Hashes(hashes) | Answer::Tree(hashes)) => {
+                job.step(|descent| descent.remote(index, hashes));
+            }
+            Ok(_) => job.end(Err(unexpected_answer())),
+            Err(err) => job.end(Err(err)),
+        };
+        self.engine.peer.submit(request, self.priority, Box::new(done));
+    }
+
+    fn hash_local(self: &Arc<Self>, range: ByteRange, probes: usize) {
+        let job = Arc::clone(self);
+        self.engine.local.will_need(range.clip(self.engine.local.size()));
+        let work = move |scratch: &mut Scratch| {
+            if job.state.lock().is_none() {
+                return;
+            }
+            match job.engine.local_hashes(range, &job.ladder.probes()[..probes], scratch) {
+                Ok(lists) => job.step(|descent| descent.local(lists)),
+                Err(err) => job.end(Err(err)),
+            }
+        };
+        self.engine.pool.submit(self.priority, work);
+    }
+
+    fn step(self: &Arc<Self>, change: impl FnOnce(&mut Descent) -> Vec<Action>) {
+        let actions = match &mut *self.state.lock() {
+            Some((descent, _)) => change(descent),
+            None => return,
+        };
+        self.act(actions);
+    }
+
+    fn end(&self, result: Result<Vec<Announced>>) {
+        let state = self.state.lock().take();
+        if let Some((_, done)) = state {
+            done(result.map(|runs| Found {
+                candidate_bytes: runs.iter().map(|run| run.blocks.len()).sum(),
+                runs,
+            }));
+        }
+    }
+}
+
+/// The peer matches answers to requests, so this is a fault of ours; it must not go unseen.
+pub(super) fn unexpected_answer() -> Error {
+    Error::new(Kind::Protocol, "the remote answered a request with another kind of message")
+}

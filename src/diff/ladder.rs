@@ -1,0 +1,146 @@
+//! The steps of a coarse-to-fine comparison, chosen for a block size and a peer. Pure.
+//!
+//! ```text
+//!   own server       tree nodes of 16^k leaves ... 16 leaves, one leaf, then blocks
+//!   classic server   one coarse block, then blocks
+//!   dense changes    blocks at once
+//! ```
+//! Going down a tree costs hashes on the wire but no second read: nodes are digests of their
+//! children's hashes. A coarse block of the classic protocol has to be read again.
+
+use crate::digest::{Algorithm, node_leaves};
+use crate::units::{KIB, MIB};
+
+/// Smallest leaf, in bytes, for BLAKE3: it hashes 16 KiB at twice the speed of 4 KiB.
+const LEAF_BYTES_BLAKE3: u64 = 16 * KIB;
+/// Smallest leaf, in bytes, for digests whose speed does not depend on the length.
+const LEAF_BYTES_SERIAL: u64 = 4 * KIB;
+/// A tree's top node covers at least this many bytes, so that hashes and headers for an
+/// unchanged device stay under 34 bytes a MiB.
+const TOP_BYTES_MIN: u64 = 4 * MIB;
+/// A flat coarse block covers this many bytes for every 16 bytes of hash, for the same reason.
+const COARSE_BYTES: u64 = MIB;
+
+/// One step of a comparison: hashes of this coverage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Bytes that one leaf hash covers (of a flat probe: one hash).
+    pub step_bytes: u64,
+    /// Level in the tree, 0 for leaves; `None` for a flat probe, asked with classic messages.
+    pub level: Option<u8>,
+}
+
+impl Probe {
+    /// Bytes that one hash of this probe covers.
+    #[must_use]
+    pub fn cover_bytes(&self) -> u64 {
+        self.step_bytes * node_leaves(self.level.unwrap_or(0))
+    }
+}
+
+/// The probes of one comparison, coarse to fine. The last one's hashes cover one block each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ladder {
+    probes: Vec<Probe>,
+}
+
+impl Ladder {
+    /// Blocks at once: for dense changes, and for peers that must be asked in order.
+    #[must_use]
+    pub fn direct(block_bytes: u64) -> Self {
+        Self { probes: vec![Probe { step_bytes: block_bytes, level: None }] }
+    }
+
+    /// Tree nodes down to leaves, then blocks where a leaf is more than one block.
+    #[must_use]
+    pub fn tree(block_bytes: u64, algorithm: Algorithm) -> Self {
+        let leaf_min = match algorithm {
+            Algorithm::Blake3 => LEAF_BYTES_BLAKE3,
+            _ => LEAF_BYTES_SERIAL,
+        };
+        let leaf = leaf_min.div_ceil(block_bytes) * block_bytes;
+        let mut top = 0u8;
+        while leaf * node_leaves(top) < TOP_BYTES_MIN {
+            top += 1;
+        }
+        let mut probes: Vec<_> =
+            (0..=top).rev().map(|level| Probe { step_bytes: leaf, level: Some(level) }).collect();
+        if leaf != block_bytes {
+            probes.push(Probe { step_bytes: block_bytes, level: None });
+        }
+        Self { probes }
+    }
+
+    /// One coarse block, then blocks: all that a classic server understands.
+    #[must_use]
+    pub fn flat(block_bytes: u64, algorithm: Algorithm) -> Self {
+        let coarse_min = COARSE_BYTES * (algorithm.len() as u64).div_ceil(16);
+        let coarse = coarse_min / block_bytes * block_bytes;
+        let mut ladder = Self::direct(block_bytes);
+        if coarse > block_bytes {
+            ladder.probes.insert(0, Probe { step_bytes: coarse, level: None });
+        }
+        ladder
+    }
+
+    /// The probes, coarse to fine; never empty.
+    #[must_use]
+    pub fn probes(&self) -> &[Probe] {
+        &self.probes
+    }
+
+    /// Whether the last probe's hashes are compared with ours while going down; if not,
+    /// whoever reads the blocks hashes and compares them.
+    #[must_use]
+    pub fn compares_blocks(&self) -> bool {
+        self.probes.last().is_some_and(|probe| probe.level.is_some())
+    }
+
+    /// Bytes that one hash of the coarsest probe covers.
+    #[must_use]
+    pub fn top_bytes(&self) -> u64 {
+        self.probes[0].cover_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_ladder_ends_at_blocks_and_starts_at_four_mebibytes() {
+        let ladder = Ladder::tree(4096, Algorithm::Blake3);
+        let covers: Vec<_> = ladder.probes().iter().map(Probe::cover_bytes).collect();
+        assert_eq!(covers, [4 * MIB, 256 * KIB, 16 * KIB, 4 * KIB]);
+        assert_eq!(ladder.probes()[3].level, None);
+    }
+
+    #[test]
+    fn leaf_of_one_block_needs_no_flat_probe() {
+        let ladder = Ladder::tree(65536, Algorithm::Blake3);
+        assert_eq!(ladder.probes().last(), Some(&Probe { step_bytes: 65536, level: Some(0) }));
+        let ladder = Ladder::tree(4096, Algorithm::Md5);
+        assert_eq!(ladder.probes().last(), Some(&Probe { step_bytes: 4096, level: Some(0) }));
+    }
+
+    #[test]
+    fn every_cover_is_a_multiple_of_the_next_finer_one() {
+        for block in [1, 7, 512, 1000, 4096, 100_000, 1 << 20, 16 << 20] {
+            for algorithm in [Algorithm::Md5, Algorithm::Blake3, Algorithm::Sha512] {
+                for ladder in [Ladder::tree(block, algorithm), Ladder::flat(block, algorithm)] {
+                    let covers: Vec<_> = ladder.probes().iter().map(Probe::cover_bytes).collect();
+                    assert!(covers.windows(2).all(|w| w[0] % w[1] == 0 && w[0] > w[1]));
+                    assert_eq!(*covers.last().unwrap(), block);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unchanged_devices_cost_under_34_bytes_a_mebibyte() {
+        // Headers of gettree and tree: 5 + 25 bytes each.
+        let ladder = Ladder::tree(4096, Algorithm::Blake3);
+        let per_mib = (60 + Algorithm::Blake3.len() as u64) * MIB / ladder.top_bytes();
+        assert!(per_mib < 34, "{per_mib}");
+    }
+}

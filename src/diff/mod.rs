@@ -1,0 +1,34 @@
+//! The asking side's engine: where two devices differ, and the bytes of what differs.
+//!
+//! ```text
+//!   plan.rs     sizes, direction, block size: what is compared          (pure)
+//!   ladder.rs   coarse-to-fine steps; density.rs chooses among them     (pure)
+//!   compare.rs  hash lists against each other                           (pure)
+//!   descent.rs  one comparison from coarse to fine, a state machine     (pure)
+//!   engine.rs   drives descents with the peer's answers and the pool
+//!   content.rs  bytes of differing blocks, checked against their hashes
+//!   map.rs      what is known of every block                            (pure)
+//!   walk.rs     all of it from start to end, in order, for a sink
+//! ```
+//! What is found never depends on the ladder, the number of threads or the peer's extensions:
+//! a block is reported exactly when its own hash differs.
+//! May be used by `commands` and `view`. Uses `wire` and `digest`.
+
+mod compare;
+mod content;
+mod density;
+mod descent;
+mod engine;
+mod ladder;
+mod map;
+mod plan;
+mod walk;
+
+pub use compare::Announced;
+pub use content::Changed;
+pub use density::Density;
+pub use engine::{Engine, Found};
+pub use ladder::{Ladder, Probe};
+pub use map::{Map, State};
+pub use plan::Plan;
+pub use walk::{Sink, walk};
