@@ -150,6 +150,10 @@ impl<D: Device> Device for FaultyDevice<D> {
         self.record(Call::NextData(from));
         self.inner.next_data(from)
     }
+
+    fn is_changed(&self) -> bool {
+        self.inner.is_changed()
+    }
 }
 
 impl<D: DeviceMut> DeviceMut for FaultyDevice<D> {

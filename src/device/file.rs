@@ -7,7 +7,7 @@
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, IoSlice, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,7 +51,12 @@ pub struct FileDevice {
     /// The data that the file system told of last. To read a hole that came into being since is
     /// no fault, so this needs no care when the file changes.
     last_data: Mutex<ByteRange>,
+    /// What a regular file looked like when it was opened for reading.
+    stamp: Option<Stamp>,
 }
+
+/// Changes whenever a file is written to or cut: size, and time of the last change.
+type Stamp = (u64, i64, i64);
 
 /// Opens `path` for reading.
 ///
@@ -59,7 +64,12 @@ pub struct FileDevice {
 /// `Kind::Open` when it does not exist, cannot be opened, or is neither a regular file nor a
 /// block device nor an empty character device.
 pub fn open_source(path: impl AsRef<Path>) -> Result<FileDevice> {
-    FileDevice::open(path.as_ref(), OpenOptions::new().read(true), OFlag::empty())
+    let mut device =
+        FileDevice::open(path.as_ref(), OpenOptions::new().read(true), OFlag::empty())?;
+    if device.kind == FileKind::Regular {
+        device.stamp = device.stamp_now();
+    }
+    Ok(device)
 }
 
 /// Opens `path` for reading and writing. It is never created. A block device is opened
@@ -107,6 +117,7 @@ impl FileDevice {
             kind,
             size_bytes: AtomicU64::new(size_bytes),
             last_data: Mutex::new(ByteRange::new(0, 0)),
+            stamp: None,
         })
     }
 
@@ -120,6 +131,11 @@ impl FileDevice {
     #[must_use]
     pub fn as_file(&self) -> &File {
         &self.file
+    }
+
+    fn stamp_now(&self) -> Option<Stamp> {
+        let meta = self.file.metadata().ok()?;
+        Some((meta.len(), meta.mtime(), meta.mtime_nsec()))
     }
 
     fn seek(&self, from: u64, whence: Whence) -> Result<Option<u64>, Errno> {
@@ -243,6 +259,10 @@ impl Device for FileDevice {
         Ok((!data.is_empty()).then_some(data))
     }
 
+    fn is_changed(&self) -> bool {
+        self.stamp.is_some() && self.stamp != self.stamp_now()
+    }
+
     fn will_need(&self, range: ByteRange) {
         self.advise(range, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
     }
@@ -330,6 +350,23 @@ mod tests {
         let path = dir.path().join("image");
         fs::write(&path, content).unwrap();
         path
+    }
+
+    #[test]
+    fn a_file_that_is_written_to_or_cut_is_noticed_by_its_readers_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file_of(&dir, &[1; 100]);
+        let (first, second) = (open_source(&path).unwrap(), open_source(&path).unwrap());
+        assert!(!first.is_changed());
+        let target = open_target(&path, TargetOptions::default()).unwrap();
+        // Time stamps go in ticks of the kernel's clock: wait for another one.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        target.write_all_at(b"x", 50).unwrap();
+        assert!(first.is_changed() && second.is_changed() && !target.is_changed());
+        let third = open_source(&path).unwrap();
+        assert!(!third.is_changed());
+        target.set_size(10).unwrap();
+        assert!(third.is_changed());
     }
 
     #[test]

@@ -47,6 +47,12 @@ pub trait Device: Send + Sync {
     /// `Kind::Read` when the question fails; devices that cannot answer say "all data" instead.
     fn next_data(&self, from: u64) -> Result<Option<ByteRange>>;
 
+    /// Whether it was noticed, without reading it, that somebody else changed the device since
+    /// it was opened for reading. Cheap. `false` where that cannot be told, as for disks.
+    fn is_changed(&self) -> bool {
+        false
+    }
+
     /// Says that `range` will be read soon, so that the disk can start. May do nothing.
     fn will_need(&self, range: ByteRange) {
         let _ = range;

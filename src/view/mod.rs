@@ -15,6 +15,7 @@ mod change;
 mod changes;
 mod files;
 pub mod status;
+mod stored;
 mod tree;
 mod walk;
 
@@ -22,6 +23,7 @@ pub use change::{Change, Done, Image};
 pub use changes::{LINE_BYTES, LIST_ENTRIES_MAX};
 pub use files::{READ_BYTES_MAX, View};
 pub use status::Status;
+pub use stored::StoredChange;
 pub use tree::{
     Access, Attr, EXTENT_INODE_MIN, Entry, Inode, Node, ROOT_NODES, STAT_BLOCK_BYTES, Whence,
 };

@@ -1,0 +1,608 @@
+//! Where in a stored patch the bytes of the device are: any record, in any order, the last of
+//! overlapping ones winning.
+//!
+//! ```text
+//!   reading once      validates all of it and counts entries; allocates nothing by a number read
+//!   reading again     fills an array of exactly that length: an entry is a run of neighbouring
+//!                     records of one length, so that a whole device may take a few entries
+//!   sorted            by offset, in place
+//!   if any overlap    read again with one entry a record, sorted, and swept in place: what is
+//!                     hidden goes, what is left is cut to what can be seen of it
+//! ```
+//! At most [`ENTRY_BYTES`] a record at every moment, beside a bounded rest (see `sweep.rs`).
+
+use std::cell::Cell;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use super::format::{Header, RECORD_HEADER_BYTES, RECORD_READ_BYTES_MAX, TAIL_BYTES_LIMIT};
+use super::reader::{PatchReader, RecordPlace, Trailer};
+use super::sweep::{Stretch, Sweep};
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::units::ByteRange;
+
+/// Memory for a record, in bytes, at most.
+pub const ENTRY_BYTES: usize = 24;
+/// The most records in one entry; the bit above is [`Entry`]'s mark.
+const RUN_RECORDS_MAX: u32 = u32::MAX >> 1;
+/// Bit of [`Entry::count_and_mark`]: no changed byte lies right before this entry.
+const BEGINS_EXTENT: u32 = 1 << 31;
+
+/// What is at some place of the device: the record's data, or what was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The bytes of the device; never empty.
+    pub range: ByteRange,
+    /// Where they are in the patch; `None`: they are the base's.
+    pub position: Option<u64>,
+}
+
+/// Records of one length whose data neighbour each other in the device, and which stand one
+/// behind the other in the patch.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    start: u64,
+    /// Where the data of the first is in the patch.
+    position: u64,
+    /// Length of the data of each, in bytes.
+    len: u32,
+    count_and_mark: u32,
+}
+
+const _: () = assert!(size_of::<Entry>() <= ENTRY_BYTES);
+
+impl Entry {
+    fn new(place: RecordPlace) -> Self {
+        // A record's length is 16 bits.
+        let len = place.range.len() as u32;
+        Self { start: place.range.start, position: place.position, len, count_and_mark: 1 }
+    }
+
+    fn count(&self) -> u32 {
+        self.count_and_mark & !BEGINS_EXTENT
+    }
+
+    fn begins_extent(&self) -> bool {
+        self.count_and_mark & BEGINS_EXTENT != 0
+    }
+
+    fn end(&self) -> u64 {
+        // Every record's end was checked against the device's size.
+        self.start + u64::from(self.len) * u64::from(self.count())
+    }
+
+    /// Bytes of a record in the patch.
+    fn stride(&self) -> u64 {
+        u64::from(self.len) + RECORD_HEADER_BYTES as u64
+    }
+
+    /// Takes the record in, if it goes on where the run ends.
+    fn join(&mut self, place: RecordPlace) -> bool {
+        let joins = place.range.start == self.end()
+            && place.range.len() == u64::from(self.len)
+            && place.position == self.position + self.stride() * u64::from(self.count())
+            && self.count() < RUN_RECORDS_MAX;
+        if joins {
+            self.count_and_mark += 1;
+        }
+        joins
+    }
+
+    /// The record of the run that `at` lies in.
+    fn record_at(&self, at: u64) -> Stretch {
+        let index = (at - self.start) / u64::from(self.len);
+        let start = self.start + index * u64::from(self.len);
+        Stretch {
+            range: ByteRange::new(start, start + u64::from(self.len)),
+            position: self.position + index * self.stride(),
+        }
+    }
+}
+
+/// The index of a stored patch.
+#[derive(Debug)]
+pub struct PatchIndex {
+    header: Header,
+    trailer: Trailer,
+    patch_bytes: u64,
+    records: u64,
+    /// Ascending by start.
+    entries: Vec<Entry>,
+    /// Whether entries overlap; then each is one record, cut to what is seen of it, and no
+    /// two start at one offset.
+    overlapping: bool,
+}
+
+/// What one reading of the patch found out.
+struct Survey {
+    header: Header,
+    trailer: Trailer,
+    records: u64,
+    runs: u64,
+}
+
+impl PatchIndex {
+    /// Reads and validates all of `patch`, whose data is stepped over, and builds its index.
+    ///
+    /// # Errors
+    /// `Kind::Patch`, with the position, for a malformed or cut patch, or one with a record
+    /// outside of the device that it makes; also for one that changes meanwhile, or whose index
+    /// finds no memory. `Kind::Read`.
+    pub fn open(patch: &dyn Device) -> Result<Self> {
+        let Survey { header, trailer, records, runs } = survey(patch)?;
+        let mut entries = fill(patch, runs, Entry::join)?;
+        if !entries.is_sorted_by_key(|entry| entry.start) {
+            entries.sort_unstable_by_key(|entry| (entry.start, entry.position));
+        }
+        let overlapping = entries.windows(2).any(|pair| pair[0].end() > pair[1].start);
+        if overlapping {
+            drop(entries);
+            entries = fill(patch, records, |_, _| false)?;
+            entries.sort_unstable_by_key(|entry| (entry.start, entry.position));
+            let visible = cut_to_visible(&mut entries);
+            entries.truncate(visible);
+        }
+        mark_extents(&mut entries);
+        let tail_bytes = trailer.tail.len();
+        // More than a tail may hold is not the patch's, as on a disk that it was copied to.
+        let tail_bytes = if tail_bytes < TAIL_BYTES_LIMIT { tail_bytes as u64 } else { 0 };
+        let patch_bytes = trailer.tail_position + tail_bytes;
+        if patch.is_changed() {
+            return Err(changed(patch));
+        }
+        Ok(Self { header, trailer, patch_bytes, records, entries, overlapping })
+    }
+
+    /// What the patch begins with.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// What the patch ends with.
+    #[must_use]
+    pub fn trailer(&self) -> &Trailer {
+        &self.trailer
+    }
+
+    /// Size of the patch in bytes, with the seal that may stand behind it, without anything
+    /// else behind it.
+    #[must_use]
+    pub fn patch_bytes(&self) -> u64 {
+        self.patch_bytes
+    }
+
+    /// Number of records, hidden ones included.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Bytes of the device below `end` that are in any record. Goes through all of the index.
+    #[must_use]
+    pub fn changed_bytes(&self, end: u64) -> u64 {
+        let (mut covered, mut total) = (0, 0);
+        for entry in &self.entries {
+            let range = ByteRange::new(entry.start.max(covered), entry.end()).clip(end);
+            total += range.len();
+            covered = covered.max(range.end);
+        }
+        total
+    }
+
+    /// What is in `range` of the device: pieces without gaps, in ascending order. None of them
+    /// is longer than a record, but for the base's.
+    pub fn pieces(&self, range: ByteRange) -> impl Iterator<Item = Piece> + '_ {
+        let mut at = range.start;
+        let mut stretches = self.stretches(range);
+        let mut waiting = stretches.next();
+        std::iter::from_fn(move || {
+            if at >= range.end {
+                return None;
+            }
+            let piece = match waiting {
+                Some(Stretch { range: seen, position }) if seen.start <= at => {
+                    waiting = stretches.next();
+                    let position = Some(position + (at - seen.start));
+                    Piece { range: ByteRange::new(at, seen.end.min(range.end)), position }
+                }
+                _ => {
+                    let end = waiting.map_or(range.end, |next| next.range.start.min(range.end));
+                    Piece { range: ByteRange::new(at, end), position: None }
+                }
+            };
+            at = piece.range.end;
+            Some(piece)
+        })
+    }
+
+    /// The first contiguous changed range that ends behind `from`.
+    #[must_use]
+    pub fn next_extent(&self, from: u64) -> Option<ByteRange> {
+        let below = self.entries.partition_point(|entry| entry.start <= from);
+        let mut first = below.saturating_sub(1);
+        while first > 0 && !self.entries[first].begins_extent() {
+            first -= 1;
+        }
+        let extent = self.extent_of(first)?;
+        if extent.end > from { Some(extent) } else { self.extent_of(below) }
+    }
+
+    /// The extent whose first entry has this index.
+    fn extent_of(&self, first: usize) -> Option<ByteRange> {
+        let entries = self.entries.get(first..)?;
+        let (begin, rest) = entries.split_first()?;
+        let rest = rest.iter().take_while(|entry| !entry.begins_extent());
+        let end = rest.map(Entry::end).fold(begin.end(), u64::max);
+        Some(ByteRange::new(begin.start, end))
+    }
+
+    /// The visible stretches of records that reach into `range`, in ascending order.
+    fn stretches(&self, range: ByteRange) -> Box<dyn Iterator<Item = Stretch> + '_> {
+        let longest = RECORD_READ_BYTES_MAX as u64;
+        if self.overlapping {
+            // No two start at one offset, so that at most `longest` of them lie before.
+            let reach = range.start.saturating_sub(longest);
+            let first = self.entries.partition_point(|entry| entry.start < reach);
+            let near = self.entries[first..].iter().take_while(move |e| e.start < range.end);
+            return Box::new(Sweep::new(near.map(|e| e.record_at(e.start)), range.start));
+        }
+        let first = self.entries.partition_point(|entry| entry.end() <= range.start);
+        let near = self.entries[first..].iter().take_while(move |e| e.start < range.end);
+        Box::new(near.flat_map(move |entry| {
+            let mut at = entry.start.max(range.start);
+            std::iter::from_fn(move || {
+                let stretch = (at < entry.end().min(range.end)).then(|| entry.record_at(at))?;
+                at = stretch.range.end;
+                Some(stretch)
+            })
+        }))
+    }
+}
+
+/// Reads all of the patch once.
+fn survey(patch: &dyn Device) -> Result<Survey> {
+    let mut reader = reader(patch)?;
+    let (mut records, mut runs) = (0, 0);
+    let mut run: Option<Entry> = None;
+    while let Some(place) = reader.next_place()? {
+        records += 1;
+        if !run.as_mut().is_some_and(|run| run.join(place)) {
+            runs += 1;
+            run = Some(Entry::new(place));
+        }
+    }
+    let trailer = reader.trailer().cloned().ok_or_else(|| changed(patch))?;
+    Ok(Survey { header: reader.header().clone(), trailer, records, runs })
+}
+
+/// Reads the patch again, into exactly `count` entries.
+fn fill(
+    patch: &dyn Device,
+    count: u64,
+    join: impl Fn(&mut Entry, RecordPlace) -> bool,
+) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    // Counted, not read: the patch really has as many records.
+    let capacity = usize::try_from(count).unwrap_or(usize::MAX);
+    entries.try_reserve_exact(capacity).map_err(|err| {
+        let what = format!("no memory for the index of {count} records");
+        Error::new(Kind::Patch, what).with_path(patch.path()).with_source(err)
+    })?;
+    let mut reader = reader(patch)?;
+    while let Some(place) = reader.next_place()? {
+        if entries.last_mut().is_some_and(|last| join(last, place)) {
+            continue;
+        }
+        if entries.len() == capacity {
+            return Err(changed(patch));
+        }
+        entries.push(Entry::new(place));
+    }
+    if entries.len() == capacity { Ok(entries) } else { Err(changed(patch)) }
+}
+
+/// Makes entries of one record each, sorted by start and position, the visible ones only, each
+/// from its first visible byte to its last. Returns how many are left, at the front.
+///
+/// Such an entry still shows what it showed before: where the cut record would have hidden
+/// another, that one stands earlier in the patch or is hidden itself.
+fn cut_to_visible(entries: &mut [Entry]) -> usize {
+    let cells = Cell::from_mut(entries).as_slice_of_cells();
+    let mut sweep = Sweep::new(cells.iter().map(|cell| cell.get().record_at(cell.get().start)), 0);
+    let mut used = 0;
+    while let Some(Stretch { range, position }) = sweep.next() {
+        let Some(slot) = sweep.note() else { continue };
+        match *slot {
+            // Seen before, then hidden by a shorter one, now seen again.
+            Some(slot) => {
+                let mut entry = cells[slot].get();
+                // Both ends are the record's own, whose length is 16 bits.
+                entry.len = (range.end - entry.start) as u32;
+                cells[slot].set(entry);
+            }
+            // Never ahead of the sweep: each slot is for another record that it has read.
+            None => {
+                let len = range.len() as u32;
+                cells[used].set(Entry { start: range.start, position, len, count_and_mark: 1 });
+                *slot = Some(used);
+                used += 1;
+            }
+        }
+    }
+    used
+}
+
+/// Marks the entries with which a contiguous changed range begins.
+fn mark_extents(entries: &mut [Entry]) {
+    let mut end = None;
+    for entry in entries {
+        if end.is_none_or(|end| end < entry.start) {
+            entry.count_and_mark |= BEGINS_EXTENT;
+        }
+        end = end.max(Some(entry.end()));
+    }
+}
+
+fn reader(patch: &dyn Device) -> Result<PatchReader<DeviceReader<'_>>> {
+    PatchReader::new(DeviceReader { device: patch, at: 0 }, patch.path())
+}
+
+fn changed(patch: &dyn Device) -> Error {
+    Error::new(Kind::Patch, "the patch changes while it is read").with_path(patch.path())
+}
+
+/// The bytes of a device as a stream.
+struct DeviceReader<'a> {
+    device: &'a dyn Device,
+    at: u64,
+}
+
+impl Read for DeviceReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let rest = self.device.size().saturating_sub(self.at);
+        let len = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
+        self.device
+            .read_exact_at(&mut buf[..len], self.at)
+            .map_err(|err| io::Error::other(err.full_message()))?;
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+impl Seek for DeviceReader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.device.size().checked_add_signed(by),
+        };
+        self.at = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{PatchWriter, format};
+    use super::*;
+    use crate::device::MemoryDevice;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const SIZE: u64 = 600;
+
+    /// A patch of these records, as they come.
+    fn patch_of(size_bytes: u64, records: &[(u64, Vec<u8>)]) -> Vec<u8> {
+        let mut bytes = Header { size_bytes, name: b"d".to_vec() }.encode().unwrap();
+        for (offset, data) in records {
+            let len = data.len() as u16;
+            bytes.extend(format::RecordHeader { offset: *offset, len }.encode());
+            bytes.extend(data);
+        }
+        bytes.extend(format::END);
+        bytes.push(0);
+        bytes
+    }
+
+    fn index_of(patch: &[u8]) -> Result<PatchIndex> {
+        PatchIndex::open(&MemoryDevice::new(patch).with_path("p"))
+    }
+
+    /// What the index says of every byte: the patch's, or none.
+    fn bytes_of(index: &PatchIndex, patch: &[u8], range: ByteRange) -> Vec<Option<u8>> {
+        let mut out = vec![];
+        let mut at = range.start;
+        for Piece { range: piece, position } in index.pieces(range) {
+            assert!(piece.start == at && !piece.is_empty() && piece.end <= range.end);
+            at = piece.end;
+            let len = piece.len() as usize;
+            out.extend((0..len).map(|i| position.map(|position| patch[position as usize + i])));
+        }
+        assert_eq!(at, range.end);
+        out
+    }
+
+    fn check(records: &[(u64, Vec<u8>)], ranges: &[(u64, u64)]) {
+        let patch = patch_of(SIZE, records);
+        let mut model = vec![None; SIZE as usize];
+        for (offset, data) in records {
+            for (i, &byte) in data.iter().enumerate() {
+                model[*offset as usize + i] = Some(byte);
+            }
+        }
+        let index = index_of(&patch).unwrap();
+        assert_eq!(index.records(), records.len() as u64);
+        assert!(index.entries.len() <= records.len());
+        assert_eq!(index.patch_bytes(), patch.len() as u64);
+        for &(a, b) in ranges.iter().chain(&[(0, SIZE)]) {
+            let range = ByteRange::new(a.min(b), a.max(b));
+            let expected = &model[range.start as usize..range.end as usize];
+            assert_eq!(bytes_of(&index, &patch, range), expected, "{range}");
+            let changed = model[..a as usize].iter().flatten().count();
+            assert_eq!(index.changed_bytes(a), changed as u64);
+        }
+        let mut extents = vec![];
+        for (i, _) in model.iter().enumerate().filter(|(_, byte)| byte.is_some()) {
+            crate::units::push_joined(&mut extents, ByteRange::new(i as u64, i as u64 + 1));
+        }
+        for from in 0..=SIZE {
+            let expected = extents.iter().copied().find(|extent| extent.end > from);
+            assert_eq!(index.next_extent(from), expected, "from {from}");
+        }
+    }
+
+    fn record(len_max: usize) -> impl Strategy<Value = (u64, Vec<u8>)> {
+        (0..SIZE, 1..=len_max, any::<u8>()).prop_map(|(offset, len, seed)| {
+            let len = len.min((SIZE - offset) as usize);
+            (offset, (0..len).map(|i| seed.wrapping_add((i as u8).wrapping_mul(31))).collect())
+        })
+    }
+
+    fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
+        vec((0..=SIZE, 0..=SIZE), 8)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn overlapping_records_in_any_order_are_as_if_written_one_by_one(
+            records in vec(prop_oneof![record(8), record(80), record(600)], 0..60),
+            ranges in ranges(),
+        ) {
+            check(&records, &ranges);
+        }
+
+        #[test]
+        fn records_of_one_length_in_any_order_of_runs_are_as_if_written_one_by_one(
+            order in Just((0..12u64).collect::<Vec<_>>()).prop_shuffle(),
+            keep in vec(any::<bool>(), 60),
+            ranges in ranges(),
+        ) {
+            let places = order.iter().flat_map(|run| (0..5).map(move |i| run * 5 + i));
+            let records: Vec<_> = places
+                .filter(|&place| keep[place as usize])
+                .map(|place| (place * 10, vec![place as u8; 10]))
+                .collect();
+            check(&records, &ranges);
+        }
+
+        #[test]
+        fn any_damage_is_refused_or_stays_inside(
+            records in vec(record(50), 0..10),
+            at: prop::sample::Index,
+            byte: u8,
+        ) {
+            let mut patch = patch_of(SIZE, &records);
+            let at = at.index(patch.len());
+            patch[at] = byte;
+            match index_of(&patch) {
+                Ok(index) => {
+                    let size = index.header().size_bytes;
+                    let end = index.pieces(ByteRange::new(0, size)).last().map_or(0, |p| p.range.end);
+                    prop_assert_eq!(end, size);
+                    for piece in index.pieces(ByteRange::new(0, size)) {
+                        let end = piece.position.map_or(0, |at| at + piece.range.len());
+                        prop_assert!(end <= patch.len() as u64);
+                    }
+                }
+                Err(err) => {
+                    prop_assert_eq!(err.kind(), Kind::Patch);
+                    prop_assert!(err.range().is_some() && err.path().is_some());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn truncations_are_refused_with_their_position() {
+        let patch = patch_of(SIZE, &[(5, vec![1; 20]), (100, vec![2; 100])]);
+        for len in 0..patch.len() {
+            let err = index_of(&patch[..len]).unwrap_err();
+            assert_eq!(err.kind(), Kind::Patch, "{}", err.full_message());
+            assert!(err.range().is_some(), "{}", err.full_message());
+        }
+    }
+
+    #[test]
+    fn record_past_the_device_that_the_patch_makes_is_refused() {
+        let err = index_of(&patch_of(100, &[(90, vec![1; 11])])).unwrap_err();
+        assert_eq!(err.exit_code(), 2);
+        assert!(index_of(&patch_of(100, &[(90, vec![1; 10])])).is_ok());
+    }
+
+    #[test]
+    fn seal_belongs_to_the_patch_and_longer_rests_do_not() {
+        let patch = patch_of(10, &[]);
+        let with_rest = |len| {
+            let rest: Vec<u8> = patch.iter().copied().chain(std::iter::repeat_n(7, len)).collect();
+            index_of(&rest).unwrap().patch_bytes()
+        };
+        let own = patch.len() as u64;
+        assert_eq!(with_rest(0), own);
+        assert_eq!(with_rest(TAIL_BYTES_LIMIT - 1), own + TAIL_BYTES_LIMIT as u64 - 1);
+        assert_eq!(with_rest(TAIL_BYTES_LIMIT), own);
+        assert_eq!(with_rest(TAIL_BYTES_LIMIT * 3), own);
+    }
+
+    #[test]
+    fn blocks_in_order_take_one_entry() {
+        let header = Header { size_bytes: 1 << 20, name: b"d".to_vec() };
+        let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
+        for block in 0..256u64 {
+            writer.write_block(block * 4096, &[block as u8; 4096]).unwrap();
+        }
+        let patch = writer.finish(None).unwrap();
+        let index = index_of(&patch).unwrap();
+        assert_eq!(index.entries.len(), 1);
+        let bytes = bytes_of(&index, &patch, ByteRange::new(4095, 8193));
+        assert_eq!(bytes[0], Some(0));
+        assert!(bytes[1..4097].iter().all(|&byte| byte == Some(1)));
+        assert_eq!(bytes[4097], Some(2));
+    }
+
+    #[test]
+    fn millions_of_records_stay_within_their_memory() {
+        const RECORDS: u64 = 3_000_000;
+        // Every other byte, the later half of the device first: nothing joins, nothing sorted.
+        let mut patch = Header { size_bytes: RECORDS * 2, name: vec![] }.encode().unwrap();
+        for i in 0..RECORDS {
+            let offset = (i + RECORDS / 2) % RECORDS * 2;
+            patch.extend(format::RecordHeader { offset, len: 1 }.encode());
+            patch.push(i as u8);
+        }
+        patch.extend(format::END);
+        patch.push(0);
+        let index = index_of(&patch).unwrap();
+        assert_eq!(index.entries.capacity() as u64, RECORDS);
+        assert!(size_of_val(&index.entries[0]) <= ENTRY_BYTES);
+        assert_eq!(index.changed_bytes(u64::MAX), RECORDS);
+        assert_eq!(
+            index.next_extent(RECORDS * 2 - 2),
+            Some(ByteRange::new(RECORDS * 2 - 2, RECORDS * 2 - 1))
+        );
+        let middle = ByteRange::new(RECORDS, RECORDS + 3);
+        assert_eq!(bytes_of(&index, &patch, middle), [Some(0), None, Some(1)]);
+    }
+
+    #[test]
+    fn the_most_hostile_overlaps_are_indexed_in_good_time() {
+        const RECORDS: u64 = 60_000;
+        // Each begins one byte behind the one before and ends earlier or where it does, so that
+        // all of them are open at once; and again, from the end.
+        let len = |i: u64| vec![i as u8; (RECORDS - i) as usize % 997 + 1];
+        let mut records: Vec<_> = (0..RECORDS).map(|i| (i, len(i))).collect();
+        records.extend((0..RECORDS).rev().map(|i| (i, vec![9; 1 + (i % 3) as usize])));
+        let patch = patch_of(RECORDS + 1000, &records);
+        let index = index_of(&patch).unwrap();
+        let mut model = vec![None; RECORDS as usize + 1000];
+        for (offset, data) in &records {
+            for (i, &byte) in data.iter().enumerate() {
+                model[*offset as usize + i] = Some(byte);
+            }
+        }
+        let whole = ByteRange::new(0, RECORDS + 1000);
+        assert!(bytes_of(&index, &patch, whole) == model);
+    }
+}
