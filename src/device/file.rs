@@ -264,7 +264,16 @@ impl Device for FileDevice {
     }
 
     fn will_need(&self, range: ByteRange) {
-        self.advise(range, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        // Only what is stored: read-ahead of a hole would fill the page cache with its zeros.
+        let mut from = range.start;
+        while let Ok(Some(data)) = self.next_data(from) {
+            let part = data.intersect(&range);
+            if part.is_empty() {
+                return;
+            }
+            self.advise(part, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+            from = part.end;
+        }
     }
 
     fn done_with(&self, range: ByteRange) {

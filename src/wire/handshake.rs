@@ -91,9 +91,14 @@ pub fn client_handshake(
     writer: &mut FrameWriter<impl Write>,
     offer: Extensions,
 ) -> Result<Extensions> {
-    writer.write(&Message::Hello(offer.hello("CLIENT")))?;
-    writer.flush()?;
-    Ok(read_hello(reader)?.and(offer))
+    let sent = writer.write(&Message::Hello(offer.hello("CLIENT"))).and_then(|()| writer.flush());
+    match (sent, read_hello(reader)) {
+        (Ok(()), theirs) => Ok(theirs?.and(offer)),
+        // A remote that went away before it read may have said something of another kind
+        // first, a shell's greeting perhaps: that tells more than its absence.
+        (Err(_), Err(said)) if said.kind() == Kind::Protocol => Err(said),
+        (Err(err), _) => Err(err),
+    }
 }
 
 /// The answering side: waits for the client's hello, then answers with those of `supported`
