@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::change::Done;
 use super::tree::{Entry, Node};
-use super::walk::Walk;
+use super::walk::{Walk, ended};
 use crate::error::Result;
 use crate::units::ByteRange;
 
@@ -117,6 +117,14 @@ impl ReadLines {
     }
 }
 
+impl Drop for ReadLines {
+    fn drop(&mut self) {
+        if self.done.is_some() {
+            self.answer(Err(ended()));
+        }
+    }
+}
+
 impl Walk for ReadLines {
     fn step(&mut self, found: Result<Option<ByteRange>>) -> Option<u64> {
         let range = match found {
@@ -178,6 +186,14 @@ impl ListExtents {
         if let Some(done) = self.done.take() {
             let entries = std::mem::take(&mut self.entries);
             done(result.map(|()| entries));
+        }
+    }
+}
+
+impl Drop for ListExtents {
+    fn drop(&mut self) {
+        if self.done.is_some() {
+            self.answer(Err(ended()));
         }
     }
 }

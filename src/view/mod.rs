@@ -19,6 +19,9 @@ mod stored;
 mod tree;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use change::{Change, Done, Image};
 pub use changes::{LINE_BYTES, LIST_ENTRIES_MAX};
 pub use files::{READ_BYTES_MAX, View};

@@ -21,7 +21,7 @@ pub const TURN_STEPS: usize = 4096;
 /// An answer of [`Change::next_extent`].
 pub type Found = Result<Option<ByteRange>>;
 
-/// What a walk does with what it finds.
+/// What a walk does with what it finds. Dropped before it has answered, it answers with an error.
 pub trait Walk: Send {
     /// Takes the next changed range, `None` behind the last. Returns where to look next, or
     /// `None` when the walk has answered whoever asked for it; it must, when given an error.
@@ -75,13 +75,14 @@ impl Walker {
     ///
     /// The number of walks is bounded by that of the requests that the mount lets wait.
     pub fn begin(&self, walk: Box<dyn Walk>, from: u64) {
-        send(&self.turns, Turn::Begin(walk, from));
+        // Without the thread the walk is dropped, and so has its answer.
+        let _ = self.turns.send(Turn::Begin(walk, from));
     }
 }
 
 impl Drop for Walker {
     fn drop(&mut self) {
-        send(&self.turns, Turn::Stop);
+        let _ = self.turns.send(Turn::Stop);
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != thread::current().id()
         {
@@ -103,8 +104,6 @@ fn run(change: &Arc<dyn Change>, turns: &Sender<Turn>, waiting: &Receiver<Turn>)
             Turn::Stop => break,
         }
     }
-    // What has been queued behind the stop gets its error.
-    waiting.try_iter().for_each(abandon);
 }
 
 fn take_turn(
@@ -120,7 +119,7 @@ fn take_turn(
             None => return,
         }
     }
-    send(turns, Turn::GoOn(walk, found));
+    let _ = turns.send(Turn::GoOn(walk, found));
 }
 
 /// Asks for the next range. `None`: the walk is over or waits, and will have its turn.
@@ -140,7 +139,7 @@ fn ask(
                 Slot::Asking => *slot = Slot::Answered(found),
                 Slot::Waiting(walk) => {
                     drop(slot);
-                    send(&turns, Turn::GoOn(walk, found));
+                    let _ = turns.send(Turn::GoOn(walk, found));
                 }
                 Slot::Answered(_) | Slot::Over => {}
             }
@@ -155,17 +154,7 @@ fn ask(
     None
 }
 
-fn send(turns: &Sender<Turn>, turn: Turn) {
-    if let Err(unsent) = turns.send(turn) {
-        abandon(unsent.into_inner());
-    }
-}
-
-fn abandon(turn: Turn) {
-    match turn {
-        Turn::Begin(mut walk, _) | Turn::GoOn(mut walk, _) => {
-            walk.step(Err(Error::new(Kind::Read, "the mount is being ended")));
-        }
-        Turn::Stop => {}
-    }
+/// What a walk answers that is dropped.
+pub fn ended() -> Error {
+    Error::new(Kind::Read, "the mount is being ended")
 }
