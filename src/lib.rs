@@ -21,6 +21,7 @@ pub mod device;
 pub mod diff;
 pub mod digest;
 pub mod error;
+pub mod fuse;
 pub mod patch;
 pub mod progress;
 pub mod report;

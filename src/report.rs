@@ -65,6 +65,9 @@ fn builder(verbosity: u8) -> env_logger::Builder {
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     });
+    // Its warnings are about every request that is not implemented, or came too late.
+    builder
+        .filter_module("fuser", if verbosity > 2 { LevelFilter::Trace } else { LevelFilter::Off });
     builder.parse_default_env();
     builder
 }
@@ -131,6 +134,11 @@ pub fn error(err: &Error) {
 /// Relays one line that the remote side wrote to its stderr, without its line end.
 pub fn remote_line(line: &[u8]) {
     to_stderr(&format!("RMTERR: {}\n", escape(line)));
+}
+
+/// Tells what is happening, to a user who waits at a terminal.
+pub fn notice(text: &str) {
+    to_stderr(&format!("bdsync: {}\n", escape(text.as_bytes())));
 }
 
 /// `Different sizes local=N remote=M`: a client's, sizes in bytes.

@@ -24,8 +24,9 @@ use std::ffi::OsString;
 use crate::error::{Error, Kind, Result};
 
 pub use options::{
-    BLOCK_SIZE_BYTES_DEFAULT, ClientOptions, Command, CompareOptions, PatchOptions, ProgressStyle,
-    ServerOptions, SizeOptions,
+    BLOCK_SIZE_BYTES_DEFAULT, CACHE_MIB_DEFAULT, CACHE_MIB_MAX, ClientOptions, Command,
+    CompareOptions, MountOptions, MountSource, PatchOptions, ProgressStyle, Readers, ServerOptions,
+    SizeOptions,
 };
 pub use table::whole as definition;
 

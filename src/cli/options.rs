@@ -18,6 +18,8 @@ pub enum Command {
     Server(ServerOptions),
     /// Apply the patch on stdin.
     Patch(PatchOptions),
+    /// Show a pending patch as a file system.
+    Mount(MountOptions),
     /// Print this text (usage or version) on stdout.
     Help(String),
 }
@@ -116,4 +118,58 @@ pub struct PatchOptions {
     pub progress: Option<ProgressStyle>,
     /// How often `--verbose` was given.
     pub verbosity: u8,
+}
+
+/// The cache of fetched blocks of a mount, in MiB, unless the user chose another size.
+pub const CACHE_MIB_DEFAULT: u32 = 64;
+/// The largest cache accepted, in MiB.
+pub const CACHE_MIB_MAX: u32 = 65536;
+
+/// Options of the mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOptions {
+    /// Where the change comes from.
+    pub source: MountSource,
+    /// MOUNTPOINT as given.
+    pub mountpoint: PathBuf,
+    /// Return once the mount is readable.
+    pub daemon: bool,
+    /// Who may read it.
+    pub readers: Readers,
+    /// How often `--verbose` was given.
+    pub verbosity: u8,
+}
+
+/// Where the change that a mount shows comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountSource {
+    /// A session with a remote side.
+    Live {
+        /// What is compared, and how.
+        client: ClientOptions,
+        /// Compare also what nobody reads.
+        scan_in_background: bool,
+        /// Memory for fetched blocks, in MiB, `1..=CACHE_MIB_MAX`.
+        cache_mib: u32,
+    },
+    /// A patch file over the device that it is meant for.
+    Stored {
+        /// PATCHFILE as given.
+        patch: PathBuf,
+        /// BASEDEV as given.
+        base: PathBuf,
+        /// What differing sizes mean.
+        sizes: SizeOptions,
+    },
+}
+
+/// Who may read a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// The user who mounted it.
+    Owner,
+    /// `--allow-root`: root as well.
+    OwnerAndRoot,
+    /// `--allow-other`: everybody.
+    Everybody,
 }

@@ -16,7 +16,7 @@ pub(super) fn classic(found: &ArgMatches) -> Result<Command> {
         return Ok(Command::Help(super::help_text(None)?));
     }
     if found.get_flag("version") {
-        return Ok(Command::Help(concat!("bdsync ", env!("CARGO_PKG_VERSION"), "\n").to_owned()));
+        return Ok(Command::Help(version()));
     }
     refuse_contradictions(found)?;
     if found.get_flag("server") {
@@ -33,6 +33,10 @@ pub(super) fn classic(found: &ArgMatches) -> Result<Command> {
         return patch(found).map(Command::Patch);
     }
     client(found).map(Command::Client)
+}
+
+fn version() -> String {
+    concat!("bdsync ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
 }
 
 /// `bdsync help [COMMAND]`.
@@ -72,16 +76,19 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
 fn client(found: &ArgMatches) -> Result<ClientOptions> {
     let operands = operand_list(found);
     let count = operands.len();
-    let [remote_command, local, remote] = <[OsString; 3]>::try_from(operands).map_err(|_| {
+    let operands = <[OsString; 3]>::try_from(operands).map_err(|_| {
         usage(format!(
             "expected 3 operands, REMSHCMD LOCDEV REMDEV, found {count} (see bdsync --help)"
         ))
     })?;
-    for (name, value) in [("LOCDEV", &local), ("REMDEV", &remote)] {
-        if value.is_empty() {
-            return Err(usage(format!("{name} is empty")));
-        }
-    }
+    client_of(found, operands)
+}
+
+fn client_of(
+    found: &ArgMatches,
+    [remote_command, local, remote]: [OsString; 3],
+) -> Result<ClientOptions> {
+    refuse_empty(&[("LOCDEV", &local), ("REMDEV", &remote)])?;
     Ok(ClientOptions {
         remote_command,
         local: PathBuf::from(local),
@@ -92,6 +99,104 @@ fn client(found: &ArgMatches) -> Result<ClientOptions> {
         progress: progress(found)?,
         timeout: timeout(found)?,
         verbosity: found.get_count("verbose"),
+    })
+}
+
+fn refuse_empty(operands: &[(&str, &OsString)]) -> Result<()> {
+    match operands.iter().find(|(_, value)| value.is_empty()) {
+        Some((name, _)) => Err(usage(format!("{name} is empty"))),
+        None => Ok(()),
+    }
+}
+
+/// `bdsync mount ...`.
+pub(super) fn mount(found: &ArgMatches) -> Result<Command> {
+    if found.get_flag("help") {
+        return Ok(Command::Help(super::help_text(Some("mount"))?));
+    }
+    if found.get_flag("version") {
+        return Ok(Command::Help(version()));
+    }
+    let (source, mountpoint) = match found.get_one::<OsString>("from") {
+        Some(patch) => mount_stored(found, patch)?,
+        None => mount_live(found)?,
+    };
+    refuse_empty(&[("MOUNTPOINT", &mountpoint)])?;
+    let readers = match (found.get_flag("allow-other"), found.get_flag("allow-root")) {
+        (true, true) => return Err(usage("--allow-other and --allow-root exclude each other")),
+        (true, false) => Readers::Everybody,
+        (false, true) => Readers::OwnerAndRoot,
+        (false, false) => Readers::Owner,
+    };
+    Ok(Command::Mount(MountOptions {
+        source,
+        mountpoint: PathBuf::from(mountpoint),
+        daemon: found.get_flag("daemon"),
+        readers,
+        verbosity: found.get_count("verbose"),
+    }))
+}
+
+fn mount_live(found: &ArgMatches) -> Result<(MountSource, OsString)> {
+    let operands = operand_list(found);
+    let count = operands.len();
+    let [command, local, remote, mountpoint] =
+        <[OsString; 4]>::try_from(operands).map_err(|_| {
+            usage(format!(
+                "expected 4 operands, REMSHCMD LOCDEV REMDEV MOUNTPOINT, found {count} \
+                 (see bdsync help mount)"
+            ))
+        })?;
+    let scan_in_background = match found.get_one::<String>("scan").map(String::as_str) {
+        None | Some("lazy") => false,
+        Some("background") => true,
+        Some(other) => {
+            return Err(usage(format!("--scan is lazy or background, found '{other}'")));
+        }
+    };
+    let client = client_of(found, [command, local, remote])?;
+    let cache_mib = cache_mib(found)?;
+    Ok((MountSource::Live { client, scan_in_background, cache_mib }, mountpoint))
+}
+
+/// Options that are for a remote side are not silently ignored: there is none.
+fn mount_stored(found: &ArgMatches, patch: &OsString) -> Result<(MountSource, OsString)> {
+    for name in [
+        "blocksize",
+        "hash",
+        "checksum",
+        "remdata",
+        "twopass",
+        "zeroblocks",
+        "flushcache",
+        "fixedsalt",
+        "timeout",
+        "progress",
+        "scan",
+        "cache-mib",
+    ] {
+        if is_given(found, name) {
+            return Err(usage(format!("--{name} means nothing with --from")));
+        }
+    }
+    let operands = operand_list(found);
+    let count = operands.len();
+    let [base, mountpoint] = <[OsString; 2]>::try_from(operands).map_err(|_| {
+        usage(format!(
+            "expected 2 operands with --from, BASEDEV MOUNTPOINT, found {count} \
+             (see bdsync help mount)"
+        ))
+    })?;
+    refuse_empty(&[("PATCHFILE", patch), ("BASEDEV", &base)])?;
+    let (patch, base) = (PathBuf::from(patch), PathBuf::from(base));
+    Ok((MountSource::Stored { patch, base, sizes: size_options(found)? }, mountpoint))
+}
+
+fn cache_mib(found: &ArgMatches) -> Result<u32> {
+    let Some(text) = found.get_one::<String>("cache-mib") else { return Ok(CACHE_MIB_DEFAULT) };
+    let number = decimal(text).and_then(|mib| u32::try_from(mib).ok());
+    number.filter(|mib| (1..=CACHE_MIB_MAX).contains(mib)).ok_or_else(|| {
+        usage(format!("--cache-mib is a number from 1 to {CACHE_MIB_MAX}, found '{text}'"))
     })
 }
 
@@ -374,5 +479,48 @@ mod tests {
             ["bdsync", "cmd"].map(OsString::from).into_iter().chain([raw.clone(), raw.clone()]);
         let Ok(Command::Client(options)) = super::super::parse(args) else { panic!() };
         assert_eq!((options.local, options.remote), (PathBuf::from(&raw), raw));
+    }
+
+    fn mount_of(words: &[&str]) -> MountOptions {
+        let command = parse(&[&["mount"], words].concat()).unwrap();
+        let Command::Mount(options) = command else { panic!("{command:?}") };
+        options
+    }
+
+    #[test]
+    fn both_forms_of_the_mount_are_understood() {
+        let live =
+            mount_of(&["ssh h bdsync --server", "a", "b", "/mnt", "-r", "--scan=background"]);
+        let MountSource::Live { client, scan_in_background, cache_mib } = live.source else {
+            panic!("not live")
+        };
+        assert_eq!((client.direction, scan_in_background, cache_mib), (Direction::Pull, true, 64));
+        assert_eq!((live.mountpoint, live.readers), (PathBuf::from("/mnt"), Readers::Owner));
+
+        let stored = mount_of(&["--from", "p", "base", "m", "--daemon", "--allow-root", "-d"]);
+        let sizes = SizeOptions { rule: SizeRule::Resize, warn: false };
+        let source = MountSource::Stored { patch: "p".into(), base: "base".into(), sizes };
+        assert_eq!(stored.source, source);
+        assert!(stored.daemon);
+        assert_eq!(stored.readers, Readers::OwnerAndRoot);
+    }
+
+    #[test]
+    fn mounts_that_make_no_sense_are_refused() {
+        for words in [
+            &["mount", "--from=p", "base"][..],
+            &["mount", "--from=p", "base", "m", "more"],
+            &["mount", "--from=", "base", "m"],
+            &["mount", "--from=p", "-r", "base", "m"],
+            &["mount", "--from=p", "--cache-mib=8", "base", "m"],
+            &["mount", "c", "l", "r", "m", "--cache-mib=0"],
+            &["mount", "c", "l", "r", "m", "--cache-mib=65537"],
+            &["mount", "c", "l", "r", "m", "--scan=never"],
+            &["mount", "c", "l", "r", ""],
+            &["mount", "c", "l", "r", "m", "--allow-root", "--allow-other"],
+        ] {
+            assert!(!refused(words).is_empty(), "{words:?}");
+        }
+        assert_eq!(CACHE_MIB_MAX, 65536, "as the help says");
     }
 }

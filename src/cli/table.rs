@@ -17,8 +17,10 @@ pub(super) struct Subcommand {
 }
 
 /// All of them, in the order of the help.
-pub(super) const SUBCOMMANDS: &[Subcommand] =
-    &[Subcommand { name: "help", table: help_command, resolve: resolve::help }];
+pub(super) const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand { name: "mount", table: mount_command, resolve: resolve::mount },
+    Subcommand { name: "help", table: help_command, resolve: resolve::help },
+];
 
 /// The whole command line, subcommands included: what help, man page and completions show.
 #[must_use]
@@ -74,6 +76,52 @@ fn help_command() -> Command {
             .value_name("COMMAND")
             .num_args(0..=1)
             .value_parser(value_parser!(OsString)),
+    )
+}
+
+fn mount_command() -> Command {
+    base("mount")
+        .about("Show a pending patch as a file system: the target as it will be, before it is")
+        .override_usage(
+            "bdsync mount [OPTIONS] REMSHCMD LOCDEV REMDEV MOUNTPOINT\n       \
+             bdsync mount [OPTIONS] --from=PATCHFILE BASEDEV MOUNTPOINT",
+        )
+        .after_help(AFTER_MOUNT_HELP)
+        .args(mounting())
+        .args(comparing())
+        .args(sizes())
+        .args(connection())
+        .args(reporting())
+        .args(other())
+        .arg(operands("REMSHCMD LOCDEV REMDEV MOUNTPOINT").hide(true))
+}
+
+const AFTER_MOUNT_HELP: &str = "\
+In the mount: merged is the target as it will be, original as it is now, patch the patch itself,
+changes and extents/ the ranges that change, status.json what is known so far. All are read-only,
+and nothing is compared or fetched before somebody reads it. umount, Ctrl-C or SIGTERM end it.
+
+Example: bdsync mount \"ssh host bdsync --server\" /dev/vg/snap /dev/vg/copy /mnt/preview
+         bdsync mount --from=day.bdsync /dev/vg/copy /mnt/later";
+
+/// What only the mount knows.
+fn mounting() -> Vec<Arg> {
+    headed(
+        "Mounting",
+        [
+            long_valued("from", "PATCHFILE")
+                .value_hint(ValueHint::FilePath)
+                .value_parser(value_parser!(OsString))
+                .help("Show a stored patch over BASEDEV, the device that it is meant for"),
+            long_flag("daemon", "Return as soon as the mount can be read, and serve it unseen"),
+            long_flag("allow-other", "Let all users read the mount, not just its owner"),
+            long_flag("allow-root", "Let root read the mount as well"),
+            long_valued("scan", "WHEN").help(
+                "Compare what nobody has read yet: lazy (never) or background [default: lazy]",
+            ),
+            long_valued("cache-mib", "N")
+                .help("Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]"),
+        ],
     )
 }
 
@@ -197,6 +245,18 @@ fn headed<const N: usize>(heading: &'static str, args: [Arg; N]) -> Vec<Arg> {
 fn flag(name: &'static str, short: char, help: &'static str) -> Arg {
     let arg = Arg::new(name).long(name).short(short).overrides_with(name);
     arg.action(ArgAction::SetTrue).help(help)
+}
+
+/// A flag without a letter.
+fn long_flag(name: &'static str, help: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).overrides_with(name);
+    arg.action(ArgAction::SetTrue).help(help)
+}
+
+/// An option that needs a value and has no letter.
+fn long_valued(name: &'static str, value_name: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).overrides_with(name);
+    arg.value_name(value_name).action(ArgAction::Set)
 }
 
 /// An option that needs a value, attached or the next word; the last one counts.

@@ -3,6 +3,7 @@
 //! For `main` only. May use everything.
 
 mod client;
+mod mount;
 mod patch;
 mod server;
 mod session;
@@ -20,6 +21,7 @@ use crate::report;
 pub fn run(command: Command) -> Result<u8> {
     match command {
         Command::Help(text) => report::answer(&text).map(|()| 0),
+        Command::Mount(options) => mount::run(&options),
         Command::Patch(options) => patch::run(&options),
         Command::Server(options) => server::run(&options).map(|()| 0),
         Command::Client(options) => client::run(&options, std::io::stdout()),

@@ -7,6 +7,8 @@
 //! Nothing here blocks. What cannot be answered at once is answered later, from another
 //! thread, through the [`Done`] that came with the question.
 
+use std::fs::File;
+
 use crate::error::Result;
 use crate::units::ByteRange;
 
@@ -51,6 +53,13 @@ pub trait Change: Send + Sync {
 
     /// Exact size of the patch file in bytes, once it is known.
     fn patch_bytes(&self) -> Option<u64>;
+
+    /// The local file that an image is byte for byte, and of its exact size, if there is one:
+    /// whoever wants the image may read that instead.
+    fn backing_file(&self, image: Image) -> Option<&File> {
+        let _ = image;
+        None
+    }
 
     /// What is known so far, as one line of JSON without a line break at its end.
     fn status(&self) -> String;

@@ -4,6 +4,7 @@
 //! at once. An answer is exact, or it is an error.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -114,6 +115,12 @@ impl View {
             },
             time: self.made,
         }
+    }
+
+    /// The local file that `node` is byte for byte, if there is one.
+    #[must_use]
+    pub fn backing_file(&self, node: Node) -> Option<&File> {
+        self.change.backing_file(node.image()?)
     }
 
     /// Whether the size in [`View::attr`] is exact and the content never changes, so that the

@@ -1,0 +1,422 @@
+//! From `fuser`'s calls to the view's questions, and from its answers to replies.
+//!
+//! No policy, and no waiting: every request whose answer may take time is parked, and the
+//! view's answer is sent from whatever thread has it. Inode numbers are the view's, computed,
+//! so there is nothing to look up or to forget.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fuser::{
+    AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyXattr, Request,
+};
+use nix::unistd::{getgid, getuid};
+use parking_lot::Mutex;
+
+use super::parked::{Parking, Refuse, Ticket};
+use super::passthrough::Passthrough;
+use super::snapshots::{NO_SNAPSHOT, Snapshots};
+use crate::error::{Error, Kind, Result};
+use crate::view::{Attr, Done, Entry, Node, View, Whence};
+
+/// How long the kernel may believe a name: names stay what they are.
+const NAME_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long it may believe attributes with an exact size; the blocks in use may still shrink
+/// as holes become known.
+const ATTR_TTL: Duration = Duration::from_secs(1);
+/// What a read costs least with, for `stat` and buffered readers, in bytes.
+const IO_BYTES: u32 = 128 * 1024;
+/// Unit of `statfs`, in bytes.
+const STATFS_BYTES: u32 = 4096;
+/// Requests of the kernel's read-ahead that may be under way.
+const BACKGROUND_REQUESTS: u16 = 64;
+/// One file or name never becomes another one.
+const GENERATION: Generation = Generation(0);
+/// At most one line of the log in this time tells of failed requests.
+const FAILURES_TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// The file system as `fuser` calls it.
+pub(super) struct Adapter {
+    shared: Arc<Shared>,
+    parking: Parking,
+    ended: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What an answer needs, on whatever thread it comes.
+struct Shared {
+    view: Arc<View>,
+    passthrough: Passthrough,
+    snapshots: Snapshots,
+    uid: u32,
+    gid: u32,
+    /// When a failure was last told, and how many were not told since.
+    failures: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Adapter {
+    /// Calls `ended` once the kernel has let go of the mount.
+    ///
+    /// # Errors
+    /// `Kind::Open` when no thread can be started.
+    pub(super) fn new(view: Arc<View>, ended: impl Fn() + Send + Sync + 'static) -> Result<Self> {
+        let shared = Shared {
+            view,
+            passthrough: Passthrough::default(),
+            snapshots: Snapshots::default(),
+            uid: getuid().as_raw(),
+            gid: getgid().as_raw(),
+            failures: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared), parking: Parking::start()?, ended: Box::new(ended) })
+    }
+
+    /// Parks the request, and goes on once it is known which node `inode` is.
+    fn with_node<R: Refuse>(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        reply: R,
+        go_on: impl FnOnce(&Arc<Shared>, Node, Ticket<R>) + Send + 'static,
+    ) {
+        let Some(ticket) = self.parking.park(request.pid(), reply) else { return };
+        let shared = Arc::clone(&self.shared);
+        let found = move |node: Result<Option<Node>>| match node {
+            Ok(Some(node)) => go_on(&shared, node, ticket),
+            Ok(None) => refuse(ticket, Errno::ENOENT),
+            Err(err) => shared.fail(ticket, &err),
+        };
+        self.shared.view.node(inode.0, Box::new(found));
+    }
+}
+
+impl Shared {
+    /// Answers with the view's answer, once it comes.
+    fn answer<R: Refuse, T: 'static>(
+        self: &Arc<Self>,
+        ticket: Ticket<R>,
+        send: impl FnOnce(&Self, R, T) + Send + 'static,
+    ) -> Done<T> {
+        let shared = Arc::clone(self);
+        Box::new(move |answer| match answer {
+            Ok(answer) => {
+                if let Some(reply) = ticket.take() {
+                    send(&shared, reply, answer);
+                }
+            }
+            Err(err) => shared.fail(ticket, &err),
+        })
+    }
+
+    /// The one place where an error becomes an errno and a line of the log.
+    fn fail<R: Refuse>(&self, ticket: Ticket<R>, err: &Error) {
+        let Some(reply) = ticket.take() else { return };
+        if !matches!(err.kind(), Kind::Interrupted(_)) {
+            self.tell(err);
+        }
+        reply.refuse(Errno::from_i32(err.kind().errno()));
+    }
+
+    /// Content never changes, so the kernel may keep it. A file whose size is not known is read
+    /// past the kernel's cache, which would stop at the size; so is the one that does change.
+    fn open(&self, node: Node, reply: ReplyOpen) {
+        if node == Node::Status {
+            let handle = self.snapshots.keep(self.view.status());
+            reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO);
+        } else if let Some(backing) = self.passthrough.backing(&self.view, node, &reply) {
+            reply.opened_passthrough(NO_SNAPSHOT, FopenFlags::empty(), &backing);
+        } else if self.view.is_cacheable(node) {
+            reply.opened(NO_SNAPSHOT, FopenFlags::FOPEN_KEEP_CACHE);
+        } else {
+            reply.opened(NO_SNAPSHOT, FopenFlags::FOPEN_DIRECT_IO);
+        }
+    }
+
+    /// A link that is gone fails every read: a few lines must do.
+    fn tell(&self, err: &Error) {
+        let (ref mut last, ref mut untold) = *self.failures.lock();
+        if last.is_some_and(|told| told.elapsed() < FAILURES_TOLD_EVERY) {
+            *untold += 1;
+            return;
+        }
+        match std::mem::take(untold) {
+            0 => log::warn!("{}", err.full_message()),
+            more => log::warn!("{} (and {more} failed reads before)", err.full_message()),
+        }
+        *last = Some(Instant::now());
+    }
+
+    fn file_attr(&self, attr: &Attr) -> FileAttr {
+        FileAttr {
+            ino: INodeNo(attr.inode),
+            size: attr.size_bytes,
+            blocks: attr.blocks,
+            atime: attr.time,
+            mtime: attr.time,
+            ctime: attr.time,
+            crtime: attr.time,
+            kind: if attr.is_dir { FileType::Directory } else { FileType::RegularFile },
+            perm: attr.mode,
+            nlink: attr.links,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: IO_BYTES,
+            flags: 0,
+        }
+    }
+}
+
+/// A size of 0 stands for one that is not known yet: the next `stat` asks again.
+fn ttl(attr: &Attr) -> Duration {
+    if attr.is_dir || attr.size_bytes != 0 { ATTR_TTL } else { Duration::ZERO }
+}
+
+fn refuse<R: Refuse>(ticket: Ticket<R>, errno: Errno) {
+    if let Some(reply) = ticket.take() {
+        reply.refuse(errno);
+    }
+}
+
+fn fill(mut reply: ReplyDirectory, entries: &[Entry]) {
+    for Entry { node, name, cookie } in entries {
+        let kind = if node.is_dir() { FileType::Directory } else { FileType::RegularFile };
+        if reply.add(INodeNo(node.inode()), *cookie, kind, name) {
+            break;
+        }
+    }
+    reply.ok();
+}
+
+fn fill_plus(shared: &Shared, mut reply: ReplyDirectoryPlus, entries: &[Entry]) {
+    for Entry { node, name, cookie } in entries {
+        let attr = shared.view.attr(*node);
+        let (inode, ttl) = (INodeNo(attr.inode), ttl(&attr));
+        if reply.add(inode, *cookie, name, &ttl, &shared.file_attr(&attr), GENERATION) {
+            break;
+        }
+    }
+    reply.ok();
+}
+
+macro_rules! refusals {
+    ($($reply:ty),*) => { $(
+        impl Refuse for $reply {
+            fn refuse(self, errno: Errno) {
+                self.error(errno);
+            }
+        }
+    )* };
+}
+
+refusals!(
+    ReplyAttr,
+    ReplyData,
+    ReplyDirectory,
+    ReplyDirectoryPlus,
+    ReplyEntry,
+    ReplyLseek,
+    ReplyOpen
+);
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // What the kernel lacks of these is done without.
+        let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
+        let _ = config.add_capabilities(InitFlags::FUSE_DO_READDIRPLUS);
+        let _ = config.add_capabilities(InitFlags::FUSE_READDIRPLUS_AUTO);
+        let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
+        let _ = config.set_max_background(BACKGROUND_REQUESTS);
+        self.shared.passthrough.negotiate(config);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        (self.ended)();
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = name.to_owned();
+        self.with_node(request, parent, reply, move |shared, parent, ticket| {
+            let send = |shared: &Shared, reply: ReplyEntry, found: Option<Node>| match found {
+                Some(node) => {
+                    let attr = shared.view.attr(node);
+                    let full = shared.file_attr(&attr);
+                    reply.entry_with_ttls(&ttl(&attr), &NAME_TTL, &full, GENERATION);
+                }
+                None => reply.error(Errno::ENOENT),
+            };
+            shared.view.lookup(parent, &name, shared.answer(ticket, send));
+        });
+    }
+
+    fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.with_node(request, inode, reply, |shared, node, ticket| {
+            let attr = shared.view.attr(node);
+            if let Some(reply) = ticket.take() {
+                reply.attr(&ttl(&attr), &shared.file_attr(&attr));
+            }
+        });
+    }
+
+    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            return reply.error(Errno::EROFS);
+        }
+        self.with_node(request, inode, reply, |shared, node, ticket| {
+            if let Some(reply) = ticket.take() {
+                shared.open(node, reply);
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        len: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        if let Some(text) = self.shared.snapshots.read(handle, offset, len) {
+            return reply.data(&text);
+        }
+        self.with_node(request, inode, reply, move |shared, node, ticket| {
+            let send = |_: &Shared, reply: ReplyData, data: Vec<u8>| reply.data(&data);
+            shared.view.read(node, offset, len, shared.answer(ticket, send));
+        });
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.shared.snapshots.forget(handle);
+        reply.ok();
+    }
+
+    fn lseek(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        let whence = match whence {
+            libc::SEEK_DATA => Whence::Data,
+            libc::SEEK_HOLE => Whence::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        self.with_node(request, inode, reply, move |shared, node, ticket| {
+            let found = shared.view.seek(node, offset, whence);
+            match found.map(|found| found.and_then(|at| i64::try_from(at).ok())) {
+                Ok(Some(found)) => ticket.take().into_iter().for_each(|reply| reply.offset(found)),
+                Ok(None) => refuse(ticket, Errno::ENXIO),
+                Err(err) => shared.fail(ticket, &err),
+            }
+        });
+    }
+
+    fn readdir(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        cookie: u64,
+        reply: ReplyDirectory,
+    ) {
+        self.with_node(request, inode, reply, move |shared, node, ticket| {
+            let send = |_: &Shared, reply, entries: Vec<Entry>| fill(reply, &entries);
+            shared.view.list(node, cookie, shared.answer(ticket, send));
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        cookie: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.with_node(request, inode, reply, move |shared, node, ticket| {
+            let send = |shared: &Shared, reply, found: Vec<Entry>| fill_plus(shared, reply, &found);
+            shared.view.list(node, cookie, shared.answer(ticket, send));
+        });
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let size_bytes = self.shared.view.attr(Node::Merged).size_bytes;
+        let blocks = size_bytes.div_ceil(u64::from(STATFS_BYTES));
+        reply.statfs(blocks, 0, 0, 0, 0, STATFS_BYTES, 255, STATFS_BYTES);
+    }
+
+    // What follows the kernel asks once, and then never again. `fuser` would log each.
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+}

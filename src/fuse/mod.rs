@@ -1,0 +1,26 @@
+//! The mount: an adapter from `fuser` to the view, and the life of one mount.
+//!
+//! ```text
+//!   commands/mount --> mountpoint.rs  what is refused before anything is opened
+//!                  --> daemon.rs      --daemon: two processes, before any thread
+//!                  --> session.rs     attach, serve, signals.rs, unmount
+//!                        \-- adapter.rs --> view
+//!                              |-- parked.rs       requests that wait
+//!                              |-- snapshots.rs    texts as they were when opened
+//!                              \-- passthrough.rs  files that the kernel reads itself
+//! ```
+//! What is in the files and how it is computed is the view's business. For `commands` only.
+
+mod adapter;
+pub mod daemon;
+mod mountpoint;
+mod parked;
+mod passthrough;
+mod session;
+mod signals;
+mod snapshots;
+#[cfg(test)]
+mod tests;
+
+pub use mountpoint::Mountpoint;
+pub use session::{Access, Events, Mount};

@@ -1,0 +1,54 @@
+//! Files whose content is that of a local file, byte for byte: the kernel reads them itself.
+//!
+//! Needs Linux 6.9 and root. Where it cannot be had, reads go through the view as all others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fuser::{BackingId, InitFlags, KernelConfig, ReplyOpen};
+use parking_lot::Mutex;
+
+use crate::view::{Node, View};
+
+/// The backing files that the kernel knows, and how it is told.
+#[derive(Default)]
+pub(super) struct Passthrough {
+    offered: AtomicBool,
+    /// `None`: the kernel refused it. Kept as long as the mount, because all handles of one
+    /// file must be of one sort, and share one backing.
+    backings: Mutex<HashMap<u64, Option<Arc<BackingId>>>>,
+}
+
+impl Passthrough {
+    /// Asks the kernel whether it can.
+    pub(super) fn negotiate(&self, config: &mut KernelConfig) {
+        let can = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(1).is_ok();
+        self.offered.store(can, Ordering::Relaxed);
+    }
+
+    /// The file behind `node`, if the kernel can and may read it instead of us.
+    pub(super) fn backing(
+        &self,
+        view: &View,
+        node: Node,
+        reply: &ReplyOpen,
+    ) -> Option<Arc<BackingId>> {
+        if !self.offered.load(Ordering::Relaxed) {
+            return None;
+        }
+        let file = view.backing_file(node)?;
+        let mut backings = self.backings.lock();
+        let known = backings.entry(node.inode());
+        known
+            .or_insert_with(|| match reply.open_backing(file) {
+                Ok(backing) => Some(Arc::new(backing)),
+                Err(err) => {
+                    log::debug!("no direct reading by the kernel: {err}");
+                    None
+                }
+            })
+            .clone()
+    }
+}

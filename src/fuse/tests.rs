@@ -1,0 +1,330 @@
+//! Real mounts of a scripted change: how the adapter behaves while answers do not come.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use super::{Access, Events, Mount, Mountpoint};
+use crate::error::{Error, Kind, Result};
+use crate::units::ByteRange;
+use crate::view::{self, Change, Done, Image, View};
+
+const IMAGE_BYTES: u64 = 1 << 20;
+const PATCH: &[u8] = b"the whole patch\n";
+/// How soon a reader has to be gone, promised to users.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Images of one repeated byte, and a patch that comes when the test lets it.
+#[derive(Default)]
+struct Scripted {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Answers come at once.
+    released: bool,
+    /// Reads of an image that fail before one works.
+    failures: u32,
+    waiting: Vec<(u64, u32, Done<Vec<u8>>)>,
+    reads: u32,
+}
+
+impl Scripted {
+    fn release(&self) {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.released = true;
+            std::mem::take(&mut state.waiting)
+        };
+        waiting.into_iter().for_each(|(offset, len, done)| done(Ok(part(offset, len))));
+    }
+
+    fn waiting(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+}
+
+fn part(offset: u64, len: u32) -> Vec<u8> {
+    let start = PATCH.len().min(offset as usize);
+    let end = PATCH.len().min(start + len as usize);
+    PATCH[start..end].to_vec()
+}
+
+impl Change for Scripted {
+    fn image_bytes(&self, _: Image) -> u64 {
+        IMAGE_BYTES
+    }
+
+    fn read(&self, image: Image, range: ByteRange, done: Done<Vec<u8>>) {
+        let mut state = self.state.lock();
+        state.reads += 1;
+        let fails = state.failures > 0;
+        state.failures = state.failures.saturating_sub(1);
+        drop(state);
+        if fails {
+            return done(Err(Error::new(Kind::Connection, "scripted failure").with_range(range)));
+        }
+        let byte = if image == Image::Merged { b'm' } else { b'o' };
+        done(Ok(vec![byte; range.len() as usize]));
+    }
+
+    fn next_data(&self, _: Image, from: u64) -> Result<Option<ByteRange>> {
+        // The second half is a hole.
+        let half = IMAGE_BYTES / 2;
+        Ok((from < half).then(|| ByteRange::new(from, half)))
+    }
+
+    fn next_extent(&self, from: u64, done: Done<Option<ByteRange>>) {
+        let range = ByteRange::new(4096, 8192);
+        done(Ok((from < range.end).then_some(range)));
+    }
+
+    fn read_patch(&self, offset: u64, len: u32, done: Done<Vec<u8>>) {
+        let mut state = self.state.lock();
+        if !state.released {
+            return state.waiting.push((offset, len, done));
+        }
+        drop(state);
+        done(Ok(part(offset, len)));
+    }
+
+    fn patch_bytes(&self) -> Option<u64> {
+        self.state.lock().released.then_some(PATCH.len() as u64)
+    }
+
+    fn status(&self) -> String {
+        "{\"scripted\":true}".into()
+    }
+}
+
+/// A mount in a folder of its own, gone with it.
+struct Fixture {
+    change: Arc<Scripted>,
+    mount: Option<Mount>,
+    place: TempDir,
+}
+
+impl Fixture {
+    /// `None`, aloud: there is no FUSE here.
+    fn new() -> Option<Self> {
+        if !Path::new("/dev/fuse").exists() {
+            let ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+            assert!(!ci, "this test needs /dev/fuse");
+            let _ = writeln!(std::io::stderr(), "skipping: needs /dev/fuse");
+            return None;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let change = Arc::new(Scripted::default());
+        let view = Arc::new(View::new(change.clone(), view::Access::Owner).unwrap());
+        let at = Mountpoint::check(place.path(), &[]).unwrap();
+        let events = Events::without_signals();
+        let mount = Mount::attach(view, at, Access::Owner, events).unwrap();
+        Some(Self { change, mount: Some(mount), place })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// A process that reads `patch` and has come to wait in it.
+    fn waiting_reader(&self, program: &mut Command) -> Reader {
+        let before = self.change.waiting();
+        program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let reader = Reader(program.spawn().unwrap());
+        let limit = Instant::now() + Duration::from_secs(10);
+        while self.change.waiting() == before {
+            assert!(Instant::now() < limit, "the reader did not come to read");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        reader
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.change.release();
+        drop(self.mount.take());
+    }
+}
+
+/// Killed with the test; the mount then lets it go.
+struct Reader(Child);
+
+impl Reader {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
+    }
+
+    /// How long it took to be gone.
+    fn gone(&mut self) -> Duration {
+        let start = Instant::now();
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(20), "the reader hangs");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        start.elapsed()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn everything_else_answers_while_a_reader_waits() {
+    let Some(fixture) = Fixture::new() else { return };
+    let mut cat = fixture.waiting_reader(Command::new("cat").arg(fixture.path("patch")));
+    let start = Instant::now();
+    let names = fs::read_dir(fixture.place.path()).unwrap();
+    let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["changes", "extents", "merged", "original", "patch", "status.json"]);
+    assert_eq!(fs::metadata(fixture.path("patch")).unwrap().len(), 0);
+    assert_eq!(fs::metadata(fixture.path("merged")).unwrap().len(), IMAGE_BYTES);
+    assert_eq!(fs::read(fixture.path("merged")).unwrap(), vec![b'm'; IMAGE_BYTES as usize]);
+    assert_eq!(fs::read(fixture.path("original")).unwrap(), vec![b'o'; IMAGE_BYTES as usize]);
+    let status = fs::read_to_string(fixture.path("status.json")).unwrap();
+    assert_eq!(status, "{\"scripted\":true}\n");
+    assert!(start.elapsed() < Duration::from_secs(5));
+
+    fixture.change.release();
+    assert!(cat.0.wait().unwrap().success());
+    let mut text = Vec::new();
+    cat.0.stdout.take().unwrap().read_to_end(&mut text).unwrap();
+    assert_eq!(text, PATCH);
+}
+
+#[test]
+fn ctrl_c_ends_a_waiting_reader_within_two_seconds() {
+    let Some(fixture) = Fixture::new() else { return };
+    // cat dies of SIGINT, dd catches it, and nothing can catch SIGKILL.
+    let input = format!("if={}", fixture.path("patch").display());
+    for (mut program, signal) in [
+        (Command::new("cat"), Signal::SIGINT),
+        (Command::new("dd"), Signal::SIGINT),
+        (Command::new("cat"), Signal::SIGTERM),
+        (Command::new("dd"), Signal::SIGKILL),
+    ] {
+        if program.get_program() == "dd" {
+            program.arg(&input);
+        } else {
+            program.arg(fixture.path("patch"));
+        }
+        let mut reader = fixture.waiting_reader(&mut program);
+        reader.signal(signal);
+        let took = reader.gone();
+        assert!(took < GONE_WITHIN, "{program:?} after {signal}: {took:?}");
+    }
+    // Late answers to readers that are gone hurt nobody.
+    fixture.change.release();
+    assert_eq!(fs::read(fixture.path("patch")).unwrap(), PATCH);
+}
+
+#[test]
+fn signals_that_do_not_ask_for_an_end_leave_a_reader_waiting() {
+    let Some(fixture) = Fixture::new() else { return };
+    let mut cat = fixture.waiting_reader(Command::new("cat").arg(fixture.path("patch")));
+    cat.signal(Signal::SIGWINCH);
+    std::thread::sleep(GONE_WITHIN);
+    assert!(cat.0.try_wait().unwrap().is_none());
+    fixture.change.release();
+    assert!(cat.0.wait().unwrap().success());
+}
+
+#[test]
+fn size_of_the_patch_is_zero_while_unknown_and_exact_after() {
+    let Some(fixture) = Fixture::new() else { return };
+    let patch = fixture.path("patch");
+    let held = fs::File::open(&patch).unwrap();
+    assert_eq!(held.metadata().unwrap().len(), 0);
+    fixture.change.release();
+    assert_eq!(held.metadata().unwrap().len(), PATCH.len() as u64);
+    // A file that was opened before and one opened now read the same.
+    for mut file in [held, fs::File::open(&patch).unwrap()] {
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).unwrap();
+        assert_eq!(text, PATCH);
+    }
+    let tail = Command::new("tail").args(["-c", "6"]).arg(&patch).output().unwrap();
+    assert_eq!(tail.stdout, b"patch\n");
+}
+
+#[test]
+fn failed_read_is_eio_and_the_next_one_tries_again() {
+    let Some(fixture) = Fixture::new() else { return };
+    // More than the kernel tries by itself when a read-ahead has failed.
+    fixture.change.state.lock().failures = 1000;
+    let err = fs::read(fixture.path("merged")).unwrap_err();
+    assert_eq!(err.raw_os_error(), Some(libc::EIO));
+    fixture.change.state.lock().failures = 0;
+    assert_eq!(fs::read(fixture.path("merged")).unwrap(), vec![b'm'; IMAGE_BYTES as usize]);
+}
+
+#[test]
+fn content_is_read_once_and_then_kept_by_the_kernel() {
+    let Some(fixture) = Fixture::new() else { return };
+    fs::read(fixture.path("merged")).unwrap();
+    let reads = fixture.change.state.lock().reads;
+    fs::read(fixture.path("merged")).unwrap();
+    assert_eq!(fixture.change.state.lock().reads, reads);
+    assert!(reads <= 16, "{reads} requests for 1 MiB");
+}
+
+#[test]
+fn holes_extents_and_missing_names_are_what_the_view_says() {
+    let Some(fixture) = Fixture::new() else { return };
+    let extents = fixture.path("extents");
+    let names: Vec<_> = fs::read_dir(&extents).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["0000000000001000-0000000000001000"]);
+    assert_eq!(fs::read(extents.join(&names[0])).unwrap(), vec![b'm'; 4096]);
+    let changes = fs::read_to_string(fixture.path("changes")).unwrap();
+    assert_eq!(changes.split_whitespace().collect::<Vec<_>>(), ["4096", "4096"]);
+    for missing in ["extents/0000000000002000-0000000000001000", "extents/x", "no"] {
+        let err = fs::read(fixture.path(missing)).unwrap_err();
+        assert_eq!(err.kind(), std::io::ErrorKind::NotFound, "{missing}");
+    }
+    let copy = fixture.place.path().with_extension("copy");
+    let mut cp = Command::new("cp");
+    let done = cp.arg("--sparse=auto").arg(fixture.path("merged")).arg(&copy).status();
+    let size = fs::metadata(&copy).map(|about| about.len());
+    let _ = fs::remove_file(&copy);
+    assert!(done.unwrap().success());
+    assert_eq!(size.unwrap(), IMAGE_BYTES);
+}
+
+#[test]
+fn nothing_in_the_mount_can_be_changed() {
+    let Some(fixture) = Fixture::new() else { return };
+    for result in [
+        fs::write(fixture.path("merged"), b"x"),
+        fs::write(fixture.path("new"), b"x"),
+        fs::remove_file(fixture.path("patch")),
+        fs::create_dir(fixture.path("dir")),
+        fs::rename(fixture.path("patch"), fixture.path("other")),
+    ] {
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EROFS));
+    }
+}
+
+#[test]
+fn unmount_from_outside_ends_the_mount() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    let place = fixture.place.path().to_owned();
+    let serving = fixture.mount.take().unwrap();
+    let thread = std::thread::spawn(move || serving.serve());
+    nix::mount::umount(&place).unwrap();
+    thread.join().unwrap().unwrap();
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+}
