@@ -380,6 +380,19 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_between_records_that_are_far_apart_is_not_read() {
+        let blocks: [(u64, &[u8]); 3] = [(0, &[1; 100]), (5000, &[2; 1000]), (100, &[3; 100])];
+        let patch = FaultyDevice::new(MemoryDevice::new(patch_of(10_000, &blocks)), []);
+        let patch = Arc::new(patch);
+        let base = Arc::new(MemoryDevice::new(vec![7; 10_000]));
+        let change = StoredChange::open(patch.clone(), base, SizeRule::Strict).unwrap();
+        patch.forget_calls();
+        let bytes = read(&change, Image::Merged, ByteRange::new(0, 200)).unwrap();
+        assert_eq!(bytes, [[1; 100], [3; 100]].concat());
+        assert_eq!((patch.calls().len(), patch.read_bytes()), (2, 200));
+    }
+
+    #[test]
     fn read_error_is_an_error_of_that_read_and_told_in_the_status() {
         let base = FaultyDevice::new(MemoryDevice::new([1; 10]), [Fault::once(Operation::Read, 1)]);
         let patch = Arc::new(MemoryDevice::new(patch_of(10, &[(2, b"xx")])));
