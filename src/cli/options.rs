@@ -114,6 +114,18 @@ pub struct PatchOptions {
     pub sizes: SizeOptions,
     /// Drop what was written from the page cache.
     pub flush_cache: bool,
+    /// Whether a patch from a pipe is copied to a file first.
+    pub spool: bool,
+    /// Where to; `None`: the folder for temporary files.
+    pub spool_folder: Option<PathBuf>,
+    /// Where to put a patch that takes this one back.
+    pub undo: Option<PathBuf>,
+    /// Read back what was written and compare.
+    pub verify: bool,
+    /// Make holes of zeros.
+    pub sparse: bool,
+    /// Patch a device that is in use or not in the expected state.
+    pub force: bool,
     /// Whether and how to tell progress.
     pub progress: Option<ProgressStyle>,
     /// How often `--verbose` was given.

@@ -57,6 +57,11 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
         (given("hash") && patch, "--hash means nothing with --patch"),
         (given("checksum") && server, "--checksum means nothing with --server: the client chooses"),
         (given("checksum") && patch, "--checksum means nothing with --patch"),
+        (given("spool") && !patch, "--spool needs --patch"),
+        (given("undo") && !patch, "--undo needs --patch"),
+        (given("verify") && !patch, "--verify needs --patch"),
+        (given("sparse") && !patch, "--sparse needs --patch"),
+        (given("force") && !patch, "--force needs --patch"),
         (given("timeout") && patch, "--timeout means nothing with --patch"),
     ] {
         if clash {
@@ -203,12 +208,24 @@ fn cache_mib(found: &ArgMatches) -> Result<u32> {
 fn patch(found: &ArgMatches) -> Result<PatchOptions> {
     // Accepted and without meaning here, as in the classic; but a bad value is still told.
     compare_options(found)?;
-    let target = found.get_one::<OsString>("patch").filter(|path| !path.is_empty());
+    let path = |name| {
+        let given = found.get_one::<OsString>(name).filter(|path| !path.is_empty());
+        given.map(PathBuf::from)
+    };
+    if is_given(found, "undo") && path("undo").is_none() {
+        return Err(usage("--undo needs the name of a file"));
+    }
     Ok(PatchOptions {
-        target: target.map(PathBuf::from),
+        target: path("patch"),
         warn_device: found.get_flag("warndev"),
         sizes: size_options(found)?,
         flush_cache: found.get_flag("flushcache"),
+        spool: is_given(found, "spool"),
+        spool_folder: path("spool"),
+        undo: path("undo"),
+        verify: found.get_flag("verify"),
+        sparse: found.get_flag("sparse"),
+        force: found.get_flag("force"),
         progress: progress(found)?,
         verbosity: found.get_count("verbose"),
     })
@@ -451,6 +468,9 @@ mod tests {
             &["cmd", "", "r"],
             &["cmd", "l", ""],
             &["--timeout=1", "-p"],
+            &["-p", "--undo", ""],
+            &["--undo=x", "cmd", "l", "r"],
+            &["--force", "-s"],
             &["--timeout=x", "-s"],
             &["-Pfast", "cmd", "l", "r"],
             &["-s", "-b0"],
@@ -467,6 +487,12 @@ mod tests {
         let Ok(Command::Patch(patch)) = parse(&["--patch=/dev/x", "-wdm", "-F"]) else { panic!() };
         assert_eq!(patch.target, Some("/dev/x".into()));
         assert!(patch.warn_device && patch.flush_cache);
+        assert!(!patch.spool && !patch.verify && !patch.sparse && !patch.force);
+        let words = ["-p", "--spool=/tmp", "--undo", "u", "--verify", "--sparse", "--force"];
+        let Ok(Command::Patch(careful)) = parse(&words) else { panic!() };
+        assert!(careful.spool && careful.verify && careful.sparse && careful.force);
+        assert_eq!(careful.spool_folder, Some("/tmp".into()));
+        assert_eq!(careful.undo, Some("u".into()));
         assert_eq!(patch.sizes.rule, SizeRule::MinSize);
         let Ok(Command::Patch(patch)) = parse(&["-p"]) else { panic!() };
         assert_eq!(patch.target, None);

@@ -182,7 +182,35 @@ pub(super) fn sizes() -> Vec<Arg> {
 fn applying() -> Vec<Arg> {
     headed(
         "Applying",
-        [flag("warndev", 'w', "Warn when the patch names another device than DEVICE")],
+        [
+            flag("warndev", 'w', "Warn when the patch names another device than DEVICE"),
+            optional_value(Arg::new("spool").long("spool"))
+                .overrides_with("spool")
+                .value_name("DIR")
+                .value_hint(ValueHint::DirPath)
+                .value_parser(value_parser!(OsString))
+                .action(ArgAction::Set)
+                .help(
+                    "Copy a patch from a pipe to an unnamed file in DIR (default: the folder for \
+                     temporary files) and check all of it before the first write",
+                ),
+            long_valued("undo", "FILE")
+                .value_hint(ValueHint::FilePath)
+                .value_parser(value_parser!(OsString))
+                .help(
+                    "Before the first write make FILE, which must not exist: a patch that takes \
+                     this one back; --patch=DEVICE <FILE applies it. Implies --spool",
+                ),
+            long_flag(
+                "verify",
+                "Read back what was written, past the cache, and compare. Implies --spool",
+            ),
+            long_flag("sparse", "Make holes, or zeros by the device itself, of runs of zeros"),
+            long_flag(
+                "force",
+                "Patch a device that is in use, or not in the state that the patch is sealed for",
+            ),
+        ],
     )
 }
 

@@ -1,17 +1,31 @@
 //! `bdsync --patch[=DEVICE]`: applies the patch on stdin.
+//!
+//! ```text
+//!   stdin is a file, or --spool makes it one          stdin is a pipe
+//!     check all of it; its seal                         |
+//!     open the target, plan its size                  open the target, plan its size
+//!     the target's state, against the seal              |
+//!     --undo: save what will change                     |
+//!     write, sync                                     write as it comes, sync
+//!     --verify: read back                               |
+//!     compare the checksum                            compare the checksum
+//! ```
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cli::PatchOptions;
-use crate::device::{Device, DeviceMut, FileDevice, TargetOptions, open_target};
+use crate::device::{
+    Device, DeviceMut, DirectDevice, FileDevice, TargetOptions, identity, open_target,
+};
 use crate::error::{Error, Kind, Result};
 use crate::patch::{
-    Agreement, Apply, Checksum, Header, PatchFile, PatchReader, PatchStream, SizePlan, Summary,
-    Trailer, Written, check, checksum_algorithm, verify_checksum,
+    Agreement, Apply, BaseState, Checksum, FoundSeal, Header, PatchFile, PatchReader, PatchStream,
+    Seal, SizePlan, Summary, Trailer, Written, base_state, check, checksum_algorithm, format,
+    refuse_existing, spool, verify_checksum, verify_records, verify_seal, write_undo,
 };
 use crate::report;
 use crate::signals::Signals;
@@ -27,16 +41,24 @@ const STDIN_NAME: &str = "standard input";
 /// The one error that ended it, of any kind but those of a remote side.
 pub fn run(options: &PatchOptions) -> Result<u8> {
     report::log_to_stderr(options.verbosity);
+    if let Some(path) = &options.undo {
+        refuse_existing(path)?;
+    }
     let signals = Signals::catch()?;
+    let job = Job { options, signals: &signals };
     let stdin = io::stdin();
     if let Some(file) = PatchFile::of_fd(stdin.as_fd())? {
-        let summary = check(PatchReader::new(file.rewound(), STDIN_NAME)?)?;
-        Job { options, signals: &signals }.run(file, Some(&summary))?;
+        job.run_checked(&file)?;
+        return Ok(0);
+    }
+    let input = stdin.as_fd().try_clone_to_owned();
+    let input = input.map_err(|err| Error::io(Kind::Read, "cannot read the patch", err))?;
+    let input = PatchStream::new(input, &signals);
+    if options.spool || options.undo.is_some() || options.verify {
+        let folder = options.spool_folder.clone().unwrap_or_else(std::env::temp_dir);
+        job.run_checked(&spool(input, &folder, &|| job.check("nothing is written"))?)?;
     } else {
-        let input = stdin.as_fd().try_clone_to_owned();
-        let input = input.map_err(|err| Error::io(Kind::Read, "cannot read the patch", err))?;
-        let input = PatchStream::new(input, &signals);
-        Job { options, signals: &signals }.run(input, None)?;
+        job.run_stream(input)?;
     }
     Ok(0)
 }
@@ -48,48 +70,123 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run<R: Read>(&self, input: R, summary: Option<&Summary>) -> Result<()> {
+    /// A patch that comes once: applied as it comes.
+    fn run_stream(&self, input: PatchStream<'_>) -> Result<()> {
         let mut reader = PatchReader::new(input, STDIN_NAME)?;
-        if let Some(checksum) = summary.and_then(|summary| summary.trailer.checksum.as_ref()) {
-            // Said before anything is written, where that is possible.
+        let target = self.open_target(reader.header())?;
+        let patch_bytes = reader.header().size_bytes;
+        let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;
+        let written = self.write(&mut reader, &target, &sizes)?;
+        let Some(trailer) = reader.trailer() else { return Ok(()) };
+        if decode_seal(trailer)?.is_some() {
+            log::warn!("the seal of a patch from a pipe is not checked (see --spool)");
+        }
+        self.compare_checksum(&target, trailer, &sizes, written.record_bytes_max)
+    }
+
+    /// A patch that can be read twice.
+    fn run_checked(&self, file: &PatchFile) -> Result<()> {
+        let checking = || self.check("checking ended, nothing is written");
+        let open = || PatchReader::new(file.rewound(), STDIN_NAME);
+        let summary = check(open()?)?;
+        let trailer = &summary.trailer;
+        if let Some(checksum) = &trailer.checksum {
             checksum_algorithm(checksum)?;
         }
-        let path = self.target_path(reader.header())?;
-        let target = open_target(&path, TargetOptions::default())?;
-        let sizes = self.plan_sizes(&target, reader.header().size_bytes)?;
-        let mut written = Written::default();
-        if let Err(err) = self.write(&mut reader, &target, &sizes, &mut written) {
-            tell_how_to_resume(&target, written);
-            return Err(err);
+        let seal = decode_seal(trailer)?;
+        if let Some(found) = &seal {
+            let patch_bytes = trailer.tail_position + trailer.tail.len() as u64;
+            verify_seal(file.rewound(), patch_bytes, &found.digest, &checking)
+                .map_err(|err| err.with_path(STDIN_NAME))?;
         }
-        if let Some(trailer) = reader.trailer() {
-            self.finish(&target, trailer, &sizes, written)?;
+        let target = self.open_target(&summary.header)?;
+        let rule = match (self.options.sizes.rule, &seal) {
+            // An undo patch takes back a resize without being told to.
+            (SizeRule::Strict, Some(found)) if found.seal.resize => SizeRule::Resize,
+            (rule, _) => rule,
+        };
+        let sizes = self.plan_sizes(&target, summary.header.size_bytes, rule)?;
+        if let Some(found) = &seal
+            && self.is_applied(&target, found, &sizes, file)?
+        {
+            log::warn!("{} holds the patch already", target.path().display());
+            return self.compare_checksum(&target, trailer, &sizes, summary.record_bytes_max);
         }
-        Ok(())
+        if let Some(path) = &self.options.undo {
+            write_undo(path, &target, &sizes, &mut open()?, &checking)?;
+            log::info!("{} takes the patch back", path.display());
+        }
+        self.write(&mut open()?, &target, &sizes)?;
+        self.read_back(&target, &summary, &sizes, file).inspect_err(|_| self.tell_undo(&target))
+    }
+
+    fn check(&self, what: &str) -> Result<()> {
+        self.signals.check(what)
     }
 
     /// The device to patch: from the command line, or as the patch names it.
-    fn target_path(&self, header: &Header) -> Result<PathBuf> {
+    fn open_target(&self, header: &Header) -> Result<FileDevice> {
         let named = Path::new(OsStr::from_bytes(&header.name));
-        let Some(given) = &self.options.target else {
-            if header.name.is_empty() {
+        let path = match &self.options.target {
+            None if header.name.is_empty() => {
                 let what = "the patch names no device to patch: give one with --patch=DEVICE";
                 return Err(Error::new(Kind::Open, what));
             }
-            return Ok(named.to_owned());
+            None => named,
+            Some(given) => {
+                if self.options.warn_device && given != named {
+                    report::different_names(given.as_os_str().as_bytes(), &header.name);
+                }
+                given
+            }
         };
-        if self.options.warn_device && given != named {
-            report::different_names(given.as_os_str().as_bytes(), &header.name);
-        }
-        Ok(given.clone())
+        open_target(path, TargetOptions { force: self.options.force })
     }
 
-    fn plan_sizes(&self, target: &FileDevice, patch_bytes: u64) -> Result<SizePlan> {
-        let sizes = self.options.sizes;
-        if target.size() != patch_bytes && sizes.tells_difference() {
+    fn plan_sizes(
+        &self,
+        target: &FileDevice,
+        patch_bytes: u64,
+        rule: SizeRule,
+    ) -> Result<SizePlan> {
+        let tells = self.options.sizes.warn || rule == SizeRule::Strict;
+        if target.size() != patch_bytes && tells {
             report::different_target_sizes(target.size(), patch_bytes);
         }
-        SizePlan::new(sizes.rule, target, patch_bytes)
+        SizePlan::new(rule, target, patch_bytes)
+    }
+
+    /// Whether the target holds the patch's blocks already; fails when it holds neither them nor
+    /// those that the patch was made for.
+    fn is_applied(
+        &self,
+        target: &FileDevice,
+        found: &FoundSeal,
+        sizes: &SizePlan,
+        file: &PatchFile,
+    ) -> Result<bool> {
+        let Some(base) = found.seal.base.as_ref().filter(|_| !self.options.force) else {
+            return Ok(false);
+        };
+        let open = || PatchReader::new(file.rewound(), STDIN_NAME);
+        let checking = || self.check("checking the target ended, nothing is written");
+        match base_state(target, base, sizes.limit_bytes, &open, &checking)? {
+            BaseState::Original => Ok(false),
+            BaseState::Applied => Ok(sizes.resize_bytes.is_none()),
+            BaseState::Interrupted => {
+                log::warn!("an earlier apply of this patch was cut short: going on with it");
+                Ok(false)
+            }
+            BaseState::Foreign { first, differing, parts } => {
+                log::warn!("the patch was made for {}", one_line(&found.seal.target));
+                log::warn!("the target is {}", one_line(&identity(target)));
+                let what = format!(
+                    "the target is not in the state that the patch is sealed for: {differing} of \
+                     {parts} parts differ, the first one here (see --force)"
+                );
+                Err(Error::new(Kind::Seal, what).with_path(target.path()).with_range(first))
+            }
+        }
     }
 
     /// Everything that changes the device, up to where it is durable.
@@ -98,82 +195,119 @@ impl Job<'_> {
         reader: &mut PatchReader<R>,
         target: &FileDevice,
         sizes: &SizePlan,
-        written: &mut Written,
-    ) -> Result<()> {
+    ) -> Result<Written> {
         let progress = super::progress(self.options.progress);
         progress.begin(reader.header().size_bytes);
-        sizes.grow(target)?;
         let apply = Apply {
             target,
             limit_bytes: sizes.limit_bytes,
+            sparse: self.options.sparse,
             signal: &|| self.signals.pending(),
             progress: &*progress,
         };
-        apply.write_records(reader, written)?;
-        sizes.shrink(target)?;
-        target.sync()?;
+        let mut written = Written::default();
+        let done = sizes
+            .grow(target)
+            .and_then(|()| apply.write_records(reader, &mut written))
+            .and_then(|()| sizes.shrink(target))
+            .and_then(|()| target.sync());
+        if let Err(err) = done {
+            if written.records > 0 || target.size() != sizes.before_bytes {
+                log::warn!(
+                    "{} is patched in part ({} bytes in {} records): apply the patch again to \
+                     finish",
+                    target.path().display(),
+                    written.bytes,
+                    written.records
+                );
+            }
+            self.tell_undo(target);
+            return Err(err);
+        }
         progress.finish();
         if self.options.flush_cache {
             target.done_with(ByteRange::new(0, target.size()));
         }
         log::info!("{} bytes in {} records are written", written.bytes, written.records);
-        Ok(())
+        Ok(written)
     }
 
     /// What comes when all is written and durable.
-    fn finish(
+    fn read_back(
         &self,
         target: &FileDevice,
-        trailer: &Trailer,
+        summary: &Summary,
         sizes: &SizePlan,
-        written: Written,
+        file: &PatchFile,
     ) -> Result<()> {
-        if let Some(checksum) = &trailer.checksum {
-            report::checksum(&checksum.name, &checksum.digest);
-            self.verify(target, checksum, sizes, written)?;
+        let Summary { trailer, record_bytes_max, ascending, .. } = summary;
+        if !self.options.verify {
+            return self.compare_checksum(target, trailer, sizes, *record_bytes_max);
         }
-        Ok(())
+        let direct = DirectDevice::of(target)?;
+        let device: &dyn Device = match &direct {
+            Some(direct) => direct,
+            None => {
+                // All is synced, so that this drops it from the cache.
+                target.done_with(ByteRange::new(0, target.size()));
+                target
+            }
+        };
+        let open = || PatchReader::new(file.rewound(), STDIN_NAME);
+        let checking = || self.check("reading back ended, all is written");
+        verify_records(device, sizes.limit_bytes, *ascending, &open, &checking)?;
+        log::info!("what was written reads back as it should");
+        self.compare_checksum(device, trailer, sizes, *record_bytes_max)
     }
 
-    fn verify(
+    fn compare_checksum(
         &self,
-        target: &FileDevice,
-        checksum: &Checksum,
+        device: &dyn Device,
+        trailer: &Trailer,
         sizes: &SizePlan,
-        written: Written,
+        record_bytes_max: u64,
     ) -> Result<()> {
-        let check = || self.signals.check("comparing the checksum ended, all is written");
-        match verify_checksum(target, checksum, sizes, written.record_bytes_max, &check) {
-            Ok(Agreement::Exact) => {
-                log::info!("the device has the patch's checksum");
-                Ok(())
-            }
+        let Some(checksum) = &trailer.checksum else { return Ok(()) };
+        let Checksum { name, digest } = checksum;
+        report::checksum(name, digest);
+        let checking = || self.check("comparing the checksum ended, all is written");
+        match verify_checksum(device, checksum, sizes, record_bytes_max, &checking) {
+            Ok(Agreement::Exact) => log::info!("the device has the patch's checksum"),
             Ok(Agreement::Padded(bytes)) => {
                 log::info!("the device, filled up to {bytes} bytes, has the patch's checksum");
-                Ok(())
             }
             // The checksum is that of the whole source, of which a part may be missing here.
             Err(err)
                 if err.kind() == Kind::Checksum && self.options.sizes.rule == SizeRule::MinSize =>
             {
-                log::warn!(
-                    "the checksum cannot confirm a part of the device: {}",
-                    err.full_message()
-                );
-                Ok(())
+                log::warn!("the checksum cannot confirm a part of it: {}", err.full_message());
             }
-            Err(err) => Err(err),
+            Err(err) => return Err(err),
+        }
+        Ok(())
+    }
+
+    fn tell_undo(&self, target: &FileDevice) {
+        if let Some(undo) = &self.options.undo {
+            let (target, undo) = (target.path().display(), undo.display());
+            log::warn!("to go back: bdsync --patch={target} <{undo}");
         }
     }
 }
 
-fn tell_how_to_resume(target: &FileDevice, written: Written) {
-    if written.records > 0 {
-        log::warn!(
-            "{} is partly patched ({} bytes in {} records): apply the same patch again to finish",
-            target.path().display(),
-            written.bytes,
-            written.records
-        );
+/// The seal behind a patch's checksum field, if there is one.
+fn decode_seal(trailer: &Trailer) -> Result<Option<FoundSeal>> {
+    let at = |err: Error| err.with_path(STDIN_NAME).with_offset(trailer.tail_position);
+    let seal = Seal::decode(&trailer.tail).map_err(at)?;
+    if seal.is_none() && !trailer.tail.is_empty() {
+        let more = if trailer.tail.len() == format::TAIL_BYTES_LIMIT { " or more" } else { "" };
+        log::warn!("{}{more} bytes behind the patch are ignored", trailer.tail.len());
     }
+    Ok(seal)
+}
+
+/// The lines of an identity, side by side.
+fn one_line(identity: &[u8]) -> String {
+    let text = String::from_utf8_lossy(identity);
+    text.lines().collect::<Vec<_>>().join(", ")
 }

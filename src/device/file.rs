@@ -12,11 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
+use nix::fcntl::{
+    FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise,
+};
 use nix::unistd::{Whence, lseek64};
 use parking_lot::Mutex;
 
-use super::{Device, DeviceMut};
+use super::busy::Kernel;
+use super::{Device, DeviceMut, ZEROS};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
@@ -87,15 +90,19 @@ impl FileDevice {
     fn open(path: &Path, mode: &mut OpenOptions, block_flags: OFlag) -> Result<Self> {
         let failed = |err: io::Error| {
             let what = match err.raw_os_error() {
-                Some(libc::EBUSY) => "cannot open the device: it is in use",
+                Some(libc::EBUSY) => "cannot open the device: it is in use (see --force)",
                 _ => "cannot open the device",
             };
             Error::io(Kind::Open, what, err).with_path(path)
         };
-        let file_type = fs::metadata(path).map_err(failed)?.file_type();
+        let found = fs::metadata(path).map_err(failed)?;
+        let kind = disk_kind(path, found.file_type())?;
+        if kind == FileKind::Block && block_flags.contains(OFlag::O_EXCL) {
+            refuse_busy(path, found.rdev())?;
+        }
         // O_NONBLOCK guards against a fifo that took the path's place just now. Drivers of
         // removable block devices read it as "without a medium", so those do without.
-        let flags = match disk_kind(path, file_type)? {
+        let flags = match kind {
             FileKind::Block => block_flags,
             FileKind::Regular | FileKind::Empty => OFlag::O_NONBLOCK,
         };
@@ -157,11 +164,41 @@ impl FileDevice {
         }
     }
 
+    /// Has zeros made by the file system or the device; false when they cannot.
+    fn make_zeros(&self, range: ByteRange) -> Result<bool> {
+        let keep_size = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        // A block device discards for the first and may have a command for the second.
+        let ways = [FallocateFlags::FALLOC_FL_PUNCH_HOLE, FallocateFlags::FALLOC_FL_ZERO_RANGE];
+        let count = if self.kind == FileKind::Block { 2 } else { 1 };
+        let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.len())) else {
+            return Ok(false);
+        };
+        for way in &ways[..count] {
+            match fallocate(&self.file, way.union(keep_size), start, len) {
+                Ok(()) => return Ok(true),
+                // Interrupted as well: plain writes do the same.
+                Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS | Errno::EINTR) => {}
+                Err(err) => return Err(self.write_error(range, err.into())),
+            }
+        }
+        Ok(false)
+    }
+
     fn write_error(&self, range: ByteRange, err: io::Error) -> Error {
         Error::io(Kind::Write, "cannot write to the device", err)
             .with_path(&self.path)
             .with_range(range)
     }
+}
+
+/// Fails when the block device with this number is in use, saying by what.
+fn refuse_busy(path: &Path, rdev: u64) -> Result<()> {
+    let users = Kernel::default().users(rdev);
+    if users.is_empty() {
+        return Ok(());
+    }
+    let what = format!("the device is in use: {} (see --force)", users.join(", "));
+    Err(Error::new(Kind::Open, what).with_path(path))
 }
 
 /// What a file of this type is as a disk.
@@ -316,6 +353,15 @@ impl DeviceMut for FileDevice {
         Ok(())
     }
 
+    fn write_zeros_at(&self, range: ByteRange) -> Result<()> {
+        if self.make_zeros(range)? {
+            return Ok(());
+        }
+        range
+            .pieces(ZEROS.len() as u64)
+            .try_for_each(|piece| self.write_all_at(&ZEROS[..piece.len() as usize], piece.start))
+    }
+
     fn sync(&self) -> Result<()> {
         if self.kind == FileKind::Empty {
             return Ok(());
@@ -446,6 +492,18 @@ mod tests {
         assert!(second.unwrap().contains(4 << 20));
         assert_eq!(device.next_data(second.unwrap().end).unwrap(), None);
         assert_eq!(device.next_data(8 << 20).unwrap(), None);
+    }
+
+    #[test]
+    fn zeros_become_a_hole_where_the_file_system_knows_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file_of(&dir, &vec![7; 1 << 20]);
+        let device = open_target(path, TargetOptions::default()).unwrap();
+        device.write_zeros_at(ByteRange::new(65536, 3 * 65536)).unwrap();
+        let mut found = vec![1; 1 << 20];
+        device.read_exact_at(&mut found, 0).unwrap();
+        let expected = [vec![7; 65536], vec![0; 2 * 65536], vec![7; 13 * 65536]].concat();
+        assert!(found == expected);
     }
 
     #[test]

@@ -5,22 +5,32 @@
 //!
 //! ```text
 //!   trait Device ---- file.rs    regular files and block devices (open rules, holes, cache hints)
+//!                |              (busy.rs: who else uses one; identity.rs: which one it is)
+//!                \--- direct.rs  the same past the page cache, read-only
 //!                \--- memory.rs  a vector of bytes
 //!                \--- faulty.rs  a wrapper that fails, shortens or records calls (tests)
 //! ```
 
+mod busy;
+mod direct;
 #[cfg(test)]
 pub mod faulty;
 mod file;
+mod identity;
 mod memory;
 
+pub use direct::DirectDevice;
 pub use file::{FileDevice, FileKind, TargetOptions, open_source, open_target};
+pub use identity::identity;
 pub use memory::MemoryDevice;
 
 use std::path::Path;
 
 use crate::error::Result;
 use crate::units::ByteRange;
+
+/// Zeros for devices that cannot make them.
+static ZEROS: [u8; 65536] = [0; 65536];
 
 /// The bytes of one disk. Offsets and sizes are in bytes.
 ///
@@ -83,6 +93,17 @@ pub trait DeviceMut: Device {
             at = at.saturating_add(part.len() as u64);
         }
         Ok(())
+    }
+
+    /// Makes `range` read as zeros, which need not be stored where the device knows holes or can
+    /// make zeros itself.
+    ///
+    /// # Errors
+    /// `Kind::Write`, naming path and bytes.
+    fn write_zeros_at(&self, range: ByteRange) -> Result<()> {
+        range
+            .pieces(ZEROS.len() as u64)
+            .try_for_each(|piece| self.write_all_at(&ZEROS[..piece.len() as usize], piece.start))
     }
 
     /// Makes everything written so far durable.

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use super::reader::{Batch, PatchReader};
+use super::sparse::{self, Piece};
 use crate::device::DeviceMut;
 use crate::error::Result;
 use crate::progress::Progress;
@@ -15,6 +16,8 @@ pub struct Apply<'a> {
     pub target: &'a dyn DeviceMut,
     /// Nothing is written at or behind this offset.
     pub limit_bytes: u64,
+    /// Whether zeros become holes, or zeros that the device makes itself, where it can.
+    pub sparse: bool,
     /// Asked between writes for a signal that wants an end.
     pub signal: &'a dyn Fn() -> Option<i32>,
     /// Told how far it is: end of the last record, bytes of the patch that were used.
@@ -72,7 +75,7 @@ impl Apply<'_> {
                 continue;
             }
             if record.offset != run.end {
-                run.write_to(self.target)?;
+                self.write_run(&mut run)?;
                 run.start = record.offset;
             }
             run.end = record.offset + room;
@@ -81,7 +84,23 @@ impl Apply<'_> {
             written.bytes += room;
             self.progress.advance(run.end, record.position + len);
         }
-        run.write_to(self.target)
+        self.write_run(&mut run)
+    }
+
+    fn write_run(&self, run: &mut Run<'_>) -> Result<()> {
+        let target = self.target;
+        if self.sparse {
+            for piece in sparse::split(run.start, &run.parts) {
+                match piece {
+                    Piece::Data(start, parts) => target.write_all_vectored_at(&parts, start)?,
+                    Piece::Zeros(range) => target.write_zeros_at(range)?,
+                }
+            }
+        } else if !run.parts.is_empty() {
+            target.write_all_vectored_at(&run.parts, run.start)?;
+        }
+        run.parts.clear();
+        Ok(())
     }
 }
 
@@ -90,16 +109,6 @@ struct Run<'a> {
     start: u64,
     end: u64,
     parts: Vec<&'a [u8]>,
-}
-
-impl Run<'_> {
-    fn write_to(&mut self, target: &dyn DeviceMut) -> Result<()> {
-        if !self.parts.is_empty() {
-            target.write_all_vectored_at(&self.parts, self.start)?;
-            self.parts.clear();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -127,8 +136,13 @@ mod tests {
         let mut reader = PatchReader::new(patch, "patch")?;
         let plan = SizePlan::new(rule, target, reader.header().size_bytes)?;
         plan.grow(target)?;
-        let apply =
-            Apply { target, limit_bytes: plan.limit_bytes, signal: &|| None, progress: &Silent };
+        let apply = Apply {
+            target,
+            limit_bytes: plan.limit_bytes,
+            sparse: false,
+            signal: &|| None,
+            progress: &Silent,
+        };
         let mut written = Written::default();
         apply.write_records(&mut reader, &mut written)?;
         plan.shrink(target)?;
@@ -175,8 +189,13 @@ mod tests {
         let target = FaultyDevice::new(MemoryDevice::new([0; 100]), []);
         let patch = patch_of(100, &[(0, vec![1; 4])]);
         let progress = Recording::default();
-        let apply =
-            Apply { target: &target, limit_bytes: 100, signal: &|| Some(2), progress: &progress };
+        let apply = Apply {
+            target: &target,
+            limit_bytes: 100,
+            sparse: false,
+            signal: &|| Some(2),
+            progress: &progress,
+        };
         let mut reader = PatchReader::new(&patch[..], "patch").unwrap();
         let err = apply.write_records(&mut reader, &mut Written::default()).unwrap_err();
         assert_eq!(err.exit_code(), 130);

@@ -1,32 +1,51 @@
-//! Patch files, `BDSYNC 0.3`: written, read, checked and applied.
+//! Patch files, `BDSYNC 0.3`: written, read, checked, applied and taken back.
 //!
 //! ```text
 //!   format.rs   pure: headers, records, trailer <-> bytes
+//!   seal.rs     pure: what a patch says of the device that it is for; fingerprint.rs sums it up
 //!   writer.rs   blocks -> patch
-//!   source.rs   a file or a stream --> reader.rs   records, every fault refused
+//!   source.rs   a file or a stream (spool.rs: a stream made a file)
+//!       |
+//!   reader.rs   records, every fault refused
+//!       |
 //!   check.rs    the whole patch, before anything is written
-//!   sizes.rs --> apply.rs --> checksum.rs   to a device: its size, its bytes, what they should be
 //!   sweep.rs --> index.rs      a stored patch at random: which of its bytes are where
+//!   base.rs     the state of the target, against the seal
+//!   undo.rs     what will be overwritten, to a patch of its own
+//!   sizes.rs --> apply.rs (sparse.rs: zeros as holes) --> verify.rs, checksum.rs
 //! ```
 //! Knows devices and digests, and nothing of peers or command lines.
 
 mod apply;
+mod base;
 mod check;
 mod checksum;
+mod fingerprint;
 pub mod format;
 mod index;
 mod reader;
+mod seal;
 mod sizes;
 mod source;
+mod sparse;
+mod spool;
 mod sweep;
+mod undo;
+mod verify;
 mod writer;
 
 pub use apply::{Apply, Written};
+pub use base::{BaseState, base_state, verify_seal};
 pub use check::{Summary, check};
 pub use checksum::{Agreement, checksum_algorithm, verify_checksum};
+pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use format::{Checksum, Header};
 pub use index::{ENTRY_BYTES, PatchIndex, Piece};
 pub use reader::{Batch, PatchReader, Record, RecordPlace, Trailer};
+pub use seal::{Base, FoundSeal, IDENTITY_BYTES_MAX, Seal};
 pub use sizes::SizePlan;
 pub use source::{PatchFile, PatchStream};
+pub use spool::spool;
+pub use undo::{refuse_existing, write_undo};
+pub use verify::verify_records;
 pub use writer::{PatchWriter, block_patch_bytes};

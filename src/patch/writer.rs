@@ -6,6 +6,7 @@ use super::format::{
     Checksum, END, Header, NAME_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_WRITE_BYTES_MAX,
     RecordHeader, encode_trailer,
 };
+use super::seal::Seal;
 use crate::error::{Error, Kind, Result};
 
 /// Bytes that are gathered before they go out in one write.
@@ -22,6 +23,8 @@ pub struct PatchWriter<W> {
     size_bytes: u64,
     /// Bytes given to `output` and gathered so far.
     patch_bytes: u64,
+    /// Digest of all of it, where a seal will want it.
+    digest: Option<Box<blake3::Hasher>>,
 }
 
 impl<W: Write> PatchWriter<W> {
@@ -30,6 +33,18 @@ impl<W: Write> PatchWriter<W> {
     /// # Errors
     /// `Kind::Usage` when the name is too long; `Kind::Write`.
     pub fn new(output: W, header: &Header) -> Result<Self> {
+        Self::start(output, header, None)
+    }
+
+    /// Starts a patch that [`PatchWriter::finish_sealed`] will end.
+    ///
+    /// # Errors
+    /// As [`PatchWriter::new`].
+    pub fn new_sealed(output: W, header: &Header) -> Result<Self> {
+        Self::start(output, header, Some(Box::new(blake3::Hasher::new())))
+    }
+
+    fn start(output: W, header: &Header, digest: Option<Box<blake3::Hasher>>) -> Result<Self> {
         let bytes = header.encode().ok_or_else(|| {
             let what = format!(
                 "the device's name is too long for a patch: expected at most {NAME_BYTES_MAX} \
@@ -39,7 +54,8 @@ impl<W: Write> PatchWriter<W> {
             Error::new(Kind::Usage, what)
         })?;
         let buffer = Vec::with_capacity(BUFFER_BYTES);
-        let mut writer = Self { output, buffer, size_bytes: header.size_bytes, patch_bytes: 0 };
+        let mut writer =
+            Self { output, buffer, size_bytes: header.size_bytes, patch_bytes: 0, digest };
         writer.put(&bytes)?;
         Ok(writer)
     }
@@ -80,22 +96,48 @@ impl<W: Write> PatchWriter<W> {
     ///
     /// # Errors
     /// `Kind::Write`; `Kind::Usage` when the checksum's name is too long.
-    pub fn finish(self, checksum: Option<&Checksum>) -> Result<W> {
-        self.finish_with_tail(checksum, &[])
+    pub fn finish(mut self, checksum: Option<&Checksum>) -> Result<W> {
+        self.put_end(checksum)?;
+        self.close()
     }
 
-    /// As [`PatchWriter::finish`], with `tail` behind the checksum field; it must be shorter
-    /// than [`super::format::TAIL_BYTES_LIMIT`].
+    /// As [`PatchWriter::finish`], with a seal behind the checksum field.
     ///
     /// # Errors
     /// As [`PatchWriter::finish`].
-    pub fn finish_with_tail(mut self, checksum: Option<&Checksum>, tail: &[u8]) -> Result<W> {
+    ///
+    /// # Panics
+    /// When the patch was not begun by [`PatchWriter::new_sealed`].
+    pub fn finish_sealed(mut self, checksum: Option<&Checksum>, seal: &Seal) -> Result<W> {
+        self.put_end(checksum)?;
+        self.put(&seal.encode_body())?;
+        self.flush_buffer()?;
+        let digest = self.digest.take().expect("a patch that was begun as a sealed one");
+        self.put(&Seal::encode_end(digest.finalize().as_bytes()))?;
+        self.close()
+    }
+
+    /// As [`PatchWriter::finish`], with other bytes behind the checksum field.
+    #[cfg(test)]
+    pub(super) fn finish_with_tail(
+        mut self,
+        checksum: Option<&Checksum>,
+        tail: &[u8],
+    ) -> Result<W> {
+        self.put_end(checksum)?;
+        self.put(tail)?;
+        self.close()
+    }
+
+    fn put_end(&mut self, checksum: Option<&Checksum>) -> Result<()> {
         let trailer = encode_trailer(checksum).ok_or_else(|| {
             Error::new(Kind::Usage, "the checksum's name or value is too long for a patch")
         })?;
         self.put(&END)?;
-        self.put(&trailer)?;
-        self.put(tail)?;
+        self.put(&trailer)
+    }
+
+    fn close(mut self) -> Result<W> {
         self.flush_buffer()?;
         self.output.flush().map_err(write_error)?;
         Ok(self.output)
@@ -111,6 +153,9 @@ impl<W: Write> PatchWriter<W> {
     }
 
     fn flush_buffer(&mut self) -> Result<()> {
+        if let Some(digest) = &mut self.digest {
+            digest.update(&self.buffer);
+        }
         // `write_all` retries interrupted calls.
         self.output.write_all(&self.buffer).map_err(write_error)?;
         self.buffer.clear();

@@ -1,0 +1,218 @@
+//! Who uses a block device: mounts, swap, and devices made of it.
+//!
+//! The kernel refuses an exclusive open of a device in use without saying why; here is why.
+//! What is asked is proc(5) and sysfs; where they are missing nothing is found, and the
+//! kernel's refusal remains.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
+
+/// Where the kernel tells about itself; other folders in tests.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    proc: PathBuf,
+    sys: PathBuf,
+    /// The number of the block device at a path.
+    number_of: fn(&Path) -> Option<Number>,
+}
+
+/// Major and minor number of a block device.
+type Number = (u64, u64);
+
+/// A device that shares bytes with the one in question.
+#[derive(Debug)]
+struct Relative {
+    number: Number,
+    name: String,
+    folder: PathBuf,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self { proc: "/proc".into(), sys: "/sys".into(), number_of: number_at }
+    }
+}
+
+impl Kernel {
+    /// What uses the block device with this `st_rdev`, one of its partitions, or the disk that it
+    /// is a partition of; a few words for each.
+    pub(super) fn users(&self, rdev: u64) -> Vec<String> {
+        let relatives = self.relatives((major(rdev), minor(rdev)));
+        let mut users = self.mounts(&relatives);
+        users.extend(self.swaps(&relatives));
+        users.extend(relatives.iter().flat_map(holders));
+        users
+    }
+
+    fn relatives(&self, number: Number) -> Vec<Relative> {
+        let Some(folder) = self.folder(number) else { return vec![] };
+        let mut relatives = vec![];
+        if folder.join("partition").exists() {
+            relatives.extend(folder.parent().and_then(relative_at));
+        } else {
+            let inside = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let partitions = inside.map(|entry| entry.path());
+            let partitions = partitions.filter(|path| path.join("partition").exists());
+            relatives.extend(partitions.filter_map(|path| relative_at(&path)));
+        }
+        relatives.extend(relative_at(&folder));
+        relatives
+    }
+
+    /// The device's folder in sysfs.
+    pub(super) fn folder(&self, (major, minor): Number) -> Option<PathBuf> {
+        fs::canonicalize(self.sys.join(format!("dev/block/{major}:{minor}"))).ok()
+    }
+
+    fn mounts(&self, relatives: &[Relative]) -> Vec<String> {
+        // A mount point need not be UTF-8.
+        let bytes = fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
+        let lines = bytes.split(|byte| *byte == b'\n');
+        lines.filter_map(|line| self.mount(line, relatives)).collect()
+    }
+
+    /// One line of mountinfo: `id parent major:minor root point options .. - type source ..`.
+    fn mount(&self, line: &[u8], relatives: &[Relative]) -> Option<String> {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let dash = fields.iter().position(|field| *field == b"-")?;
+        let point = unescape(fields.get(4)?);
+        let shown = parse_number(&String::from_utf8_lossy(fields.get(2)?));
+        // File systems over several devices have a number of their own; their source is one.
+        let source = (self.number_of)(&unescape(fields.get(dash + 2)?));
+        let numbers = [shown, source];
+        let found = relatives.iter().find(|one| numbers.contains(&Some(one.number)))?;
+        Some(format!("{} is mounted on {}", found.name, point.display()))
+    }
+
+    fn swaps(&self, relatives: &[Relative]) -> Vec<String> {
+        let bytes = fs::read(self.proc.join("swaps")).unwrap_or_default();
+        let lines = bytes.split(|byte| *byte == b'\n').skip(1);
+        let paths = lines.filter_map(|line| line.split(u8::is_ascii_whitespace).next());
+        let numbers = paths.filter_map(|path| (self.number_of)(&unescape(path)));
+        let found = numbers.filter_map(|number| relatives.iter().find(|one| one.number == number));
+        found.map(|one| format!("{} is used for swapping", one.name)).collect()
+    }
+}
+
+fn holders(relative: &Relative) -> Vec<String> {
+    let entries = fs::read_dir(relative.folder.join("holders")).into_iter().flatten().flatten();
+    let shown = |entry: fs::DirEntry| {
+        let holder = entry.file_name().to_string_lossy().into_owned();
+        // What an administrator calls it, where it is one of the device mapper's.
+        let name = fs::read_to_string(entry.path().join("dm/name")).unwrap_or_default();
+        let name = Some(name.trim()).filter(|name| !name.is_empty()).unwrap_or(&holder);
+        format!("{} is held by {name}", relative.name)
+    };
+    entries.map(shown).collect()
+}
+
+fn relative_at(folder: &Path) -> Option<Relative> {
+    let number = parse_number(fs::read_to_string(folder.join("dev")).ok()?.trim())?;
+    let name = folder.file_name()?.to_string_lossy().into_owned();
+    Some(Relative { number, name, folder: folder.to_owned() })
+}
+
+fn parse_number(text: &str) -> Option<Number> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn number_at(path: &Path) -> Option<Number> {
+    let found = path.is_absolute().then(|| fs::metadata(path).ok()).flatten()?;
+    let number = (major(found.rdev()), minor(found.rdev()));
+    found.file_type().is_block_device().then_some(number)
+}
+
+/// A path as the kernel writes it: blanks and backslashes as `\` and three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut path = vec![];
+    let mut rest = field;
+    while let [first, behind @ ..] = rest {
+        let digits = behind.get(..3).filter(|_| *first == b'\\');
+        let octal = digits.and_then(|digits| str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                path.push(byte);
+                rest = &behind[3..];
+            }
+            None => {
+                path.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::makedev;
+    use std::os::unix::fs::symlink;
+
+    /// A disk `sda` (8:0) with partitions `sda1` (8:1), `sda2` (8:2), and `dm-0` on the latter.
+    fn kernel() -> (tempfile::TempDir, Kernel) {
+        let folder = tempfile::tempdir().unwrap();
+        let sys = folder.path().join("sys");
+        let disk = sys.join("devices/sda");
+        fs::create_dir_all(sys.join("dev/block")).unwrap();
+        for (path, number) in [("", "8:0"), ("sda1", "8:1"), ("sda2", "8:2")] {
+            let path = disk.join(path);
+            fs::create_dir_all(path.join("holders")).unwrap();
+            fs::write(path.join("dev"), format!("{number}\n")).unwrap();
+            if number != "8:0" {
+                fs::write(path.join("partition"), "1\n").unwrap();
+            }
+            symlink(&path, sys.join("dev/block").join(number)).unwrap();
+        }
+        fs::create_dir_all(disk.join("sda2/holders/dm-0/dm")).unwrap();
+        fs::write(disk.join("sda2/holders/dm-0/dm/name"), "vg-root\n").unwrap();
+        let proc = folder.path().join("proc");
+        fs::create_dir_all(proc.join("self")).unwrap();
+        fs::write(proc.join("self/mountinfo"), "25 1 0:22 / /proc rw - proc proc rw\n").unwrap();
+        fs::write(proc.join("swaps"), "Filename\tType\tSize\n").unwrap();
+        let number_of = |path: &Path| (path == Path::new("/dev/sda1")).then_some((8, 1));
+        (folder, Kernel { proc, sys, number_of })
+    }
+
+    #[test]
+    fn disk_and_partition_share_their_users_but_siblings_do_not() {
+        let (_folder, kernel) = kernel();
+        let held = ["sda2 is held by vg-root"];
+        assert_eq!(kernel.users(makedev(8, 0)), held);
+        assert_eq!(kernel.users(makedev(8, 2)), held);
+        assert!(kernel.users(makedev(8, 1)).is_empty());
+        assert!(kernel.users(makedev(9, 9)).is_empty());
+    }
+
+    #[test]
+    fn mounts_are_found_by_number_and_by_source() {
+        let (_folder, kernel) = kernel();
+        let lines = "30 1 8:1 / /mnt/a\\040b rw - ext4 /dev/x rw\n\
+                     31 1 0:50 / /pool rw shared:1 - btrfs /dev/sda1 rw\n\
+                     short line\n";
+        fs::write(kernel.proc.join("self/mountinfo"), lines).unwrap();
+        let expected = ["sda1 is mounted on /mnt/a b", "sda1 is mounted on /pool"];
+        assert_eq!(kernel.users(makedev(8, 1)), expected);
+    }
+
+    #[test]
+    fn swap_is_found() {
+        let (_folder, kernel) = kernel();
+        fs::write(kernel.proc.join("swaps"), "Filename\tType\n/dev/sda1\tpartition\t1\n").unwrap();
+        assert_eq!(kernel.users(makedev(8, 1)), ["sda1 is used for swapping"]);
+    }
+
+    #[test]
+    fn escaped_paths_are_read_as_the_kernel_means_them() {
+        for (field, path) in [("/a\\040b\\134c", "/a b\\c"), ("/a\\", "/a\\"), ("/\\999", "/\\999")]
+        {
+            assert_eq!(unescape(field.as_bytes()), Path::new(path));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What tells one device from another: for the reader of a seal, and for its refusals.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sys::stat::{major, minor};
+
+use super::busy::Kernel;
+use super::{Device, FileDevice, FileKind};
+
+/// Properties of udev that tell a device, a file system on it, or a volume.
+const UDEV_KEYS: [&str; 8] = [
+    "ID_SERIAL",
+    "ID_SERIAL_SHORT",
+    "ID_WWN",
+    "ID_FS_UUID",
+    "ID_PART_ENTRY_UUID",
+    "DM_NAME",
+    "DM_UUID",
+    "MD_UUID",
+];
+/// Files of sysfs that do, below the device's folder.
+const SYSFS_FILES: [&str; 6] =
+    ["device/serial", "serial", "wwid", "device/wwid", "dm/uuid", "loop/backing_file"];
+
+/// What is known of a device, as `key=value` lines: path and size, and for a block device what
+/// sysfs and udev tell.
+#[must_use]
+pub fn identity(device: &FileDevice) -> Vec<u8> {
+    let mut text = b"path=".to_vec();
+    // A line end in a path must not look like another key.
+    text.extend(device.path().as_os_str().as_bytes().iter().filter(|byte| **byte != b'\n'));
+    text.extend(format!("\nsize={}\n", device.size()).bytes());
+    let Ok(found) = device.as_file().metadata() else { return text };
+    if device.kind() != FileKind::Block {
+        return text;
+    }
+    let (major, minor) = (major(found.rdev()), minor(found.rdev()));
+    if let Some(folder) = Kernel::default().folder((major, minor)) {
+        for name in SYSFS_FILES {
+            let value = fs::read_to_string(folder.join(name)).unwrap_or_default();
+            push(&mut text, &name.replace('/', "."), &value);
+        }
+    }
+    let udev = fs::read_to_string(Path::new("/run/udev/data").join(format!("b{major}:{minor}")));
+    for (key, value) in udev.unwrap_or_default().lines().filter_map(udev_property) {
+        push(&mut text, key, value);
+    }
+    text
+}
+
+/// The wanted properties among the lines `E:KEY=VALUE` of udev's database.
+fn udev_property(line: &str) -> Option<(&str, &str)> {
+    let property = line.strip_prefix("E:")?.split_once('=')?;
+    UDEV_KEYS.contains(&property.0).then_some(property)
+}
+
+fn push(text: &mut Vec<u8>, key: &str, value: &str) {
+    let value = value.trim();
+    if !value.is_empty() && !value.contains('\n') {
+        text.extend(format!("{key}={value}\n").bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open_source;
+    use super::*;
+
+    #[test]
+    fn file_is_told_by_path_and_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image\nsize=1");
+        fs::write(&path, [0; 10]).unwrap();
+        let text = String::from_utf8(identity(&open_source(&path).unwrap())).unwrap();
+        let expected = format!("path={}/imagesize=1\nsize=10\n", folder.path().display());
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn only_wanted_properties_are_taken() {
+        assert_eq!(udev_property("E:ID_WWN=0x5"), Some(("ID_WWN", "0x5")));
+        assert_eq!(udev_property("E:ID_PATH=x"), None);
+        assert_eq!(udev_property("S:disk/by-id/x"), None);
+    }
+}

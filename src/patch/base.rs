@@ -1,0 +1,360 @@
+//! Whether a device is in the state that a sealed patch was made for.
+
+use std::io::{Read, Seek};
+
+use super::fingerprint::FingerprintBuilder;
+use super::reader::PatchReader;
+use super::seal::{BEHIND_BYTES, Base, DIGEST_BYTES};
+use crate::device::Device;
+use crate::digest::BlockHasher;
+use crate::error::{Error, Kind, Result};
+use crate::units::{ByteRange, MIB};
+
+/// Bytes of the device that are read and hashed at a time, or one block where that is more.
+const READ_BYTES: u64 = MIB;
+/// Bytes of the patch that are digested at a time.
+const DIGEST_STEP_BYTES: u64 = MIB;
+
+/// The state of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BaseState {
+    /// The one that the patch was made for.
+    Original,
+    /// The one that the patch makes.
+    Applied,
+    /// An apply of this patch was cut short: what it wrote first is new, the rest as it was.
+    Interrupted,
+    /// Another one.
+    Foreign {
+        /// The first part of the device that differs, as closely as the seal can tell.
+        first: ByteRange,
+        /// How many parts differ.
+        differing: usize,
+        /// How many parts the seal knows.
+        parts: usize,
+    },
+}
+
+/// Compares the digest of a sealed patch of `patch_bytes` bytes with the one that it carries.
+///
+/// # Errors
+/// `Kind::Patch` when they differ or the patch is shorter, `Kind::Read`, what `check` returns.
+pub fn verify_seal(
+    mut patch: impl Read,
+    patch_bytes: u64,
+    expected: &[u8; DIGEST_BYTES],
+    check: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; DIGEST_STEP_BYTES as usize];
+    let covered = ByteRange::new(0, patch_bytes.saturating_sub(BEHIND_BYTES as u64));
+    for piece in covered.pieces(DIGEST_STEP_BYTES) {
+        check()?;
+        let bytes = &mut buffer[..piece.len() as usize];
+        patch.read_exact(bytes).map_err(|err| {
+            Error::io(Kind::Read, "cannot read the patch again", err).with_range(piece)
+        })?;
+        hasher.update(bytes);
+    }
+    if hasher.finalize() == *expected {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Patch, "the patch is not as it was sealed: its digest differs"))
+}
+
+/// Finds out in which state the device is. `open` opens the patch from its first byte; the
+/// part of it that lies below `limit_bytes` counts.
+///
+/// # Errors
+/// `Kind::Patch` when the seal does not fit the patch, what device, reader and `check` fail with.
+pub fn base_state<R: Read + Seek>(
+    device: &dyn Device,
+    base: &Base,
+    limit_bytes: u64,
+    open: &dyn Fn() -> Result<PatchReader<R>>,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<BaseState> {
+    let (found, ranges) = fingerprint(device, base, &mut open()?, check)?;
+    if (found.blocks, found.level) != (base.fingerprint.blocks, base.fingerprint.level) {
+        let what = format!(
+            "malformed patch: its seal is for {} blocks, found {}",
+            base.fingerprint.blocks, found.blocks
+        );
+        return Err(Error::new(Kind::Patch, what));
+    }
+    let differing = base.fingerprint.differing_parts(&found);
+    let Some(&first) = differing.first() else { return Ok(BaseState::Original) };
+    let mut parts: Vec<PartState> = ranges.iter().map(|&range| PartState::new(range)).collect();
+    for &i in &differing {
+        parts[i].is_original = false;
+    }
+    compare_with_patch(device, limit_bytes, &mut open()?, &mut parts, check)?;
+    Ok(if parts.iter().all(PartState::is_new) {
+        BaseState::Applied
+    } else if looks_interrupted(&parts) {
+        BaseState::Interrupted
+    } else {
+        let (differing, first) = (differing.len(), parts[first].range);
+        BaseState::Foreign { first, differing, parts: parts.len() }
+    })
+}
+
+/// The summary of what the device holds in the blocks that the patch has records for.
+fn fingerprint<R: Read + Seek>(
+    device: &dyn Device,
+    base: &Base,
+    reader: &mut PatchReader<R>,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<(super::Fingerprint, Vec<ByteRange>)> {
+    let hasher = BlockHasher::new(base.algorithm, &base.salt)
+        .map_err(|err| Error::new(Kind::Patch, "malformed patch: its seal").with_source(err))?;
+    let mut blocks = Blocks {
+        device,
+        hasher,
+        block_bytes: base.block_bytes,
+        builder: FingerprintBuilder::new(),
+        pending: ByteRange::new(0, 0),
+    };
+    while let Some(place) = reader.next_place()? {
+        let start = place.range.start - place.range.start % base.block_bytes;
+        // A block that 64 bits cannot hold ends where they do.
+        let block = ByteRange::new(start, start.saturating_add(base.block_bytes));
+        let behind = blocks.pending.end;
+        if place.range.end > block.end || start < behind && block.end != behind {
+            let what = "malformed patch: it is sealed, but its records are no blocks in order";
+            return Err(Error::new(Kind::Patch, what).with_offset(place.position));
+        }
+        if start < behind {
+            continue;
+        }
+        if start != behind || blocks.pending.len() + base.block_bytes > READ_BYTES {
+            check()?;
+            blocks.hash_pending()?;
+            blocks.pending = block;
+        }
+        blocks.pending.end = block.end;
+    }
+    blocks.hash_pending()?;
+    Ok(blocks.builder.finish())
+}
+
+/// Hashes blocks of a device, neighbours together.
+struct Blocks<'a> {
+    device: &'a dyn Device,
+    hasher: BlockHasher,
+    block_bytes: u64,
+    builder: FingerprintBuilder,
+    /// Neighbouring blocks that wait; the last one reached this far.
+    pending: ByteRange,
+}
+
+impl Blocks<'_> {
+    fn hash_pending(&mut self) -> Result<()> {
+        let inside = self.pending.clip(self.device.size());
+        let mut data = vec![0; inside.len() as usize];
+        self.device.read_exact_at(&mut data, inside.start)?;
+        let mut hash = vec![0; self.hasher.hash_len()];
+        for block in self.pending.pieces(self.block_bytes) {
+            let from = ((block.start - self.pending.start) as usize).min(data.len());
+            let to = ((block.end - self.pending.start) as usize).min(data.len());
+            // Behind the device's end a block is zeros, as when the hashes were exchanged.
+            self.hasher.hash_block(&data[from..to], self.block_bytes, &mut hash);
+            self.builder.add(block, &hash);
+        }
+        Ok(())
+    }
+}
+
+/// What is known of one part of the seal.
+#[derive(Clone, Copy, Debug)]
+struct PartState {
+    range: ByteRange,
+    /// It has the digest that the seal has.
+    is_original: bool,
+    /// Records whose bytes the device holds, before the first whose bytes it does not.
+    new_at_start: u64,
+    /// Records whose bytes it does not hold.
+    not_new: u64,
+    /// Whether a record is held behind one that is not.
+    is_mixed: bool,
+}
+
+impl PartState {
+    fn new(range: ByteRange) -> Self {
+        Self { range, is_original: true, new_at_start: 0, not_new: 0, is_mixed: false }
+    }
+
+    fn is_new(&self) -> bool {
+        self.not_new == 0
+    }
+
+    fn count(&mut self, is_new: bool) {
+        match (is_new, self.not_new) {
+            (true, 0) => self.new_at_start += 1,
+            (true, _) => self.is_mixed = true,
+            (false, _) => self.not_new += 1,
+        }
+    }
+}
+
+/// Counts in `parts` which records the device holds already.
+fn compare_with_patch<R: Read>(
+    device: &dyn Device,
+    limit_bytes: u64,
+    reader: &mut PatchReader<R>,
+    parts: &mut [PartState],
+    check: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let limit_bytes = limit_bytes.min(device.size());
+    let mut found = vec![0; super::format::RECORD_READ_BYTES_MAX];
+    while let Some(batch) = reader.next_batch()? {
+        check()?;
+        for record in batch.records() {
+            let room = limit_bytes.saturating_sub(record.offset).min(record.data.len() as u64);
+            let bytes = &mut found[..room as usize];
+            device.read_exact_at(bytes, record.offset)?;
+            let index = parts.partition_point(|part| part.range.end <= record.offset);
+            if let Some(part) = parts.get_mut(index) {
+                part.count(record.data == bytes);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// New parts, then at most one in between, then parts as they were: what an apply in ascending
+/// order leaves. Without anything new there is no sign that an apply was there at all.
+fn looks_interrupted(parts: &[PartState]) -> bool {
+    let done = parts.iter().take_while(|part| part.is_new()).count();
+    let Some((between, rest)) = parts[done..].split_first() else { return true };
+    let has_new = done > 0 || between.new_at_start > 0;
+    let is_boundary = between.is_original || !between.is_mixed;
+    has_new && is_boundary && rest.iter().all(|part| part.is_original)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::super::seal::Seal;
+    use super::super::{Header, PatchWriter, check as check_patch};
+    use super::*;
+    use crate::device::MemoryDevice;
+    use crate::digest::Algorithm;
+    use proptest::prelude::*;
+
+    const BLOCK: usize = 16;
+
+    /// A sealed patch from `old` to `new`, as a client makes it.
+    fn sealed(old: &[u8], new: &[u8]) -> (Vec<u8>, Base) {
+        let header = Header { size_bytes: new.len() as u64, name: b"d".to_vec() };
+        let mut writer = PatchWriter::new_sealed(Vec::new(), &header).unwrap();
+        let hasher = BlockHasher::new(Algorithm::Md5, &[7; 32]).unwrap();
+        let mut builder = FingerprintBuilder::new();
+        let mut hash = [0; 16];
+        for (i, block) in new.chunks(BLOCK).enumerate() {
+            let at = i * BLOCK;
+            let before = &old[at.min(old.len())..(at + BLOCK).min(old.len())];
+            if block != before {
+                writer.write_block(at as u64, block).unwrap();
+                hasher.hash_block(before, BLOCK as u64, &mut hash);
+                builder.add(ByteRange::new(at as u64, (at + BLOCK) as u64), &hash);
+            }
+        }
+        let base = Base {
+            block_bytes: BLOCK as u64,
+            algorithm: Algorithm::Md5,
+            salt: vec![7; 32],
+            fingerprint: builder.finish().0,
+        };
+        let seal = Seal { base: Some(base.clone()), ..Seal::default() };
+        (writer.finish_sealed(None, &seal).unwrap(), base)
+    }
+
+    fn state(content: &[u8], limit: usize, patch: &[u8], base: &Base) -> BaseState {
+        let device = MemoryDevice::new(content);
+        let open = || PatchReader::new(Cursor::new(patch), "patch");
+        base_state(&device, base, limit as u64, &open, &|| Ok(())).unwrap()
+    }
+
+    #[test]
+    fn each_state_is_told_from_the_others() {
+        let old = vec![1; 160];
+        let mut new = old.clone();
+        new[20..120].fill(2);
+        let (patch, base) = sealed(&old, &new);
+        assert_eq!(state(&old, 160, &patch, &base), BaseState::Original);
+        assert_eq!(state(&new, 160, &patch, &base), BaseState::Applied);
+        for done in 21..120 {
+            let torn = [&new[..done], &old[done..]].concat();
+            let found = state(&torn, 160, &patch, &base);
+            if done >= 32 {
+                let expected = if done < 120 { BaseState::Interrupted } else { BaseState::Applied };
+                assert_eq!(found, expected, "{done}");
+            } else {
+                assert!(matches!(found, BaseState::Foreign { .. }), "no sign of an apply");
+            }
+        }
+        for (at, first) in [(20, 16), (119, 112)] {
+            let mut other = old.clone();
+            other[at] ^= 4;
+            let first = ByteRange::new(first, first + 16);
+            let expected = BaseState::Foreign { first, differing: 1, parts: 7 };
+            assert_eq!(state(&other, 160, &patch, &base), expected);
+        }
+        let mut unrelated = old;
+        unrelated[150] = 9;
+        assert_eq!(state(&unrelated, 160, &patch, &base), BaseState::Original);
+    }
+
+    #[test]
+    fn records_that_are_no_blocks_in_order_are_refused() {
+        let base = sealed(&[1; 32], &[2; 32]).1;
+        for blocks in [&[(16, 16), (0, 16)][..], &[(8, 16)], &[(0, 17)]] {
+            let header = Header { size_bytes: 32, name: vec![] };
+            let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
+            for &(at, len) in blocks {
+                writer.write_block(at, &vec![0; len]).unwrap();
+            }
+            let patch = writer.finish(None).unwrap();
+            let open = || PatchReader::new(Cursor::new(&patch), "patch");
+            let device = MemoryDevice::new([1; 32]);
+            let err = base_state(&device, &base, 32, &open, &|| Ok(())).unwrap_err();
+            assert_eq!(err.kind(), Kind::Patch);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_original_is_known_whatever_the_sizes(
+            old in proptest::collection::vec(0u8..3, 0..3000),
+            new in proptest::collection::vec(0u8..3, 0..3000),
+        ) {
+            let (patch, base) = sealed(&old, &new);
+            let limit = old.len().min(new.len());
+            let found = state(&old, limit, &patch, &base);
+            prop_assert!(matches!(found, BaseState::Original));
+        }
+
+        #[test]
+        fn any_changed_byte_of_a_sealed_patch_is_noticed(
+            place in any::<prop::sample::Index>(),
+            bit in 0u8..8,
+        ) {
+            let old = vec![1; 160];
+            let mut new = old.clone();
+            new[20..120].fill(2);
+            let mut patch = sealed(&old, &new).0;
+            let at = place.index(patch.len());
+            patch[at] ^= 1 << bit;
+            let read = || -> Result<()> {
+                let reader = PatchReader::new(Cursor::new(&patch), "patch")?;
+                let tail = check_patch(reader)?.trailer.tail;
+                let found = Seal::decode(&tail)?
+                    .ok_or_else(|| Error::new(Kind::Patch, "the seal is gone"))?;
+                verify_seal(&patch[..], patch.len() as u64, &found.digest, &|| Ok(()))
+            };
+            prop_assert_eq!(read().unwrap_err().kind(), Kind::Patch);
+        }
+    }
+}

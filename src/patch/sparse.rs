@@ -1,0 +1,150 @@
+//! Splits a write into bytes that must be stored and zeros that need not be.
+
+use crate::digest::is_zero;
+use crate::units::ByteRange;
+
+/// Holes begin and end at multiples of this, in bytes: the block size of common file systems.
+const HOLE_BYTES: u64 = 4096;
+/// Zeros are looked for in pieces of at most this many bytes.
+const PROBE_BYTES: u64 = 512;
+/// For zeros that are too few for a hole.
+static ZEROS: [u8; HOLE_BYTES as usize] = [0; HOLE_BYTES as usize];
+
+/// One piece of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// These bytes, one slice behind the other, from this offset on.
+    Data(u64, Vec<&'a [u8]>),
+    /// Zeros, aligned to blocks.
+    Zeros(ByteRange),
+}
+
+/// The write of `parts`, one behind the other from `start` on, in pieces in ascending order.
+#[must_use]
+pub fn split<'a>(start: u64, parts: &[&'a [u8]]) -> Vec<Piece<'a>> {
+    let mut splitter =
+        Splitter { done: vec![], data_start: start, data: vec![], at: start, zeros: 0 };
+    for part in parts {
+        let mut rest = *part;
+        while !rest.is_empty() {
+            let to_boundary = PROBE_BYTES - splitter.at % PROBE_BYTES;
+            let (probe, behind) = rest.split_at(rest.len().min(to_boundary as usize));
+            splitter.push(probe);
+            rest = behind;
+        }
+    }
+    splitter.end_zeros();
+    splitter.end_data();
+    splitter.done
+}
+
+struct Splitter<'a> {
+    done: Vec<Piece<'a>>,
+    data_start: u64,
+    data: Vec<&'a [u8]>,
+    at: u64,
+    /// Zeros right before `at` that are not yet in a piece.
+    zeros: u64,
+}
+
+impl<'a> Splitter<'a> {
+    fn push(&mut self, probe: &'a [u8]) {
+        let len = probe.len() as u64;
+        if is_zero(probe) {
+            self.zeros += len;
+        } else {
+            self.end_zeros();
+            self.data.push(probe);
+        }
+        self.at += len;
+    }
+
+    /// Puts the zeros before `at` into pieces: a hole as far as whole blocks go.
+    fn end_zeros(&mut self) {
+        let zeros = ByteRange::new(self.at - self.zeros, self.at);
+        self.zeros = 0;
+        let hole = ByteRange::new(
+            zeros.start.next_multiple_of(HOLE_BYTES),
+            zeros.end - zeros.end % HOLE_BYTES,
+        );
+        if hole.is_empty() {
+            self.push_zeros(zeros.len());
+            return;
+        }
+        self.push_zeros(hole.start - zeros.start);
+        self.end_data();
+        self.done.push(Piece::Zeros(hole));
+        self.data_start = hole.end;
+        self.push_zeros(zeros.end - hole.end);
+    }
+
+    /// Zeros that are written as they are; fewer than two blocks of them.
+    fn push_zeros(&mut self, mut len: u64) {
+        while len > 0 {
+            let n = len.min(HOLE_BYTES);
+            self.data.push(&ZEROS[..n as usize]);
+            len -= n;
+        }
+    }
+
+    fn end_data(&mut self) {
+        if !self.data.is_empty() {
+            self.done.push(Piece::Data(self.data_start, std::mem::take(&mut self.data)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn whole_blocks_of_zeros_are_holes() {
+        let data = [vec![1; 100], vec![0; 12288 - 100], vec![2; 5]].concat();
+        let pieces = split(0, &[&data[..3000], &data[3000..]]);
+        assert_eq!(pieces.len(), 3);
+        assert_eq!(pieces[1], Piece::Zeros(ByteRange::new(4096, 12288)));
+        assert_eq!(split(0, &[&[0; 4095]]).len(), 1);
+        assert_eq!(split(4096, &[&[0; 4096]]), [Piece::Zeros(ByteRange::new(4096, 8192))]);
+        assert_eq!(split(9, &[]), []);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_the_write_once_and_in_order(
+            start in 0u64..5000,
+            runs in proptest::collection::vec((0u8..2, 1usize..9000), 0..8),
+            cuts in proptest::collection::vec(1usize..5000, 1..20),
+        ) {
+            let content: Vec<u8> =
+                runs.iter().flat_map(|&(byte, len)| std::iter::repeat_n(byte, len)).collect();
+            let mut parts = vec![];
+            let mut rest = &content[..];
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (part, behind) = rest.split_at(rest.len().min(*cut));
+                parts.push(part);
+                rest = behind;
+            }
+            let mut rebuilt = vec![];
+            for piece in split(start, &parts) {
+                let at = start + rebuilt.len() as u64;
+                match piece {
+                    Piece::Data(from, slices) => {
+                        prop_assert_eq!(from, at);
+                        rebuilt.extend(slices.concat());
+                    }
+                    Piece::Zeros(range) => {
+                        prop_assert_eq!(range.start, at);
+                        prop_assert_eq!((range.start % 4096, range.end % 4096), (0, 0));
+                        rebuilt.resize(rebuilt.len() + range.len() as usize, 0);
+                    }
+                }
+            }
+            prop_assert!(rebuilt == content);
+        }
+    }
+}

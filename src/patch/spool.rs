@@ -1,0 +1,88 @@
+//! A stream in a temporary file without a name, so that it can be read twice.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::source::PatchFile;
+use crate::error::{Error, Kind, Result};
+
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 1024 * 1024;
+/// Names that are tried where the file system has no files without names.
+const NAMES_MAX: u32 = 100;
+
+/// Copies `input` to its end into an unlinked file in `folder`. `check` is asked whether to
+/// go on when reading fails, and every so often.
+///
+/// # Errors
+/// `Kind::Write` when there is no room for it, `Kind::Read`, what `check` returns.
+pub fn spool(
+    mut input: impl Read,
+    folder: &Path,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<PatchFile> {
+    let failed = |err| {
+        Error::io(Kind::Write, "cannot keep a copy of the patch (see --spool)", err)
+            .with_path(folder)
+    };
+    let mut file = unnamed_file(folder).map_err(failed)?;
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        check()?;
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(PatchFile::new(file, 0)),
+            Ok(n) => file.write_all(&buffer[..n]).map_err(failed)?,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => {
+                check()?;
+                return Err(Error::io(Kind::Read, "cannot read the patch", err));
+            }
+        }
+    }
+}
+
+/// A file that vanishes with the process, readable by nobody else.
+fn unnamed_file(folder: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    match options.clone().custom_flags(libc::O_TMPFILE).open(folder) {
+        Err(err) if matches!(err.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {}
+        result => return result,
+    }
+    let mut tries = 0..NAMES_MAX;
+    loop {
+        let path = folder.join(format!(".bdsync-{}-{}", std::process::id(), tries.start));
+        match options.clone().create_new(true).open(&path) {
+            Ok(file) => {
+                std::fs::remove_file(&path)?;
+                return Ok(file);
+            }
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists && tries.next().is_some() => {}
+            Err(err) => return Err(err),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_is_whole_and_leaves_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..3_000_000u32).map(|i| i as u8).collect();
+        let copy = spool(&content[..], folder.path(), &|| Ok(())).unwrap();
+        let mut found = vec![];
+        copy.rewound().read_to_end(&mut found).unwrap();
+        assert!(found == content);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn folder_that_is_none_is_a_write_error() {
+        let err = spool(&b"x"[..], Path::new("/nonexistent"), &|| Ok(())).unwrap_err();
+        assert_eq!(err.kind(), Kind::Write);
+    }
+}

@@ -1,0 +1,257 @@
+//! A patch that takes another one back: what it will overwrite, as it is now.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::format::Header;
+use super::reader::PatchReader;
+use super::seal::Seal;
+use super::sizes::SizePlan;
+use super::writer::PatchWriter;
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::units::{ByteRange, MIB};
+
+/// Bytes of the device that are saved at a time.
+const SAVE_BYTES: u64 = MIB;
+
+/// Fails when there is something at `path`: an undo patch is never overwritten.
+///
+/// # Errors
+/// `Kind::Usage`.
+pub fn refuse_existing(path: &Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(err) => Err(Error::io(Kind::Usage, "cannot make the undo patch", err).with_path(path)),
+        Ok(_) => Err(exists(path)),
+    }
+}
+
+/// Saves to `path` what the patch in `reader` will change in `target`: the bytes under its
+/// records, what a smaller size cuts off, and the size. When this returns the undo patch is
+/// whole, durable and has its name; before, nothing has that name.
+///
+/// # Errors
+/// `Kind::Usage` when `path` exists, `Kind::Write`, what reader, device and `check` fail with.
+pub fn write_undo<R: Read + Seek>(
+    path: &Path,
+    target: &dyn Device,
+    sizes: &SizePlan,
+    reader: &mut PatchReader<R>,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    refuse_existing(path)?;
+    let failed = |err| Error::io(Kind::Write, "cannot make the undo patch", err).with_path(path);
+    let partial = Partial::create(path).map_err(failed)?;
+    let mut saver =
+        Saver { target, check, run: ByteRange::new(0, 0), writer: partial.begin(target)? };
+    saver.save_records(sizes, reader)?;
+    saver.save_cut_off(sizes)?;
+    // Its own size counts without a --diffsize; its digest finds out when it was damaged.
+    let seal = Seal { resize: true, ..Seal::default() };
+    let mut done = saver.writer.finish_sealed(None, &seal).map_err(|err| err.with_path(path))?;
+    io::Write::flush(&mut done).and_then(|()| done.sync_all()).map_err(failed)?;
+    partial.give_name(path)
+}
+
+/// Copies ranges of the target into the undo patch, neighbours together.
+struct Saver<'a> {
+    target: &'a dyn Device,
+    check: &'a dyn Fn() -> Result<()>,
+    writer: PatchWriter<File>,
+    /// Seen and not yet saved.
+    run: ByteRange,
+}
+
+impl Saver<'_> {
+    fn save_records<R: Read + Seek>(
+        &mut self,
+        sizes: &SizePlan,
+        reader: &mut PatchReader<R>,
+    ) -> Result<()> {
+        let end = sizes.limit_bytes.min(sizes.before_bytes);
+        while let Some(place) = reader.next_place()? {
+            let range = place.range.clip(end);
+            if range.is_empty() {
+                continue;
+            }
+            if range.start != self.run.end || self.run.len() + range.len() > SAVE_BYTES {
+                self.save_run()?;
+                self.run = range;
+            }
+            self.run.end = range.end;
+        }
+        self.save_run()
+    }
+
+    /// What lies behind a smaller size. Holes come back by setting the size alone.
+    fn save_cut_off(&mut self, sizes: &SizePlan) -> Result<()> {
+        let Some(mut at) = sizes.resize_bytes else { return Ok(()) };
+        while at < sizes.before_bytes {
+            let Some(data) = self.target.next_data(at)? else { return Ok(()) };
+            for piece in data.pieces(SAVE_BYTES) {
+                self.run = piece;
+                self.save_run()?;
+            }
+            at = data.end;
+        }
+        Ok(())
+    }
+
+    fn save_run(&mut self) -> Result<()> {
+        (self.check)()?;
+        let mut old = vec![0; self.run.len() as usize];
+        self.target.read_exact_at(&mut old, self.run.start)?;
+        self.writer.write_block(self.run.start, &old)
+    }
+}
+
+/// The undo patch before it has its name; vanishes unless it gets one.
+struct Partial {
+    path: PathBuf,
+    file: File,
+}
+
+impl Partial {
+    fn create(path: &Path) -> io::Result<Self> {
+        let mut name = OsString::from(path);
+        name.push(format!(".partial-{}", std::process::id()));
+        let path = PathBuf::from(name);
+        let mut options = OpenOptions::new();
+        // What was on a disk is nobody else's business.
+        let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Self { path, file })
+    }
+
+    fn begin(&self, target: &dyn Device) -> Result<PatchWriter<File>> {
+        let failed =
+            |err| Error::io(Kind::Write, "cannot make the undo patch", err).with_path(&self.path);
+        let file = self.file.try_clone().map_err(failed)?;
+        // The undo patch may be applied from another folder.
+        let name = std::path::absolute(target.path()).unwrap_or_else(|_| target.path().into());
+        let header =
+            Header { size_bytes: target.size(), name: name.as_os_str().as_bytes().to_vec() };
+        PatchWriter::new_sealed(file, &header)
+    }
+
+    fn give_name(self, path: &Path) -> Result<()> {
+        let failed = |err: io::Error| {
+            if err.kind() == io::ErrorKind::AlreadyExists {
+                return exists(path);
+            }
+            Error::io(Kind::Write, "cannot name the undo patch", err).with_path(path)
+        };
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, path, flags).map_err(io::Error::from) {
+            Ok(()) => {}
+            // Some file systems know no such renaming; a link never replaces anything either.
+            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
+                fs::hard_link(&self.path, path).map_err(failed)?;
+            }
+            Err(err) => return Err(failed(err)),
+        }
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After the renaming there is nothing of that name.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(Kind::Usage, "the undo patch must not exist yet").with_path(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::super::{Apply, Written, check};
+    use super::*;
+    use crate::device::faulty::{Fault, FaultyDevice, Operation};
+    use crate::device::{DeviceMut, MemoryDevice};
+    use crate::progress::Silent;
+    use crate::units::SizeRule;
+    use proptest::prelude::*;
+
+    fn patch_of(size_bytes: u64, blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
+        let header = Header { size_bytes, name: b"d".to_vec() };
+        let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
+        for (offset, data) in blocks {
+            writer.write_block(*offset, data).unwrap();
+        }
+        writer.finish(None).unwrap()
+    }
+
+    fn undo_of(target: &dyn DeviceMut, rule: SizeRule, patch: &[u8], path: &Path) -> Result<()> {
+        let mut reader = PatchReader::new(Cursor::new(patch), "patch")?;
+        let sizes = SizePlan::new(rule, target, reader.header().size_bytes)?;
+        write_undo(path, target, &sizes, &mut reader, &|| Ok(()))
+    }
+
+    fn apply(target: &dyn DeviceMut, rule: SizeRule, patch: &[u8]) {
+        let mut reader = PatchReader::new(patch, "patch").unwrap();
+        let sizes = SizePlan::new(rule, target, reader.header().size_bytes).unwrap();
+        sizes.grow(target).unwrap();
+        let limit_bytes = sizes.limit_bytes;
+        let apply =
+            Apply { target, limit_bytes, sparse: false, signal: &|| None, progress: &Silent };
+        apply.write_records(&mut reader, &mut Written::default()).unwrap();
+        sizes.shrink(target).unwrap();
+    }
+
+    #[test]
+    fn existing_file_is_neither_overwritten_nor_are_leftovers_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("undo");
+        let target =
+            FaultyDevice::new(MemoryDevice::new([1; 100]), [Fault::once(Operation::Read, 0)]);
+        let patch = patch_of(100, &[(5, vec![2; 5])]);
+        assert_eq!(undo_of(&target, SizeRule::Strict, &patch, &path).unwrap_err().exit_code(), 6);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        undo_of(&target, SizeRule::Strict, &patch, &path).unwrap();
+        let before = fs::read(&path).unwrap();
+        assert_eq!(undo_of(&target, SizeRule::Strict, &patch, &path).unwrap_err().exit_code(), 1);
+        assert_eq!(fs::read(&path).unwrap(), before);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn undo_restores_the_device_byte_for_byte(
+            blocks in proptest::collection::vec((0u64..200, 1usize..60), 0..12),
+            old in proptest::collection::vec(any::<u8>(), 0..400),
+            size in 260u64..300,
+            rule in prop_oneof![Just(SizeRule::Resize), Just(SizeRule::MinSize)],
+        ) {
+            let blocks: Vec<_> =
+                (1u8..).zip(blocks).map(|(i, (at, len))| (at, vec![i; len])).collect();
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("undo");
+            let target = MemoryDevice::new(old.clone()).with_holes(16);
+            let patch = patch_of(size, &blocks);
+            undo_of(&target, rule, &patch, &path).unwrap();
+            apply(&target, rule, &patch);
+            let undo = fs::read(&path).unwrap();
+            let summary = check(PatchReader::new(Cursor::new(&undo), "undo").unwrap()).unwrap();
+            let found = Seal::decode(&summary.trailer.tail).unwrap().unwrap();
+            prop_assert!(found.seal.resize);
+            apply(&target, SizeRule::Resize, &undo);
+            prop_assert_eq!(target.content(), old);
+        }
+    }
+}
