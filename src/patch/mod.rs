@@ -49,3 +49,6 @@ pub use spool::spool;
 pub use undo::{refuse_existing, write_undo};
 pub use verify::verify_records;
 pub use writer::{PatchWriter, block_patch_bytes};
+
+#[cfg(test)]
+mod tests;
