@@ -39,6 +39,8 @@ impl Mountpoint {
         if !about.is_dir() {
             return Err(Error::new(Kind::Open, "the mountpoint is no directory").with_path(path));
         }
+        // Attributes of a dead mount may still be cached; opening asks its process.
+        fs::read_dir(path).map_err(cannot)?;
         let real = path.canonicalize().map_err(cannot)?;
         for input in inputs {
             if hides(&about, input) {

@@ -54,7 +54,7 @@ pub enum Access {
 }
 
 /// Why the mount may have come to an end.
-enum Event {
+pub(super) enum Event {
     /// The kernel has let go of it.
     Ended,
     Signal(i32),
@@ -62,7 +62,7 @@ enum Event {
 
 /// What is told to a mount. Made before it, so that no signal is missed meanwhile.
 pub struct Events {
-    sender: Sender<Event>,
+    pub(super) sender: Sender<Event>,
     receiver: Receiver<Event>,
 }
 
@@ -254,7 +254,9 @@ fn config(access: Access) -> Config {
 fn cannot_mount(err: &io::Error) -> Error {
     let text = err.to_string();
     let text = text.trim();
-    let what = if err.kind() == io::ErrorKind::NotFound {
+    let what = if err.kind() == io::ErrorKind::PermissionDenied && err.raw_os_error().is_some() {
+        format!("cannot mount: no permission to open {DEVICE} (users need its mode to be 0666)")
+    } else if err.kind() == io::ErrorKind::NotFound {
         format!(
             "cannot mount without privileges: {HELPER} is missing (package fuse3); or run as root"
         )
@@ -288,6 +290,8 @@ mod tests {
 
     #[test]
     fn failures_to_mount_name_the_remedy_on_one_line() {
+        let denied = cannot_mount(&io::Error::from_raw_os_error(libc::EACCES)).full_message();
+        assert!(denied.contains("/dev/fuse") && denied.contains("0666"), "{denied}");
         let missing = cannot_mount(&io::Error::from_raw_os_error(libc::ENOENT)).full_message();
         assert!(missing.contains("fusermount3") && missing.contains("root"), "{missing}");
         let text = "fusermount3: option allow_other only allowed if 'user_allow_other' is set\n";

@@ -5,13 +5,16 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::session::Event;
 use super::{Access, Events, Mount, Mountpoint};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
@@ -26,6 +29,8 @@ const GONE_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Default)]
 struct Scripted {
     state: Mutex<State>,
+    /// What `merged` is instead.
+    backing: Option<fs::File>,
 }
 
 #[derive(Default)]
@@ -34,6 +39,8 @@ struct State {
     released: bool,
     /// Reads of an image that fail before one works.
     failures: u32,
+    /// Reads of an image do not come back at all.
+    lost: bool,
     waiting: Vec<(u64, u32, Done<Vec<u8>>)>,
     reads: u32,
 }
@@ -67,6 +74,9 @@ impl Change for Scripted {
     fn read(&self, image: Image, range: ByteRange, done: Done<Vec<u8>>) {
         let mut state = self.state.lock();
         state.reads += 1;
+        if state.lost {
+            return state.waiting.push((0, 0, done));
+        }
         let fails = state.failures > 0;
         state.failures = state.failures.saturating_sub(1);
         drop(state);
@@ -101,6 +111,10 @@ impl Change for Scripted {
         self.state.lock().released.then_some(PATCH.len() as u64)
     }
 
+    fn backing_file(&self, image: Image) -> Option<&fs::File> {
+        self.backing.as_ref().filter(|_| image == Image::Merged)
+    }
+
     fn status(&self) -> String {
         "{\"scripted\":true}".into()
     }
@@ -110,12 +124,17 @@ impl Change for Scripted {
 struct Fixture {
     change: Arc<Scripted>,
     mount: Option<Mount>,
+    events: Sender<Event>,
     place: TempDir,
 }
 
 impl Fixture {
     /// `None`, aloud: there is no FUSE here.
     fn new() -> Option<Self> {
+        Self::of(Scripted::default())
+    }
+
+    fn of(change: Scripted) -> Option<Self> {
         if !Path::new("/dev/fuse").exists() {
             let ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
             assert!(!ci, "this test needs /dev/fuse");
@@ -123,28 +142,36 @@ impl Fixture {
             return None;
         }
         let place = tempfile::tempdir().unwrap();
-        let change = Arc::new(Scripted::default());
+        let change = Arc::new(change);
         let view = Arc::new(View::new(change.clone(), view::Access::Owner).unwrap());
         let at = Mountpoint::check(place.path(), &[]).unwrap();
         let events = Events::without_signals();
+        let sender = events.sender.clone();
         let mount = Mount::attach(view, at, Access::Owner, events).unwrap();
-        Some(Self { change, mount: Some(mount), place })
+        Some(Self { change, mount: Some(mount), events: sender, place })
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
-    /// A process that reads `patch` and has come to wait in it.
+    /// What becomes of the mount from now on.
+    fn serve(&mut self) -> JoinHandle<Result<()>> {
+        let mount = self.mount.take().unwrap();
+        std::thread::spawn(move || mount.serve())
+    }
+
+    fn is_mounted(&self) -> bool {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        table.lines().any(|line| line.split(' ').nth(4) == self.place.path().to_str())
+    }
+
+    /// A process that has come to wait for something that it reads.
     fn waiting_reader(&self, program: &mut Command) -> Reader {
         let before = self.change.waiting();
         program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let reader = Reader(program.spawn().unwrap());
-        let limit = Instant::now() + Duration::from_secs(10);
-        while self.change.waiting() == before {
-            assert!(Instant::now() < limit, "the reader did not come to read");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_until("the reader reads", || self.change.waiting() > before);
         reader
     }
 }
@@ -179,6 +206,15 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[track_caller]
+fn wait_until(what: &str, is_true: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_true() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited for: {what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -319,12 +355,81 @@ fn nothing_in_the_mount_can_be_changed() {
 }
 
 #[test]
+fn ctrl_c_ends_readers_of_an_image_whose_answer_is_lost() {
+    let Some(fixture) = Fixture::new() else { return };
+    fixture.change.state.lock().lost = true;
+    let merged = fixture.path("merged");
+    let mut dd = Command::new("dd");
+    dd.arg(format!("if={}", merged.display())).arg("iflag=direct");
+    for program in [Command::new("cat").arg(&merged), &mut dd] {
+        let mut reader = fixture.waiting_reader(program);
+        reader.signal(Signal::SIGINT);
+        let took = reader.gone();
+        assert!(took < GONE_WITHIN, "{program:?}: {took:?}");
+    }
+    // What was asked for on their behalf does not stay locked for others.
+    fixture.change.state.lock().lost = false;
+    assert_eq!(fs::read(merged).unwrap(), vec![b'm'; IMAGE_BYTES as usize]);
+}
+
+#[test]
 fn unmount_from_outside_ends_the_mount() {
     let Some(mut fixture) = Fixture::new() else { return };
-    let place = fixture.place.path().to_owned();
-    let serving = fixture.mount.take().unwrap();
-    let thread = std::thread::spawn(move || serving.serve());
-    nix::mount::umount(&place).unwrap();
-    thread.join().unwrap().unwrap();
-    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+    let serving = fixture.serve();
+    nix::mount::umount(fixture.place.path()).unwrap();
+    serving.join().unwrap().unwrap();
+    assert_eq!(fs::read_dir(fixture.place.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn mount_with_a_waiting_reader_is_busy_and_signals_detach_and_then_end_it() {
+    for signals in [1, 2] {
+        let Some(mut fixture) = Fixture::new() else { return };
+        let mut cat = fixture.waiting_reader(Command::new("cat").arg(fixture.path("patch")));
+        let serving = fixture.serve();
+        assert!(nix::mount::umount(fixture.place.path()).is_err());
+        fixture.events.send(Event::Signal(libc::SIGTERM)).unwrap();
+        wait_until("it is detached", || !fixture.is_mounted());
+        assert!(cat.0.try_wait().unwrap().is_none(), "the reader may finish");
+        if signals == 2 {
+            fixture.events.send(Event::Signal(libc::SIGINT)).unwrap();
+            let err = serving.join().unwrap().unwrap_err();
+            assert_eq!(err.kind(), Kind::Interrupted(libc::SIGINT));
+            continue;
+        }
+        fixture.change.release();
+        assert!(cat.0.wait().unwrap().success());
+        serving.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn file_that_is_a_local_one_is_read_by_the_kernel_itself() {
+    let mut file = tempfile::tempfile().unwrap();
+    let bytes: Vec<u8> = (0..IMAGE_BYTES).map(|i| (i / 7) as u8).collect();
+    file.write_all(&bytes).unwrap();
+    let change = Scripted { backing: Some(file), ..Scripted::default() };
+    let Some(fixture) = Fixture::of(change) else { return };
+    if !nix::unistd::geteuid().is_root() {
+        let _ = writeln!(std::io::stderr(), "skipping: FUSE passthrough needs root");
+        return;
+    }
+    let held = fs::File::open(fixture.path("merged")).unwrap();
+    let read = fs::read(fixture.path("merged")).unwrap();
+    drop(held);
+    let reads = fixture.change.state.lock().reads;
+    if reads > 0 && read != bytes {
+        let _ = writeln!(std::io::stderr(), "skipping: this kernel has no FUSE passthrough");
+        return;
+    }
+    assert!(read == bytes);
+    assert_eq!(fs::read(fixture.path("merged")).unwrap(), bytes, "opened again");
+    assert_eq!(fs::metadata(fixture.path("merged")).unwrap().len(), IMAGE_BYTES);
+    assert_eq!(fs::read(fixture.path("original")).unwrap(), vec![b'o'; IMAGE_BYTES as usize]);
+    let copy = Command::new("dd")
+        .arg(format!("if={}", fixture.path("merged").display()))
+        .args(["bs=4k", "skip=3"])
+        .output()
+        .unwrap();
+    assert!(copy.stdout == bytes[3 * 4096..]);
 }

@@ -2,6 +2,7 @@
 
 pub mod images;
 pub mod loop_device;
+pub mod mounted;
 pub mod patch_file;
 pub mod requirements;
 pub mod run;

@@ -54,10 +54,21 @@ pub fn sshd() -> Result<(), String> {
 }
 
 /// Whether a FUSE file system can be mounted.
-#[expect(dead_code, reason = "for the tests of the mount")]
 pub fn fuse() -> Result<(), String> {
     if !Path::new("/dev/fuse").exists() {
         return Err("/dev/fuse".into());
     }
     root().or_else(|_| program("fusermount3"))
+}
+
+/// Whether an ordinary user can mount one, and we can act as one.
+pub fn fuse_for_users() -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+
+    fuse()?;
+    root()?;
+    ["setpriv", "fusermount3"].into_iter().try_for_each(program)?;
+    let about = std::fs::metadata("/dev/fuse").map_err(|err| err.to_string())?;
+    let open_to_all = about.permissions().mode() & 0o006 == 0o006;
+    if open_to_all { Ok(()) } else { Err("/dev/fuse with mode 0666".into()) }
 }

@@ -1,0 +1,339 @@
+//! How mounts begin and end: signals, umount, users who are in the way, refusals.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::bdsync;
+use crate::support::mounted::{Mounted, Stored, is_mounted, take_away};
+use crate::support::requirements::{fuse, fuse_for_users, program, require, root};
+use crate::support::run::binary;
+
+const SIZE: usize = 1 << 20;
+/// Nobody's user and group.
+const NOBODY: u32 = 65534;
+
+fn umount(at: &Path) -> bool {
+    let mut command = Command::new(if root().is_ok() { "umount" } else { "fusermount3" });
+    if root().is_err() {
+        command.arg("-u");
+    }
+    command.arg(at).output().expect("cannot run").status.success()
+}
+
+#[test]
+fn umount_ends_the_process_with_success() {
+    require!(fuse());
+    let stored = Stored::new(1, SIZE);
+    let mut mounted = stored.mount(&[]);
+    assert!(fs::read(mounted.path("merged")).unwrap() == stored.merged);
+    assert!(umount(&stored.at()));
+    assert!(mounted.ended().success());
+    assert!(!is_mounted(&stored.at()));
+}
+
+#[test]
+fn signals_unmount_and_that_is_success() {
+    require!(fuse());
+    let stored = Stored::new(2, SIZE);
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let mut mounted = stored.mount(&[]);
+        mounted.signal(signal);
+        assert!(mounted.ended().success(), "{signal}");
+        assert!(!is_mounted(&stored.at()));
+        assert_eq!(mounted.said().lines().count(), 1, "{}", mounted.said());
+    }
+}
+
+#[test]
+fn umount_of_a_busy_mount_is_refused_and_harmless() {
+    require!(fuse());
+    let stored = Stored::new(3, SIZE);
+    let mut mounted = stored.mount(&[]);
+    let mut file = File::open(mounted.path("merged")).unwrap();
+    assert!(!umount(&stored.at()));
+    let mut bytes = vec![];
+    file.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == stored.merged);
+    drop(file);
+    assert!(umount(&stored.at()));
+    assert!(mounted.ended().success());
+}
+
+#[test]
+fn signal_to_a_busy_mount_detaches_and_its_users_may_finish() {
+    require!(fuse());
+    let stored = Stored::new(4, SIZE);
+    let mut mounted = stored.mount(&[]);
+    let mut file = File::open(mounted.path("merged")).unwrap();
+    mounted.signal(Signal::SIGTERM);
+    mounted.wait_until("it tells", |mounted| mounted.said().contains("still in use"));
+    assert!(!is_mounted(&stored.at()), "detached, so that the place is free");
+    assert!(mounted.is_running());
+    let mut bytes = vec![];
+    file.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == stored.merged);
+    drop(file);
+    assert!(mounted.ended().success());
+}
+
+#[test]
+fn second_signal_ends_a_busy_mount_at_once() {
+    require!(fuse());
+    let stored = Stored::new(5, SIZE);
+    let mut mounted = stored.mount(&[]);
+    let mut file = File::open(mounted.path("merged")).unwrap();
+    mounted.signal(Signal::SIGINT);
+    mounted.wait_until("it tells", |mounted| mounted.said().contains("still in use"));
+    mounted.signal(Signal::SIGTERM);
+    assert_eq!(mounted.ended().code(), Some(143));
+    assert!(mounted.said().contains("ended while the mount was still in use"));
+    assert!(file.read_to_end(&mut vec![]).is_err());
+    assert!(!is_mounted(&stored.at()));
+}
+
+#[test]
+fn another_mount_over_ours_is_not_ours_to_end() {
+    require!(fuse(), root());
+    let stored = Stored::new(6, SIZE);
+    let mut mounted = stored.mount(&[]);
+    let over = Command::new("mount").args(["-t", "tmpfs", "over"]).arg(stored.at()).status();
+    // Owner-only, but we are the owner.
+    assert!(over.unwrap().success());
+    mounted.signal(Signal::SIGTERM);
+    mounted.wait_until("it tells", |mounted| mounted.said().contains("still in use"));
+    fs::write(stored.at().join("alive"), b"x").unwrap();
+    assert!(umount(&stored.at()));
+    assert!(umount(&stored.at()));
+    assert!(mounted.ended().success());
+}
+
+#[test]
+fn daemon_returns_when_the_mount_can_be_read() {
+    require!(fuse());
+    let stored = Stored::new(7, SIZE);
+    let mut args = vec!["mount".into(), "--daemon".into()];
+    args.extend(stored.source());
+    args.push(stored.at().into());
+    // Returns at all only when nobody holds the other ends of its pipes any more.
+    let out = bdsync(&args).within(Duration::from_secs(20)).run().expect(0);
+    assert_eq!(out.stderr_text(), "");
+    assert!(fs::read(stored.at().join("merged")).unwrap() == stored.merged);
+    let servers = || processes_with(&stored.at());
+    let ids = servers();
+    assert_eq!(ids.len(), 1);
+    let folder = fs::read_link(format!("/proc/{}/cwd", ids[0])).unwrap();
+    assert_eq!(folder, Path::new("/"), "no folder is kept busy");
+    assert!(umount(&stored.at()));
+    let start = Instant::now();
+    while !servers().is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(10), "a process is left");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Ids of our processes that have this path among their arguments.
+fn processes_with(path: &Path) -> Vec<u32> {
+    let ids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    let named = |id: &u32| {
+        let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = words.split(|byte| *byte == 0).collect();
+        words.first() == Some(&binary().as_bytes())
+            && words.contains(&path.as_os_str().as_encoded_bytes())
+    };
+    ids.filter(named).collect()
+}
+
+#[test]
+fn daemon_that_cannot_mount_tells_why_and_fails() {
+    require!(fuse());
+    let stored = Stored::new(8, SIZE);
+    stored.work.write("patch", b"no patch at all\n");
+    let mut args = vec!["mount".into(), "--daemon".into()];
+    args.extend(stored.source());
+    args.push(stored.at().into());
+    let out = bdsync(&args).run().expect(2);
+    assert_eq!(out.stderr_text().lines().count(), 1, "{}", out.stderr_text());
+    assert!(!is_mounted(&stored.at()));
+}
+
+#[test]
+fn places_that_cannot_be_mounted_over_are_refused() {
+    require!(fuse());
+    let stored = Stored::new(9, SIZE);
+    let call = |at: &Path| {
+        let mut args = vec!["mount".into()];
+        args.extend(stored.source());
+        args.push(at.into());
+        bdsync(&args).run()
+    };
+    call(&stored.work.path("missing")).expect(12).says("missing");
+    call(&stored.work.path("base")).expect(12).says("no directory");
+    // The folder in which the inputs lie, by its own name and through a link.
+    call(stored.work.folder()).expect(1).says("would hide");
+    std::os::unix::fs::symlink(stored.work.folder(), stored.work.path("link")).unwrap();
+    call(&stored.work.path("link")).expect(1).says("would hide");
+    assert!(!is_mounted(stored.work.folder()));
+    fs::remove_file(stored.work.path("base")).unwrap();
+    call(&stored.at()).expect(12).says("base");
+}
+
+#[test]
+fn what_is_in_the_mountpoint_is_hidden_and_comes_back() {
+    require!(fuse());
+    let stored = Stored::new(10, SIZE);
+    fs::write(stored.at().join("mine"), b"x").unwrap();
+    let mut mounted = stored.mount(&[]);
+    assert!(!mounted.path("mine").exists());
+    mounted.signal(Signal::SIGTERM);
+    assert!(mounted.ended().success());
+    assert!(stored.at().join("mine").exists());
+}
+
+#[test]
+fn corpse_of_an_old_mount_is_recognised() {
+    require!(fuse(), root());
+    let stored = Stored::new(11, SIZE);
+    let mut mounted = stored.mount(&[]);
+    mounted.signal(Signal::SIGKILL);
+    mounted.ended();
+    let mut args = vec!["mount".into()];
+    args.extend(stored.source());
+    args.push(stored.at().into());
+    bdsync(&args).run().expect(12).says("umount");
+    take_away(&stored.at());
+    assert!(stored.mount(&[]).path("merged").exists());
+}
+
+#[test]
+fn missing_dev_fuse_is_told_with_the_remedy() {
+    require!(fuse(), root(), program("unshare"));
+    let stored = Stored::new(12, SIZE);
+    let script = "mount -t tmpfs none /dev && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh", binary(), "mount"]);
+    let out = command.args(stored.source()).arg(stored.at()).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(12), "{text}");
+    assert!(text.contains("modprobe fuse"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+/// A stored change that belongs to nobody, and calls of our binary as nobody.
+struct AsNobody {
+    stored: Stored,
+}
+
+impl AsNobody {
+    fn new(seed: u64) -> Self {
+        let stored = Stored::new(seed, SIZE);
+        let folder = stored.work.folder();
+        // The binary may lie where only its builder can go.
+        fs::copy(binary(), folder.join("bdsync")).unwrap();
+        for name in ["", "base", "patch", "mnt", "bdsync"] {
+            let path = folder.join(name);
+            chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        Self { stored }
+    }
+
+    fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        let id = format!("--reuid={NOBODY}");
+        command.args([&id, &format!("--regid={NOBODY}"), "--clear-groups"]).arg(program);
+        command
+    }
+
+    fn mount(&self, options: &[&str]) -> Command {
+        let mut command = Self::command(self.stored.work.path("bdsync"));
+        command.arg("mount").args(options).args(self.stored.source()).arg(self.stored.at());
+        command
+    }
+
+    fn run(program: &str, path: &Path) -> Output {
+        Self::command(program).arg(path).output().unwrap()
+    }
+}
+
+#[test]
+fn ordinary_user_mounts_reads_and_ends_through_the_helper() {
+    require!(fuse_for_users());
+    let nobody = AsNobody::new(13);
+    let at = nobody.stored.at();
+    for end in ["fusermount3 -u", "SIGTERM"] {
+        let mut mounted = Mounted::run(nobody.mount(&[]), &at);
+        let out = AsNobody::run("cat", &at.join("merged"));
+        assert!(out.status.success() && out.stdout == nobody.stored.merged);
+        // Not even root may look into it.
+        let err = fs::read(at.join("merged")).unwrap_err();
+        assert_eq!(err.raw_os_error(), Some(libc::EACCES));
+        if end == "SIGTERM" {
+            mounted.signal(Signal::SIGTERM);
+        } else {
+            let mut helper = AsNobody::command("fusermount3");
+            assert!(helper.arg("-u").arg(&at).status().unwrap().success());
+        }
+        assert!(mounted.ended().success(), "{end}: {}", mounted.said());
+        assert!(!is_mounted(&at), "{end}");
+    }
+}
+
+#[test]
+fn ordinary_user_detaches_a_busy_mount() {
+    require!(fuse_for_users());
+    let nobody = AsNobody::new(14);
+    let at = nobody.stored.at();
+    let mut mounted = Mounted::run(nobody.mount(&[]), &at);
+    let script = format!("exec 3<'{}'; echo open; read x; cat <&3", at.join("merged").display());
+    let mut holder = AsNobody::command("sh");
+    holder.args(["-c", &script]).stdin(std::process::Stdio::piped());
+    let mut holder = holder.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut told = [0; 5];
+    holder.stdout.as_mut().unwrap().read_exact(&mut told).unwrap();
+    mounted.signal(Signal::SIGTERM);
+    mounted.wait_until("it tells", |mounted| mounted.said().contains("still in use"));
+    assert!(!is_mounted(&at));
+    drop(holder.stdin.take());
+    let mut bytes = vec![];
+    holder.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
+    holder.wait().unwrap();
+    assert!(bytes == nobody.stored.merged);
+    assert!(mounted.ended().success());
+}
+
+#[test]
+fn ordinary_user_without_the_helper_learns_what_is_missing() {
+    require!(fuse_for_users());
+    let nobody = AsNobody::new(15);
+    let mut command = nobody.mount(&[]);
+    let out = command.env("FUSERMOUNT_PATH", "/nowhere/fusermount3").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(12), "{text}");
+    assert!(text.contains("fuse3") && text.contains("root"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn other_users_come_in_only_with_allow_other() {
+    require!(fuse(), root(), program("setpriv"));
+    let nobody = AsNobody::new(16);
+    let stored = &nobody.stored;
+    for (options, allowed) in
+        [(&[][..], false), (&["--allow-root"], false), (&["--allow-other"], true)]
+    {
+        let mut mounted = stored.mount(options);
+        let out = AsNobody::run("cat", &mounted.path("merged"));
+        assert_eq!(out.status.success(), allowed, "{options:?}");
+        assert_eq!(out.stdout == stored.merged, allowed, "{options:?}");
+        mounted.signal(Signal::SIGTERM);
+        assert!(mounted.ended().success());
+    }
+}

@@ -1,0 +1,191 @@
+//! A stored patch, mounted for real and read by everyday tools.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::process::{Command, Output};
+
+use crate::support::images::{random_bytes, sparse_file};
+use crate::support::mounted::{Mounted, Stored};
+use crate::support::requirements::{fuse, loop_devices, program, require};
+
+const SIZE: usize = 4 << 20;
+
+#[track_caller]
+fn run(command: &mut Command) -> Output {
+    let out = command.output().expect("cannot run");
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{command:?}: {}\n{text}", out.status);
+    out
+}
+
+#[test]
+fn dd_cp_md5sum_and_tail_see_the_images() {
+    require!(fuse());
+    let stored = Stored::new(1, SIZE + 777);
+    let mounted = stored.mount(&[]);
+    for (name, expected) in
+        [("merged", &stored.merged), ("original", &stored.base), ("patch", &stored.patch)]
+    {
+        let path = mounted.path(name);
+        assert_eq!(fs::metadata(&path).unwrap().len(), expected.len() as u64);
+        let out = run(Command::new("dd").arg(format!("if={}", path.display())).arg("bs=1M"));
+        assert!(out.stdout == *expected, "dd of {name}");
+        let copy = stored.work.path("copy");
+        run(Command::new("cp").arg(&path).arg(&copy));
+        assert!(stored.work.read("copy") == *expected, "cp of {name}");
+        fs::remove_file(&copy).unwrap();
+        let tail = run(Command::new("tail").args(["-c", "5001"]).arg(&path));
+        assert!(tail.stdout == expected[expected.len() - 5001..], "tail of {name}");
+    }
+    let sum = |path| run(Command::new("md5sum").stdin(fs::File::open(path).unwrap())).stdout;
+    stored.work.write("expected", &stored.merged);
+    assert_eq!(sum(mounted.path("merged")), sum(stored.work.path("expected")));
+}
+
+#[test]
+fn many_readers_at_many_offsets_see_the_same_image() {
+    require!(fuse());
+    let stored = Stored::new(2, SIZE);
+    let mounted = stored.mount(&[]);
+    std::thread::scope(|scope| {
+        for first in 0..8_usize {
+            let (path, merged) = (mounted.path("merged"), &stored.merged);
+            scope.spawn(move || {
+                let input = format!("if={}", path.display());
+                for skip in (first..SIZE / 61_440).step_by(8) {
+                    let skip_word = format!("skip={skip}");
+                    let words = [input.as_str(), "bs=61440", "count=1", &skip_word];
+                    let out = run(Command::new("dd").args(words));
+                    let start = skip * 61_440;
+                    assert!(out.stdout == merged[start..start + 61_440], "block {skip}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn changes_and_extents_name_what_differs() {
+    require!(fuse());
+    let stored = Stored::new(3, SIZE);
+    let mounted = stored.mount(&[]);
+    let changes = fs::read_to_string(mounted.path("changes")).unwrap();
+    let mut rebuilt = stored.base.clone();
+    let mut names = vec![];
+    for line in changes.lines() {
+        let numbers: Vec<usize> = line.split_whitespace().map(|n| n.parse().unwrap()).collect();
+        let [offset, len] = numbers[..] else { panic!("{line:?}") };
+        let name = format!("{offset:016x}-{len:016x}");
+        let bytes = fs::read(mounted.path("extents").join(&name)).unwrap();
+        assert_eq!(bytes.len(), len);
+        rebuilt[offset..offset + len].copy_from_slice(&bytes);
+        names.push(name);
+    }
+    assert!(rebuilt == stored.merged);
+    let listed = fs::read_dir(mounted.path("extents")).unwrap();
+    let mut listed: Vec<_> =
+        listed.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    listed.sort();
+    assert_eq!(listed, names);
+    let status = fs::read(mounted.path("status.json")).unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    assert_eq!(status["form"], "stored");
+    assert_eq!(status["merged_bytes"], SIZE as u64);
+}
+
+#[test]
+fn a_sparse_terabyte_is_copied_as_its_data_only() {
+    require!(fuse());
+    let piece = random_bytes(4, 8192);
+    let stored = Stored::of(vec![0; 4096], vec![1; 4096]);
+    // The same patch for a much larger base.
+    let size = 1_u64 << 40;
+    sparse_file(&stored.work.path("base"), size, &[(1 << 30, &piece)]);
+    let patch = crate::support::patch_file::build(size, "base", &[(1 << 39, &piece)], &[0]);
+    stored.work.write("patch", &patch);
+    let mounted = stored.mount(&[]);
+    let merged = mounted.path("merged");
+    assert_eq!(fs::metadata(&merged).unwrap().len(), size);
+    let copy = stored.work.path("copy");
+    run(Command::new("cp").arg("--sparse=auto").arg(&merged).arg(&copy));
+    let about = fs::metadata(&copy).unwrap();
+    assert_eq!(about.len(), size);
+    assert!(about.blocks() * 512 < 4 << 20, "{} blocks", about.blocks());
+    let copy = fs::File::open(&copy).unwrap();
+    for offset in [1 << 30, 1 << 39] {
+        let mut bytes = vec![0; piece.len()];
+        copy.read_exact_at(&mut bytes, offset).unwrap();
+        assert!(bytes == piece, "at {offset}");
+    }
+}
+
+#[test]
+fn a_file_system_is_checked_and_mounted_from_merged() {
+    require!(fuse(), loop_devices(), program("mkfs.ext4"), program("fsck.ext4"));
+    let place = tempfile::tempdir().unwrap();
+    let (files, image) = (place.path().join("files"), place.path().join("image"));
+    fs::create_dir(&files).unwrap();
+    let content = random_bytes(5, 300_000);
+    fs::write(files.join("kept"), &content).unwrap();
+    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    run(Command::new("mkfs.ext4").arg("-q").arg("-d").arg(&files).arg(&image));
+    let stored = Stored::of(vec![0; 16 << 20], fs::read(&image).unwrap());
+    let mounted = stored.mount(&[]);
+
+    run(Command::new("fsck.ext4").args(["-f", "-n"]).arg(mounted.path("merged")));
+    let look = LoopMount::new(&mounted, place.path());
+    assert!(fs::read(look.0.join("kept")).unwrap() == content);
+}
+
+/// `mount -o ro,loop merged`, unmounted on drop.
+struct LoopMount(std::path::PathBuf);
+
+impl LoopMount {
+    fn new(mounted: &Mounted, place: &std::path::Path) -> Self {
+        let at = place.join("look");
+        fs::create_dir(&at).unwrap();
+        let mut mount = Command::new("mount");
+        run(mount.args(["-o", "ro,loop"]).arg(mounted.path("merged")).arg(&at));
+        Self(at)
+    }
+}
+
+impl Drop for LoopMount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn merged_has_the_size_that_the_target_will_have() {
+    require!(fuse());
+    let base = random_bytes(6, 20_000);
+    let mut merged = base.clone();
+    merged.extend(random_bytes(7, 12_345));
+    let stored = Stored::of(base, merged);
+    let mounted = stored.mount(&["--diffsize=resize,warn"]);
+    assert!(fs::read(mounted.path("merged")).unwrap() == stored.merged);
+    assert!(fs::read(mounted.path("original")).unwrap() == stored.base);
+    assert!(mounted.said().contains("Different sizes current=20000 patch=32345"));
+}
+
+#[test]
+fn modes_tell_who_may_read() {
+    require!(fuse());
+    let stored = Stored::new(8, 10_000);
+    for (options, file, folder) in [
+        (&[][..], 0o400, 0o500),
+        (&["--allow-root"], 0o400, 0o500),
+        (&["--allow-other"], 0o444, 0o555),
+    ] {
+        let mut mounted = stored.mount(options);
+        for (name, mode) in [("merged", file), ("patch", file), ("extents", folder), (".", folder)]
+        {
+            let about = fs::metadata(mounted.path(name)).unwrap();
+            assert_eq!(about.permissions().mode() & 0o7777, mode, "{options:?} {name}");
+            assert_eq!(about.uid(), nix::unistd::getuid().as_raw());
+        }
+        mounted.signal(nix::sys::signal::Signal::SIGTERM);
+        assert!(mounted.ended().success());
+    }
+}

@@ -1,0 +1,163 @@
+//! A running `bdsync mount`, taken away with the test whatever becomes of it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Workdir;
+use super::images::{changed, random_bytes};
+use super::patch_file;
+use super::run::binary;
+
+/// How long a mount may take to appear or to end.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A mount in the foreground.
+pub struct Mounted {
+    child: Child,
+    at: PathBuf,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Mounted {
+    /// Runs `bdsync mount` with these arguments and the mountpoint `at`, and waits for it.
+    #[track_caller]
+    pub fn start<S: AsRef<OsStr>>(args: &[S], at: &Path) -> Self {
+        let mut command = Command::new(binary());
+        command.arg("mount").args(args).arg(at);
+        Self::run(command, at)
+    }
+
+    /// Runs a command that mounts at `at`, and waits for it.
+    #[track_caller]
+    pub fn run(mut command: Command, at: &Path) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("cannot run");
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let (pipe, text) = (child.stderr.take().expect("a pipe"), Arc::clone(&stderr));
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                let mut text = text.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+            }
+        });
+        let mut mounted = Self { child, at: at.to_owned(), stderr };
+        mounted.wait_until("it is mounted", |mounted| mounted.said().contains("is mounted at"));
+        mounted
+    }
+
+    /// A name in the mount.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.at.join(name)
+    }
+
+    /// All that it wrote to stderr.
+    pub fn said(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("cannot signal");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("cannot wait").is_none()
+    }
+
+    /// Its exit status, soon.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        self.wait_until("it ends", |mounted| !mounted.is_running());
+        self.child.wait().expect("cannot wait")
+    }
+
+    /// Waits for something to become true.
+    #[track_caller]
+    pub fn wait_until(&mut self, what: &str, mut is_true: impl FnMut(&mut Self) -> bool) {
+        let start = Instant::now();
+        while !is_true(self) {
+            assert!(start.elapsed() < LIMIT, "waited for: {what}; stderr:\n{}", self.said());
+            if !self.is_running() && what == "it is mounted" {
+                panic!("it ended before it was mounted; stderr:\n{}", self.said());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        take_away(&self.at);
+    }
+}
+
+/// Unmounts whatever is left there.
+pub fn take_away(at: &Path) {
+    while umount2(at, MntFlags::MNT_DETACH).is_ok() {}
+}
+
+/// Whether something is mounted there, or the corpse of it.
+pub fn is_mounted(at: &Path) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("no /proc");
+    table.lines().any(|line| line.split(' ').nth(4) == at.to_str())
+}
+
+/// A base, a patch for it, and what it makes of it; the mountpoint is the folder `mnt`.
+pub struct Stored {
+    pub work: Workdir,
+    pub base: Vec<u8>,
+    pub merged: Vec<u8>,
+    pub patch: Vec<u8>,
+}
+
+impl Stored {
+    /// Random images of `size` bytes that differ in places.
+    pub fn new(seed: u64, size: usize) -> Self {
+        let base = random_bytes(seed, size);
+        let merged = changed(&base, seed + 1, 40);
+        Self::of(base, merged)
+    }
+
+    /// A patch, in blocks of 4 KiB, between two images.
+    pub fn of(base: Vec<u8>, merged: Vec<u8>) -> Self {
+        let blocks = merged.chunks(4096).enumerate().map(|(i, block)| (i * 4096, block));
+        let records: Vec<(u64, &[u8])> = blocks
+            .filter(|(at, block)| base.get(*at..at + block.len()) != Some(block))
+            .map(|(at, block)| (at as u64, block))
+            .collect();
+        let patch = patch_file::build(merged.len() as u64, "base", &records, &[0]);
+        let work = Workdir::new();
+        work.write("base", &base);
+        work.write("patch", &patch);
+        fs::create_dir(work.path("mnt")).expect("cannot create");
+        Self { work, base, merged, patch }
+    }
+
+    pub fn at(&self) -> PathBuf {
+        self.work.path("mnt")
+    }
+
+    /// Mounted, with these options.
+    #[track_caller]
+    pub fn mount(&self, options: &[&str]) -> Mounted {
+        let mut args: Vec<_> = options.iter().map(Into::into).collect();
+        args.extend(self.source());
+        Mounted::start(&args, &self.at())
+    }
+
+    /// The arguments but the mountpoint.
+    pub fn source(&self) -> Vec<std::ffi::OsString> {
+        vec!["--from".into(), self.work.path("patch").into(), self.work.path("base").into()]
+    }
+}
