@@ -236,7 +236,7 @@ fn looks_interrupted(parts: &[PartState]) -> bool {
 mod tests {
     use std::io::Cursor;
 
-    use super::super::seal::Seal;
+    use super::super::seal::{BaseMaker, Seal};
     use super::super::{Header, PatchWriter, check as check_patch};
     use super::*;
     use crate::device::MemoryDevice;
@@ -250,7 +250,7 @@ mod tests {
         let header = Header { size_bytes: new.len() as u64, name: b"d".to_vec() };
         let mut writer = PatchWriter::new_sealed(Vec::new(), &header).unwrap();
         let hasher = BlockHasher::new(Algorithm::Md5, &[7; 32]).unwrap();
-        let mut builder = FingerprintBuilder::new();
+        let mut maker = BaseMaker::new(BLOCK as u64, Algorithm::Md5, &[7; 32]);
         let mut hash = [0; 16];
         for (i, block) in new.chunks(BLOCK).enumerate() {
             let at = i * BLOCK;
@@ -258,15 +258,10 @@ mod tests {
             if block != before {
                 writer.write_block(at as u64, block).unwrap();
                 hasher.hash_block(before, BLOCK as u64, &mut hash);
-                builder.add(ByteRange::new(at as u64, (at + BLOCK) as u64), &hash);
+                maker.add(at as u64, &hash);
             }
         }
-        let base = Base {
-            block_bytes: BLOCK as u64,
-            algorithm: Algorithm::Md5,
-            salt: vec![7; 32],
-            fingerprint: builder.finish().0,
-        };
+        let base = maker.finish();
         let seal = Seal { base: Some(base.clone()), ..Seal::default() };
         (writer.finish_sealed(None, &seal).unwrap(), base)
     }

@@ -10,11 +10,11 @@
 //! ```
 //! Pure: bytes <-> types. The mark at both ends tells a damaged seal from other bytes.
 
-use super::fingerprint::{Fingerprint, PART_BYTES, PARTS_MAX, WHOLE_BYTES};
+use super::fingerprint::{Fingerprint, FingerprintBuilder, PART_BYTES, PARTS_MAX, WHOLE_BYTES};
 use super::format::TAIL_BYTES_LIMIT;
 use crate::digest::{Algorithm, SALT_BYTES_MAX};
 use crate::error::{Error, Kind, Result};
-use crate::units::BLOCK_BYTES_MAX;
+use crate::units::{BLOCK_BYTES_MAX, ByteRange};
 
 /// How a seal begins and ends.
 const MARK: &[u8; 8] = b"BDSEAL1\n";
@@ -53,6 +53,38 @@ pub struct Base {
     pub salt: Vec<u8>,
     /// Of the blocks' hashes, in ascending order.
     pub fingerprint: Fingerprint,
+}
+
+/// Makes the base of a seal while the differing blocks are found.
+#[derive(Clone, Debug)]
+pub struct BaseMaker {
+    block_bytes: u64,
+    algorithm: Algorithm,
+    salt: Vec<u8>,
+    builder: FingerprintBuilder,
+}
+
+impl BaseMaker {
+    /// Of blocks of `block_bytes`, hashed by `algorithm` with `salt`.
+    #[must_use]
+    pub fn new(block_bytes: u64, algorithm: Algorithm, salt: &[u8]) -> Self {
+        let builder = FingerprintBuilder::new();
+        Self { block_bytes, algorithm, salt: salt.to_vec(), builder }
+    }
+
+    /// Takes in the hash that the target gave for the differing block at `offset`, filled up with
+    /// zeros to the whole block; blocks come in ascending order, those with records only.
+    pub fn add(&mut self, offset: u64, target_hash: &[u8]) {
+        let end = offset.saturating_add(self.block_bytes);
+        self.builder.add(ByteRange::new(offset, end), target_hash);
+    }
+
+    /// The base.
+    #[must_use]
+    pub fn finish(self) -> Base {
+        let Self { block_bytes, algorithm, salt, builder } = self;
+        Base { block_bytes, algorithm, salt, fingerprint: builder.finish().0 }
+    }
 }
 
 /// A seal as it was found, and the digest that the patch must have.
@@ -190,9 +222,7 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fingerprint::FingerprintBuilder;
     use super::*;
-    use crate::units::ByteRange;
     use proptest::prelude::*;
 
     fn bytes_of(seal: &Seal) -> Vec<u8> {
@@ -200,18 +230,13 @@ mod tests {
     }
 
     fn seal_of(blocks: u64, identity_bytes: usize, salt_bytes: usize) -> Seal {
-        let mut builder = FingerprintBuilder::new();
+        let mut maker = BaseMaker::new(4096, Algorithm::Sha512_256, &vec![3; salt_bytes]);
         for i in 0..blocks {
-            builder.add(ByteRange::new(i, i + 1), &i.to_le_bytes());
+            maker.add(i * 4096, &i.to_le_bytes());
         }
         Seal {
             resize: false,
-            base: Some(Base {
-                block_bytes: 4096,
-                algorithm: Algorithm::Sha512_256,
-                salt: vec![3; salt_bytes],
-                fingerprint: builder.finish().0,
-            }),
+            base: Some(maker.finish()),
             source: vec![b's'; identity_bytes],
             target: vec![b't'; identity_bytes],
         }
