@@ -18,7 +18,7 @@ use crate::wire::{Answer, Request};
 /// Bytes read, fetched and checked as one piece of work (one block at least).
 const PIECE_BYTES: u64 = MIB;
 /// Most bytes asked for with one getblock. Classic clients never ask for more.
-const FETCH_BYTES: u64 = 32 * 1024;
+pub(super) const FETCH_BYTES: u64 = 32 * 1024;
 
 /// Neighbouring blocks with their bytes; begins at a block, and ends at a block or at the
 /// end of what the patch may carry.

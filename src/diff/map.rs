@@ -152,6 +152,26 @@ impl Map {
         None
     }
 
+    /// The last block in `[start, end)` whose state is one of interest, as for [`Map::find`].
+    #[must_use]
+    pub fn find_back(&self, start: u64, end: u64, wanted: impl Fn(State) -> bool) -> Option<u64> {
+        let mut end = end.min(self.blocks);
+        while start < end {
+            let chunk_start = (end - 1) - (end - 1) % CHUNK_BLOCKS;
+            let found = match &self.chunks[chunk_of(chunk_start)] {
+                Chunk::Uniform(state) => wanted(*state).then_some(end - 1),
+                Chunk::Mixed(bits) => {
+                    bits.find_back(end - chunk_start, &wanted).map(|found| chunk_start + found)
+                }
+            };
+            if let Some(block) = found {
+                return (block >= start).then_some(block);
+            }
+            end = chunk_start;
+        }
+        None
+    }
+
     /// The first unknown block in `[from, end)`.
     #[must_use]
     pub fn first_unknown(&self, from: u64, end: u64) -> Option<u64> {
@@ -249,21 +269,35 @@ impl Bits {
         u64::from(added)
     }
 
+    /// The blocks of one word whose state is of interest.
+    fn hits(&self, word: usize, wanted: &impl Fn(State) -> bool) -> u64 {
+        let (known, differs) = (self.known[word], self.differs[word]);
+        let mut hits = 0;
+        if wanted(State::Unknown) {
+            hits |= !known;
+        }
+        if wanted(State::Same) {
+            hits |= known & !differs;
+        }
+        if wanted(State::Differs) {
+            hits |= differs;
+        }
+        hits
+    }
+
+    /// The last block below `end` (1 to [`CHUNK_BLOCKS`]) whose state is of interest.
+    fn find_back(&self, end: u64, wanted: impl Fn(State) -> bool) -> Option<u64> {
+        let mut word = ((end - 1) / 64) as usize;
+        let mut hits = self.hits(word, &wanted) & (u64::MAX >> (63 - (end - 1) % 64));
+        while hits == 0 {
+            word = word.checked_sub(1)?;
+            hits = self.hits(word, &wanted);
+        }
+        Some(word as u64 * 64 + 63 - u64::from(hits.leading_zeros()))
+    }
+
     fn find(&self, from: u64, wanted: impl Fn(State) -> bool) -> Option<u64> {
-        let pick = |word: usize| {
-            let (known, differs) = (self.known[word], self.differs[word]);
-            let mut hits = 0;
-            if wanted(State::Unknown) {
-                hits |= !known;
-            }
-            if wanted(State::Same) {
-                hits |= known & !differs;
-            }
-            if wanted(State::Differs) {
-                hits |= differs;
-            }
-            hits
-        };
+        let pick = |word: usize| self.hits(word, &wanted);
         let first = (from / 64) as usize;
         let mut hits = pick(first) & (u64::MAX << (from % 64));
         let mut word = first;
@@ -341,6 +375,11 @@ mod tests {
                 prop_assert_eq!(map.first_unknown(block, BLOCKS), unknown);
                 let next = differs.get(rank as usize).copied();
                 prop_assert_eq!(map.find(block, BLOCKS, |s| s == State::Differs), next);
+                let start = block / 3;
+                for wanted in [State::Unknown, State::Same, State::Differs] {
+                    let last = (start..block).rev().find(|&b| model[b as usize] == wanted);
+                    prop_assert_eq!(map.find_back(start, block, |s| s == wanted), last);
+                }
             }
         }
     }

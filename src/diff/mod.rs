@@ -8,12 +8,18 @@
 //!   engine.rs   drives descents with the peer's answers and the pool
 //!   content.rs  bytes of differing blocks, checked against their hashes
 //!   map.rs      what is known of every block                            (pure)
+//!   resolver.rs what is known and who waits for more, for readers in any order
+//!   prints.rs   short prints of the hashes of what differs              (pure)
+//!   remote.rs   blocks of the remote device: fetched once, checked, kept in cache.rs
+//!   checksum.rs the digest of the whole source, on demand
 //!   walk.rs     all of it from start to end, in order, for a sink
 //! ```
 //! What is found never depends on the ladder, the number of threads or the peer's extensions:
 //! a block is reported exactly when its own hash differs.
 //! May be used by `commands` and `view`. Uses `wire` and `digest`.
 
+mod cache;
+mod checksum;
 mod compare;
 mod content;
 mod density;
@@ -22,8 +28,13 @@ mod engine;
 mod ladder;
 mod map;
 mod plan;
+mod prints;
+mod remote;
+mod resolver;
 mod walk;
 
+pub use cache::Side;
+pub use checksum::SourceChecksum;
 pub use compare::Announced;
 pub use content::Changed;
 pub use density::Density;
@@ -31,4 +42,7 @@ pub use engine::{Engine, Found};
 pub use ladder::{Ladder, Probe};
 pub use map::{Map, State};
 pub use plan::Plan;
+pub use prints::{Print, print_of};
+pub use remote::{OnBytes, RemoteBlocks, changed_error};
+pub use resolver::{Blocks, OnKnown, Progress, Resolver};
 pub use walk::{Sink, walk};

@@ -1,0 +1,319 @@
+//! Bytes of the remote device for readers in any order: each block is fetched once for all who
+//! wait for it, checked against what was compared, and kept for a while.
+//!
+//! ```text
+//!   read(range) --> in the cache: copied            |
+//!              \--> on its way:   waits for it      |--> done(bytes)
+//!               \-> neither:      a Unit of blocks  |
+//!   Unit --> getblock, at most FETCH_BYTES each --> checked on the pool --> cache, readers
+//! ```
+//! A block that differs must have the hash that was announced when it was compared. Where
+//! its print is gone, the hash is asked for again together with the block.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::cache::{Cache, Side};
+use super::content::FETCH_BYTES;
+use super::engine::unexpected_answer;
+use super::map::State;
+use super::prints::print_of;
+use super::resolver::{Blocks, Resolver};
+use crate::digest::Scratch;
+use crate::error::{Error, Kind, Result};
+use crate::units::{ByteRange, Priority};
+use crate::wire::{Answer, Request};
+
+/// Called once with the bytes that were asked for.
+pub type OnBytes = Box<dyn FnOnce(Result<Vec<u8>>) + Send>;
+
+/// The blocks of the remote device.
+pub struct RemoteBlocks {
+    resolver: Arc<Resolver>,
+    state: Mutex<BlocksState>,
+}
+
+struct BlocksState {
+    cache: Cache,
+    /// Blocks on their way, and who waits for each.
+    waiting: HashMap<u64, Vec<Arc<Want>>>,
+}
+
+/// One read that waits for some of its blocks.
+struct Want {
+    range: ByteRange,
+    state: Mutex<Option<WantState>>,
+}
+
+struct WantState {
+    data: Vec<u8>,
+    missing: usize,
+    done: OnBytes,
+}
+
+/// What a fetched block is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// The print of its hash.
+    Print(u64),
+    /// Its hash, which is asked for again.
+    Hash,
+    /// Nothing: it is not compared at all.
+    Anything,
+}
+
+/// Neighbouring blocks that are fetched together.
+struct Unit {
+    blocks: Blocks,
+    range: ByteRange,
+    expected: Vec<Expected>,
+    priority: Priority,
+    state: Mutex<Option<UnitState>>,
+}
+
+struct UnitState {
+    data: Vec<u8>,
+    hashes: Vec<u8>,
+    missing: usize,
+}
+
+impl RemoteBlocks {
+    /// Nothing is fetched yet. Blocks that were fetched take at most `cache_bytes`.
+    #[must_use]
+    pub fn new(resolver: Arc<Resolver>, cache_bytes: u64) -> Arc<Self> {
+        let state = BlocksState { cache: Cache::new(cache_bytes), waiting: HashMap::new() };
+        Arc::new(Self { resolver, state: Mutex::new(state) })
+    }
+
+    /// A block of either side from the cache.
+    #[must_use]
+    pub fn cached(&self, side: Side, block: u64) -> Option<Arc<[u8]>> {
+        self.state.lock().cache.get((side, block))
+    }
+
+    /// Keeps a block that was read and checked.
+    pub fn keep(&self, side: Side, block: u64, data: Arc<[u8]>) {
+        self.state.lock().cache.put((side, block), data);
+    }
+
+    /// Reads `range`, which lies inside the remote device. `done` is called on this thread when
+    /// all is in the cache. It gets `Kind::Transmission` when a block is not the one that was
+    /// compared; nothing of a failed block is kept.
+    pub fn read(self: &Arc<Self>, range: ByteRange, priority: Priority, done: OnBytes) {
+        let block_bytes = self.block_bytes();
+        let blocks = range.start / block_bytes..range.end.div_ceil(block_bytes);
+        let mut bytes = vec![0; range.len() as usize];
+        let mut waits = Vec::new();
+        let mut units = Vec::new();
+        let mut state = self.state.lock();
+        for block in blocks {
+            if let Some(data) = state.cache.get((Side::Remote, block)) {
+                copy_part(&mut bytes, range, block * block_bytes, &data);
+            } else {
+                waits.push(block);
+            }
+        }
+        let want_state = WantState { data: bytes, missing: waits.len(), done };
+        let want = Arc::new(Want { range, state: Mutex::new(Some(want_state)) });
+        for block in waits {
+            let waiting = state.waiting.entry(block).or_default();
+            if waiting.is_empty() {
+                push_block(&mut units, block, self.blocks_max());
+            }
+            waiting.push(Arc::clone(&want));
+        }
+        drop(state);
+        for blocks in units {
+            self.fetch(blocks, priority);
+        }
+        want.check();
+    }
+
+    fn block_bytes(&self) -> u64 {
+        self.resolver.engine().plan().block_bytes
+    }
+
+    /// Blocks of a unit at most: so many that neither their bytes nor their hashes need more
+    /// than one answer, unless a single block does.
+    fn blocks_max(&self) -> u64 {
+        let hashes_max = self.resolver.engine().peer().session().hashes_max();
+        (FETCH_BYTES / self.block_bytes()).clamp(1, hashes_max)
+    }
+
+    fn range_of(&self, blocks: &Blocks) -> ByteRange {
+        let plan = self.resolver.engine().plan();
+        let end = blocks.end.saturating_mul(plan.block_bytes);
+        ByteRange::new(blocks.start * plan.block_bytes, end).clip(plan.remote_bytes)
+    }
+
+    fn expected(&self, block: u64) -> Expected {
+        match (self.resolver.state(block), self.resolver.print(block)) {
+            (State::Differs, Some(print)) => Expected::Print(print.remote),
+            (State::Differs, None) => Expected::Hash,
+            (State::Same | State::Unknown, _) => Expected::Anything,
+        }
+    }
+
+    fn fetch(self: &Arc<Self>, blocks: Blocks, priority: Priority) {
+        let engine = self.resolver.engine();
+        let expected: Vec<_> = blocks.clone().map(|block| self.expected(block)).collect();
+        let range = self.range_of(&blocks);
+        let asks_hashes = expected.contains(&Expected::Hash);
+        let parts: Vec<_> = range.pieces(FETCH_BYTES).collect();
+        let state = UnitState {
+            data: vec![0; range.len() as usize],
+            hashes: Vec::new(),
+            missing: parts.len() + usize::from(asks_hashes),
+        };
+        let unit = Unit { blocks, range, expected, priority, state: Mutex::new(Some(state)) };
+        let unit = Arc::new(unit);
+        if asks_hashes {
+            let (start, n) = (range.start, unit.blocks.end - unit.blocks.start);
+            let request = Request::Hashes { start, step: self.block_bytes(), n };
+            let (this, unit) = (Arc::clone(self), Arc::clone(&unit));
+            let done = move |answer| this.arrived(&unit, None, answer);
+            engine.peer().submit(request, priority, Box::new(done));
+        }
+        for part in parts {
+            let (this, unit) = (Arc::clone(self), Arc::clone(&unit));
+            let done = move |answer| this.arrived(&unit, Some(part), answer);
+            engine.peer().submit(Request::Block { range: part }, priority, Box::new(done));
+        }
+    }
+
+    /// Takes an answer for `unit`: the bytes of `part`, or its hashes.
+    fn arrived(
+        self: &Arc<Self>,
+        unit: &Arc<Unit>,
+        part: Option<ByteRange>,
+        answer: Result<Answer>,
+    ) {
+        let mut guard = unit.state.lock();
+        let Some(state) = &mut *guard else { return };
+        match (answer, part) {
+            (Ok(Answer::Block(bytes)), Some(part)) => {
+                let at = (part.start - unit.range.start) as usize;
+                state.data[at..][..bytes.len()].copy_from_slice(&bytes);
+            }
+            (Ok(Answer::Hashes(hashes)), None) => state.hashes = hashes,
+            (other, _) => {
+                *guard = None;
+                drop(guard);
+                let err = other.err().unwrap_or_else(unexpected_answer);
+                unit.blocks.clone().for_each(|block| self.settle(block, Err(&err)));
+                return;
+            }
+        }
+        state.missing -= 1;
+        if state.missing == 0 {
+            drop(guard);
+            // Hashing belongs on the pool: the peer's reader thread must stay quick.
+            let (this, unit) = (Arc::clone(self), Arc::clone(unit));
+            let pool = self.resolver.engine().pool();
+            pool.submit(unit.priority, move |_: &mut Scratch| this.check(&unit));
+        }
+    }
+
+    /// Holds the blocks of a unit against what is expected of them, and hands them on.
+    fn check(&self, unit: &Unit) {
+        let Some(state) = unit.state.lock().take() else { return };
+        let hasher = self.resolver.engine().hasher();
+        let block_bytes = self.block_bytes();
+        let hash_len = hasher.hash_len();
+        let mut hash = vec![0; hash_len];
+        let blocks = unit.blocks.clone().zip(state.data.chunks(block_bytes as usize));
+        for (index, (block, data)) in blocks.enumerate() {
+            let expected = unit.expected[index];
+            if expected != Expected::Anything {
+                hasher.hash_block(data, block_bytes, &mut hash);
+            }
+            let matches = match expected {
+                Expected::Anything => true,
+                Expected::Print(print) => print_of(&hash) == print,
+                Expected::Hash => hash == state.hashes[index * hash_len..][..hash_len],
+            };
+            if matches {
+                self.settle(block, Ok(data));
+            } else {
+                let range = self.range_of(&(block..block + 1));
+                self.settle(block, Err(&changed_error("the remote device", range)));
+            }
+        }
+    }
+
+    /// Hands a block to everybody who waits for it.
+    fn settle(&self, block: u64, result: Result<&[u8], &Error>) {
+        let mut state = self.state.lock();
+        if let Ok(data) = result {
+            state.cache.put((Side::Remote, block), Arc::from(data));
+        }
+        let wants = state.waiting.remove(&block).unwrap_or_default();
+        drop(state);
+        for want in wants {
+            want.take(block * self.block_bytes(), result);
+        }
+    }
+}
+
+/// What is said when `range` of a device is not what was compared.
+#[must_use]
+pub fn changed_error(device: &str, range: ByteRange) -> Error {
+    let what = format!(
+        "{device} changed while it was read: these blocks are not the ones that were compared; \
+         use a snapshot, or start again"
+    );
+    Error::new(Kind::Transmission, what).with_range(range)
+}
+
+/// Appends `block` to the last of `units`, or begins another.
+fn push_block(units: &mut Vec<Range<u64>>, block: u64, blocks_max: u64) {
+    match units.last_mut() {
+        Some(last) if last.end == block && last.end - last.start < blocks_max => last.end += 1,
+        _ => units.push(block..block + 1),
+    }
+}
+
+/// Copies the part of `block` (which begins at `offset`) that lies in `range` to its place in `bytes`.
+fn copy_part(bytes: &mut [u8], range: ByteRange, offset: u64, block: &[u8]) {
+    let part = ByteRange::new(offset, offset + block.len() as u64).intersect(&range);
+    if !part.is_empty() {
+        let from = &block[(part.start - offset) as usize..][..part.len() as usize];
+        bytes[(part.start - range.start) as usize..][..from.len()].copy_from_slice(from);
+    }
+}
+
+impl Want {
+    fn take(&self, offset: u64, result: Result<&[u8], &Error>) {
+        let mut guard = self.state.lock();
+        let Some(state) = &mut *guard else { return };
+        match result {
+            Ok(data) => {
+                copy_part(&mut state.data, self.range, offset, data);
+                state.missing -= 1;
+                drop(guard);
+                self.check();
+            }
+            Err(err) => {
+                let state = guard.take();
+                drop(guard);
+                if let Some(state) = state {
+                    (state.done)(Err(err.duplicate()));
+                }
+            }
+        }
+    }
+
+    /// Calls back when nothing is missing any more.
+    fn check(&self) {
+        let mut guard = self.state.lock();
+        let complete = guard.as_ref().is_some_and(|state| state.missing == 0);
+        let state = if complete { guard.take() } else { None };
+        drop(guard);
+        if let Some(WantState { data, done, .. }) = state {
+            done(Ok(data));
+        }
+    }
+}
