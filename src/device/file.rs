@@ -237,6 +237,10 @@ impl Device for FileDevice {
         self.size_bytes.load(Ordering::Acquire)
     }
 
+    fn regular_file(&self) -> Option<&File> {
+        (self.kind == FileKind::Regular).then_some(&self.file)
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let range = ByteRange::new(offset, offset.saturating_add(buf.len() as u64));
         let mut filled = 0;

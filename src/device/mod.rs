@@ -24,6 +24,7 @@ pub use file::{FileDevice, FileKind, TargetOptions, open_source, open_target};
 pub use identity::identity;
 pub use memory::MemoryDevice;
 
+use std::fs::File;
 use std::path::Path;
 
 use crate::error::Result;
@@ -61,6 +62,11 @@ pub trait Device: Send + Sync {
     /// it was opened for reading. Cheap. `false` where that cannot be told, as for disks.
     fn is_changed(&self) -> bool {
         false
+    }
+
+    /// The regular file that holds exactly the device's bytes, if that is what it is.
+    fn regular_file(&self) -> Option<&File> {
+        None
     }
 
     /// Says that `range` will be read soon, so that the disk can start. May do nothing.

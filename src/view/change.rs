@@ -47,8 +47,8 @@ pub trait Change: Send + Sync {
     /// the scan to get that far.
     fn next_extent(&self, from: u64, done: Done<Option<ByteRange>>);
 
-    /// Up to `len` bytes of the patch file at `offset`, fewer only where it ends. Waits for
-    /// the scan to get that far.
+    /// Up to `len` bytes of the patch file at `offset`; none only at and behind its end, but
+    /// fewer also where no more is known yet. Waits for the scan to get that far.
     fn read_patch(&self, offset: u64, len: u32, done: Done<Vec<u8>>);
 
     /// Exact size of the patch file in bytes, once it is known.

@@ -7,6 +7,8 @@
 //!             |     \-- walk.rs   the thread that goes from range to range
 //!             |-- status.rs   the fields of `status.json`
 //!             \-- change.rs   trait Change <- stored.rs  a patch file over its base device
+//!                                          <- live/      a session with a remote side
+//!                                 layout.rs  where in a patch file a block's records are (pure)
 //! ```
 //! Everything is computed when it is read. May be used by `fuse` and `commands`; uses `diff`,
 //! `patch` and `device`.
@@ -14,6 +16,8 @@
 mod change;
 mod changes;
 mod files;
+mod layout;
+mod live;
 pub mod status;
 mod stored;
 mod tree;
@@ -25,6 +29,7 @@ mod tests;
 pub use change::{Change, Done, Image};
 pub use changes::{LINE_BYTES, LIST_ENTRIES_MAX};
 pub use files::{READ_BYTES_MAX, View};
+pub use live::{LiveChange, LiveOptions};
 pub use status::Status;
 pub use stored::StoredChange;
 pub use tree::{

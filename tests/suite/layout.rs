@@ -64,7 +64,7 @@ fn read_source(root: &Path, path: &Path) -> Source {
     let inside = path.strip_prefix(root).unwrap();
     let first = inside.iter().next().unwrap().to_str().unwrap();
     let text = fs::read_to_string(path).unwrap();
-    let tests_only = path.ends_with("tests.rs");
+    let tests_only = path.ends_with("tests.rs") || inside.iter().any(|part| part == "tests");
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     // The tests are the last module of a file.
     let tests = lines.windows(2).position(|two| {

@@ -1,0 +1,183 @@
+//! Where in the patch file which block's records are. Pure.
+//!
+//! ```text
+//!   header | k-th differing block's records, record_bytes each (the last may be shorter) | tail
+//! ```
+//! All blocks but a device's last one have the same length, so the place of a block is known
+//! from how many differ below it; nothing is kept for a record.
+
+use crate::error::{Error, Kind, Result};
+use crate::patch::block_patch_bytes;
+use crate::patch::format::{
+    Checksum, END, Header, RECORD_WRITE_BYTES_MAX, RecordHeader, encode_trailer,
+};
+use crate::units::ByteRange;
+
+/// The shape of one patch.
+pub struct Layout {
+    header: Vec<u8>,
+    size_bytes: u64,
+    block_bytes: u64,
+    /// Name of the checksum, and its length in bytes.
+    checksum: Option<(Vec<u8>, usize)>,
+}
+
+impl Layout {
+    /// The patch with this header, of blocks of `block_bytes` (not 0), which ends in the
+    /// checksum of this name and length in bytes.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when a name is too long for a patch.
+    pub fn new(
+        header: &Header,
+        block_bytes: u64,
+        checksum: Option<(Vec<u8>, usize)>,
+    ) -> Result<Self> {
+        let encoded = header
+            .encode()
+            .ok_or_else(|| Error::new(Kind::Usage, "the device's name is too long for a patch"))?;
+        let layout = Self { header: encoded, size_bytes: header.size_bytes, block_bytes, checksum };
+        let digest_len = layout.checksum.as_ref().map_or(0, |(_, len)| *len);
+        layout.tail(&vec![0; digest_len]).map(|_| layout)
+    }
+
+    /// The bytes before the first record.
+    #[must_use]
+    pub fn header(&self) -> &[u8] {
+        &self.header
+    }
+
+    /// How many blocks a patch may carry: those that begin inside the patched device.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        self.size_bytes.div_ceil(self.block_bytes)
+    }
+
+    /// The bytes of a block below [`Layout::blocks`] that the patch carries.
+    #[must_use]
+    pub fn carried(&self, block: u64) -> ByteRange {
+        let start = block * self.block_bytes;
+        ByteRange::new(start, start.saturating_add(self.block_bytes)).clip(self.size_bytes)
+    }
+
+    /// Bytes that the records of a whole block take.
+    #[must_use]
+    pub fn record_bytes(&self) -> u64 {
+        block_patch_bytes(self.block_bytes)
+    }
+
+    /// Bytes that the records of `block` take.
+    #[must_use]
+    pub fn record_bytes_of(&self, block: u64) -> u64 {
+        block_patch_bytes(self.carried(block).len())
+    }
+
+    /// Which differing block, counted from 0, has its records at `offset` of the file, and how
+    /// far inside them that is; `None` inside the header. Behind the records it names a block
+    /// that there is not, or a place behind the records of the last one.
+    #[must_use]
+    pub fn place(&self, offset: u64) -> Option<(u64, u64)> {
+        let behind = offset.checked_sub(self.header.len() as u64)?;
+        Some((behind / self.record_bytes(), behind % self.record_bytes()))
+    }
+
+    /// Where the records end when `count` blocks differ, and whether the last of all
+    /// [`Layout::blocks`] is among them.
+    #[must_use]
+    pub fn records_end(&self, count: u64, last_differs: bool) -> u64 {
+        let mut bytes = count * self.record_bytes();
+        if last_differs {
+            bytes -= self.record_bytes() - self.record_bytes_of(self.blocks() - 1);
+        }
+        self.header.len() as u64 + bytes
+    }
+
+    /// Appends the records of `block` with its carried bytes `data`.
+    pub fn encode_block(&self, block: u64, data: &[u8], out: &mut Vec<u8>) {
+        let mut offset = block * self.block_bytes;
+        for piece in data.chunks(RECORD_WRITE_BYTES_MAX) {
+            let len = u16::try_from(piece.len()).unwrap_or(u16::MAX);
+            out.extend_from_slice(&RecordHeader { offset, len }.encode());
+            out.extend_from_slice(piece);
+            offset += piece.len() as u64;
+        }
+    }
+
+    /// The bytes behind the last record; `digest` is ignored where there is no checksum.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when name or digest are too long for a patch.
+    pub fn tail(&self, digest: &[u8]) -> Result<Vec<u8>> {
+        let checksum = self
+            .checksum
+            .as_ref()
+            .map(|(name, _)| Checksum { name: name.clone(), digest: digest.to_vec() });
+        let trailer = encode_trailer(checksum.as_ref()).ok_or_else(|| {
+            Error::new(Kind::Usage, "the checksum's name or value is too long for a patch")
+        })?;
+        Ok([&END[..], &trailer].concat())
+    }
+
+    /// Length of [`Layout::tail`], which is known before the checksum.
+    #[must_use]
+    pub fn tail_bytes(&self) -> u64 {
+        let trailer = match &self.checksum {
+            Some((name, digest_len)) => 2 + name.len() + digest_len,
+            None => 1,
+        };
+        (END.len() + trailer) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patch::PatchWriter;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Every block is where a patch that was written from start to end has it.
+        #[test]
+        fn places_are_those_of_a_written_patch(
+            size in 0u64..300_000,
+            block_bytes in prop_oneof![Just(1000u64), Just(4096), Just(32769), Just(100_000)],
+            picks in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+            checksum in any::<bool>(),
+        ) {
+            let header = Header { size_bytes: size, name: b"/dev/x".to_vec() };
+            let named = checksum.then(|| (b"md5".to_vec(), 16));
+            let layout = Layout::new(&header, block_bytes, named).unwrap();
+            let mut differs: Vec<u64> = match layout.blocks() {
+                0 => vec![],
+                n => picks.iter().map(|pick| pick.index(n as usize) as u64).collect(),
+            };
+            differs.sort_unstable();
+            differs.dedup();
+            let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
+            for (rank, &block) in (0u64..).zip(&differs) {
+                prop_assert_eq!(layout.place(writer.patch_bytes()), Some((rank, 0)));
+                let mut records = Vec::new();
+                let data = vec![7; layout.carried(block).len() as usize];
+                layout.encode_block(block, &data, &mut records);
+                prop_assert_eq!(records.len() as u64, layout.record_bytes_of(block));
+                writer.write_block(block * block_bytes, &data).unwrap();
+            }
+            let last_differs = differs.last().is_some_and(|&last| last + 1 == layout.blocks());
+            let end = layout.records_end(differs.len() as u64, last_differs);
+            prop_assert_eq!(end, writer.patch_bytes());
+            let value = Checksum { name: b"md5".to_vec(), digest: vec![9; 16] };
+            let file = writer.finish(checksum.then_some(&value)).unwrap();
+            prop_assert_eq!(&file[end as usize..], layout.tail(&[9; 16]).unwrap());
+            prop_assert_eq!(file.len() as u64 - end, layout.tail_bytes());
+        }
+    }
+
+    #[test]
+    fn names_that_no_patch_can_carry_are_refused() {
+        let header = |n| Header { size_bytes: 0, name: vec![b'x'; n] };
+        assert!(Layout::new(&header(16384), 1, None).is_ok());
+        assert_eq!(Layout::new(&header(16385), 1, None).err().unwrap().kind(), Kind::Usage);
+        let long = Some((vec![b'x'; 128], 16));
+        assert_eq!(Layout::new(&header(1), 1, long).err().unwrap().kind(), Kind::Usage);
+    }
+}

@@ -1,0 +1,268 @@
+//! A pending change that is computed from a session with a remote side, as it is read.
+//!
+//! ```text
+//!   images.rs    merged, original: which bytes are local, which remote, which have to be compared
+//!   patch.rs     the patch file at any offset; its checksum
+//!   extents.rs   the changed ranges
+//!   streams.rs   how far to look ahead for whom           (pure)
+//!      \---> diff::Resolver (what differs), diff::RemoteBlocks (the remote's bytes)
+//! ```
+//! Nothing is computed or fetched before somebody reads it, and nobody is waited for: an answer
+//! that takes the remote side comes from the peer's or the pool's threads.
+
+mod extents;
+mod images;
+mod patch;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use self::streams::Streams;
+use super::change::{Change, Done, Image};
+use super::layout::Layout;
+use super::status::{self, Form, Link, ScanState, Status};
+use crate::diff::{Density, Engine, RemoteBlocks, Resolver, SourceChecksum};
+use crate::error::{Error, Kind, Result};
+use crate::patch::Header;
+use crate::units::{ByteRange, Priority};
+
+/// How often a scan that goes on is logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a live change needs to know beside the engine.
+pub struct LiveOptions {
+    /// Name of the target in the patch's header.
+    pub name: Vec<u8>,
+    /// The checksum at the patch's end, and its name as the user gave it.
+    pub checksum: Option<(Vec<u8>, Arc<SourceChecksum>)>,
+    /// Bytes of fetched blocks that are kept.
+    pub cache_bytes: u64,
+    /// Whether everything is compared in the background, unasked.
+    pub background: bool,
+}
+
+/// A live session as a [`Change`].
+pub struct LiveChange(Arc<Live>);
+
+/// What the answers that are on their way share.
+struct Live {
+    engine: Arc<Engine>,
+    resolver: Arc<Resolver>,
+    remote: Arc<RemoteBlocks>,
+    layout: Layout,
+    streams: [Mutex<Streams>; 2],
+    checksum: Option<Arc<SourceChecksum>>,
+    /// Set when the mount ends: long work of our own stops.
+    closing: AtomicBool,
+    failures: Mutex<Failures>,
+    scan_log: Mutex<Option<Instant>>,
+}
+
+/// What went wrong so far.
+#[derive(Default)]
+struct Failures {
+    last: Option<String>,
+    source_changed: bool,
+    scan_failed: bool,
+}
+
+impl LiveChange {
+    /// A change over an open session; `density` as for the client's walk. Asks nothing yet,
+    /// unless `options` want a scan in the background.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when the device's name or the checksum's does not fit a patch.
+    pub fn new(engine: Arc<Engine>, density: Density, options: LiveOptions) -> Result<Self> {
+        let plan = engine.plan();
+        let header = Header { size_bytes: plan.header_bytes, name: options.name };
+        let (name, checksum) = options.checksum.unzip();
+        let digest_bytes = checksum.as_ref().map(|checksum| checksum.digest_bytes());
+        let layout = Layout::new(&header, plan.block_bytes, name.zip(digest_bytes))?;
+        let resolver = Resolver::new(Arc::clone(&engine), density);
+        let live = Arc::new(Live {
+            remote: RemoteBlocks::new(Arc::clone(&resolver), options.cache_bytes),
+            resolver,
+            layout,
+            streams: Default::default(),
+            checksum,
+            closing: AtomicBool::new(false),
+            failures: Mutex::default(),
+            scan_log: Mutex::default(),
+            engine,
+        });
+        if options.background {
+            live.scan_on();
+        }
+        Ok(Self(live))
+    }
+
+    /// Ends the session with the remote side in good order; returns REMSHCMD's exit status.
+    /// Reads that need the remote side fail from here on.
+    ///
+    /// # Errors
+    /// As [`Peer::finish`](crate::wire::Peer::finish).
+    pub fn finish(&self) -> Result<ExitStatus> {
+        self.0.close();
+        self.0.engine.peer().finish()
+    }
+}
+
+impl Drop for LiveChange {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Change for LiveChange {
+    fn image_bytes(&self, image: Image) -> u64 {
+        images::image_bytes(self.0.engine.plan(), image)
+    }
+
+    fn read(&self, image: Image, range: ByteRange, done: Done<Vec<u8>>) {
+        self.0.read_image(image, range, self.0.watched(done));
+    }
+
+    fn next_data(&self, image: Image, from: u64) -> Result<Option<ByteRange>> {
+        self.0.next_data(image, from)
+    }
+
+    fn next_extent(&self, from: u64, done: Done<Option<ByteRange>>) {
+        self.0.next_extent(from, self.0.watched(done));
+    }
+
+    fn read_patch(&self, offset: u64, len: u32, done: Done<Vec<u8>>) {
+        self.0.read_patch(offset, u64::from(len), self.0.watched(done));
+    }
+
+    fn patch_bytes(&self) -> Option<u64> {
+        self.0.patch_bytes()
+    }
+
+    fn backing_file(&self, image: Image) -> Option<&File> {
+        images::is_local(self.0.engine.plan(), image)
+            .then(|| self.0.engine.local().regular_file())
+            .flatten()
+    }
+
+    fn status(&self) -> String {
+        self.0.status().to_json()
+    }
+}
+
+impl Live {
+    /// Long work of our own stops.
+    fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        if let Some(checksum) = &self.checksum {
+            checksum.cancel();
+        }
+    }
+
+    /// `done`, with every error noted for the status on its way.
+    fn watched<T: Send + 'static>(self: &Arc<Self>, done: Done<T>) -> Done<T> {
+        let live = Arc::clone(self);
+        Box::new(move |result| {
+            if let Err(err) = &result {
+                live.note_failure(err);
+            }
+            done(result);
+        })
+    }
+
+    fn note_failure(&self, err: &Error) {
+        let mut failures = self.failures.lock();
+        failures.source_changed |= err.kind() == Kind::Transmission;
+        failures.last = Some(err.full_message());
+    }
+
+    /// Makes `block` known for a scan, see [`Resolver::scan`], and notes how that went.
+    fn scan(self: &Arc<Self>, block: u64, ahead: bool, done: Done<()>) {
+        let live = Arc::clone(self);
+        let noted = move |result: Result<()>| {
+            live.failures.lock().scan_failed = result.is_err();
+            live.log_scan();
+            done(result);
+        };
+        self.resolver.scan(block, ahead, Box::new(noted));
+    }
+
+    /// The background scan: from here to the end of the patch, unless an error ends it.
+    fn scan_on(self: &Arc<Self>) {
+        let blocks = self.layout.blocks();
+        let next = self.resolver.frontier(blocks);
+        if next == blocks || self.closing.load(Ordering::Relaxed) {
+            return;
+        }
+        let live = Arc::clone(self);
+        let go_on = move |result: Result<()>| match result {
+            // On the pool: what is known already must not nest one call in another.
+            Ok(()) => {
+                let next = Arc::clone(&live);
+                let pool = live.engine.pool();
+                pool.submit(Priority::Scan, move |_| next.scan_on());
+            }
+            Err(err) => live.note_failure(&err),
+        };
+        self.scan(next, true, Box::new(go_on));
+    }
+
+    /// One line a minute, for people who wait.
+    fn log_scan(&self) {
+        let mut last = self.scan_log.lock();
+        let now = Instant::now();
+        if last.is_some_and(|last| now - last < LOG_INTERVAL) {
+            return;
+        }
+        // The first minute says nothing: most scans are over by then.
+        if last.replace(now).is_some() {
+            let Status { compared_bytes, total_bytes, differing_bytes, .. } = self.status();
+            log::info!(
+                "scan: {compared_bytes} of {total_bytes} bytes compared, {differing_bytes} differ"
+            );
+        }
+    }
+
+    fn status(&self) -> Status {
+        let plan = self.engine.plan();
+        let progress = self.resolver.progress();
+        let counters = self.engine.peer().counters();
+        let patch_bytes = self.patch_bytes();
+        let failures = self.failures.lock();
+        let bytes = |blocks: u64| (blocks.saturating_mul(plan.block_bytes)).min(plan.compared.end);
+        Status {
+            format: status::FORMAT,
+            form: Form::Live,
+            direction: Some(plan.direction),
+            merged_bytes: images::image_bytes(plan, Image::Merged),
+            original_bytes: images::image_bytes(plan, Image::Original),
+            patch_bytes,
+            block_bytes: Some(plan.block_bytes),
+            total_bytes: plan.compared.end,
+            compared_bytes: bytes(progress.known_blocks),
+            differing_bytes: bytes(progress.differing_blocks),
+            sent_bytes: counters.sent_bytes,
+            received_bytes: counters.received_bytes,
+            requests: counters.requests,
+            scan: match (patch_bytes, progress.scanning_blocks) {
+                (Some(_), _) => ScanState::Done,
+                (None, 1..) => ScanState::Running,
+                (None, 0) if failures.scan_failed => ScanState::Failed,
+                (None, 0) => ScanState::Idle,
+            },
+            link: if self.engine.peer().is_alive() { Link::Up } else { Link::Down },
+            source_changed: failures.source_changed,
+            last_error: match &failures.last {
+                Some(last) => Some(last.clone()),
+                None => self.engine.peer().last_error().map(|err| err.full_message()),
+            },
+        }
+    }
+}

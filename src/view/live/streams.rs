@@ -1,0 +1,116 @@
+//! Who reads on where they stopped, and how far to look ahead for them. Pure.
+//!
+//! A read that begins near the end of an earlier one continues it. Kernels read ahead with
+//! several requests at once, which arrive in any order, so near is good enough. Only a stream that
+//! moves forward grows its window; a reader who jumps about never gets more than the smallest.
+
+use crate::units::{ByteRange, KIB, MIB};
+
+/// Bytes that are compared at least when something has to be, so that neighbours come along.
+pub const WINDOW_BYTES_MIN: u64 = 64 * KIB;
+/// Bytes that are compared ahead of a stream at most.
+pub const WINDOW_BYTES_MAX: u64 = 8 * MIB;
+/// Streams that are remembered.
+const STREAMS_MAX: usize = 16;
+/// How far from a stream's end a read may begin to continue it.
+const NEAR_BYTES: u64 = 256 * KIB;
+/// Reads in a row that make a stream; before, it may be chance.
+const READS_MIN: u32 = 2;
+
+#[derive(Clone, Copy)]
+struct Stream {
+    end: u64,
+    window_bytes: u64,
+    reads: u32,
+    used: u64,
+}
+
+/// The streams of one image.
+#[derive(Default)]
+pub struct Streams {
+    streams: Vec<Stream>,
+    clock: u64,
+}
+
+impl Streams {
+    /// Notes a read and says how many bytes behind its end are worth looking at now: 0 for one
+    /// that continues nothing.
+    pub fn note(&mut self, range: ByteRange) -> u64 {
+        self.clock += 1;
+        let near = |stream: &&mut Stream| {
+            let slack = NEAR_BYTES.max(stream.window_bytes / 4);
+            range.start.abs_diff(stream.end) <= slack
+        };
+        if let Some(stream) = self.streams.iter_mut().filter(near).max_by_key(|s| s.used) {
+            stream.used = self.clock;
+            if range.end > stream.end {
+                stream.end = range.end;
+                stream.reads += 1;
+                if stream.reads > READS_MIN {
+                    let doubled = (2 * stream.window_bytes).min(WINDOW_BYTES_MAX);
+                    stream.window_bytes = doubled;
+                }
+            }
+            let ahead = (stream.end + stream.window_bytes).saturating_sub(range.end);
+            return if stream.reads < READS_MIN { 0 } else { ahead.min(WINDOW_BYTES_MAX) };
+        }
+        if self.streams.len() == STREAMS_MAX {
+            let oldest = (0..STREAMS_MAX).min_by_key(|&i| self.streams[i].used);
+            oldest.map(|oldest| self.streams.swap_remove(oldest));
+        }
+        let stream =
+            Stream { end: range.end, window_bytes: WINDOW_BYTES_MIN, reads: 1, used: self.clock };
+        self.streams.push(stream);
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(start: u64, len: u64) -> ByteRange {
+        ByteRange::new(start, start + len)
+    }
+
+    #[test]
+    fn sequential_readers_see_further_and_further() {
+        let mut streams = Streams::default();
+        let step = 128 * KIB;
+        let ahead: Vec<u64> = (0..12).map(|i| streams.note(read(i * step, step))).collect();
+        assert_eq!(ahead[0], 0);
+        assert!(ahead.windows(2).all(|w| w[0] <= w[1]), "{ahead:?}");
+        assert_eq!(ahead[11], WINDOW_BYTES_MAX);
+    }
+
+    #[test]
+    fn jumping_readers_never_pay() {
+        let mut streams = Streams::default();
+        for i in 0..1000u64 {
+            let start = i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 24;
+            assert_eq!(streams.note(read(start, 4096)), 0, "read {i}");
+        }
+        assert_eq!(streams.streams.len(), STREAMS_MAX);
+    }
+
+    #[test]
+    fn reading_one_place_again_and_again_is_no_stream() {
+        let mut streams = Streams::default();
+        for _ in 0..100 {
+            assert_eq!(streams.note(read(1 << 30, 4096)), 0);
+        }
+    }
+
+    #[test]
+    fn requests_out_of_order_and_a_second_stream_disturb_nothing() {
+        let mut streams = Streams::default();
+        let step = 128 * KIB;
+        let mut last = 0;
+        for i in 0..20 {
+            let swapped = i ^ 1;
+            last = streams.note(read(swapped * step, step));
+            streams.note(read((1 << 40) + i * step, step));
+        }
+        assert!(last >= WINDOW_BYTES_MAX / 2, "{last}");
+    }
+}

@@ -1,0 +1,7 @@
+//! A live change against a real serving side in a thread, over pipes.
+
+mod faults;
+mod model;
+mod patches;
+mod promises;
+mod rig;

@@ -1,0 +1,156 @@
+//! What goes wrong: an error for that read, never zeros, never remembered.
+
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use super::rig::{Rig, Setup, TestDevice, noise};
+use crate::digest::Algorithm;
+use crate::error::Kind;
+use crate::units::{ByteRange, Direction, KIB, MIB};
+use crate::view::change::Image;
+use crate::wire::Message;
+
+#[test]
+fn remote_block_that_changed_after_it_was_compared_is_an_error_and_not_kept() {
+    let (local, remote) = (noise(1, 1 << 20), noise(2, 1 << 20));
+    let rig = Rig::of_bytes(Setup::new(Direction::Pull), &local, &remote);
+    rig.read(Image::Merged, 0, 4096).unwrap();
+    rig.remote.write(8192, b"moved");
+    let err = rig.read(Image::Merged, 8000, 1000).unwrap_err();
+    assert_eq!(err.kind(), Kind::Transmission);
+    assert_eq!(err.range(), Some(ByteRange::new(8192, 12288)));
+    let status = rig.status();
+    assert_eq!(status["source_changed"], true);
+    assert_eq!(status["link"], "up");
+    assert!(status["last_error"].as_str().unwrap().contains("changed"), "{status}");
+    // Its neighbours are as they were, and so is the block once it is back.
+    assert_eq!(rig.read(Image::Merged, 4096, 4096).unwrap(), remote[4096..8192]);
+    assert_eq!(rig.read(Image::Merged, 8192, 10).unwrap_err().kind(), Kind::Transmission);
+    rig.remote.write(8192, &remote[8192..8197]);
+    assert_eq!(rig.read(Image::Merged, 8000, 1000).unwrap(), remote[8000..9000]);
+}
+
+#[test]
+fn local_block_that_changed_after_it_was_compared_is_no_record() {
+    for block_bytes in [4096, 100_000] {
+        let (local, remote) = (noise(3, 1 << 20), noise(4, 1 << 20));
+        let setup = Setup { block_bytes, ..Setup::own(Direction::Push) };
+        let rig = Rig::of_bytes(setup, &local, &remote);
+        rig.extents().unwrap();
+        rig.local.write(500_000, b"moved");
+        assert_eq!(rig.patch(64 << 10).unwrap_err().kind(), Kind::Transmission);
+        assert_eq!(rig.status()["source_changed"], true);
+        rig.local.write(500_000, &local[500_000..500_005]);
+        rig.patch(64 << 10).unwrap();
+    }
+}
+
+#[test]
+fn failing_local_device_is_an_error_until_it_works_again() {
+    let (local, remote) = (noise(5, 1 << 20), noise(5, 1 << 20));
+    for direction in [Direction::Push, Direction::Pull] {
+        let rig = Rig::of_bytes(Setup::own(direction), &local, &remote);
+        rig.local.failing.store(true, Ordering::SeqCst);
+        for image in [Image::Merged, Image::Original] {
+            assert_eq!(rig.read(image, 0, 4096).unwrap_err().kind(), Kind::Read);
+        }
+        assert_eq!(rig.patch_at(100, 10).unwrap_err().kind(), Kind::Read);
+        assert_eq!(rig.status()["scan"], "failed");
+        rig.local.failing.store(false, Ordering::SeqCst);
+        for image in [Image::Merged, Image::Original] {
+            assert_eq!(rig.read(image, 0, 4096).unwrap(), local[..4096]);
+        }
+        rig.patch(1 << 20).unwrap();
+        assert_eq!(rig.status()["scan"], "done");
+    }
+}
+
+#[test]
+fn what_is_known_locally_reads_on_when_the_link_is_dead() {
+    let (local, mut remote) = (noise(6, 1 << 20), noise(6, 1 << 20));
+    remote[4096] ^= 1;
+    let rig = Rig::of_bytes(Setup::new(Direction::Pull), &local, &remote);
+    rig.read(Image::Merged, 0, 64 * KIB).unwrap();
+    rig.server.close();
+    for _ in 0..1000 {
+        if rig.status()["link"] == "down" {
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(rig.status()["link"], "down");
+    assert_eq!(rig.read(Image::Merged, 0, 64 * KIB).unwrap(), remote[..64 << 10]);
+    assert_eq!(rig.read(Image::Original, 512 * KIB, 4096).unwrap(), local[512 << 10..][..4096]);
+    for _ in 0..2 {
+        rig.read(Image::Merged, 512 * KIB, 4096).unwrap_err();
+        rig.patch_at(9000, 10).unwrap_err();
+        rig.extents().unwrap_err();
+    }
+    assert!(rig.status()["last_error"].is_string());
+}
+
+#[test]
+fn whenever_the_remote_goes_away_reads_are_right_or_errors() {
+    let (local, mut remote) = (noise(7, 512 << 10), noise(7, 512 << 10));
+    for block in [0, 1, 17, 40, 41, 42, 100, 127] {
+        remote[block * 4096 + 9] ^= 1;
+    }
+    for budget in (0..900).step_by(37) {
+        for setup in [Setup::new(Direction::Pull), Setup::own(Direction::Push)] {
+            let rig = Rig::of_bytes(setup, &local, &remote);
+            rig.budget_bytes.store(budget, Ordering::SeqCst);
+            let (merged, original) = match setup.direction {
+                Direction::Push => (&local, &remote),
+                Direction::Pull => (&remote, &local),
+            };
+            for at in (0..512 << 10).step_by(40_000) {
+                let len = (512 << 10) - at;
+                let len = len.min(5000);
+                for (image, expected) in [(Image::Merged, merged), (Image::Original, original)] {
+                    if let Ok(got) = rig.read(image, at as u64, len as u64) {
+                        assert!(got == expected[at..][..len], "{image:?} at {at}");
+                    }
+                }
+            }
+            let _ = rig.patch(10_000);
+        }
+    }
+}
+
+#[test]
+fn a_cache_too_small_for_one_block_slows_down_and_nothing_else() {
+    let (local, remote) = (noise(8, 3 << 20), noise(9, 3 << 20));
+    for (cache_bytes, block_bytes) in [(0, 4096), (MIB, 4096), (MIB, 2 << 20), (MIB, 100)] {
+        let setup = Setup { cache_bytes, block_bytes, ..Setup::new(Direction::Pull) };
+        let rig = Rig::of_bytes(setup, &local, &remote);
+        for i in 0..20usize {
+            let at = i * 7_919_993 % (2 << 20);
+            let len = (i * 104_729) % 200_000 + 1;
+            let got = rig.read(Image::Merged, at as u64, len as u64).unwrap();
+            assert!(got == remote[at..][..len], "{len} bytes at {at}, {setup:?}");
+        }
+    }
+}
+
+#[test]
+fn hashes_whose_print_is_gone_are_asked_for_again_with_the_block() {
+    // Two blocks that share a slot for prints.
+    let block_bytes = 512;
+    let far = (1 << 20) * block_bytes;
+    let (local, remote) = (TestDevice::sparse(far + 4096), TestDevice::sparse(far + 4096));
+    remote.write(0, &[1; 512]);
+    remote.write(far, &[2; 512]);
+    let setup = Setup { block_bytes, algorithm: Algorithm::Sha1, ..Setup::new(Direction::Pull) };
+    let setup = Setup { cache_bytes: 0, ..setup };
+    let rig = Rig::new(setup, local, remote);
+    assert_eq!(rig.read(Image::Merged, 0, 512).unwrap(), [1; 512]);
+    assert_eq!(rig.read(Image::Merged, far, 512).unwrap(), [2; 512]);
+    let before = rig.requests().len();
+    assert_eq!(rig.read(Image::Merged, 0, 512).unwrap(), [1; 512]);
+    let again = rig.requests()[before..].to_vec();
+    assert!(
+        matches!(again[..], [Message::GetHashes { n: 1, .. }, Message::GetBlock { .. }]),
+        "{again:?}"
+    );
+}
