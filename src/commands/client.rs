@@ -28,15 +28,8 @@ const RELEASE_BYTES: u64 = 64 * MIB;
 /// The first failure of either side or of `output`; the patch is then incomplete, without its
 /// end mark.
 pub fn run(options: &ClientOptions, output: impl Write) -> Result<u8> {
-    let ends = Ends {
-        remote_command: &options.remote_command,
-        local: &options.local,
-        remote: &options.remote,
-        direction: options.direction,
-        timeout: options.timeout,
-    };
     report::log_to_stderr(options.verbosity);
-    let session = Session::open(&ends, &options.compare, options.sizes)?;
+    let session = Session::open(&Ends::of(options), &options.compare, options.sizes)?;
     let outcome = make_patch(&session, options, output);
     let peer = session.engine.peer();
     match outcome {
@@ -49,18 +42,22 @@ pub fn run(options: &ClientOptions, output: impl Write) -> Result<u8> {
 }
 
 /// REMSHCMD's exit status, which becomes ours; one that a signal ended is an error before.
-fn exit_status(status: ExitStatus) -> u8 {
+pub(super) fn exit_status(status: ExitStatus) -> u8 {
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+/// The target's name as it stands in a patch: the path as it was given.
+pub(super) fn target_name(options: &ClientOptions) -> &[u8] {
+    match options.direction {
+        Direction::Push => options.remote.as_bytes(),
+        Direction::Pull => options.local.as_os_str().as_bytes(),
+    }
 }
 
 fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) -> Result<()> {
     let engine = &session.engine;
     let plan = engine.plan();
-    let name = match plan.direction {
-        Direction::Push => options.remote.as_bytes(),
-        Direction::Pull => options.local.as_os_str().as_bytes(),
-    };
-    let header = Header { size_bytes: plan.header_bytes, name: name.to_vec() };
+    let header = Header { size_bytes: plan.header_bytes, name: target_name(options).to_vec() };
     let checksum = session.checksum.map(|algorithm| SourceChecksum::start(engine, algorithm));
     let progress = super::progress(options.progress);
     progress.begin(plan.compared.end);
@@ -91,7 +88,7 @@ fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) ->
 }
 
 /// Sends a hint; its echo says nothing, and a link that failed shows elsewhere.
-fn hint(engine: &Engine, start: u64, step: u64) {
+pub(super) fn hint(engine: &Engine, start: u64, step: u64) {
     engine.peer().submit(Request::Hint { start, step }, Priority::Scan, Box::new(drop));
 }
 

@@ -3,15 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::cli::{MountOptions, MountSource, Readers, SizeOptions};
+use super::client::{exit_status, hint, target_name};
+use super::session::{Ends, Session};
+use crate::cli::{ClientOptions, MountOptions, MountSource, Readers, SizeOptions};
 use crate::device::{Device, open_source};
-use crate::error::{Error, Kind, Result};
+use crate::diff::SourceChecksum;
+use crate::error::Result;
 use crate::fuse::daemon::{Forked, split};
 use crate::fuse::{Access, Events, Mount, Mountpoint};
 use crate::report;
-use crate::view::{self, Change, StoredChange, View};
+use crate::units::MIB;
+use crate::view::{self, Change, LiveChange, LiveOptions, StoredChange, View};
 
-/// Shows the change until the mount is gone.
+/// Shows the change until the mount is gone; returns 0, or what REMSHCMD exited with.
 ///
 /// # Errors
 /// The one error that ended it: what is wrong with the mountpoint or the inputs before it is
@@ -31,7 +35,7 @@ pub fn run(options: &MountOptions) -> Result<u8> {
         report::log_to_stderr(options.verbosity);
         None
     };
-    let change = open(&options.source)?;
+    let (change, live) = open(&options.source)?;
     let (access, mode) = access(options.readers);
     let view = Arc::new(View::new(change, mode)?);
     let name = source_name(&options.source);
@@ -43,8 +47,13 @@ pub fn run(options: &MountOptions) -> Result<u8> {
             mount.path().display()
         )),
     }
-    mount.serve()?;
-    Ok(0)
+    let signal = mount.serve()?;
+    let Some(live) = live else { return Ok(0) };
+    match (live.finish(), signal) {
+        // A terminal's Ctrl-C ends REMSHCMD as well: that is no failure of the mount.
+        (_, Some(_)) => Ok(0),
+        (status, None) => Ok(exit_status(status?)),
+    }
 }
 
 /// What the mount reads here.
@@ -65,13 +74,38 @@ fn source_name(source: &MountSource) -> String {
     }
 }
 
-fn open(source: &MountSource) -> Result<Arc<dyn Change>> {
+/// A change, and the session to end in good order when it is a live one.
+type Opened = (Arc<dyn Change>, Option<Arc<LiveChange>>);
+
+fn open(source: &MountSource) -> Result<Opened> {
     match source {
-        MountSource::Stored { patch, base, sizes } => open_stored(patch, base, *sizes),
-        MountSource::Live { .. } => {
-            Err(Error::new(Kind::Usage, "the live mount is not built in yet"))
+        MountSource::Stored { patch, base, sizes } => Ok((open_stored(patch, base, *sizes)?, None)),
+        MountSource::Live { client, scan_in_background, cache_mib } => {
+            let live = open_live(client, *scan_in_background, *cache_mib)?;
+            Ok((Arc::clone(&live) as Arc<dyn Change>, Some(live)))
         }
     }
+}
+
+fn open_live(client: &ClientOptions, background: bool, cache_mib: u32) -> Result<Arc<LiveChange>> {
+    let session = Session::open(&Ends::of(client), &client.compare, client.sizes)?;
+    let engine = &session.engine;
+    let checksum = match (session.checksum, client.compare.checksum.as_deref()) {
+        (Some(algorithm), Some(name)) => {
+            Some((name.as_bytes().to_vec(), SourceChecksum::new(engine, algorithm)?))
+        }
+        _ => None,
+    };
+    if client.compare.flush_cache {
+        hint(engine, 0, 0);
+    }
+    let options = LiveOptions {
+        name: target_name(client).to_vec(),
+        checksum,
+        cache_bytes: u64::from(cache_mib) * MIB,
+        background,
+    };
+    LiveChange::new(Arc::clone(engine), session.density(), options).map(Arc::new)
 }
 
 fn open_stored(patch: &Path, base: &Path, sizes: SizeOptions) -> Result<Arc<dyn Change>> {

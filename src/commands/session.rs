@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::{CompareOptions, SizeOptions};
+use crate::cli::{ClientOptions, CompareOptions, SizeOptions};
 use crate::device::{Device, open_source};
 use crate::diff::{Density, Engine, Plan};
 use crate::digest::{Algorithm, BlockHasher, HashPool};
@@ -33,6 +33,20 @@ pub struct Ends<'a> {
     pub direction: Direction,
     /// How long a silent remote is waited for.
     pub timeout: Option<Duration>,
+}
+
+impl<'a> Ends<'a> {
+    /// Those that `options` name.
+    #[must_use]
+    pub fn of(options: &'a ClientOptions) -> Self {
+        Self {
+            remote_command: &options.remote_command,
+            local: &options.local,
+            remote: &options.remote,
+            direction: options.direction,
+            timeout: options.timeout,
+        }
+    }
 }
 
 /// An open session.

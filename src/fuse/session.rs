@@ -142,24 +142,24 @@ impl Mount {
         self.mountpoint.path()
     }
 
-    /// Serves until the mount is gone: by `umount`, or after a signal.
+    /// Serves until the mount is gone: by `umount`, or after a signal, which is returned.
     ///
     /// # Errors
     /// `Kind::Interrupted` when a second signal ended it while it was in use; `Kind::Read` when
     /// the kernel's side failed.
-    pub fn serve(mut self) -> Result<()> {
-        let mut asked = false;
+    pub fn serve(mut self) -> Result<Option<i32>> {
+        let mut asked = None;
         loop {
             match self.events.recv() {
-                Ok(Event::Ended) | Err(_) => return self.finish(),
-                Ok(Event::Signal(signal)) if asked => {
+                Ok(Event::Ended) | Err(_) => return self.finish().map(|()| asked),
+                Ok(Event::Signal(signal)) if asked.is_some() => {
                     // What is left has no name any more; the kernel ends it with our process.
                     self.ended = true;
                     let what = "ended while the mount was still in use";
                     return Err(Error::new(Kind::Interrupted(signal), what));
                 }
-                Ok(Event::Signal(_)) => {
-                    asked = true;
+                Ok(Event::Signal(signal)) => {
+                    asked = Some(signal);
                     if self.detach() == Detached::InUse {
                         report::notice(&format!(
                             "{} is still in use: it was detached, and ends when its last user is \

@@ -156,7 +156,7 @@ impl Fixture {
     }
 
     /// What becomes of the mount from now on.
-    fn serve(&mut self) -> JoinHandle<Result<()>> {
+    fn serve(&mut self) -> JoinHandle<Result<Option<i32>>> {
         let mount = self.mount.take().unwrap();
         std::thread::spawn(move || mount.serve())
     }
@@ -377,7 +377,7 @@ fn unmount_from_outside_ends_the_mount() {
     let Some(mut fixture) = Fixture::new() else { return };
     let serving = fixture.serve();
     nix::mount::umount(fixture.place.path()).unwrap();
-    serving.join().unwrap().unwrap();
+    assert_eq!(serving.join().unwrap().unwrap(), None);
     assert_eq!(fs::read_dir(fixture.place.path()).unwrap().count(), 0);
 }
 
