@@ -27,7 +27,10 @@ const FIND_BYTES_MAX: u64 = 256 * MIB;
 const FIND_SEGMENTS_MAX: usize = 64;
 /// Segments asked for before the first answer shows how dense the changes are.
 const FIND_SEGMENTS_START: usize = 4;
-/// Bytes of blocks read or fetched and not yet handed on, at most (one segment at least).
+/// Bytes of one segment where the local device has a hole: nothing is read there, so what
+/// counts is how few questions are asked.
+const HOLE_SEGMENT_BYTES: u64 = 64 * MIB;
+/// Bytes of blocks read or fetched and not yet handed on, at most (one piece at least).
 const SETTLE_BYTES_MAX: u64 = 16 * MIB;
 /// Takes what a walk found, in ascending order.
 pub trait Sink {
@@ -61,16 +64,28 @@ enum Event {
 /// How far a segment is.
 enum Stage {
     Finding,
-    Found(Vec<Announced>),
-    Settling { pieces: Vec<Vec<Changed>>, missing: usize },
+    Settling(Settling),
+}
+
+/// The differing blocks of one segment, as pieces of work in ascending order.
+struct Settling {
+    /// Not started yet.
+    waiting: VecDeque<Vec<Announced>>,
+    /// Started and not handed on, the first of them being piece number `first`.
+    started: VecDeque<Piece>,
+    first: usize,
+}
+
+struct Piece {
+    /// Bytes that count against [`SETTLE_BYTES_MAX`].
+    held_bytes: u64,
+    changed: Option<Vec<Changed>>,
 }
 
 struct Segment {
     range: ByteRange,
     ladder: Arc<Ladder>,
     stage: Stage,
-    /// Bytes that count against [`SETTLE_BYTES_MAX`].
-    held_bytes: u64,
 }
 
 struct Walk<'a> {
@@ -79,8 +94,6 @@ struct Walk<'a> {
     segments: VecDeque<Segment>,
     /// Number of the first segment in the queue.
     head: u64,
-    /// How many segments at the front have been started to settle.
-    settling: usize,
     held_bytes: u64,
     next_start: u64,
     window: usize,
@@ -96,7 +109,6 @@ impl<'a> Walk<'a> {
             density,
             segments: VecDeque::new(),
             head: 0,
-            settling: 0,
             held_bytes: 0,
             next_start: engine.plan().compared.start,
             window: FIND_SEGMENTS_START,
@@ -107,7 +119,7 @@ impl<'a> Walk<'a> {
 
     fn run(mut self, sink: &mut dyn Sink) -> Result<()> {
         loop {
-            self.start_finding();
+            self.start_finding()?;
             self.start_settling();
             self.emit(sink)?;
             if self.segments.is_empty() && self.next_start >= self.end() {
@@ -124,13 +136,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Asks for the hashes of further segments, as far ahead as the window allows.
-    fn start_finding(&mut self) {
+    fn start_finding(&mut self) -> Result<()> {
         let segment_bytes = self.density.segment_bytes();
         let most = usize::try_from(FIND_BYTES_MAX / segment_bytes).unwrap_or(1);
         let window = self.window.min(most.clamp(1, FIND_SEGMENTS_MAX));
         while self.segments.len() < window && self.next_start < self.end() {
-            let start = self.next_start;
-            let range = ByteRange::new(start, start.saturating_add(segment_bytes)).clip(self.end());
+            let range = self.next_segment(segment_bytes)?;
             self.next_start = range.end;
             let ladder = self.density.choose();
             let number = self.head + self.segments.len() as u64;
@@ -140,35 +151,37 @@ impl<'a> Walk<'a> {
                 let _ = sender.send(Event::Found(number, found));
             });
             let used = Arc::clone(&ladder);
-            self.segments.push_back(Segment {
-                range,
-                ladder,
-                stage: Stage::Finding,
-                held_bytes: 0,
-            });
+            self.segments.push_back(Segment { range, ladder, stage: Stage::Finding });
             match self.engine.plan().direction {
                 Direction::Push => self.engine.find(used, range, Priority::Scan, done),
                 Direction::Pull => self.engine.resolve(used, range, Priority::Scan, done),
             }
         }
+        Ok(())
     }
 
-    /// Starts to get the bytes of segments whose differences are known, in order.
+    /// The segment behind the last one, longer where there is nothing to read.
+    fn next_segment(&self, segment_bytes: u64) -> Result<ByteRange> {
+        let start = self.next_start;
+        let data = self.engine.local().next_data(start)?.map_or(self.end(), |data| data.start);
+        let hole_bytes = data.saturating_sub(start).min(HOLE_SEGMENT_BYTES);
+        let bytes = (hole_bytes / segment_bytes).max(1) * segment_bytes;
+        Ok(ByteRange::new(start, start.saturating_add(bytes)).clip(self.end()))
+    }
+
+    /// Starts to get the bytes of what differs, in order, as far as there is room.
     fn start_settling(&mut self) {
-        while let Some(segment) = self.segments.get_mut(self.settling) {
-            let Stage::Found(runs) = &mut segment.stage else { return };
-            let bytes = runs.iter().map(|run| run.blocks.len()).sum::<u64>();
-            if self.held_bytes > 0 && self.held_bytes + bytes > SETTLE_BYTES_MAX {
-                return;
-            }
-            let groups = self.engine.group(std::mem::take(runs));
-            let missing = groups.len();
-            segment.stage = Stage::Settling { pieces: vec![Vec::new(); missing], missing };
-            segment.held_bytes = bytes;
-            self.held_bytes += bytes;
-            let number = self.head + self.settling as u64;
-            self.settling += 1;
-            for (piece, group) in groups.into_iter().enumerate() {
+        for (number, segment) in (self.head..).zip(&mut self.segments) {
+            let Stage::Settling(settling) = &mut segment.stage else { return };
+            while let Some(group) = settling.waiting.front() {
+                let held_bytes = group.iter().map(|run| run.blocks.len()).sum::<u64>();
+                if self.held_bytes > 0 && self.held_bytes + held_bytes > SETTLE_BYTES_MAX {
+                    return;
+                }
+                let Some(group) = settling.waiting.pop_front() else { return };
+                let piece = settling.first + settling.started.len();
+                settling.started.push_back(Piece { held_bytes, changed: None });
+                self.held_bytes += held_bytes;
                 let sender = self.sender.clone();
                 let done = move |result| {
                     let _ = sender.send(Event::Settled { segment: number, piece, result });
@@ -185,34 +198,42 @@ impl<'a> Walk<'a> {
                 self.window += 1;
                 let segment = &mut self.segments[(number - self.head) as usize];
                 self.density.learn(&segment.ladder, segment.range.len(), found.candidate_bytes);
-                segment.stage = Stage::Found(found.runs);
+                segment.stage = Stage::Settling(Settling {
+                    waiting: self.engine.group(found.runs).into(),
+                    started: VecDeque::new(),
+                    first: 0,
+                });
             }
             Event::Settled { segment, piece, result } => {
                 let segment = &mut self.segments[(segment - self.head) as usize];
-                if let Stage::Settling { pieces, missing } = &mut segment.stage {
-                    pieces[piece] = result?;
-                    *missing -= 1;
+                if let Stage::Settling(settling) = &mut segment.stage {
+                    settling.started[piece - settling.first].changed = Some(result?);
                 }
             }
         }
         Ok(())
     }
 
-    /// Hands on the segments at the front that are complete.
+    /// Hands on what is complete at the front.
     fn emit(&mut self, sink: &mut dyn Sink) -> Result<()> {
         let block_bytes = self.engine.plan().block_bytes;
-        while let Some(segment) = self.segments.front() {
-            let Stage::Settling { pieces, missing: 0 } = &segment.stage else { return Ok(()) };
-            for changed in pieces.iter().flatten() {
-                for (offset, data) in changed.blocks(block_bytes) {
+        while let Some(segment) = self.segments.front_mut() {
+            let Stage::Settling(settling) = &mut segment.stage else { return Ok(()) };
+            while let Some(Piece { held_bytes, changed: Some(changed) }) = settling.started.front()
+            {
+                for (offset, data) in changed.iter().flat_map(|run| run.blocks(block_bytes)) {
                     sink.block(offset, data)?;
                 }
+                self.held_bytes -= held_bytes;
+                settling.started.pop_front();
+                settling.first += 1;
+            }
+            if !settling.waiting.is_empty() || !settling.started.is_empty() {
+                return Ok(());
             }
             sink.reached(segment.range.end)?;
-            self.held_bytes -= segment.held_bytes;
             self.segments.pop_front();
             self.head += 1;
-            self.settling -= 1;
         }
         Ok(())
     }
