@@ -18,7 +18,7 @@ use super::descent::{Action, Ask, Descent};
 use super::ladder::{Ladder, Probe};
 use super::plan::Plan;
 use crate::device::Device;
-use crate::digest::{BlockHasher, HashPool, Scratch, fold, hash_range};
+use crate::digest::{BlockHasher, HashPool, Scratch, fold, hash_range, zero_nodes};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Priority};
 use crate::wire::{Answer, HASHES_BYTES_MAX, Peer, Request};
@@ -148,6 +148,9 @@ impl Engine {
     ) -> Result<Vec<Vec<u8>>> {
         let finest = probes[probes.len() - 1];
         let count = range.len() / finest.step_bytes;
+        if self.local.next_data(range.start)?.is_none_or(|data| data.start >= range.end) {
+            return Ok(self.zero_hashes(range, probes));
+        }
         let leaves =
             hash_range(&*self.local, &self.hasher, range.start, finest.step_bytes, count, scratch)?;
         let mut lists = vec![leaves];
@@ -157,6 +160,17 @@ impl Engine {
         }
         lists.reverse();
         Ok(lists)
+    }
+
+    /// The same where the local device has a hole: known without folding.
+    fn zero_hashes(&self, range: ByteRange, probes: &[Probe]) -> Vec<Vec<u8>> {
+        let list = |probe: &Probe| {
+            let level = probe.level.unwrap_or(0);
+            let zeros = zero_nodes(&self.hasher, probe.step_bytes, level);
+            let count = (range.len() / probe.cover_bytes()) as usize;
+            zeros[usize::from(level)].repeat(count)
+        };
+        probes.iter().map(list).collect()
     }
 }
 

@@ -28,4 +28,4 @@ pub use checksum::checksum;
 pub use hasher::Hasher;
 pub use pool::{HashPool, READ_BYTES, Scratch, Submitter};
 pub use range::{Blocks, LeafStore, hash_range, hash_range_with};
-pub use tree::{FAN, LEVEL_MAX, fold, hash_node, node_leaves};
+pub use tree::{FAN, LEVEL_MAX, fold, hash_node, node_leaves, zero_nodes};

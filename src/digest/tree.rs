@@ -46,6 +46,18 @@ pub fn fold(hasher: &BlockHasher, hashes: &[u8], levels: u8) -> Vec<u8> {
     hashes
 }
 
+/// The hashes of nodes over nothing but zeros: of the leaf of `step` bytes, and of each level
+/// above it up to `top`.
+#[must_use]
+pub fn zero_nodes(hasher: &BlockHasher, step: u64, top: u8) -> Vec<Digest> {
+    let mut nodes = vec![hasher.zero_hash(step)];
+    for level in 1..=usize::from(top) {
+        let children = nodes[level - 1].repeat(FAN);
+        nodes.push(Digest::filled(hasher.hash_len(), |out| hasher.hash_bytes(&children, out)));
+    }
+    nodes
+}
+
 /// The hash of the node of `level` over the leaves of `step` bytes from `start` on, in one
 /// pass over the device and in memory that does not depend on its size.
 ///
@@ -85,7 +97,7 @@ struct Folder<'a> {
     leaves: u64,
     /// The hashes of each level that have no parent yet.
     pending: [Vec<u8>; LEVEL_MAX as usize + 1],
-    /// The hash of a zero node of each level, as far as it was needed.
+    /// The hash of a zero node of each level, once one was needed.
     zeros: Vec<Digest>,
 }
 
@@ -125,15 +137,8 @@ impl<'a> Folder<'a> {
     }
 
     fn zero_node(&mut self, level: u8) -> Digest {
-        let hasher = self.hasher;
-        while self.zeros.len() <= usize::from(level) {
-            let zero = match self.zeros.last() {
-                None => hasher.zero_hash(self.step),
-                Some(child) => Digest::filled(hasher.hash_len(), |out| {
-                    hasher.hash_bytes(&child.repeat(FAN), out);
-                }),
-            };
-            self.zeros.push(zero);
+        if self.zeros.is_empty() {
+            self.zeros = zero_nodes(self.hasher, self.step, self.top);
         }
         self.zeros[usize::from(level)]
     }
