@@ -95,9 +95,11 @@ pub struct ClientOptions {
 /// Options of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
+    /// Globs of the devices that a client may name; none: all.
+    pub allow: Vec<String>,
     /// Treat zero blocks apart when hashing.
     pub zero_blocks: bool,
-    /// How long a silent client is waited for; `None`: as long as the connection lives.
+    /// How long a client may neither ask nor take answers; `None`: as long as the connection lives.
     pub timeout: Option<Duration>,
     /// How often `--verbose` was given.
     pub verbosity: u8,

@@ -24,6 +24,7 @@ pub(super) fn classic(found: &ArgMatches) -> Result<Command> {
         compare_options(found)?;
         size_options(found)?;
         return Ok(Command::Server(ServerOptions {
+            allow: found.get_many::<String>("allow").into_iter().flatten().cloned().collect(),
             zero_blocks: found.get_flag("zeroblocks"),
             timeout: timeout(found)?,
             verbosity: found.get_count("verbose"),
@@ -62,6 +63,7 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
         (given("verify") && !patch, "--verify needs --patch"),
         (given("sparse") && !patch, "--sparse needs --patch"),
         (given("force") && !patch, "--force needs --patch"),
+        (given("allow") && !server, "--allow needs --server"),
         (given("timeout") && patch, "--timeout means nothing with --patch"),
     ] {
         if clash {
@@ -474,6 +476,8 @@ mod tests {
             &["--timeout=x", "-s"],
             &["-Pfast", "cmd", "l", "r"],
             &["-s", "-b0"],
+            &["--allow=/dev/*", "cmd", "l", "r"],
+            &["-p", "--allow=/dev/*"],
         ] {
             assert!(!refused(words).is_empty(), "{words:?}");
         }
@@ -481,7 +485,9 @@ mod tests {
 
     #[test]
     fn server_and_patch_options_arrive() {
-        let Ok(Command::Server(server)) = parse(&["-svz", "--timeout", "3"]) else { panic!() };
+        let words = ["-svz", "--timeout", "3", "--allow=/dev/vg/*", "--allow", "/srv/*.img"];
+        let Ok(Command::Server(server)) = parse(&words) else { panic!() };
+        assert_eq!(server.allow, ["/dev/vg/*", "/srv/*.img"]);
         assert!(server.zero_blocks && server.verbosity == 1);
         assert_eq!(server.timeout, Some(Duration::from_secs(3)));
         let Ok(Command::Patch(patch)) = parse(&["--patch=/dev/x", "-wdm", "-F"]) else { panic!() };

@@ -42,6 +42,7 @@ pub(super) fn classic() -> Command {
         .args(comparing())
         .args(sizes())
         .args(applying())
+        .args(serving())
         .args(connection())
         .args(reporting())
         .args(other())
@@ -211,6 +212,18 @@ fn applying() -> Vec<Arg> {
                 "Patch a device that is in use, or not in the state that the patch is sealed for",
             ),
         ],
+    )
+}
+
+/// What a server lets its clients do.
+fn serving() -> Vec<Arg> {
+    headed(
+        "Serving",
+        [Arg::new("allow").long("allow").value_name("GLOB").action(ArgAction::Append).help(
+            "Let clients name only devices that match GLOB, an absolute path in which * and ? stop \
+             at a slash and ** does not; links and .. are resolved first. May be repeated \
+             [default: all that the user may read]",
+        )],
     )
 }
 

@@ -1,7 +1,8 @@
 //! `bdsync --server`: one session on stdin and stdout.
 
 use crate::cli::ServerOptions;
-use crate::device::{Device, open_source};
+use crate::device::Device;
+use crate::digest;
 use crate::error::Result;
 use crate::report;
 use crate::serve;
@@ -17,7 +18,12 @@ use crate::wire::Extensions;
 /// As [`serve::session`], and `Kind::Connection` when stdin or stdout cannot be used.
 pub fn run(options: &ServerOptions) -> Result<()> {
     report::log_as_server(options.verbosity);
-    serve::session(stdio()?, Extensions::ALL, &|path| {
-        Ok(Box::new(open_source(path)?) as Box<dyn Device>)
+    let allowed = serve::Allowed::new(&options.allow)?;
+    // Found out while the files that tell it can still be opened.
+    digest::core_count();
+    serve::session(stdio(options.timeout)?, Extensions::ALL, &|path| {
+        let device = allowed.open(path)?;
+        serve::confine();
+        Ok(Box::new(device) as Box<dyn Device>)
     })
 }

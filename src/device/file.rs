@@ -1,10 +1,10 @@
-//! Regular files, block devices and empty character devices (`/dev/null`).
+//! Regular files, block devices and `/dev/null`.
 //!
 //! A path is looked at before it is opened and again after, so that nothing but a disk-like
 //! thing is ever opened for long: opening a fifo would wait for its other end, and opening
 //! a tape or a watchdog has effects of its own.
 
-use std::fs::{self, File, FileType, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -26,6 +26,10 @@ use crate::units::ByteRange;
 /// The most slices that one `pwritev` takes (`IOV_MAX`, which is 1024 on Linux).
 const SLICES_MAX: usize = 1024;
 
+/// The number of `/dev/null`, the same on every Linux. To open another character device could
+/// have effects of its own: a tape rewinds, a watchdog starts.
+const NULL_DEVICE: u64 = libc::makedev(1, 3);
+
 /// How a target is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TargetOptions {
@@ -40,7 +44,7 @@ pub enum FileKind {
     Regular,
     /// A block device: all of it is data, its size is fixed.
     Block,
-    /// A character device whose end is at 0, as `/dev/null`.
+    /// `/dev/null`, a disk of 0 bytes.
     Empty,
 }
 
@@ -65,7 +69,7 @@ type Stamp = (u64, i64, i64);
 ///
 /// # Errors
 /// `Kind::Open` when it does not exist, cannot be opened, or is neither a regular file nor a
-/// block device nor an empty character device.
+/// block device nor `/dev/null`.
 pub fn open_source(path: impl AsRef<Path>) -> Result<FileDevice> {
     let mut device =
         FileDevice::open(path.as_ref(), OpenOptions::new().read(true), OFlag::empty())?;
@@ -96,7 +100,7 @@ impl FileDevice {
             Error::io(Kind::Open, what, err).with_path(path)
         };
         let found = fs::metadata(path).map_err(failed)?;
-        let kind = disk_kind(path, found.file_type())?;
+        let kind = disk_kind(path, &found)?;
         if kind == FileKind::Block && block_flags.contains(OFlag::O_EXCL) {
             refuse_busy(path, found.rdev())?;
         }
@@ -108,16 +112,13 @@ impl FileDevice {
         };
         let flags = flags | OFlag::O_NOCTTY;
         let mut file = mode.custom_flags(flags.bits()).open(path).map_err(failed)?;
-        let kind = disk_kind(path, file.metadata().map_err(failed)?.file_type())?;
+        let kind = disk_kind(path, &file.metadata().map_err(failed)?)?;
         if flags.contains(OFlag::O_NONBLOCK) {
             fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|err| failed(err.into()))?;
         }
         let size_bytes = file.seek(SeekFrom::End(0)).map_err(|err| {
             Error::io(Kind::Open, "cannot find the end of the device", err).with_path(path)
         })?;
-        if kind == FileKind::Empty && size_bytes != 0 {
-            return Err(Error::new(Kind::Open, "a character device is no disk").with_path(path));
-        }
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -201,14 +202,17 @@ fn refuse_busy(path: &Path, rdev: u64) -> Result<()> {
     Err(Error::new(Kind::Open, what).with_path(path))
 }
 
-/// What a file of this type is as a disk.
-fn disk_kind(path: &Path, file_type: FileType) -> Result<FileKind> {
+/// What a file is as a disk.
+fn disk_kind(path: &Path, found: &fs::Metadata) -> Result<FileKind> {
+    let file_type = found.file_type();
     let refused = if file_type.is_file() {
         return Ok(FileKind::Regular);
     } else if file_type.is_block_device() {
         return Ok(FileKind::Block);
-    } else if file_type.is_char_device() {
+    } else if file_type.is_char_device() && found.rdev() == NULL_DEVICE {
         return Ok(FileKind::Empty);
+    } else if file_type.is_char_device() {
+        "a character device"
     } else if file_type.is_dir() {
         "a directory"
     } else if file_type.is_fifo() {

@@ -58,6 +58,15 @@ pub trait Device: Send + Sync {
     /// `Kind::Read` when the question fails; devices that cannot answer say "all data" instead.
     fn next_data(&self, from: u64) -> Result<Option<ByteRange>>;
 
+    /// Whether work on the device is still wanted. To be asked now and then by work that takes
+    /// long without reading: hashing zeros.
+    ///
+    /// # Errors
+    /// Whatever ended the interest in it.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether it was noticed, without reading it, that somebody else changed the device since
     /// it was opened for reading. Cheap. `false` where that cannot be told, as for disks.
     fn is_changed(&self) -> bool {

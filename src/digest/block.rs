@@ -5,12 +5,16 @@ use parking_lot::RwLock;
 use super::algorithm::{Algorithm, Digest};
 use super::hasher::{BlockLoop, Hasher};
 use crate::error::{Error, Kind, Result};
+use crate::units::MIB;
 
 /// Longest salt in bytes that a peer may send (protocol, section 2).
 pub const SALT_BYTES_MAX: usize = 127;
 
 /// How many hashes of zero blocks are kept; a client uses a handful of steps, a hostile one any number.
 const ZERO_HASHES_MAX: usize = 64;
+
+/// How many bytes of zeros are hashed between two looks at whether anybody still wants them.
+const ZEROS_BETWEEN_CHECKS_BYTES: u64 = 4 * MIB;
 
 /// Hashes blocks with one algorithm and one salt: `H(salt || block)`, or BLAKE3 keyed with the salt.
 pub struct BlockHasher {
@@ -108,29 +112,53 @@ impl BlockHasher {
     /// The hash of `step` zero bytes; computed once for each step.
     #[must_use]
     pub fn zero_hash(&self, step: u64) -> Digest {
+        self.zero_hash_while(step, &|| Ok(())).expect("nothing ends it")
+    }
+
+    /// The same; `check` is asked every so often, because gigabytes of zeros take seconds.
+    ///
+    /// # Errors
+    /// Whatever `check` returns.
+    pub fn zero_hash_while(&self, step: u64, check: &dyn Fn() -> Result<()>) -> Result<Digest> {
         let find = |known: &[(u64, Digest)]| known.iter().find(|k| k.0 == step).map(|k| k.1);
         if let Some(hash) = find(&self.zero_hashes.read()) {
-            return hash;
+            return Ok(hash);
         }
         // Held while hashing: whoever needs it as well would only hash the same.
         let mut known = self.zero_hashes.write();
         if let Some(hash) = find(&known) {
-            return hash;
+            return Ok(hash);
         }
         let mut hasher = self.stream();
-        hasher.update_zeros(step);
+        feed_zeros(&mut hasher, step, check)?;
         let hash = hasher.finish();
         if known.len() >= ZERO_HASHES_MAX {
             known.remove(0);
         }
         known.push((step, hash));
-        hash
+        Ok(hash)
     }
 
     /// A digest that has seen the salt, for blocks that come in pieces.
     pub(super) fn stream(&self) -> Hasher {
         self.prefix.clone()
     }
+}
+
+/// Feeds `count` zeros, asking `check` before every few megabytes.
+pub(super) fn feed_zeros(
+    hasher: &mut Hasher,
+    count: u64,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let mut left = count;
+    while left > 0 {
+        check()?;
+        let piece = left.min(ZEROS_BETWEEN_CHECKS_BYTES);
+        hasher.update_zeros(piece);
+        left -= piece;
+    }
+    Ok(())
 }
 
 /// The loop over blocks that are all of full length.

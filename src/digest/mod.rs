@@ -26,6 +26,6 @@ pub use algorithm::{Algorithm, Digest, HASH_BYTES_MAX};
 pub use block::{BlockHasher, SALT_BYTES_MAX, is_zero};
 pub use checksum::checksum;
 pub use hasher::Hasher;
-pub use pool::{HashPool, READ_BYTES, Scratch, Submitter};
+pub use pool::{HashPool, READ_BYTES, Scratch, Submitter, core_count};
 pub use range::{Blocks, LeafStore, hash_range, hash_range_with};
 pub use tree::{FAN, LEVEL_MAX, fold, hash_node, node_leaves, zero_nodes};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
@@ -41,6 +41,13 @@ impl Scratch {
     pub(super) fn grow(&mut self) {
         self.data.resize(READ_BYTES, 0);
     }
+}
+
+/// How many cores the process may use, as first asked: a process that has given up the file
+/// system cannot read its limits any more.
+pub fn core_count() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
 }
 
 /// Work for one thread of a pool.
@@ -95,7 +102,7 @@ impl HashPool {
     /// # Errors
     /// As [`HashPool::with_threads`].
     pub fn new() -> Result<Self> {
-        Self::with_threads(thread::available_parallelism().map_or(1, NonZeroUsize::get))
+        Self::with_threads(core_count())
     }
 
     /// A pool of `threads` threads, 1 to 32; other numbers are taken for the nearest of these.

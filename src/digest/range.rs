@@ -1,7 +1,7 @@
 //! Hashes of a device's blocks: holes skipped, large reads, the end filled up with zeros.
 
 use super::algorithm::Digest;
-use super::block::{BlockHasher, is_zero};
+use super::block::{BlockHasher, feed_zeros, is_zero};
 use super::hasher::Hasher;
 use super::pool::{READ_BYTES, Scratch};
 use crate::device::Device;
@@ -149,18 +149,26 @@ pub(super) fn walk(
     while i < blocks.n {
         let from = blocks.offset(i);
         let Some(data) = next_data(device, from, limit)? else {
+            make_zero_hash(device, hasher, blocks.step)?;
             visit(Run::Zeros(blocks.n - i));
             break;
         };
         let first = i + (data.start - from) / blocks.step;
         let end = (data.end - blocks.start).div_ceil(blocks.step);
         if first > i {
+            make_zero_hash(device, hasher, blocks.step)?;
             visit(Run::Zeros(first - i));
         }
         hash_data(device, hasher, blocks.part(first, end), store, scratch, visit)?;
         i = end;
     }
     Ok(())
+}
+
+/// Has the hash of a zero block computed, where that can still be ended: whoever needs it
+/// afterwards finds it.
+fn make_zero_hash(device: &dyn Device, hasher: &BlockHasher, step: u64) -> Result<()> {
+    hasher.zero_hash_while(step, &|| device.check()).map(drop)
 }
 
 /// Hashes blocks that hold data and all begin before the device's end.
@@ -231,7 +239,7 @@ fn hash_long_block(
             device.read_exact_at(bytes, piece.start)?;
             if !is_zero(bytes) {
                 let stream = stream.get_or_insert_with(|| hasher.stream());
-                stream.update_zeros(piece.start - fed_to);
+                feed_zeros(stream, piece.start - fed_to, &|| device.check())?;
                 stream.update(bytes);
                 fed_to = piece.end;
             }
@@ -239,9 +247,9 @@ fn hash_long_block(
         pos = data.end;
     }
     Ok(match stream {
-        None => hasher.zero_hash(block.len()),
+        None => hasher.zero_hash_while(block.len(), &|| device.check())?,
         Some(mut stream) => {
-            stream.update_zeros(block.end - fed_to);
+            feed_zeros(&mut stream, block.end - fed_to, &|| device.check())?;
             stream.finish()
         }
     })

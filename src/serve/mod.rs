@@ -13,7 +13,11 @@
 //!                 |              leaf_cache.rs: hashes that a tree descent asks for again
 //!   client <- session.rs: waits for each answer, writes
 //! ```
+//! `allow.rs` says which devices a client may name; `confine.rs` gives up the rest of the
+//! system once one is open.
 
+mod allow;
+mod confine;
 mod leaf_cache;
 mod plan;
 mod session;
@@ -21,6 +25,8 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+pub use allow::Allowed;
+pub use confine::confine;
 pub use leaf_cache::LEAF_CACHE_BYTES;
 pub use plan::STEP_BYTES_MAX;
 pub use session::{REQUESTS_MAX, session};

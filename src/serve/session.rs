@@ -41,6 +41,8 @@ pub fn session(
     let control = Arc::clone(&connection.control);
     let mut reader = FrameReader::new(connection.reader);
     let mut writer = FrameWriter::new(connection.writer);
+    // Until its requests are many at once, it is always the client's turn.
+    control.expect_answer();
     let extensions = server_handshake(&mut reader, &mut writer, supported)?;
 
     let device = match reader.expect_message()? {
@@ -51,6 +53,7 @@ pub fn session(
     log::info!("serving {}, {} bytes", device.path().display(), device.size());
     writer.write(&Message::Size(device.size()))?;
     writer.flush()?;
+    control.expect_answer();
 
     let digests = match reader.expect_message()? {
         Message::Digests { salt, hash, checksum } => {
@@ -92,6 +95,9 @@ struct Shared {
     source: Arc<Source>,
     extensions: Extensions,
     control: Arc<Control>,
+    /// Requests that were read and not answered yet. While there are any the client may be
+    /// silent; a client that owes us the next request for too long is given up on.
+    unanswered: Mutex<usize>,
     /// Set when the client sent `digests` with a checksum.
     checksum: Option<Arc<ChecksumCell>>,
     /// Why the reader gave up.
@@ -103,6 +109,22 @@ impl Shared {
     fn abort(&self, err: Error) {
         self.fault.lock().get_or_insert(err);
         self.end();
+    }
+
+    /// A request came in.
+    fn request_arrived(&self) {
+        let mut unanswered = self.unanswered.lock();
+        *unanswered += 1;
+        self.control.rest();
+    }
+
+    /// An answer went out, or into the batch that goes out before anybody waits.
+    fn answer_written(&self) {
+        let mut unanswered = self.unanswered.lock();
+        *unanswered -= 1;
+        if *unanswered == 0 {
+            self.control.expect_answer();
+        }
     }
 
     /// Ends all waiting and reading: nobody is interested any more.
@@ -125,11 +147,17 @@ impl ChecksumCell {
         let cell = Arc::new(Self::default());
         let (source, result) = (Arc::clone(source), Arc::clone(&cell));
         spawn("checksum", move || {
-            let value = checksum(&source.device, algorithm, &mut |_| Ok(()));
-            *result.value.lock() = Some(value);
-            result.changed.notify_all();
+            let unless_it_ends = Unless(&result);
+            let value = checksum(&source.device, algorithm, &mut |_| source.device.check());
+            unless_it_ends.0.set(value);
         })?;
         Ok(cell)
+    }
+
+    /// Sets the value, once.
+    fn set(&self, value: Result<Digest>) {
+        self.value.lock().get_or_insert(value);
+        self.changed.notify_all();
     }
 
     fn wait(&self) -> Result<Digest> {
@@ -141,6 +169,15 @@ impl ChecksumCell {
                 None => self.changed.wait(&mut value),
             }
         }
+    }
+}
+
+/// A thread that panics must not leave those alone who wait for its checksum.
+struct Unless<'a>(&'a ChecksumCell);
+
+impl Drop for Unless<'_> {
+    fn drop(&mut self) {
+        self.0.set(Err(Error::new(Kind::Checksum, "the checksum's thread failed")));
     }
 }
 
@@ -226,8 +263,14 @@ fn answer_requests(
         Some(algorithm) => Some(ChecksumCell::start(&source, algorithm)?),
         None => None,
     };
-    let shared =
-        Arc::new(Shared { source, extensions, control, checksum, fault: Mutex::default() });
+    let shared = Arc::new(Shared {
+        source,
+        extensions,
+        control,
+        unanswered: Mutex::new(0),
+        checksum,
+        fault: Mutex::default(),
+    });
     let (queue, answers) = bounded(REQUESTS_MAX);
     let requests = Requests {
         reader,
@@ -237,6 +280,12 @@ fn answer_requests(
         queue,
     };
     spawn("requests", move || requests.run())?;
+    let watched = Arc::clone(&shared);
+    spawn("hang-up", move || {
+        if watched.control.wait_for_hang_up() {
+            watched.abort(Error::new(Kind::Read, "the client went away"));
+        }
+    })?;
 
     let result = write_answers(&answers, &mut writer, &shared);
     shared.end();
@@ -282,6 +331,7 @@ fn write_answers(
         }
         let message = answer.wait(&shared.source).map_err(cause)?;
         writer.write(&message).map_err(cause)?;
+        shared.answer_written();
     }
 }
 
@@ -304,7 +354,9 @@ impl Requests {
     /// there any more to read what is being computed.
     fn run(mut self) {
         loop {
-            let answer = self.reader.expect_message().and_then(|message| self.answer(message));
+            let message = self.reader.expect_message();
+            self.shared.request_arrived();
+            let answer = message.and_then(|message| self.answer(message));
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(err) => return self.shared.abort(err),

@@ -30,7 +30,7 @@ impl ServedDevice {
         self.over.store(true, Ordering::Release);
     }
 
-    fn check(&self) -> Result<()> {
+    fn fail_if_over(&self) -> Result<()> {
         match self.over.load(Ordering::Acquire) {
             true => Err(Error::new(Kind::Read, "the session is over")),
             false => Ok(()),
@@ -48,13 +48,17 @@ impl Device for ServedDevice {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.check()?;
+        self.fail_if_over()?;
         self.inner.read_exact_at(buf, offset)
     }
 
     fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
-        self.check()?;
+        self.fail_if_over()?;
         self.inner.next_data(from)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.fail_if_over()
     }
 
     fn will_need(&self, range: ByteRange) {

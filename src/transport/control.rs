@@ -3,11 +3,11 @@
 //!
 //! The timeout runs only while an answer is outstanding ([`Control::expect_answer`] to
 //! [`Control::rest`]), because a mount may be idle for hours, and starts anew with every byte
-//! that arrives.
+//! that arrives. A write that makes no progress is given the same time.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -27,12 +27,16 @@ pub struct Control {
     /// A byte here makes the waiting reader look at the clock's new state.
     nudge: PipeReader,
     nudger: PipeWriter,
+    /// The descriptor that is written to, where its other end's close is to be noticed.
+    watched: OnceLock<OwnedFd>,
 }
 
 #[derive(Debug)]
 struct State {
     /// Since when the other side has been silent while it owes an answer.
     silent_since: Option<Instant>,
+    /// When bytes arrived last.
+    last_heard: Option<Instant>,
     /// The other end of `closed`.
     open: Option<PipeWriter>,
 }
@@ -57,8 +61,8 @@ impl Control {
         for end in [nudge.as_fd(), nudger.as_fd()] {
             set_nonblocking(end).map_err(setup_error)?;
         }
-        let state = Mutex::new(State { silent_since: None, open: Some(open) });
-        Ok(Arc::new(Self { timeout, state, closed, nudge, nudger }))
+        let state = Mutex::new(State { silent_since: None, last_heard: None, open: Some(open) });
+        Ok(Arc::new(Self { timeout, state, closed, nudge, nudger, watched: OnceLock::new() }))
     }
 
     /// How long the other side may be silent while it owes an answer.
@@ -87,25 +91,47 @@ impl Control {
         self.state.lock().open = None;
     }
 
-    /// Bytes arrived.
-    pub(super) fn heard(&self) {
-        if let Some(since) = &mut self.state.lock().silent_since {
-            *since = Instant::now();
-        }
+    /// Has [`Control::wait_for_hang_up`] look at `output`; the first call counts.
+    pub(super) fn watch(&self, output: OwnedFd) {
+        let _ = self.watched.set(output);
     }
 
-    /// Waits until `fd` can be read.
+    /// Waits until nobody is left to read what we write: `true`. `false`: the connection was
+    /// closed from this side, or that cannot be told of it.
+    pub fn wait_for_hang_up(&self) -> bool {
+        let Some(output) = self.watched.get() else { return false };
+        let mut fds = [
+            PollFd::new(self.closed.as_fd(), PollFlags::POLLIN),
+            // Errors and hang-ups are told unasked.
+            PollFd::new(output.as_fd(), PollFlags::empty()),
+        ];
+        let polled = poll_retrying(&mut fds, None);
+        let [closed, hung_up] = fds.map(|fd| fd.any().unwrap_or(false));
+        polled.is_ok() && hung_up && !closed
+    }
+
+    /// Bytes arrived.
+    pub(super) fn heard(&self) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        state.last_heard = Some(now);
+        state.silent_since = state.silent_since.map(|_| now);
+    }
+
+    /// Waits until `fd` can be read. One who cannot be answered counts as gone.
     pub(super) fn wait_readable(&self, fd: BorrowedFd<'_>) -> io::Result<Ready> {
         loop {
             let patience = self.patience();
+            let watched = self.watched.get().map_or(self.closed.as_fd(), AsFd::as_fd);
             let mut fds = [
                 PollFd::new(self.closed.as_fd(), PollFlags::POLLIN),
                 PollFd::new(fd, PollFlags::POLLIN),
                 PollFd::new(self.nudge.as_fd(), PollFlags::POLLIN),
+                PollFd::new(watched, PollFlags::empty()),
             ];
             let count = poll_retrying(&mut fds, patience)?;
-            let [closed, readable, nudged] = fds.map(|fd| fd.any().unwrap_or(true));
-            if closed {
+            let [closed, readable, nudged, hung_up] = fds.map(|fd| fd.any().unwrap_or(true));
+            if closed || hung_up {
                 return Ok(Ready::Closed);
             }
             if readable {
@@ -115,19 +141,34 @@ impl Control {
                 let _ = (&self.nudge).read(&mut [0; 64]);
             }
             if count == 0 && self.patience().is_some_and(|left| left.is_zero()) {
-                return Err(self.silence_error());
+                return Err(self.timeout_error("no answer from the remote"));
             }
         }
     }
 
-    /// Waits until `fd` can be written.
+    /// Waits until `fd` can be written. The timeout counts here too: another side that takes
+    /// nothing and says nothing is as good as gone.
     pub(super) fn wait_writable(&self, fd: BorrowedFd<'_>) -> io::Result<Ready> {
-        let mut fds = [
-            PollFd::new(self.closed.as_fd(), PollFlags::POLLIN),
-            PollFd::new(fd, PollFlags::POLLOUT),
-        ];
-        poll_retrying(&mut fds, None)?;
-        Ok(if fds[0].any().unwrap_or(true) { Ready::Closed } else { Ready::Now })
+        let started = Instant::now();
+        loop {
+            let last_sign = self.state.lock().last_heard.unwrap_or(started).max(started);
+            let patience = self.timeout.map(|limit| limit.saturating_sub(last_sign.elapsed()));
+            let mut fds = [
+                PollFd::new(self.closed.as_fd(), PollFlags::POLLIN),
+                PollFd::new(fd, PollFlags::POLLOUT),
+            ];
+            let count = poll_retrying(&mut fds, patience)?;
+            let [closed, writable] = fds.map(|fd| fd.any().unwrap_or(true));
+            if closed {
+                return Ok(Ready::Closed);
+            }
+            if writable {
+                return Ok(Ready::Now);
+            }
+            if count == 0 && patience.is_some_and(|left| left.is_zero()) {
+                return Err(self.timeout_error("the remote took nothing"));
+            }
+        }
     }
 
     /// How much longer the silence may last; `None` for ever.
@@ -136,12 +177,9 @@ impl Control {
         Some(self.timeout?.saturating_sub(since.elapsed()))
     }
 
-    fn silence_error(&self) -> io::Error {
+    fn timeout_error(&self, what: &str) -> io::Error {
         let seconds = self.timeout.unwrap_or_default().as_secs_f64();
-        io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer from the remote for {seconds} s (--timeout)"),
-        )
+        io::Error::new(io::ErrorKind::TimedOut, format!("{what} for {seconds} s (--timeout)"))
     }
 }
 

@@ -2,8 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{dup2_stdin, dup2_stdout};
 
 use super::Connection;
@@ -11,13 +17,22 @@ use super::control::{Control, setup_error};
 use super::stream::{StreamReader, StreamWriter};
 use crate::error::Result;
 
+/// How long a TCP connection may be idle before the kernel asks whether the other host lives.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// How often it asks, and how long it waits for each answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How often it asks in vain.
+const KEEPALIVE_PROBES: u32 = 4;
+
 /// The connection over the process's stdin and stdout, which it takes away: from now on
 /// stdin is empty and whatever else prints to stdout goes to stderr, so that nothing can get
-/// between the messages. To be called once.
+/// between the messages. To be called once. `timeout` as in [`Control::new`].
+///
+/// [`Control::wait_for_hang_up`] notices when nobody is left to read stdout.
 ///
 /// # Errors
 /// `Kind::Connection` when a descriptor cannot be duplicated.
-pub fn stdio() -> Result<Connection> {
+pub fn stdio(timeout: Option<Duration>) -> Result<Connection> {
     let taken = || -> io::Result<_> {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
         let output = io::stdout().as_fd().try_clone_to_owned()?;
@@ -26,15 +41,47 @@ pub fn stdio() -> Result<Connection> {
         Ok((input, output))
     };
     let (input, output) = taken().map_err(setup_error)?;
-    // No timeout: a client with a mount may be idle for hours. The descriptors stay blocking,
-    // because whoever gave them to us may share them.
-    let control = Control::new(None)?;
+    notice_lost_hosts(&output, timeout);
+    let control = Control::new(timeout)?;
+    control.watch(output.try_clone().map_err(setup_error)?);
     Ok(Connection {
         reader: Box::new(StreamReader::new(input, control.clone())),
-        writer: Box::new(StreamWriter::new(output, control.clone())),
+        writer: Box::new(writer(output, &control)),
         control,
         remote: None,
     })
+}
+
+/// A writer that never blocks for longer than the connection lives. The descriptor itself must
+/// stay blocking, because whoever gave it to us may share it; but a pipe can be opened anew.
+fn writer(output: OwnedFd, control: &Arc<Control>) -> StreamWriter {
+    let path = format!("/proc/self/fd/{}", output.as_raw_fd());
+    let is_pipe = fstat(&output).is_ok_and(|stat| {
+        SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO
+    });
+    let anew = || {
+        let flags = OFlag::O_NONBLOCK.bits();
+        File::options().write(true).custom_flags(flags).open(path).ok()
+    };
+    match is_pipe.then(anew).flatten() {
+        Some(own) => StreamWriter::new(own.into(), control.clone()),
+        None => StreamWriter::over_shared(output, control.clone()),
+    }
+}
+
+/// Has the kernel find out when the host at the other end of a TCP connection is gone, if stdin
+/// and stdout are one (inetd, a systemd socket). On anything else it does nothing.
+fn notice_lost_hosts(socket: &OwnedFd, timeout: Option<Duration>) {
+    let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+    let idle = seconds(KEEPALIVE_IDLE.min(timeout.unwrap_or(KEEPALIVE_IDLE)));
+    let lost = timeout.unwrap_or(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES);
+    let lost_ms = u32::try_from(lost.as_millis()).unwrap_or(u32::MAX);
+    // Each fails where it means nothing.
+    let _ = setsockopt(socket, sockopt::KeepAlive, &true);
+    let _ = setsockopt(socket, sockopt::TcpKeepIdle, &idle.max(1));
+    let _ = setsockopt(socket, sockopt::TcpKeepInterval, &seconds(KEEPALIVE_INTERVAL));
+    let _ = setsockopt(socket, sockopt::TcpKeepCount, &KEEPALIVE_PROBES);
+    let _ = setsockopt(socket, sockopt::TcpUserTimeout, &lost_ms);
 }
 
 #[cfg(test)]
@@ -47,7 +94,7 @@ mod tests {
     #[test]
     #[ignore = "takes the stdin and stdout of its process"]
     fn echo_process() {
-        let mut connection = stdio().unwrap();
+        let mut connection = stdio(None).unwrap();
         println!("words on stdout");
         let mut got = vec![];
         connection.reader.read_to_end(&mut got).unwrap();

@@ -2,10 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt::SockType};
+
 use super::control::{Control, Ready};
+
+/// What a pipe takes without blocking once it polls as writable: a page.
+const PIPE_BUF: usize = libc::PIPE_BUF;
 
 /// Reads until the other side or the owner closes, or silence lasts too long.
 #[derive(Debug)]
@@ -49,12 +54,44 @@ impl Read for StreamReader {
 pub(super) struct StreamWriter {
     file: File,
     control: Arc<Control>,
+    mode: WriteMode,
+}
+
+/// How a write is kept from blocking, so that the owner can end it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriteMode {
+    /// The descriptor does not block.
+    NonBlocking,
+    /// A socket that may block: each call says that it does not want to.
+    Socket,
+    /// Anything else that may block: no more at once than a pipe that polls as writable takes.
+    SmallPieces,
 }
 
 impl StreamWriter {
-    /// The owner can end a waiting write only if `fd` is non-blocking.
+    /// A writer over a descriptor that does not block.
     pub(super) fn new(fd: OwnedFd, control: Arc<Control>) -> Self {
-        Self { file: File::from(fd), control }
+        Self { file: File::from(fd), control, mode: WriteMode::NonBlocking }
+    }
+
+    /// A writer over a descriptor that others may share, so that it must stay as it is.
+    pub(super) fn over_shared(fd: OwnedFd, control: Arc<Control>) -> Self {
+        let mode = match getsockopt(&fd, SockType) {
+            Ok(_) => WriteMode::Socket,
+            Err(_) => WriteMode::SmallPieces,
+        };
+        Self { file: File::from(fd), control, mode }
+    }
+
+    fn write_now(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self.mode {
+            WriteMode::NonBlocking => self.file.write(buf),
+            WriteMode::Socket => {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                Ok(send(self.file.as_raw_fd(), buf, flags)?)
+            }
+            WriteMode::SmallPieces => self.file.write(&buf[..buf.len().min(PIPE_BUF)]),
+        }
     }
 }
 
@@ -64,7 +101,7 @@ impl Write for StreamWriter {
             if self.control.wait_writable(self.file.as_fd())? == Ready::Closed {
                 return Err(ErrorKind::BrokenPipe.into());
             }
-            match self.file.write(buf) {
+            match self.write_now(buf) {
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 other => return other,
             }

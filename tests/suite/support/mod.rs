@@ -4,6 +4,7 @@ pub mod images;
 pub mod loop_device;
 pub mod mounted;
 pub mod patch_file;
+pub mod raw_server;
 pub mod requirements;
 pub mod run;
 pub mod sshd;

@@ -1,0 +1,207 @@
+//! The server as somebody who does not trust its clients needs it.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bdsync::wire::Message;
+
+use crate::support::images::{changed, random_bytes, sparse_file};
+use crate::support::raw_server::RawServer;
+use crate::support::run::server_command;
+use crate::support::{Workdir, bdsync};
+
+/// How soon a server must have noticed that it is alone.
+const SOON: Duration = Duration::from_secs(5);
+/// What a client can make a server hold, in kB.
+const MEMORY_KB_MAX: u64 = 64 << 10;
+const CLASSIC: &str = "CLIENT 0.5";
+const OURS: &str = "CLIENT+blake3,tree 0.5";
+
+/// A file of 1 TiB that is nearly all hole.
+fn huge_file(work: &Workdir) -> PathBuf {
+    let path = work.path("huge.img");
+    sparse_file(&path, 1 << 40, &[(0, b"start"), ((1 << 40) - 3, b"end")]);
+    path
+}
+
+/// A file of random bytes.
+fn full_file(work: &Workdir, len: usize) -> PathBuf {
+    work.write("full.img", &random_bytes(3, len))
+}
+
+#[test]
+fn only_allowed_devices_are_served() {
+    let remote = random_bytes(1, 100_000);
+    let work = Workdir::with_pair(&changed(&remote, 2, 10), &remote);
+    let expected = work.patch(&[]);
+    symlink(work.path("remote.img"), work.path("link.img")).unwrap();
+    fs::create_dir(work.path("sub")).unwrap();
+    fs::rename(work.path("remote.img"), work.path("sub/remote.img")).unwrap();
+    symlink("sub/remote.img", work.path("remote.img")).unwrap();
+    let root = work.folder().canonicalize().unwrap();
+    for (allow, is_allowed) in [
+        ("sub/*.img", true),
+        ("**", true),
+        ("sub/remote.im?", true),
+        ("*.img", false),
+        ("remote.img", false),
+        ("sub/*.raw", false),
+    ] {
+        let option = format!("'--allow={}/{allow}' --allow=/nowhere/*", root.display());
+        let out = work.client_through(&[], &server_command(&[&option])).run();
+        if is_allowed {
+            assert!(out.expect(0).stdout == expected, "{allow}");
+        } else {
+            assert!(out.stdout.is_empty(), "{allow}");
+            out.expect(6).says("does not allow this device").says("status 12");
+        }
+    }
+}
+
+#[test]
+fn a_glob_that_can_match_nothing_is_exit_1() {
+    for glob in ["images/*", "/a/["] {
+        bdsync(["--server", "--allow", glob]).run().expect(1).says(glob);
+    }
+}
+
+#[test]
+fn a_device_that_is_not_allowed_is_exit_12_for_the_server() {
+    let work = Workdir::new();
+    let path = full_file(&work, 10);
+    let mut server = RawServer::start(&["--allow=/nowhere/*"]);
+    server.send(&Message::Hello(CLASSIC.into()));
+    assert!(matches!(server.receive(), Message::Hello(_)));
+    server.send(&Message::DevFile(path.to_str().unwrap().into()));
+    assert_eq!(server.ends_within(SOON), 12);
+}
+
+#[test]
+fn a_server_with_an_open_device_has_given_up_privileges() {
+    let work = Workdir::new();
+    let path = full_file(&work, 10_000);
+    let mut server = RawServer::open(&[], CLASSIC, &path, "md5", "");
+    server.send(&Message::GetBlock { offset: 0, len: 10 });
+    assert!(matches!(server.receive(), Message::Block { .. }));
+    assert_eq!(server.status_field("NoNewPrivs:"), Some(1));
+    server.send(&Message::Done);
+    assert_eq!(server.receive(), Message::Done);
+    assert_eq!(server.ends_within(SOON), 0);
+}
+
+/// Work that would take minutes to years, and a client that goes away meanwhile.
+#[test]
+fn a_server_does_not_outlive_its_client() {
+    let work = Workdir::new();
+    let huge = huge_file(&work);
+    let zeros = Message::GetHashes { start: 1 << 30, step: 4 << 30, n: 200 };
+    let other_zeros = Message::GetHashes { start: 1 << 30, step: (4 << 30) - 1, n: 1 };
+    let tree = Message::GetTree { start: 0, step: 4 << 30, n: 1, level: 2 };
+    for (hello, checksum, requests) in [
+        (CLASSIC, "sha3-512", vec![Message::GetChecksum]),
+        (CLASSIC, "", vec![zeros.clone()]),
+        (CLASSIC, "", vec![zeros; 200]),
+        (CLASSIC, "", vec![other_zeros.clone(), Message::GetHashes { start: 0, step: 1, n: 0 }]),
+        (OURS, "", vec![tree]),
+    ] {
+        let mut server = RawServer::open(&[], hello, &huge, "sha3-512", checksum);
+        requests.iter().for_each(|request| server.send(request));
+        std::thread::sleep(Duration::from_millis(300));
+        server.hang_up();
+        assert_eq!(server.ends_within(SOON), 6, "{requests:?}");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_write_does_not_outlive_its_client() {
+    let work = Workdir::new();
+    let path = full_file(&work, 1 << 20);
+    let mut server = RawServer::open(&[], CLASSIC, &path, "md5", "");
+    let request = Message::GetBlock { offset: 0, len: 100_000 };
+    (0..100).for_each(|_| server.send(&request));
+    std::thread::sleep(Duration::from_millis(300));
+    server.hang_up();
+    assert_eq!(server.ends_within(SOON), 6);
+}
+
+#[test]
+fn the_timeout_ends_a_client_that_says_nothing_or_takes_nothing() {
+    let work = Workdir::new();
+    let path = full_file(&work, 1 << 20);
+    let mut server = RawServer::open(&["--timeout=1"], CLASSIC, &path, "md5", "");
+    server.send(&Message::GetBlock { offset: 0, len: 10 });
+    assert!(matches!(server.receive(), Message::Block { .. }));
+    assert_eq!(server.ends_within(SOON), 13);
+    let mut server = RawServer::open(&["--timeout=1"], CLASSIC, &path, "md5", "");
+    let request = Message::GetBlock { offset: 0, len: 100_000 };
+    (0..100).for_each(|_| server.send(&request));
+    assert_eq!(server.ends_within(SOON), 13);
+}
+
+#[test]
+fn the_timeout_does_not_count_while_the_server_works() {
+    let work = Workdir::new();
+    let path = work.path("hole.img");
+    sparse_file(&path, 2 << 30, &[]);
+    let mut server = RawServer::open(&["--timeout=1"], CLASSIC, &path, "md5", "sha3-512");
+    server.send(&Message::GetChecksum);
+    assert!(matches!(server.receive(), Message::Checksum(_)));
+    server.send(&Message::Done);
+    assert_eq!(server.receive(), Message::Done);
+    assert_eq!(server.ends_within(SOON), 0);
+}
+
+/// Floods of every kind of request from a client that reads no answer.
+#[test]
+fn hostile_clients_cannot_make_a_server_hold_much_memory() {
+    let work = Workdir::new();
+    let path = full_file(&work, 20 << 20);
+    let most_hashes = (131_072 - 25) / 64;
+    let floods: Vec<(&str, Vec<Message>)> = vec![
+        ("blocks", vec![Message::GetBlock { offset: 0, len: 131_063 }]),
+        ("tiny blocks", vec![Message::GetBlock { offset: 0, len: 1 }]),
+        ("hashes", vec![Message::GetHashes { start: 0, step: 1, n: most_hashes }]),
+        ("large steps", vec![Message::GetHashes { start: 0, step: 1 << 20, n: most_hashes }]),
+        ("hints", vec![Message::GetHashes { start: 0, step: 1, n: 0 }]),
+        (
+            "trees",
+            (0..400)
+                .map(|i| Message::GetTree { start: i * 4096, step: 16, n: 1, level: 5 })
+                .collect(),
+        ),
+        ("large trees", vec![Message::GetTree { start: 0, step: 1, n: 2047, level: 3 }]),
+        ("checksums", vec![Message::GetChecksum]),
+    ];
+    for (name, requests) in floods {
+        let mut server = RawServer::open(&[], OURS, &path, "sha512", "sha512");
+        let mut bytes = vec![];
+        requests.iter().for_each(|request| request.encode(&mut bytes).unwrap());
+        let mut input = server.take_input();
+        std::thread::spawn(move || while input.write_all(&bytes).is_ok() {});
+        let mut most = 0;
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(50));
+            most = server.status_field("VmHWM:").unwrap_or(0).max(most);
+        }
+        assert!(most > 1000, "{name}: {most} kB");
+        assert!(most < MEMORY_KB_MAX, "{name}: {most} kB");
+        println!("{name}: {most} kB");
+        server.hang_up();
+        server.ends_within(SOON);
+    }
+}
+
+#[test]
+fn announced_lengths_allocate_nothing() {
+    for head in [&b"\xff\xff\xff\xff\x01"[..], b"\x00\x00\x02\x00\x01", b"\x00\x00\x00\x00\x01"] {
+        let mut server = RawServer::start(&["--timeout=2"]);
+        assert!(server.try_send_bytes(head));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(server.status_field("VmHWM:").unwrap_or(0) < MEMORY_KB_MAX / 4);
+        server.hang_up();
+        assert!([4, 6].contains(&server.ends_within(SOON)));
+    }
+}
