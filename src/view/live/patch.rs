@@ -53,20 +53,45 @@ impl Live {
         self.layout.records_end(count, last_differs)
     }
 
-    /// Up to `len` bytes at `offset`, at least one but at the end.
+    /// Up to `len` bytes at `offset`: all of them where the patch is known that far, for the
+    /// kernel takes less for the end of a file of known size; else at least one.
     pub(super) fn read_patch(self: &Arc<Self>, offset: u64, len: u64, done: Done<Vec<u8>>) {
-        match self.part(offset, len) {
+        self.gather(Vec::new(), offset, len, done);
+    }
+
+    /// Appends to `got` what follows it, part by part.
+    fn gather(self: &Arc<Self>, got: Vec<u8>, offset: u64, len: u64, done: Done<Vec<u8>>) {
+        let rest = len - got.len() as u64;
+        if rest == 0 {
+            return done(Ok(got));
+        }
+        let part = self.part(offset + got.len() as u64, rest);
+        if let Part::Unknown(block) = part {
+            if !got.is_empty() {
+                return done(Ok(got));
+            }
+            let live = Arc::clone(self);
+            let again = move |result: Result<()>| match result {
+                Ok(()) => live.gather(got, offset, len, done),
+                Err(err) => done(Err(err)),
+            };
+            return self.scan(block, true, Box::new(again));
+        }
+        let live = Arc::clone(self);
+        let append = move |more: Result<Vec<u8>>| match more {
+            Ok(more) if more.is_empty() => done(Ok(got)),
+            Ok(more) => live.gather([got, more].concat(), offset, len, done),
+            Err(err) => done(Err(err)),
+        };
+        self.read_part(part, rest, Box::new(append));
+    }
+
+    fn read_part(self: &Arc<Self>, part: Part, len: u64, done: Done<Vec<u8>>) {
+        match part {
             Part::Ready(bytes) => done(Ok(bytes)),
             Part::Records { blocks, skip } => self.read_records(blocks, skip, len, done),
             Part::Tail(from) => self.read_tail(from, len, done),
-            Part::Unknown(block) => {
-                let live = Arc::clone(self);
-                let again = move |result: Result<()>| match result {
-                    Ok(()) => live.read_patch(offset, len, done),
-                    Err(err) => done(Err(err)),
-                };
-                self.scan(block, true, Box::new(again));
-            }
+            Part::Unknown(_) => done(Ok(Vec::new())),
         }
     }
 

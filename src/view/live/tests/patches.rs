@@ -91,9 +91,26 @@ fn patch_reads_at_any_offset_and_by_two_readers_at_once() {
 }
 
 #[test]
+fn reads_of_a_known_patch_are_never_short() {
+    let (local, remote) = (noise(5, 3_000_000), noise(6, 3_000_000));
+    for (direction, block_bytes) in [(Direction::Push, 4096), (Direction::Pull, 256)] {
+        let setup = Setup { block_bytes, checksum: Some(Algorithm::Md5), ..Setup::own(direction) };
+        let expected = printed(setup, &local, &remote);
+        let rig = Rig::of_bytes(setup, &local, &remote);
+        rig.extents().unwrap();
+        for (at, len) in [(0, 100), (0, 1 << 20), (30, 1 << 20), (5000, 2 << 20), (0, 4 << 20)] {
+            let whole = &expected[at..expected.len().min(at + len)];
+            assert!(rig.patch_at(at as u64, len as u32).unwrap() == whole, "{len} at {at}");
+        }
+        let end = expected.len() - 35;
+        assert_eq!(rig.patch_at(end as u64, 100).unwrap(), expected[end..]);
+    }
+}
+
+#[test]
 fn the_header_is_there_before_anything_is_compared() {
     let rig = Rig::of_bytes(Setup::new(Direction::Push), &[1; 5000], &[2; 5000]);
-    assert_eq!(rig.patch_at(0, 11).unwrap(), b"BDSYNC 0.3\n");
+    assert_eq!(rig.patch_at(0, 11).unwrap(), *b"BDSYNC 0.3\n");
     assert_eq!(rig.requests(), []);
 }
 
