@@ -86,6 +86,13 @@ impl Session {
             sizes.rule,
         )?;
         let algorithm = agree_on_hash(named_hash, extensions)?;
+        log::info!(
+            "comparing {} of {} bytes with {} of {remote_bytes} bytes at the remote side, hash {}",
+            ends.local.display(),
+            local.size(),
+            ends.remote.display(),
+            algorithm.name(),
+        );
         let salt = salt(compare.fixed_salt)?;
         let hasher = BlockHasher::new(algorithm, &salt)?;
         let remote_checksum = match ends.direction {

@@ -119,10 +119,11 @@ impl<'a> Walk<'a> {
 
     fn run(mut self, sink: &mut dyn Sink) -> Result<()> {
         loop {
+            // First make room, then fill it: what is waited for below must be under way.
+            self.emit(sink)?;
             self.start_finding()?;
             self.start_settling();
-            self.emit(sink)?;
-            if self.segments.is_empty() && self.next_start >= self.end() {
+            if self.segments.is_empty() {
                 return Ok(());
             }
             if let Ok(event) = self.events.recv() {

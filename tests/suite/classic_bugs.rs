@@ -218,7 +218,7 @@ fn bug_12_hostile_numbers_on_the_wire_are_exit_4() {
         ("a block that wraps", &ready, message(8, &numbers(&[u64::MAX, 2]))),
         ("a block larger than a message", &ready, message(8, &numbers(&[0, 1 << 40]))),
         ("a message longer than allowed", &ready, [&[1, 0, 2, 0][..], &[7; 100]].concat()),
-        ("a message without a token", &ready, vec![0; 4]),
+        ("a message without a token", &ready, vec![0; 16]),
         ("an unknown token", &ready, message(99, b"")),
         ("a message of the other side", &ready, message(3, &numbers(&[1]))),
         ("a second devfile", &ready, message(2, b"remote.img")),

@@ -1,11 +1,18 @@
 //! The integration tests, one binary: it links once and runs fast on small machines.
 
-#[allow(dead_code, unused_imports, reason = "some of its users are not listed yet")]
 mod support;
 
 mod apply; // applying with care: undo, verify, interruptions, kills
+mod classic_bugs; // section 5 of the protocol page: what the classic gets wrong
+mod cli_table; // section 3: every option, abbreviation, contradiction and exit code
 mod engine; // the engine against a naive comparison, whatever the way
+mod faults; // remote sides that die, lie, chatter or say nothing
 mod layout; // what may use what; lengths of files and functions; who may print
+mod loop_devices; // block devices
 mod mount_life; // beginnings and ends of a mount: signals, umount, --daemon, users, refusals
 mod mount_stored; // a stored patch, mounted and read by everyday tools
 mod server; // what its clients may not do
+mod roundtrip; // random pairs and options against a naive model
+mod sizes; // from nothing to a sparse tebibyte
+mod ssh; // a real ssh to a real sshd, real file systems
+mod vectors; // the classic's recorded bytes
