@@ -11,8 +11,8 @@ mod layout; // what may use what; lengths of files and functions; who may print
 mod loop_devices; // block devices
 mod mount_life; // beginnings and ends of a mount: signals, umount, --daemon, users, refusals
 mod mount_stored; // a stored patch, mounted and read by everyday tools
-mod server; // what its clients may not do
 mod roundtrip; // random pairs and options against a naive model
+mod server; // what its clients may not do
 mod sizes; // from nothing to a sparse tebibyte
 mod ssh; // a real ssh to a real sshd, real file systems
 mod vectors; // the classic's recorded bytes
