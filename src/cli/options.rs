@@ -88,6 +88,8 @@ pub struct ClientOptions {
     pub progress: Option<ProgressStyle>,
     /// How long a silent remote side is waited for; `None`: as long as the connection lives.
     pub timeout: Option<Duration>,
+    /// Put a seal behind the patch: what the target held, and what the patch must be.
+    pub seal: bool,
     /// How often `--verbose` was given.
     pub verbosity: u8,
 }

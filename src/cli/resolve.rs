@@ -58,6 +58,7 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
         (given("hash") && patch, "--hash means nothing with --patch"),
         (given("checksum") && server, "--checksum means nothing with --server: the client chooses"),
         (given("checksum") && patch, "--checksum means nothing with --patch"),
+        (given("seal") && (server || patch), "--seal is for the client, which makes the patch"),
         (given("spool") && !patch, "--spool needs --patch"),
         (given("undo") && !patch, "--undo needs --patch"),
         (given("verify") && !patch, "--verify needs --patch"),
@@ -88,7 +89,7 @@ fn client(found: &ArgMatches) -> Result<ClientOptions> {
             "expected 3 operands, REMSHCMD LOCDEV REMDEV, found {count} (see bdsync --help)"
         ))
     })?;
-    client_of(found, operands)
+    Ok(ClientOptions { seal: found.get_flag("seal"), ..client_of(found, operands)? })
 }
 
 fn client_of(
@@ -105,6 +106,8 @@ fn client_of(
         sizes: size_options(found)?,
         progress: progress(found)?,
         timeout: timeout(found)?,
+        // Of the classic call only: a mount makes no sealed patch.
+        seal: false,
         verbosity: found.get_count("verbose"),
     })
 }
@@ -395,6 +398,7 @@ mod tests {
         assert_eq!(options.progress, Some(ProgressStyle::NoScroll));
         assert_eq!(options.verbosity, 2);
         assert_eq!(client_of(&["--timeout=7"]).timeout, Some(Duration::from_secs(7)));
+        assert!(client_of(&["--seal"]).seal && !client_of(&[]).seal);
         assert_eq!(client_of(&["-P"]).progress, Some(ProgressStyle::Lines));
     }
 
@@ -473,6 +477,7 @@ mod tests {
             &["-p", "--undo", ""],
             &["--undo=x", "cmd", "l", "r"],
             &["--force", "-s"],
+            &["--seal", "-p"],
             &["--timeout=x", "-s"],
             &["-Pfast", "cmd", "l", "r"],
             &["-s", "-b0"],

@@ -41,6 +41,7 @@ pub(super) fn classic() -> Command {
         .args(modes())
         .args(comparing())
         .args(sizes())
+        .args(making())
         .args(applying())
         .args(serving())
         .args(connection())
@@ -176,6 +177,18 @@ pub(super) fn sizes() -> Vec<Arg> {
              the default of a bare -d), minsize (the common part only); ,warn tells both sizes \
              [default: strict]",
             )],
+    )
+}
+
+/// What making a patch adds.
+fn making() -> Vec<Arg> {
+    headed(
+        "Making a patch",
+        [long_flag(
+            "seal",
+            "Say in the patch what the target held; on a device in another state, or damaged, it \
+             is refused",
+        )],
     )
 }
 

@@ -10,10 +10,11 @@ use crossbeam_channel::bounded;
 
 use super::session::{Ends, Session};
 use crate::cli::ClientOptions;
+use crate::device::identity;
 use crate::diff::{Engine, Sink, walk};
-use crate::digest::{Algorithm, Digest, checksum};
+use crate::digest::{Algorithm, Digest, Scratch, checksum, hash_range};
 use crate::error::{Error, Kind, Result};
-use crate::patch::{Checksum, Header, PatchWriter};
+use crate::patch::{BaseMaker, Checksum, Header, PatchWriter, Seal};
 use crate::progress::Progress;
 use crate::report;
 use crate::units::{ByteRange, Direction, MIB, Priority};
@@ -64,9 +65,17 @@ fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) ->
     if options.compare.flush_cache {
         hint(engine, 0, 0);
     }
+    let algorithm = engine.hasher().algorithm();
+    let base = || BaseMaker::new(plan.block_bytes, algorithm, &session.salt);
     let mut sink = PatchSink {
         engine,
-        writer: PatchWriter::new(output, &header)?,
+        writer: if options.seal {
+            PatchWriter::new_sealed(output, &header)?
+        } else {
+            PatchWriter::new(output, &header)?
+        },
+        base: options.seal.then(base),
+        scratch: Scratch::new(),
         progress: &*progress,
         flush_cache: options.compare.flush_cache,
         releases: session.extensions == Extensions::NONE && !options.compare.flush_cache,
@@ -74,7 +83,7 @@ fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) ->
         released: 0,
     };
     walk(engine, session.density(), &mut sink)?;
-    let PatchSink { writer, .. } = sink;
+    let PatchSink { writer, base, .. } = sink;
     let checksum = match (checksum, options.compare.checksum.as_deref()) {
         (Some(checksum), Some(name)) => {
             let digest = checksum.finish(engine)?;
@@ -82,9 +91,27 @@ fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) ->
         }
         _ => None,
     };
-    writer.finish(checksum.as_ref())?;
+    match base {
+        None => writer.finish(checksum.as_ref())?,
+        Some(base) => {
+            let seal = seal_of(engine, options, base);
+            writer.finish_sealed(checksum.as_ref(), &seal)?
+        }
+    };
     progress.finish();
     Ok(())
+}
+
+/// What the patch says of the two devices. Of the remote one path and size are all that is known.
+fn seal_of(engine: &Engine, options: &ClientOptions, base: BaseMaker) -> Seal {
+    let local = identity(&**engine.local());
+    let mut remote = [b"path=", options.remote.as_bytes()].concat();
+    remote.extend(format!("\nsize={}\n", engine.plan().remote_bytes).bytes());
+    let (source, target) = match engine.plan().direction {
+        Direction::Push => (local, remote),
+        Direction::Pull => (remote, local),
+    };
+    Seal { resize: false, base: Some(base.finish()), source, target }
 }
 
 /// Sends a hint; its echo says nothing, and a link that failed shows elsewhere.
@@ -96,6 +123,9 @@ pub(super) fn hint(engine: &Engine, start: u64, step: u64) {
 struct PatchSink<'a, W> {
     engine: &'a Engine,
     writer: PatchWriter<W>,
+    /// What the target held, for a seal.
+    base: Option<BaseMaker>,
+    scratch: Scratch,
     progress: &'a dyn Progress,
     flush_cache: bool,
     /// Whether the server is to be told what is done; ours needs no telling.
@@ -105,7 +135,14 @@ struct PatchSink<'a, W> {
 }
 
 impl<W: Write> Sink for PatchSink<'_, W> {
-    fn block(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+    fn block(&mut self, offset: u64, data: &[u8], target_hash: &[u8]) -> Result<()> {
+        if let Some(base) = &mut self.base {
+            if target_hash.is_empty() {
+                base.add(offset, &local_hash(self.engine, offset, &mut self.scratch)?);
+            } else {
+                base.add(offset, target_hash);
+            }
+        }
         self.writer.write_block(offset, data)
     }
 
@@ -122,6 +159,13 @@ impl<W: Write> Sink for PatchSink<'_, W> {
         self.progress.advance(position, self.writer.patch_bytes());
         Ok(())
     }
+}
+
+/// The hash of the local block at `offset`. Of a pull the local hashes are compared and let go;
+/// the few blocks that differ are still in the page cache.
+fn local_hash(engine: &Engine, offset: u64, scratch: &mut Scratch) -> Result<Vec<u8>> {
+    let block_bytes = engine.plan().block_bytes;
+    hash_range(&**engine.local(), engine.hasher(), offset, block_bytes, 1, scratch)
 }
 
 /// The digest of the whole source, made beside the walk.

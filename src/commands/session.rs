@@ -55,6 +55,8 @@ pub struct Session {
     pub engine: Arc<Engine>,
     /// What the remote side can do beyond the classic.
     pub extensions: Extensions,
+    /// What both sides hash before each block.
+    pub salt: [u8; SALT_BYTES],
     /// The digest of the whole source that was asked for.
     pub checksum: Option<Algorithm>,
 }
@@ -107,7 +109,7 @@ impl Session {
             checksum_bytes: remote_checksum.map_or(0, Algorithm::len),
         })?;
         let engine = Engine::new(plan, local, peer, HashPool::new()?, hasher);
-        Ok(Self { engine, extensions, checksum })
+        Ok(Self { engine, extensions, salt, checksum })
     }
 
     /// How densely to look. A classic server computes the checksum of its device from the

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use nix::sys::stat::{major, minor};
 
+use super::Device;
 use super::busy::Kernel;
-use super::{Device, FileDevice, FileKind};
 
 /// Properties of udev that tell a device, a file system on it, or a volume.
 const UDEV_KEYS: [&str; 8] = [
@@ -28,13 +28,14 @@ const SYSFS_FILES: [&str; 6] =
 /// What is known of a device, as `key=value` lines: path and size, and for a block device what
 /// sysfs and udev tell.
 #[must_use]
-pub fn identity(device: &FileDevice) -> Vec<u8> {
+pub fn identity(device: &dyn Device) -> Vec<u8> {
     let mut text = b"path=".to_vec();
     // A line end in a path must not look like another key.
     text.extend(device.path().as_os_str().as_bytes().iter().filter(|byte| **byte != b'\n'));
     text.extend(format!("\nsize={}\n", device.size()).bytes());
-    let Ok(found) = device.as_file().metadata() else { return text };
-    if device.kind() != FileKind::Block {
+    // Only told, never decided by: it does not matter that the path is looked up again.
+    let Ok(found) = fs::metadata(device.path()) else { return text };
+    if !found.file_type().is_block_device() {
         return text;
     }
     let (major, minor) = (major(found.rdev()), minor(found.rdev()));

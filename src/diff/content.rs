@@ -28,13 +28,22 @@ pub struct Changed {
     pub offset: u64,
     /// The bytes.
     pub data: Vec<u8>,
+    /// Push: the hashes that the target announced for the blocks. Pull: empty, as the target is
+    /// the local device.
+    pub target_hashes: Vec<u8>,
 }
 
 impl Changed {
-    /// The blocks one by one, with their offsets.
-    pub fn blocks(&self, block_bytes: u64) -> impl Iterator<Item = (u64, &[u8])> {
+    /// The blocks one by one: offset, bytes, and the target's hash where it is known.
+    pub fn blocks(
+        &self,
+        block_bytes: u64,
+        hash_len: usize,
+    ) -> impl Iterator<Item = (u64, &[u8], &[u8])> {
         let offsets = (self.offset..).step_by(block_bytes as usize);
-        offsets.zip(self.data.chunks(block_bytes as usize))
+        let hashes = self.target_hashes.chunks(hash_len).chain(std::iter::repeat(&[][..]));
+        let data = self.data.chunks(block_bytes as usize);
+        offsets.zip(data).zip(hashes).map(|((offset, data), hash)| (offset, data, hash))
     }
 }
 
@@ -115,12 +124,13 @@ impl Engine {
         let mut ours = Vec::with_capacity(remote.hashes.len());
         hash_padded(hasher, &data, block_bytes, remote.blocks.len() / block_bytes, &mut ours);
         let runs = remote.differing_from(&ours, block_bytes, hasher.hash_len());
-        let carried = runs.into_iter().map(|run| self.plan().writable(run.blocks));
-        let cut = |range: ByteRange| Changed {
+        let carried = runs.into_iter().map(|run| (self.plan().writable(run.blocks), run.hashes));
+        let cut = |(range, target_hashes): (ByteRange, Vec<u8>)| Changed {
             offset: range.start,
             data: data[(range.start - present.start) as usize..][..range.len() as usize].to_vec(),
+            target_hashes,
         };
-        Ok(carried.filter(|range| !range.is_empty()).map(cut).collect())
+        Ok(carried.filter(|(range, _)| !range.is_empty()).map(cut).collect())
     }
 
     /// Pull and mount: the blocks among `remote` whose local hashes are others.
@@ -153,7 +163,9 @@ impl Engine {
             state: Mutex::new(Some(state)),
         });
         if parts.is_empty() {
-            fetch.end(Ok(Changed { offset: range.start, data: Vec::new() }));
+            let nothing =
+                Changed { offset: range.start, data: Vec::new(), target_hashes: Vec::new() };
+            fetch.end(Ok(nothing));
         }
         for part in parts {
             let fetch = Arc::clone(&fetch);
@@ -275,7 +287,7 @@ impl Fetch {
             let carried = self.engine.plan().writable(self.range).len() as usize;
             let mut data = data;
             data.truncate(carried);
-            Changed { offset: self.range.start, data }
+            Changed { offset: self.range.start, data, target_hashes: Vec::new() }
         }));
     }
 

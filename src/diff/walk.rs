@@ -34,11 +34,12 @@ const HOLE_SEGMENT_BYTES: u64 = 64 * MIB;
 const SETTLE_BYTES_MAX: u64 = 16 * MIB;
 /// Takes what a walk found, in ascending order.
 pub trait Sink {
-    /// A block that differs, with the source's bytes.
+    /// A block that differs, with the source's bytes; of a push with the hash that the target
+    /// announced for it, of a pull with an empty one.
     ///
     /// # Errors
     /// Ends the walk.
-    fn block(&mut self, offset: u64, data: &[u8]) -> Result<()>;
+    fn block(&mut self, offset: u64, data: &[u8], target_hash: &[u8]) -> Result<()>;
 
     /// Everything below `position` was handed on.
     ///
@@ -218,12 +219,14 @@ impl<'a> Walk<'a> {
     /// Hands on what is complete at the front.
     fn emit(&mut self, sink: &mut dyn Sink) -> Result<()> {
         let block_bytes = self.engine.plan().block_bytes;
+        let hash_len = self.engine.hasher().hash_len();
         while let Some(segment) = self.segments.front_mut() {
             let Stage::Settling(settling) = &mut segment.stage else { return Ok(()) };
             while let Some(Piece { held_bytes, changed: Some(changed) }) = settling.started.front()
             {
-                for (offset, data) in changed.iter().flat_map(|run| run.blocks(block_bytes)) {
-                    sink.block(offset, data)?;
+                let blocks = changed.iter().flat_map(|run| run.blocks(block_bytes, hash_len));
+                for (offset, data, target_hash) in blocks {
+                    sink.block(offset, data, target_hash)?;
                 }
                 self.held_bytes -= held_bytes;
                 settling.started.pop_front();

@@ -119,6 +119,51 @@ fn an_interrupted_apply_ends_at_a_record_and_goes_on_later() {
 }
 
 #[test]
+fn a_sealed_patch_is_for_one_state_of_its_target_only() {
+    let old = random_bytes(1, 1_000_000);
+    let new = changed(&old, 2, 40);
+    for (options, target) in
+        [(&["-f", "--seal"][..], "remote.img"), (&["-fr", "--seal"], "local.img")]
+    {
+        let (local, remote) = if target == "remote.img" { (&new, &old) } else { (&old, &new) };
+        let work = Workdir::with_pair(local, remote);
+        let sealed = work.patch(options);
+        let plain = work.patch(&options[..1]);
+        assert!(sealed.starts_with(&plain), "the seal comes behind everything");
+        assert!(sealed.len() - plain.len() < 4096);
+        let patch = work.write("patch", &sealed);
+        let apply = |options: &[&str]| {
+            let call = bdsync(["-p"].iter().chain(options)).in_folder(work.folder());
+            call.stdin_file(&patch).run()
+        };
+        let first = patch_file::parse(&plain).records[0].0 as usize;
+        let mut other = old.clone();
+        other[first] ^= 0x80;
+        work.write(target, &other);
+        apply(&[]).expect(14).says("not in the state").says("--force");
+        assert!(work.read(target) == other);
+        apply(&["--force"]).expect(0);
+        assert!(work.read(target) == new);
+        apply(&[]).expect(0).says("already");
+        work.write(target, &old);
+        apply(&["--undo=undo"]).expect(0);
+        assert!(work.read(target) == new);
+        // As an apply leaves it that was killed.
+        work.write(target, &[&new[..500_000], &old[500_000..]].concat());
+        apply(&[]).expect(0).says("cut short");
+        assert!(work.read(target) == new);
+        for at in (0..sealed.len()).step_by(sealed.len() / 50) {
+            let mut damaged = sealed.clone();
+            damaged[at] ^= 1;
+            work.write("patch", &damaged);
+            work.write(target, &old);
+            apply(&[]).expect(2);
+            assert!(work.read(target) == old, "byte {at}");
+        }
+    }
+}
+
+#[test]
 fn a_mounted_or_held_device_is_named_with_its_user() {
     require!(loop_devices());
     let work = Workdir::new();

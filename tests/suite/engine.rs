@@ -35,7 +35,7 @@ struct Way {
 struct Writer(PatchWriter<Vec<u8>>);
 
 impl Sink for Writer {
-    fn block(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+    fn block(&mut self, offset: u64, data: &[u8], _target_hash: &[u8]) -> Result<()> {
         self.0.write_block(offset, data)
     }
 

@@ -11,7 +11,7 @@ use crate::view::change::Change;
 struct Written<W>(PatchWriter<W>);
 
 impl<W: std::io::Write> Sink for Written<W> {
-    fn block(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+    fn block(&mut self, offset: u64, data: &[u8], _target_hash: &[u8]) -> Result<()> {
         self.0.write_block(offset, data)
     }
 
