@@ -10,6 +10,7 @@ mod faults; // remote sides that die, lie, chatter or say nothing
 mod layout; // what may use what; lengths of files and functions; who may print
 mod loop_devices; // block devices
 mod mount_life; // beginnings and ends of a mount: signals, umount, --daemon, users, refusals
+mod mount_live; // a live session, mounted: what is read, and what that costs
 mod mount_stored; // a stored patch, mounted and read by everyday tools
 mod roundtrip; // random pairs and options against a naive model
 mod server; // what its clients may not do

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::process::{Command, Output};
 
 use crate::support::images::{random_bytes, sparse_file};
-use crate::support::mounted::{Mounted, Stored};
+use crate::support::mounted::{LoopMount, Stored};
 use crate::support::requirements::{fuse, loop_devices, program, require};
 
 const SIZE: usize = 4 << 20;
@@ -133,27 +133,8 @@ fn a_file_system_is_checked_and_mounted_from_merged() {
     let mounted = stored.mount(&[]);
 
     run(Command::new("fsck.ext4").args(["-f", "-n"]).arg(mounted.path("merged")));
-    let look = LoopMount::new(&mounted, place.path());
-    assert!(fs::read(look.0.join("kept")).unwrap() == content);
-}
-
-/// `mount -o ro,loop merged`, unmounted on drop.
-struct LoopMount(std::path::PathBuf);
-
-impl LoopMount {
-    fn new(mounted: &Mounted, place: &std::path::Path) -> Self {
-        let at = place.join("look");
-        fs::create_dir(&at).unwrap();
-        let mut mount = Command::new("mount");
-        run(mount.args(["-o", "ro,loop"]).arg(mounted.path("merged")).arg(&at));
-        Self(at)
-    }
-}
-
-impl Drop for LoopMount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
+    let look = LoopMount::new(&mounted.path("merged"), place.path());
+    assert!(fs::read(look.path("kept")).unwrap() == content);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn make_ext4(image: &Path, folder: &Path) {
 }
 
 /// Two file systems that share most of their files.
-fn two_file_systems() -> Workdir {
+pub fn two_file_systems() -> Workdir {
     let work = Workdir::new();
     for name in ["old", "new"] {
         fs::create_dir_all(work.path(name).join("some/folder")).unwrap();

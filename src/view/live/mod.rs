@@ -21,8 +21,10 @@ use std::fs::File;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
 use self::streams::Streams;
@@ -36,6 +38,10 @@ use crate::units::{ByteRange, Priority};
 
 /// How often a scan that goes on is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long the remote side may take to answer what is under way and to end, once the mount is
+/// gone. Whoever unmounts is not kept waiting for a link that crawls or is dead.
+const FINISH_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a live change needs to know beside the engine.
 pub struct LiveOptions {
@@ -104,14 +110,30 @@ impl LiveChange {
         Ok(Self(live))
     }
 
-    /// Ends the session with the remote side in good order; returns REMSHCMD's exit status.
-    /// Reads that need the remote side fail from here on.
+    /// Ends the session with the remote side in good order, or after [`FINISH_LIMIT`] in any
+    /// way; returns REMSHCMD's exit status. Reads that need the remote side fail from here on.
     ///
     /// # Errors
-    /// As [`Peer::finish`](crate::wire::Peer::finish).
+    /// As [`Peer::finish`](crate::wire::Peer::finish); `Kind::Connection` for a remote side that
+    /// was given up.
     pub fn finish(&self) -> Result<ExitStatus> {
         self.0.close();
-        self.0.engine.peer().finish()
+        let (ended, watched) = bounded::<()>(1);
+        let engine = Arc::clone(&self.0.engine);
+        let watch = thread::spawn(move || {
+            if watched.recv_timeout(FINISH_LIMIT) == Err(RecvTimeoutError::Timeout) {
+                let what = format!(
+                    "the remote side did not end within {} s of the unmount and was given up",
+                    FINISH_LIMIT.as_secs()
+                );
+                engine.peer().abort(Error::new(Kind::Connection, what));
+            }
+        });
+        let status = self.0.engine.peer().finish();
+        drop(ended);
+        // It does nothing but wait for the line above.
+        let _ = watch.join();
+        status
     }
 }
 

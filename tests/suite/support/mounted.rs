@@ -113,6 +113,33 @@ pub fn is_mounted(at: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(4) == at.to_str())
 }
 
+/// `mount -o ro,loop` of an image, unmounted on drop.
+pub struct LoopMount(PathBuf);
+
+impl LoopMount {
+    /// Mounts `image` at a new folder in `place`.
+    #[track_caller]
+    pub fn new(image: &Path, place: &Path) -> Self {
+        let at = place.join("look");
+        fs::create_dir(&at).expect("cannot create");
+        let mount = Command::new("mount").args(["-o", "ro,loop"]).arg(image).arg(&at).output();
+        let mount = mount.expect("cannot run mount");
+        assert!(mount.status.success(), "{}", String::from_utf8_lossy(&mount.stderr));
+        Self(at)
+    }
+
+    /// A name in the file system.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for LoopMount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
 /// A base, a patch for it, and what it makes of it; the mountpoint is the folder `mnt`.
 pub struct Stored {
     pub work: Workdir,

@@ -1,0 +1,277 @@
+//! A live session, mounted for real: what everyday tools read, what that costs, and what
+//! becomes of it when the other side fails.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::ssh::two_file_systems;
+use crate::support::Workdir;
+use crate::support::images::{changed, random_bytes, sparse_file};
+use crate::support::mounted::{LoopMount, Mounted, is_mounted};
+use crate::support::requirements::{fuse, loop_devices, program, require, sshd};
+use crate::support::run::{binary, server_command, shell_command};
+use crate::support::sshd::Sshd;
+
+const SIZE: usize = 6 << 20;
+/// How long something may take that is waited for; generous, for a busy machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// `local.img` and `remote.img` of a folder, compared over `remote_command` and mounted at `mnt`.
+fn mount(work: &Workdir, options: &[&str], remote_command: &str) -> Mounted {
+    fs::create_dir(work.path("mnt")).expect("cannot create");
+    let mut args: Vec<OsString> = options.iter().map(Into::into).collect();
+    args.push(remote_command.into());
+    args.extend([work.path("local.img").into(), work.path("remote.img").into()]);
+    Mounted::start(&args, &work.path("mnt"))
+}
+
+fn status(mounted: &Mounted) -> Value {
+    let text = fs::read_to_string(mounted.path("status.json")).expect("no status.json");
+    serde_json::from_str(&text).unwrap_or_else(|err| panic!("{err}: {text:?}"))
+}
+
+fn number(status: &Value, name: &str) -> u64 {
+    status[name].as_u64().unwrap_or_else(|| panic!("{name} in {status}"))
+}
+
+fn wire_bytes(mounted: &Mounted) -> u64 {
+    let status = status(mounted);
+    number(&status, "sent_bytes") + number(&status, "received_bytes")
+}
+
+fn read_at(path: &Path, offset: u64, len: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    fs::File::open(path)?.read_exact_at(&mut bytes, offset).map(|()| bytes)
+}
+
+fn pair(seed: u64) -> (Workdir, Vec<u8>, Vec<u8>) {
+    let local = random_bytes(seed, SIZE + 1234);
+    let remote = changed(&local, seed + 1, 40);
+    (Workdir::with_pair(&local, &remote), local, remote)
+}
+
+#[test]
+fn push_and_pull_show_both_images_and_the_clients_patch() {
+    require!(fuse());
+    for (seed, options) in [(1, &["--fixedsalt"][..]), (3, &["--fixedsalt", "--remdata"])] {
+        let (work, local, remote) = pair(seed);
+        let mut mounted = mount(&work, options, &server_command(&[]));
+        let (source, target) = if seed == 1 { (&local, &remote) } else { (&remote, &local) };
+        assert!(fs::read(mounted.path("merged")).unwrap() == *source, "{options:?}");
+        assert!(fs::read(mounted.path("original")).unwrap() == *target, "{options:?}");
+
+        // The names in a patch are those of the command line.
+        let client = crate::support::bdsync(
+            options
+                .iter()
+                .map(OsString::from)
+                .chain([server_command(&[]).into()])
+                .chain([work.path("local.img").into(), work.path("remote.img").into()]),
+        );
+        let patch = client.run().expect(0).stdout;
+        let read = fs::read(mounted.path("patch")).unwrap();
+        assert!(read == patch, "{options:?}: {} bytes, {} expected", read.len(), patch.len());
+        assert_eq!(fs::metadata(mounted.path("patch")).unwrap().len(), patch.len() as u64);
+        // Again, now through the page cache, and from the end.
+        assert!(fs::read(mounted.path("patch")).unwrap() == patch, "{options:?}");
+        let tail = Command::new("tail").args(["-c", "777"]).arg(mounted.path("patch")).output();
+        assert!(tail.unwrap().stdout == patch[patch.len() - 777..]);
+
+        mounted.signal(Signal::SIGTERM);
+        assert!(mounted.ended().success(), "{}", mounted.said());
+        assert!(!is_mounted(&work.path("mnt")));
+    }
+}
+
+#[test]
+fn mounting_and_a_small_read_cost_no_more_for_a_tebibyte() {
+    require!(fuse());
+    for size in [1_u64 << 20, 1 << 40] {
+        let work = Workdir::new();
+        let (old, new) = (random_bytes(5, 8192), random_bytes(6, 8192));
+        sparse_file(&work.path("local.img"), size, &[(size / 2, &old)]);
+        sparse_file(&work.path("remote.img"), size, &[(size / 2, &new)]);
+        let mounted = mount(&work, &["--remdata"], &server_command(&[]));
+        assert!(wire_bytes(&mounted) < 4096, "{}", status(&mounted));
+        assert_eq!(number(&status(&mounted), "requests"), 0);
+        let merged = mounted.path("merged");
+        assert!(read_at(&merged, size / 2, 4096).unwrap() == new[..4096]);
+        let after = status(&mounted);
+        assert!(number(&after, "compared_bytes") <= 4 << 20, "{after}");
+        // One question for hashes, one for the blocks (or one more: the kernel may read ahead).
+        assert!(number(&after, "requests") <= 4, "{after}");
+        assert!(wire_bytes(&mounted) < 256 << 10, "{after}");
+    }
+}
+
+#[test]
+fn merged_of_a_push_asks_the_remote_side_nothing() {
+    require!(fuse());
+    let (work, local, _) = pair(7);
+    let mounted = mount(&work, &[], &server_command(&[]));
+    assert!(fs::read(mounted.path("merged")).unwrap() == local);
+    assert_eq!(number(&status(&mounted), "requests"), 0);
+}
+
+#[test]
+fn an_ext4_image_is_looked_into_over_ssh() {
+    require!(fuse(), sshd(), loop_devices(), program("mkfs.ext4"), program("fsck.ext4"));
+    let work = two_file_systems();
+    let host = Sshd::start();
+    let server = format!("{} {} --server", host.ssh_command(), binary());
+    // The remote image becomes the local one: look at it as it will be.
+    let mounted = mount(&work, &["--remdata"], &server);
+    let fsck = Command::new("fsck.ext4").args(["-f", "-n"]).arg(mounted.path("merged")).output();
+    assert!(fsck.unwrap().status.success());
+    let look = LoopMount::new(&mounted.path("merged"), work.folder());
+    let name = "some/folder/file-7";
+    let expected = fs::read(work.path("old").join(name)).unwrap();
+    assert!(fs::read(look.path(name)).unwrap() == expected);
+    assert!(!look.path("added").exists());
+    drop(look);
+    let after = status(&mounted);
+    assert!(number(&after, "received_bytes") < 16 << 20, "{after}");
+}
+
+#[test]
+fn a_background_scan_makes_the_patchs_size_known() {
+    require!(fuse());
+    let (work, ..) = pair(9);
+    let expected = work.patch(&[]).len() as u64;
+    let mut mounted = mount(&work, &["--scan=background"], &server_command(&[]));
+    let patch = mounted.path("patch");
+    mounted.wait_until("the scan is done", |_| fs::metadata(&patch).unwrap().len() > 0);
+    // The names in the two patches are of different lengths: paths, and names in a folder.
+    let name_bytes = work.path("remote.img").as_os_str().len() as u64;
+    let len = fs::metadata(&patch).unwrap().len();
+    assert_eq!(len - name_bytes, expected - "remote.img".len() as u64);
+    assert_eq!(status(&mounted)["scan"], "done");
+}
+
+#[test]
+fn a_resize_shows_the_size_to_come() {
+    require!(fuse());
+    let local = random_bytes(11, 100_000);
+    let remote = random_bytes(12, 70_001);
+    for (options, source, target) in [
+        (&["--diffsize=resize"][..], &local, &remote),
+        (&["--diffsize=resize", "--remdata"], &remote, &local),
+    ] {
+        let work = Workdir::with_pair(&local, &remote);
+        let mounted = mount(&work, options, &server_command(&[]));
+        assert!(fs::read(mounted.path("merged")).unwrap() == *source, "{options:?}");
+        assert!(fs::read(mounted.path("original")).unwrap() == *target, "{options:?}");
+    }
+}
+
+#[test]
+fn a_source_that_changes_is_an_error_and_never_other_bytes() {
+    require!(fuse());
+    let local = vec![1; SIZE];
+    let remote = vec![2; SIZE];
+    let work = Workdir::with_pair(&local, &remote);
+    let mounted = mount(&work, &["--remdata"], &server_command(&[]));
+    // Everything is compared; nothing is fetched yet.
+    let changes = fs::read_to_string(mounted.path("changes")).unwrap();
+    assert_eq!(changes.lines().count(), 1);
+    let image = fs::OpenOptions::new().write(true).open(work.path("remote.img")).unwrap();
+    image.write_all_at(&[3; 4096], 1 << 20).unwrap();
+    let err = read_at(&mounted.path("merged"), 1 << 20, 4096).unwrap_err();
+    assert_eq!(err.raw_os_error(), Some(Errno::EIO as i32));
+    assert_eq!(status(&mounted)["source_changed"], true);
+    assert!(mounted.said().contains("changed"), "{}", mounted.said());
+    // Elsewhere it still reads.
+    assert!(read_at(&mounted.path("merged"), 4 << 20, 4096).unwrap() == [2; 4096]);
+}
+
+#[test]
+fn when_the_remote_side_dies_the_rest_is_an_error() {
+    require!(fuse());
+    let (work, local, _) = pair(13);
+    let script = format!("echo $$ >{}; exec $BDSYNC --server", work.path("pid").display());
+    let mut mounted = mount(&work, &["--remdata"], &shell_command(&script));
+    let known = read_at(&mounted.path("merged"), 0, 4096).unwrap();
+    let pid: i32 = work_pid(&work);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    mounted.wait_until("the link is down", |mounted| status(mounted)["link"] != "up");
+    assert!(fs::read(mounted.path("original")).unwrap() == local, "known locally");
+    assert!(read_at(&mounted.path("merged"), 0, 4096).unwrap() == known);
+    let err = read_at(&mounted.path("merged"), 5 << 20, 4096).unwrap_err();
+    assert_eq!(err.raw_os_error(), Some(Errno::EIO as i32));
+    assert!(status(&mounted)["last_error"].is_string());
+    let umount = Command::new("umount").arg(work.path("mnt")).status().unwrap();
+    assert!(umount.success());
+    assert!(!mounted.ended().success(), "the exit code tells of the death");
+}
+
+fn work_pid(work: &Workdir) -> i32 {
+    String::from_utf8(work.read("pid")).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn no_remote_command_outlives_the_mount() {
+    require!(fuse());
+    for signal in [None, Some(Signal::SIGINT), Some(Signal::SIGTERM)] {
+        let (work, ..) = pair(15);
+        let script = format!("echo $$ >{}; exec $BDSYNC --server", work.path("pid").display());
+        let mut mounted = mount(&work, &[], &shell_command(&script));
+        match signal {
+            Some(signal) => mounted.signal(signal),
+            None => {
+                let umount = Command::new("umount").arg(work.path("mnt")).status().unwrap();
+                assert!(umount.success());
+            }
+        }
+        mounted.ended();
+        let pid = Pid::from_raw(work_pid(&work));
+        assert_eq!(kill(pid, None), Err(Errno::ESRCH), "after {signal:?}");
+        assert!(!is_mounted(&work.path("mnt")));
+    }
+}
+
+/// REMSHCMD over a link so slow that a scan takes for ever.
+fn crawling_server() -> String {
+    let relay = Path::new(binary()).parent().unwrap().join("examples/relay");
+    assert!(relay.exists(), "{} is built with the tests", relay.display());
+    format!("'{}' 300 0.01 {}", relay.display(), server_command(&[]))
+}
+
+#[test]
+fn others_are_answered_while_a_reader_waits_and_ctrl_c_ends_it() {
+    require!(fuse());
+    let (work, local, _) = pair(17);
+    let mut mounted = mount(&work, &["--hash=sha512", "--blocksize=512"], &crawling_server());
+    for name in ["patch", "changes"] {
+        let mut cat = Command::new("tail")
+            .args(["-c", "+1"])
+            .arg(mounted.path(name))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        mounted.wait_until("the reader waits", |mounted| status(mounted)["scan"] == "running");
+        assert!(fs::read(mounted.path("merged")).unwrap() == local);
+        assert_eq!(fs::read_dir(work.path("mnt")).unwrap().count(), 6);
+        assert!(cat.try_wait().unwrap().is_none(), "{name}: still waiting");
+        kill(Pid::from_raw(cat.id().cast_signed()), Signal::SIGINT).unwrap();
+        let start = Instant::now();
+        while cat.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < LIMIT, "{name}: the reader did not go away");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut rest = Vec::new();
+        cat.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+    }
+    mounted.signal(Signal::SIGTERM);
+    mounted.ended();
+    assert!(!is_mounted(&work.path("mnt")));
+}
