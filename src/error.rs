@@ -199,8 +199,17 @@ impl Error {
     /// The whole message on one line, the cause at its end.
     #[must_use]
     pub fn full_message(&self) -> String {
+        self.with_causes(self.to_string())
+    }
+
+    /// What failed and why, for those who tell path and place in their own way.
+    #[must_use]
+    pub fn words(&self) -> String {
+        self.with_causes(self.0.what.clone())
+    }
+
+    fn with_causes(&self, mut text: String) -> String {
         use std::error::Error as _;
-        let mut text = self.to_string();
         let mut cause = self.source();
         while let Some(source) = cause {
             text.push_str(": ");

@@ -11,17 +11,21 @@
 //!             |       |        wire -> transport   messages; the connection under them
 //!             |       digest -> device             hashes of blocks; bytes of one disk
 //!             +-> patch -> device                  BDSYNC 0.3 files, read, written, applied
+//!             +-> inspect -> patch, device         a patch in words, numbers and pictures
+//!             +-> compress                         gzip and zstd streams
 //!   all -> error, units, progress, report, signals
 //! ```
 //! A test (`tests/suite/layout.rs`) holds `use crate::` to these arrows.
 
 pub mod cli;
 pub mod commands;
+pub mod compress;
 pub mod device;
 pub mod diff;
 pub mod digest;
 pub mod error;
 pub mod fuse;
+pub mod inspect;
 pub mod patch;
 pub mod progress;
 pub mod report;

@@ -45,6 +45,15 @@ pub enum SizeRule {
     MinSize,
 }
 
+/// How what is written is compressed (`--compress`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// zstd, at a level of 1 to 19.
+    Zstd(u8),
+    /// gzip, at a level of 1 to 9.
+    Gzip(u8),
+}
+
 /// A range of bytes of one device, `[start, end)`; `start <= end` always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ByteRange {

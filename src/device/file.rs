@@ -129,6 +129,25 @@ impl FileDevice {
         })
     }
 
+    /// The disk in a regular file that is open already and nobody else's: a copy without a name.
+    /// `path` is what messages call it.
+    ///
+    /// # Errors
+    /// `Kind::Open` when its end cannot be found.
+    pub fn of_copy(mut file: File, path: &Path) -> Result<Self> {
+        let size_bytes = file.seek(SeekFrom::End(0)).map_err(|err| {
+            Error::io(Kind::Open, "cannot find the end of the copy", err).with_path(path)
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            kind: FileKind::Regular,
+            size_bytes: AtomicU64::new(size_bytes),
+            last_data: Mutex::new(ByteRange::new(0, 0)),
+            stamp: None,
+        })
+    }
+
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> FileKind {

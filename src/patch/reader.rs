@@ -319,7 +319,10 @@ impl<R: Read> PatchReader<R> {
     }
 
     fn read_error(&self, err: io::Error) -> Error {
-        Error::io(Kind::Read, "cannot read the patch", err)
+        // No file says that of itself: a decoder does, of damaged data.
+        let damaged = err.kind() == io::ErrorKind::InvalidData;
+        let kind = if damaged { Kind::Patch } else { Kind::Read };
+        Error::io(kind, "cannot read the patch", err)
             .with_path(&self.path)
             .with_offset(self.position + (self.end - self.start) as u64)
     }

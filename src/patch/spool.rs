@@ -13,31 +13,42 @@ const COPY_BYTES: usize = 1024 * 1024;
 /// Names that are tried where the file system has no files without names.
 const NAMES_MAX: u32 = 100;
 
-/// Copies `input` to its end into an unlinked file in `folder`. `check` is asked whether to
-/// go on when reading fails, and every so often.
+/// Copies `input` to its end into an unlinked file in `folder`; see [`spool_file`].
 ///
 /// # Errors
-/// `Kind::Write` when there is no room for it, `Kind::Read`, what `check` returns.
-pub fn spool(
+/// As [`spool_file`].
+pub fn spool(input: impl Read, folder: &Path, check: &dyn Fn() -> Result<()>) -> Result<PatchFile> {
+    spool_file(input, folder, check).map(|file| PatchFile::new(file, 0))
+}
+
+/// Copies `input` to its end into an unlinked file in `folder`, open for reading and writing.
+/// `check` is asked whether to go on when reading fails, and every so often.
+///
+/// # Errors
+/// `Kind::Write` when there is no room for it, `Kind::Read`, `Kind::Patch` when a decoder finds
+/// the input damaged, what `check` returns.
+pub fn spool_file(
     mut input: impl Read,
     folder: &Path,
     check: &dyn Fn() -> Result<()>,
-) -> Result<PatchFile> {
+) -> Result<File> {
     let failed = |err| {
-        Error::io(Kind::Write, "cannot keep a copy of the patch (see --spool)", err)
-            .with_path(folder)
+        let what = "cannot keep a copy of the patch (--spool=DIR or TMPDIR name another folder)";
+        Error::io(Kind::Write, what, err).with_path(folder)
     };
     let mut file = unnamed_file(folder).map_err(failed)?;
     let mut buffer = vec![0; COPY_BYTES];
     loop {
         check()?;
         match input.read(&mut buffer) {
-            Ok(0) => return Ok(PatchFile::new(file, 0)),
+            Ok(0) => return Ok(file),
             Ok(n) => file.write_all(&buffer[..n]).map_err(failed)?,
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
             Err(err) => {
                 check()?;
-                return Err(Error::io(Kind::Read, "cannot read the patch", err));
+                let damaged = err.kind() == io::ErrorKind::InvalidData;
+                let kind = if damaged { Kind::Patch } else { Kind::Read };
+                return Err(Error::io(kind, "cannot read the patch", err));
             }
         }
     }

@@ -14,6 +14,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("diff", &["wire", "digest", "device"]),
     ("serve", &["wire", "transport", "digest", "device"]),
     ("patch", &["device", "digest"]),
+    ("inspect", &["patch", "device"]),
+    ("compress", &[]),
     ("digest", &["device"]),
     ("wire", &["transport"]),
     ("transport", &[]),

@@ -1,0 +1,292 @@
+//! What one reading of a patch tells.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use super::blockmap::BlockMap;
+use super::partitions::Partition;
+use crate::error::{Error, Kind, Result};
+use crate::patch::format::TAIL_BYTES_LIMIT;
+use crate::patch::{
+    Checksum, FoundSeal, Header, PatchReader, Record, SEAL_BEHIND_BYTES, Seal, Trailer,
+    checksum_algorithm,
+};
+use crate::units::ByteRange;
+
+/// Something wrong with a patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where in the patch, counted from its first byte (of plain data, if it is compressed).
+    pub position: u64,
+    /// What, on one line.
+    pub text: String,
+}
+
+/// What is known of a patch, as far as it can be read. All lengths are in bytes.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Device to patch, and size of the device that the patch makes.
+    pub header: Header,
+    /// How the patch is compressed, if it is.
+    pub compression: Option<&'static str>,
+    /// Length of the patch itself, decompressed.
+    pub patch_bytes: u64,
+    /// Number of records.
+    pub records: u64,
+    /// Number of runs: of records that each begin where the one before ends.
+    pub runs: u64,
+    /// Length of the data of all records; more than is changed where they overlap.
+    pub data_bytes: u64,
+    /// How many bytes of data are zeros.
+    pub zero_bytes: u64,
+    /// How many of those are in records that hold nothing else.
+    pub zero_record_bytes: u64,
+    /// Whether every record begins at or behind the end of the one before.
+    pub ascending: bool,
+    /// The checksum that it carries.
+    pub checksum: Option<Checksum>,
+    /// The seal that it carries.
+    pub seal: Option<Seal>,
+    /// What is wrong with it; reading ended at the last of them, if there are any.
+    pub faults: Vec<Fault>,
+    /// Where its changes are.
+    pub map: BlockMap,
+    /// The partitions of the target, with the bytes that are changed in each.
+    pub partitions: Vec<(Partition, u64)>,
+}
+
+/// Reads a patch once. Faults behind its header end the reading, and are in the report.
+///
+/// `compression` is what `input` was decompressed from; `disk` are the target's partitions.
+///
+/// # Errors
+/// `Kind::Patch` when not even the header can be read. `Kind::Read` when `input` fails.
+pub fn inspect<R: Read>(
+    input: R,
+    path: impl Into<PathBuf>,
+    compression: Option<&'static str>,
+    disk: Vec<Partition>,
+) -> Result<Report> {
+    let mut input = Digested::new(input);
+    let mut reader = PatchReader::new(&mut input, path)?;
+    let header = reader.header().clone();
+    let mut report = Report {
+        compression,
+        patch_bytes: 0,
+        records: 0,
+        runs: 0,
+        data_bytes: 0,
+        zero_bytes: 0,
+        zero_record_bytes: 0,
+        ascending: true,
+        checksum: None,
+        seal: None,
+        faults: vec![],
+        map: BlockMap::new(header.size_bytes),
+        partitions: disk.into_iter().map(|partition| (partition, 0)).collect(),
+        header,
+    };
+    let mut end = None;
+    loop {
+        match reader.next_batch() {
+            Ok(Some(batch)) => batch.records().for_each(|record| report.add(&record, &mut end)),
+            Ok(None) => break,
+            Err(err) if err.kind() == Kind::Patch => {
+                report.fault(&err, reader.position());
+                break;
+            }
+            Err(err) => return Err(err),
+        }
+    }
+    report.patch_bytes = reader.position();
+    let trailer = reader.trailer().cloned();
+    if let Some(trailer) = trailer {
+        report.finish(&trailer, &input.digest());
+    }
+    Ok(report)
+}
+
+impl Report {
+    /// Whether the patch can be applied, as far as can be told without its device.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// Changed bytes, or the most that they can be where records overlap.
+    #[must_use]
+    pub fn changed_bytes_max(&self) -> u64 {
+        self.data_bytes.min(self.header.size_bytes)
+    }
+
+    fn add(&mut self, record: &Record<'_>, end: &mut Option<u64>) {
+        // The reader has checked that it ends inside the device.
+        let range = ByteRange::new(record.offset, record.offset + record.data.len() as u64);
+        let zeros = record.data.iter().filter(|&&byte| byte == 0).count() as u64;
+        self.records += 1;
+        self.runs += u64::from(*end != Some(range.start));
+        self.ascending &= end.is_none_or(|end| range.start >= end);
+        *end = Some(range.end);
+        self.data_bytes = self.data_bytes.saturating_add(range.len());
+        self.zero_bytes = self.zero_bytes.saturating_add(zeros);
+        if zeros == range.len() {
+            self.zero_record_bytes = self.zero_record_bytes.saturating_add(zeros);
+        }
+        self.map.add(range);
+        for (partition, changed) in &mut self.partitions {
+            let part = partition.range.intersect(&range).len();
+            *changed = changed.saturating_add(part).min(partition.range.len());
+        }
+    }
+
+    fn fault(&mut self, err: &Error, position: u64) {
+        let position = err.range().map_or(position, |range| range.start);
+        // The position is told apart, the path is known: only the words and the cause are left.
+        let text = err.words();
+        self.faults.push(Fault { position, text });
+    }
+
+    /// What the patch ends with.
+    fn finish(&mut self, trailer: &Trailer, found: &blake3::Hash) {
+        self.checksum.clone_from(&trailer.checksum);
+        let checksum = self.checksum.as_ref().map(checksum_algorithm);
+        if let Some(Err(err)) = checksum {
+            self.fault(&err, trailer.tail_position);
+        }
+        match Seal::decode(&trailer.tail) {
+            Ok(Some(FoundSeal { seal, digest })) => {
+                if *found != digest {
+                    let text = "the patch is not the one that was sealed: its digest differs";
+                    self.faults.push(Fault { position: trailer.tail_position, text: text.into() });
+                }
+                self.seal = Some(seal);
+            }
+            Ok(None) => {}
+            Err(err) => self.fault(&err, trailer.tail_position),
+        }
+        if trailer.tail.len() == TAIL_BYTES_LIMIT {
+            let text = format!("{TAIL_BYTES_LIMIT} or more bytes stand behind the patch");
+            self.faults.push(Fault { position: trailer.tail_position, text });
+        }
+    }
+}
+
+/// Digests what is read, but for the last bytes, which a seal does not cover.
+struct Digested<R> {
+    input: R,
+    hasher: blake3::Hasher,
+    held: Vec<u8>,
+}
+
+impl<R> Digested<R> {
+    fn new(input: R) -> Self {
+        Self { input, hasher: blake3::Hasher::new(), held: vec![] }
+    }
+
+    fn digest(&self) -> blake3::Hash {
+        self.hasher.finalize()
+    }
+}
+
+impl<R: Read> Read for Digested<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buf)?;
+        let new = &buf[..n];
+        let ready = (self.held.len() + n).saturating_sub(SEAL_BEHIND_BYTES);
+        let from_held = ready.min(self.held.len());
+        self.hasher.update(&self.held[..from_held]);
+        self.held.drain(..from_held);
+        self.hasher.update(&new[..ready - from_held]);
+        self.held.extend_from_slice(&new[ready - from_held..]);
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patch::PatchWriter;
+
+    fn patch(blocks: &[(u64, Vec<u8>)], seal: Option<&Seal>) -> Vec<u8> {
+        let header = Header { size_bytes: 10_000, name: b"/dev/x".to_vec() };
+        let mut writer = PatchWriter::new_sealed(Vec::new(), &header).unwrap();
+        for (offset, data) in blocks {
+            writer.write_block(*offset, data).unwrap();
+        }
+        match seal {
+            Some(seal) => writer.finish_sealed(None, seal).unwrap(),
+            None => writer.finish(None).unwrap(),
+        }
+    }
+
+    fn blocks() -> Vec<(u64, Vec<u8>)> {
+        vec![(0, vec![1; 100]), (100, vec![0; 50]), (500, vec![0, 7]), (400, vec![3; 10])]
+    }
+
+    fn report(patch: &[u8]) -> Report {
+        inspect(patch, "p", None, vec![]).unwrap()
+    }
+
+    #[test]
+    fn everything_is_counted() {
+        let disk = Partition {
+            number: 1,
+            range: ByteRange::new(90, 120),
+            kind: String::new(),
+            name: String::new(),
+        };
+        let bytes = patch(&blocks(), None);
+        let report = inspect(&bytes[..], "p", None, vec![disk]).unwrap();
+        assert_eq!((report.records, report.runs, report.data_bytes), (4, 3, 162));
+        assert_eq!((report.zero_bytes, report.zero_record_bytes), (51, 50));
+        assert_eq!(report.patch_bytes, bytes.len() as u64);
+        assert!(!report.ascending && report.is_sound() && report.seal.is_none());
+        assert_eq!(report.partitions[0].1, 30);
+        assert_eq!(report.map.share(ByteRange::new(0, 512)), 162.0 / 512.0);
+    }
+
+    #[test]
+    fn cut_patch_gives_what_came_before_and_the_position_of_the_cut() {
+        let whole = patch(&blocks(), None);
+        let header = 21 + 6;
+        for len in 0..whole.len() {
+            let found = inspect(&whole[..len], "p", None, vec![]);
+            if len < header {
+                assert_eq!(found.unwrap_err().kind(), Kind::Patch, "{len}");
+                continue;
+            }
+            let found = found.unwrap();
+            let [fault] = &found.faults[..] else { panic!("{len}: {:?}", found.faults) };
+            assert!(fault.position <= len as u64 && fault.text.contains("ends early"));
+            assert!(!fault.text.contains("offset"), "{}", fault.text);
+            let expected = [header + 110, header + 170, header + 182, header + 202];
+            let records = expected.iter().filter(|&&end| end <= len).count();
+            assert_eq!(found.records, records as u64, "{len}");
+        }
+    }
+
+    #[test]
+    fn seal_is_found_and_a_changed_byte_breaks_it() {
+        let seal = Seal { target: b"path=/dev/x\nsize=10000\n".to_vec(), ..Seal::default() };
+        let mut bytes = patch(&blocks(), Some(&seal));
+        let found = report(&bytes);
+        assert_eq!(found.faults, []);
+        assert_eq!(found.seal, Some(seal));
+        bytes[21 + 6 + 10] ^= 1;
+        let found = report(&bytes);
+        assert!(found.faults[0].text.contains("digest differs"), "{:?}", found.faults);
+        assert_eq!(found.records, 4);
+    }
+
+    #[test]
+    fn checksum_of_an_unknown_digest_and_rubbish_behind_the_patch_are_faults() {
+        let header = Header { size_bytes: 10, name: vec![] };
+        let writer = PatchWriter::new(Vec::new(), &header).unwrap();
+        let checksum = Checksum { name: b"crc\x1b".to_vec(), digest: vec![1] };
+        let mut bytes = writer.finish(Some(&checksum)).unwrap();
+        let found = report(&bytes);
+        assert_eq!((found.faults.len(), found.checksum), (1, Some(checksum)));
+        bytes.extend([0; TAIL_BYTES_LIMIT]);
+        assert_eq!(report(&bytes).faults.len(), 2);
+    }
+}
