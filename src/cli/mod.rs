@@ -7,6 +7,7 @@
 //!                          man, completions
 //! ```
 //! Opens nothing, reads no file and no environment, prints nothing; every part is a plain function.
+//! The commands over stored patches have their options and their meaning in stored.rs.
 //! For `main` and `commands` only.
 //!
 //! A subcommand's word counts only as the very first argument, and only when the rest fits that
@@ -17,6 +18,7 @@
 mod compat;
 mod options;
 mod resolve;
+mod stored;
 mod table;
 
 use std::ffi::OsString;
@@ -25,8 +27,8 @@ use crate::error::{Error, Kind, Result};
 
 pub use options::{
     BLOCK_SIZE_BYTES_DEFAULT, CACHE_MIB_DEFAULT, CACHE_MIB_MAX, ClientOptions, Command,
-    CompareOptions, MountOptions, MountSource, PatchOptions, ProgressStyle, Readers, ServerOptions,
-    SizeOptions,
+    CompareOptions, InfoOptions, MountOptions, MountSource, PatchOptions, ProgressStyle, Readers,
+    ServerOptions, SizeOptions, SquashOptions,
 };
 pub use table::whole as definition;
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::units::{Direction, SizeRule};
+use crate::units::{Compression, Direction, SizeRule};
 
 /// The classic's block size, in bytes.
 pub const BLOCK_SIZE_BYTES_DEFAULT: u64 = 4096;
@@ -20,6 +20,10 @@ pub enum Command {
     Patch(PatchOptions),
     /// Show a pending patch as a file system.
     Mount(MountOptions),
+    /// Tell what a patch changes.
+    Info(InfoOptions),
+    /// Make one patch of several.
+    Squash(SquashOptions),
     /// Print this text (usage or version) on stdout.
     Help(String),
 }
@@ -84,6 +88,8 @@ pub struct ClientOptions {
     pub compare: CompareOptions,
     /// What differing sizes mean.
     pub sizes: SizeOptions,
+    /// How the patch is compressed; `None`: not at all, as the classic's.
+    pub compression: Option<Compression>,
     /// Whether and how to tell progress.
     pub progress: Option<ProgressStyle>,
     /// How long a silent remote side is waited for; `None`: as long as the connection lives.
@@ -188,4 +194,34 @@ pub enum Readers {
     OwnerAndRoot,
     /// `--allow-other`: everybody.
     Everybody,
+}
+
+/// Options of telling what a patch changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfoOptions {
+    /// The patch; `None`: standard input.
+    pub patch: Option<PathBuf>,
+    /// The disk whose partitions are marked.
+    pub base: Option<PathBuf>,
+    /// Tell it as JSON.
+    pub json: bool,
+    /// Where to draw it.
+    pub svg: Option<PathBuf>,
+    /// How often `--verbose` was given.
+    pub verbosity: u8,
+}
+
+/// Options of making one patch of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SquashOptions {
+    /// The patches, in the order in which they were made; at least one.
+    pub patches: Vec<PathBuf>,
+    /// Squash patches for different devices.
+    pub force: bool,
+    /// Size in bytes of the device that the first patch is for; `None`: unknown.
+    pub base_bytes: Option<u64>,
+    /// How the result is compressed.
+    pub compression: Option<Compression>,
+    /// How often `--verbose` was given.
+    pub verbosity: u8,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use super::options::*;
+use super::stored;
 use crate::error::{Error, Kind, Result};
 use crate::units::{BLOCK_BYTES_MAX, Direction, SizeRule};
 
@@ -34,6 +35,14 @@ pub(super) fn classic(found: &ArgMatches) -> Result<Command> {
         return patch(found).map(Command::Patch);
     }
     client(found).map(Command::Client)
+}
+
+/// What `--help` and `--version` of a subcommand ask for.
+pub(super) fn asked_for_words(found: &ArgMatches, name: &str) -> Result<Option<Command>> {
+    if found.get_flag("help") {
+        return Ok(Some(Command::Help(super::help_text(Some(name))?)));
+    }
+    Ok(found.get_flag("version").then(|| Command::Help(version())))
 }
 
 fn version() -> String {
@@ -65,6 +74,8 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
         (given("sparse") && !patch, "--sparse needs --patch"),
         (given("force") && !patch, "--force needs --patch"),
         (given("allow") && !server, "--allow needs --server"),
+        (given("compress") && server, "--compress means nothing with --server: the client chooses"),
+        (given("compress") && patch, "--compress means nothing with --patch: it is recognised"),
         (given("timeout") && patch, "--timeout means nothing with --patch"),
     ] {
         if clash {
@@ -89,7 +100,11 @@ fn client(found: &ArgMatches) -> Result<ClientOptions> {
             "expected 3 operands, REMSHCMD LOCDEV REMDEV, found {count} (see bdsync --help)"
         ))
     })?;
-    Ok(ClientOptions { seal: found.get_flag("seal"), ..client_of(found, operands)? })
+    Ok(ClientOptions {
+        seal: found.get_flag("seal"),
+        compression: stored::compression(found)?,
+        ..client_of(found, operands)?
+    })
 }
 
 fn client_of(
@@ -104,6 +119,7 @@ fn client_of(
         direction: direction(found),
         compare: compare_options(found)?,
         sizes: size_options(found)?,
+        compression: None,
         progress: progress(found)?,
         timeout: timeout(found)?,
         // Of the classic call only: a mount makes no sealed patch.
@@ -121,11 +137,8 @@ fn refuse_empty(operands: &[(&str, &OsString)]) -> Result<()> {
 
 /// `bdsync mount ...`.
 pub(super) fn mount(found: &ArgMatches) -> Result<Command> {
-    if found.get_flag("help") {
-        return Ok(Command::Help(super::help_text(Some("mount"))?));
-    }
-    if found.get_flag("version") {
-        return Ok(Command::Help(version()));
+    if let Some(answer) = asked_for_words(found, "mount")? {
+        return Ok(answer);
     }
     let (source, mountpoint) = match found.get_one::<OsString>("from") {
         Some(patch) => mount_stored(found, patch)?,
@@ -288,7 +301,7 @@ pub(super) fn timeout(found: &ArgMatches) -> Result<Option<Duration>> {
 }
 
 /// A number of digits only; `None` for anything else, or when it does not fit.
-fn decimal(text: &str) -> Option<u64> {
+pub(super) fn decimal(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if digits { text.parse().ok() } else { None }
 }
@@ -340,7 +353,7 @@ fn size_words(text: &str) -> Result<SizeOptions> {
     Ok(SizeOptions { rule: rule.unwrap_or(SizeRule::Resize), warn })
 }
 
-fn usage(what: impl Into<String>) -> Error {
+pub(super) fn usage(what: impl Into<String>) -> Error {
     Error::new(Kind::Usage, what)
 }
 

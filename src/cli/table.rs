@@ -7,7 +7,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 
-use super::{Resolve, resolve};
+use super::{Resolve, resolve, stored};
 
 /// A command that is chosen by its name as the first argument.
 pub(super) struct Subcommand {
@@ -19,6 +19,8 @@ pub(super) struct Subcommand {
 /// All of them, in the order of the help.
 pub(super) const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand { name: "mount", table: mount_command, resolve: resolve::mount },
+    Subcommand { name: "info", table: stored::info_table, resolve: stored::info },
+    Subcommand { name: "squash", table: stored::squash_table, resolve: stored::squash },
     Subcommand { name: "help", table: help_command, resolve: resolve::help },
 ];
 
@@ -63,7 +65,7 @@ Exit status: 0 success, 1 usage, 2 bad patch, 3 sizes differ, 4 protocol, 5 chec
 is sealed for. When all went well the client exits with REMSHCMD's own status.";
 
 /// What every command has in common: no help flag of clap's own (`-h` is the hash).
-fn base(name: &'static str) -> Command {
+pub(super) fn base(name: &'static str) -> Command {
     Command::new(name)
         .version(env!("CARGO_PKG_VERSION"))
         .disable_help_flag(true)
@@ -184,11 +186,14 @@ pub(super) fn sizes() -> Vec<Arg> {
 fn making() -> Vec<Arg> {
     headed(
         "Making a patch",
-        [long_flag(
-            "seal",
-            "Say in the patch what the target held; on a device in another state, or damaged, it \
-             is refused",
-        )],
+        [
+            long_flag(
+                "seal",
+                "Say in the patch what the target held; on a device in another state, or damaged, \
+                 it is refused",
+            ),
+            stored::compress(),
+        ],
     )
 }
 
@@ -268,7 +273,7 @@ pub(super) fn reporting() -> Vec<Arg> {
     )
 }
 
-fn other() -> Vec<Arg> {
+pub(super) fn other() -> Vec<Arg> {
     headed(
         "Other",
         [
@@ -291,7 +296,7 @@ pub(super) fn operands(value_name: &'static str) -> Arg {
         .value_parser(value_parser!(OsString))
 }
 
-fn headed<const N: usize>(heading: &'static str, args: [Arg; N]) -> Vec<Arg> {
+pub(super) fn headed<const N: usize>(heading: &'static str, args: [Arg; N]) -> Vec<Arg> {
     args.into_iter().map(|arg| arg.help_heading(heading)).collect()
 }
 
@@ -302,13 +307,13 @@ fn flag(name: &'static str, short: char, help: &'static str) -> Arg {
 }
 
 /// A flag without a letter.
-fn long_flag(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn long_flag(name: &'static str, help: &'static str) -> Arg {
     let arg = Arg::new(name).long(name).overrides_with(name);
     arg.action(ArgAction::SetTrue).help(help)
 }
 
 /// An option that needs a value and has no letter.
-fn long_valued(name: &'static str, value_name: &'static str) -> Arg {
+pub(super) fn long_valued(name: &'static str, value_name: &'static str) -> Arg {
     let arg = Arg::new(name).long(name).overrides_with(name);
     arg.value_name(value_name).action(ArgAction::Set)
 }

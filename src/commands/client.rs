@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::bounded;
 
+use super::input;
 use super::session::{Ends, Session};
 use crate::cli::ClientOptions;
 use crate::device::identity;
@@ -67,6 +68,7 @@ fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) ->
     }
     let algorithm = engine.hasher().algorithm();
     let base = || BaseMaker::new(plan.block_bytes, algorithm, &session.salt);
+    let output = input::encoded(output, options.compression)?;
     let mut sink = PatchSink {
         engine,
         writer: if options.seal {
@@ -91,13 +93,14 @@ fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) ->
         }
         _ => None,
     };
-    match base {
+    let output = match base {
         None => writer.finish(checksum.as_ref())?,
         Some(base) => {
             let seal = seal_of(engine, options, base);
             writer.finish_sealed(checksum.as_ref(), &seal)?
         }
     };
+    input::finish(output)?;
     progress.finish();
     Ok(())
 }

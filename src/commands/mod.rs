@@ -3,10 +3,13 @@
 //! For `main` only. May use everything.
 
 mod client;
+mod info;
+mod input;
 mod mount;
 mod patch;
 mod server;
 mod session;
+mod squash;
 
 use crate::cli::{Command, ProgressStyle};
 use crate::error::Result;
@@ -22,6 +25,8 @@ pub fn run(command: Command) -> Result<u8> {
     match command {
         Command::Help(text) => report::answer(&text).map(|()| 0),
         Command::Mount(options) => mount::run(&options),
+        Command::Info(options) => info::run(&options),
+        Command::Squash(options) => squash::run(&options, std::io::stdout()),
         Command::Patch(options) => patch::run(&options),
         Command::Server(options) => server::run(&options).map(|()| 0),
         Command::Client(options) => client::run(&options, std::io::stdout()),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::client::{exit_status, hint, target_name};
+use super::input;
 use super::session::{Ends, Session};
 use crate::cli::{ClientOptions, MountOptions, MountSource, Readers, SizeOptions};
 use crate::device::{Device, open_source};
@@ -111,7 +112,7 @@ fn open_live(client: &ClientOptions, background: bool, cache_mib: u32) -> Result
 fn open_stored(patch: &Path, base: &Path, sizes: SizeOptions) -> Result<Arc<dyn Change>> {
     // Nothing is ever written to the base: it may be in use, and open for reading is enough.
     let base = Arc::new(open_source(base)?);
-    let change = StoredChange::open(Arc::new(open_source(patch)?), base.clone(), sizes.rule)?;
+    let change = StoredChange::open(Arc::new(input::stored(patch)?), base.clone(), sizes.rule)?;
     let patch_bytes = change.index().header().size_bytes;
     if sizes.tells_difference() && patch_bytes != base.size() {
         report::different_target_sizes(base.size(), patch_bytes);

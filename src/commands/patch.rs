@@ -17,7 +17,9 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::input::{STDIN_NAME, decoded};
 use crate::cli::PatchOptions;
+use crate::compress::Decoder;
 use crate::device::{
     Device, DeviceMut, DirectDevice, FileDevice, TargetOptions, identity, open_target,
 };
@@ -30,9 +32,6 @@ use crate::patch::{
 use crate::report;
 use crate::signals::Signals;
 use crate::units::{ByteRange, SizeRule};
-
-/// What messages call the patch.
-const STDIN_NAME: &str = "standard input";
 
 /// Applies the patch on stdin. A patch that can be read twice is checked to its end before the
 /// first write.
@@ -72,7 +71,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// A patch that comes once: applied as it comes.
     fn run_stream(&self, input: PatchStream<'_>) -> Result<()> {
-        let mut reader = PatchReader::new(input, STDIN_NAME)?;
+        let mut reader = PatchReader::new(decoded(input, STDIN_NAME)?, STDIN_NAME)?;
         let target = self.open_target(reader.header())?;
         let patch_bytes = reader.header().size_bytes;
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;
@@ -87,7 +86,7 @@ impl Job<'_> {
     /// A patch that can be read twice.
     fn run_checked(&self, file: &PatchFile) -> Result<()> {
         let checking = || self.check("checking ended, nothing is written");
-        let open = || PatchReader::new(file.rewound(), STDIN_NAME);
+        let open = || open_patch(file);
         let summary = check(open()?)?;
         let trailer = &summary.trailer;
         if let Some(checksum) = &trailer.checksum {
@@ -96,8 +95,13 @@ impl Job<'_> {
         let seal = decode_seal(trailer)?;
         if let Some(found) = &seal {
             let patch_bytes = trailer.tail_position + trailer.tail.len() as u64;
-            verify_seal(file.rewound(), patch_bytes, &found.digest, &checking)
-                .map_err(|err| err.with_path(STDIN_NAME))?;
+            verify_seal(
+                decoded(file.rewound(), STDIN_NAME)?,
+                patch_bytes,
+                &found.digest,
+                &checking,
+            )
+            .map_err(|err| err.with_path(STDIN_NAME))?;
         }
         let target = self.open_target(&summary.header)?;
         let rule = match (self.options.sizes.rule, &seal) {
@@ -168,7 +172,7 @@ impl Job<'_> {
         let Some(base) = found.seal.base.as_ref().filter(|_| !self.options.force) else {
             return Ok(false);
         };
-        let open = || PatchReader::new(file.rewound(), STDIN_NAME);
+        let open = || open_patch(file);
         let checking = || self.check("checking the target ended, nothing is written");
         match base_state(target, base, sizes.limit_bytes, &open, &checking)? {
             BaseState::Original => Ok(false),
@@ -253,7 +257,7 @@ impl Job<'_> {
                 target
             }
         };
-        let open = || PatchReader::new(file.rewound(), STDIN_NAME);
+        let open = || open_patch(file);
         let checking = || self.check("reading back ended, all is written");
         verify_records(device, sizes.limit_bytes, *ascending, &open, &checking)?;
         log::info!("what was written reads back as it should");
@@ -293,6 +297,12 @@ impl Job<'_> {
             log::warn!("to go back: bdsync --patch={target} <{undo}");
         }
     }
+}
+
+/// The patch from its first byte. A compressed one is decompressed again each time: no copy of
+/// it is made, in memory or elsewhere.
+fn open_patch(file: &PatchFile) -> Result<PatchReader<Decoder<PatchFile>>> {
+    PatchReader::new(decoded(file.rewound(), STDIN_NAME)?, STDIN_NAME)
 }
 
 /// The seal behind a patch's checksum field, if there is one.

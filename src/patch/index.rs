@@ -353,9 +353,9 @@ fn changed(patch: &dyn Device) -> Error {
 }
 
 /// The bytes of a device as a stream.
-struct DeviceReader<'a> {
-    device: &'a dyn Device,
-    at: u64,
+pub(super) struct DeviceReader<'a> {
+    pub(super) device: &'a dyn Device,
+    pub(super) at: u64,
 }
 
 impl Read for DeviceReader<'_> {

@@ -10,6 +10,7 @@
 //!       |
 //!   check.rs    the whole patch, before anything is written
 //!   sweep.rs --> index.rs      a stored patch at random: which of its bytes are where
+//!      \--> squash.rs       several stored patches made one
 //!   base.rs     the state of the target, against the seal
 //!   undo.rs     what will be overwritten, to a patch of its own
 //!   sizes.rs --> apply.rs (sparse.rs: zeros as holes) --> verify.rs, checksum.rs
@@ -29,6 +30,7 @@ mod sizes;
 mod source;
 mod sparse;
 mod spool;
+mod squash;
 mod sweep;
 mod undo;
 mod verify;
@@ -42,10 +44,13 @@ use fingerprint::Fingerprint;
 pub use format::{Checksum, Header};
 pub use index::{ENTRY_BYTES, PatchIndex, Piece};
 pub use reader::{Batch, PatchReader, Record, RecordPlace, Trailer};
-pub use seal::{Base, BaseMaker, FoundSeal, IDENTITY_BYTES_MAX, Seal};
+pub use seal::{
+    BEHIND_BYTES as SEAL_BEHIND_BYTES, Base, BaseMaker, FoundSeal, IDENTITY_BYTES_MAX, Seal,
+};
 pub use sizes::SizePlan;
 pub use source::{PatchFile, PatchStream};
-pub use spool::spool;
+pub use spool::{spool, spool_file};
+pub use squash::{Layer, Squash};
 pub use undo::{refuse_existing, write_undo};
 pub use verify::verify_records;
 pub use writer::{PatchWriter, block_patch_bytes};

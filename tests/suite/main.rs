@@ -16,4 +16,5 @@ mod roundtrip; // random pairs and options against a naive model
 mod server; // what its clients may not do
 mod sizes; // from nothing to a sparse tebibyte
 mod ssh; // a real ssh to a real sshd, real file systems
+mod stored_patches; // looked at, made one, compressed
 mod vectors; // the classic's recorded bytes

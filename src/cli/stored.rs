@@ -1,0 +1,218 @@
+//! The commands that work on stored patches: their options, and what these mean.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command as Table, ValueHint, value_parser};
+
+use super::options::{Command, InfoOptions, SquashOptions};
+use super::resolve::{self, decimal, operand_list, usage};
+use super::table::{base, headed, long_flag, long_valued, operands, other, reporting};
+use crate::error::Result;
+use crate::units::Compression;
+
+/// zstd's own default, fast enough for any disk.
+const ZSTD_LEVEL_DEFAULT: u8 = 3;
+/// Higher ones take more memory than they are worth.
+const ZSTD_LEVEL_MAX: u8 = 19;
+const GZIP_LEVEL_DEFAULT: u8 = 6;
+const GZIP_LEVEL_MAX: u8 = 9;
+
+pub(super) fn info_table() -> Table {
+    base("info")
+        .about("Tell what a patch changes, and draw where")
+        .override_usage("bdsync info [OPTIONS] [PATCH [BASEDEV]]")
+        .after_help(
+            "PATCH is a file, plain or compressed; without it, or as -, standard input is read. \
+             It is not applied, and its target is never opened: only BASEDEV is, to read its \
+             partition table.\n\nExit status: 0 the patch is sound, 2 it is not, and what could \
+             be read of it was told.",
+        )
+        .args(headed(
+            "Telling",
+            [
+                path_valued("base", "BASEDEV")
+                    .help("Mark the partitions (GPT, MBR) of the disk that the patch is for"),
+                long_flag("json", "Tell it as one JSON object"),
+                path_valued("svg", "FILE").help("Draw it into FILE as well, for a report"),
+            ],
+        ))
+        .args(reporting())
+        .args(other())
+        .arg(operands("PATCH BASEDEV").hide(true))
+}
+
+pub(super) fn squash_table() -> Table {
+    base("squash")
+        .about("Make one patch of several that follow each other")
+        .override_usage("bdsync squash [OPTIONS] PATCH PATCH...  >PATCH")
+        .after_help(
+            "The patches are files, plain or compressed, in the order in which they were made. \
+             The result changes the device that the first was made for into the one that the \
+             last makes.",
+        )
+        .args(headed(
+            "Squashing",
+            [
+                long_flag("force", "Squash patches that name different devices; the last counts"),
+                long_valued("basesize", "BYTES").help(
+                    "Size of the device that the first patch is for: saves writing zeros out \
+                     where patches change its size [default: unknown]",
+                ),
+                compress(),
+            ],
+        ))
+        .args(reporting())
+        .args(other())
+        .arg(operands("PATCH PATCH...").hide(true))
+}
+
+/// The option of every command that writes a patch.
+pub(super) fn compress() -> Arg {
+    long_valued("compress", "FORMAT").help(
+        "Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, \
+         squash and mount read it; a classic bdsync needs it decompressed [default: plain]",
+    )
+}
+
+fn path_valued(name: &'static str, value_name: &'static str) -> Arg {
+    long_valued(name, value_name)
+        .value_hint(ValueHint::FilePath)
+        .value_parser(value_parser!(OsString))
+}
+
+pub(super) fn info(found: &ArgMatches) -> Result<Command> {
+    if let Some(answer) = resolve::asked_for_words(found, "info")? {
+        return Ok(answer);
+    }
+    let path = |name: &str| found.get_one::<OsString>(name).map(PathBuf::from);
+    let mut operands = operand_list(found).into_iter().map(PathBuf::from);
+    let (patch, second) = (operands.next(), operands.next());
+    if let Some(more) = operands.next() {
+        let shown = more.display();
+        return Err(usage(format!("expected at most 2 operands, PATCH BASEDEV, found '{shown}'")));
+    }
+    if second.is_some() && path("base").is_some() {
+        return Err(usage("BASEDEV is given twice, as an operand and by --base"));
+    }
+    Ok(Command::Info(InfoOptions {
+        patch: patch.filter(|path| path.as_os_str() != "-"),
+        base: second.or_else(|| path("base")),
+        json: found.get_flag("json"),
+        svg: path("svg"),
+        verbosity: found.get_count("verbose"),
+    }))
+}
+
+pub(super) fn squash(found: &ArgMatches) -> Result<Command> {
+    if let Some(answer) = resolve::asked_for_words(found, "squash")? {
+        return Ok(answer);
+    }
+    let patches: Vec<_> = operand_list(found).into_iter().map(PathBuf::from).collect();
+    if patches.is_empty() {
+        return Err(usage("expected at least 1 operand, PATCH... (see bdsync help squash)"));
+    }
+    let base_bytes = match found.get_one::<String>("basesize") {
+        None => None,
+        Some(text) => Some(decimal(text).ok_or_else(|| {
+            usage(format!("--basesize must be a number of bytes, found '{text}'"))
+        })?),
+    };
+    Ok(Command::Squash(SquashOptions {
+        patches,
+        force: found.get_flag("force"),
+        base_bytes,
+        compression: compression(found)?,
+        verbosity: found.get_count("verbose"),
+    }))
+}
+
+/// `--compress=zstd[:N]|gzip[:N]`.
+pub(super) fn compression(found: &ArgMatches) -> Result<Option<Compression>> {
+    let Some(text) = found.get_one::<String>("compress") else { return Ok(None) };
+    let (name, level) = match text.split_once(':') {
+        Some((name, level)) => (name, Some(level)),
+        None => (&text[..], None),
+    };
+    let level = |default, max| match level.map(decimal) {
+        None => Some(default),
+        Some(level) => level.and_then(|n| u8::try_from(n).ok()).filter(|n| (1..=max).contains(n)),
+    };
+    let chosen = match name {
+        "zstd" => level(ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX).map(Compression::Zstd),
+        "gzip" => level(GZIP_LEVEL_DEFAULT, GZIP_LEVEL_MAX).map(Compression::Gzip),
+        _ => None,
+    };
+    match chosen {
+        Some(_) => Ok(chosen),
+        None => Err(usage(format!(
+            "--compress must be zstd, zstd:1 to zstd:{ZSTD_LEVEL_MAX}, gzip or gzip:1 to \
+             gzip:{GZIP_LEVEL_MAX}, found '{text}'"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Command> {
+        super::super::parse(std::iter::once(&"bdsync").chain(words).map(OsString::from))
+    }
+
+    fn info_of(words: &[&str]) -> InfoOptions {
+        match parse(&[&["info"], words].concat()) {
+            Ok(Command::Info(options)) => options,
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn info_takes_a_file_or_standard_input_and_the_disk_in_two_ways() {
+        assert_eq!((info_of(&[]).patch, info_of(&["-"]).patch), (None, None));
+        let options = info_of(&["p", "--base=d", "--json", "--svg", "f", "-v"]);
+        assert_eq!((options.patch, options.base), (Some("p".into()), Some("d".into())));
+        assert_eq!((options.json, options.svg, options.verbosity), (true, Some("f".into()), 1));
+        assert_eq!(info_of(&["p", "d"]).base, Some("d".into()));
+        assert!(parse(&["info", "p", "d", "--base=e"]).is_err());
+        assert!(parse(&["info", "p", "d", "e"]).is_err());
+    }
+
+    #[test]
+    fn squash_takes_any_number_of_patches() {
+        let words = ["squash", "a", "b", "c", "--force", "--basesize=10", "--compress=zstd:9"];
+        let Ok(Command::Squash(options)) = parse(&words) else { panic!() };
+        assert_eq!(options.patches, ["a", "b", "c"].map(PathBuf::from));
+        assert_eq!((options.force, options.base_bytes), (true, Some(10)));
+        assert_eq!(options.compression, Some(Compression::Zstd(9)));
+        for bad in [&["squash"][..], &["squash", "a", "--basesize=1k"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn levels_have_limits() {
+        for (text, expected) in [
+            ("zstd", Some(Compression::Zstd(3))),
+            ("zstd:1", Some(Compression::Zstd(1))),
+            ("zstd:19", Some(Compression::Zstd(19))),
+            ("gzip", Some(Compression::Gzip(6))),
+            ("gzip:9", Some(Compression::Gzip(9))),
+            ("zstd:0", None),
+            ("zstd:20", None),
+            ("zstd:", None),
+            ("zstd:+1", None),
+            ("gzip:10", None),
+            ("xz", None),
+            ("", None),
+        ] {
+            let option = format!("--compress={text}");
+            let found = match parse(&[&option, "cmd", "l", "r"]) {
+                Ok(Command::Client(options)) => options.compression,
+                Ok(other) => panic!("{other:?}"),
+                Err(_) => None,
+            };
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `bdsync info [PATCH]`: tells what a patch changes, and draws where.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use terminal_size::{Width, terminal_size_of};
+
+use super::input;
+use crate::cli::InfoOptions;
+use crate::compress::Format;
+use crate::device::open_source;
+use crate::error::{Error, Kind, Result};
+use crate::inspect::{Style, inspect, json, partitions, svg, text};
+use crate::report;
+
+/// Columns of what is no terminal.
+const COLUMNS_DEFAULT: usize = 80;
+
+/// Tells it on stdout, what could be read of a faulty patch too.
+///
+/// # Errors
+/// `Kind::Patch` when the patch has a fault; those of reading and writing.
+pub fn run(options: &InfoOptions) -> Result<u8> {
+    report::log_to_stderr(options.verbosity);
+    let disk = match &options.base {
+        Some(base) => {
+            let found = partitions(&open_source(base)?)?;
+            if found.is_empty() {
+                log::warn!("no partition table is found on {}", base.display());
+            }
+            found
+        }
+        None => vec![],
+    };
+    let name = options.patch.as_deref().unwrap_or(Path::new(input::STDIN_NAME));
+    let stream = input::stream(options.patch.as_deref())?;
+    let compression = stream.format().map(Format::name);
+    let found = inspect(stream, name, compression, disk)?;
+    let shown = name.display().to_string();
+    if let Some(path) = &options.svg {
+        write_picture(path, &svg(&found, &shown))?;
+    }
+    if options.json {
+        report::answer(&json(&found, &shown))?;
+    } else {
+        report::answer(&text(&found, &shown, style()))?;
+    }
+    match found.faults.first() {
+        None => Ok(0),
+        Some(fault) => Err(Error::new(Kind::Patch, fault.text.clone())
+            .with_path(name)
+            .with_offset(fault.position)),
+    }
+}
+
+fn write_picture(path: &Path, picture: &str) -> Result<()> {
+    File::create(path)
+        .and_then(|mut file| file.write_all(picture.as_bytes()))
+        .map_err(|err| Error::io(Kind::Write, "cannot write the picture", err).with_path(path))
+}
+
+/// As wide as the terminal, or as `COLUMNS` says where there is none. In colour for a terminal
+/// whose user does not object (no-color.org).
+fn style() -> Style {
+    let stdout = io::stdout();
+    let is_terminal = stdout.is_terminal();
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let columns = terminal_size_of(&stdout).map(|(Width(columns), _)| usize::from(columns));
+    let said = || std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    Style {
+        columns: columns.filter(|&n| n > 0).or_else(said).unwrap_or(COLUMNS_DEFAULT),
+        colour: is_terminal && !no_colour && !dumb,
+    }
+}

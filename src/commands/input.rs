@@ -1,0 +1,121 @@
+//! Patches as the user has them: plain or compressed, in files or from pipes.
+//!
+//! ```text
+//!   stream()   read once, from its beginning to its end
+//!   stored()   read at random: a plain file in place, anything else from a copy without a name
+//! ```
+//! A copy is made in the folder for temporary files (`TMPDIR`), takes as much room there as the
+//! plain patch, and is gone with the process. An index of a compressed file would be no honest
+//! alternative: zstd and gzip can only be entered where whoever wrote them left a door, so that
+//! it would come down to a copy in memory.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use crate::compress::{Decoder, Encoder};
+use crate::device::{FileDevice, open_source};
+use crate::error::{Error, Kind, Result};
+use crate::patch::{PatchReader, spool_file};
+use crate::units::Compression;
+
+/// What messages call the patch on stdin.
+pub const STDIN_NAME: &str = "standard input";
+/// The operand that means stdin.
+const STDIN_OPERAND: &str = "-";
+
+/// `input`, decompressed if it is compressed; `path` is what messages call it.
+///
+/// # Errors
+/// `Kind::Read`.
+pub fn decoded<R: Read>(input: R, path: impl AsRef<Path>) -> Result<Decoder<R>> {
+    Decoder::new(input).map_err(|err| read_error(err, path.as_ref()))
+}
+
+/// `output`, compressed as wished.
+///
+/// # Errors
+/// `Kind::Write`.
+pub fn encoded<W: Write>(output: W, compression: Option<Compression>) -> Result<Encoder<W>> {
+    Encoder::new(output, compression)
+        .map_err(|err| Error::io(Kind::Write, "cannot compress the patch", err))
+}
+
+/// Ends what [`encoded`] began: all of the output is written when this returns.
+///
+/// # Errors
+/// `Kind::Write`.
+pub fn finish<W: Write>(output: Encoder<W>) -> Result<()> {
+    output.finish().map(drop).map_err(|err| Error::io(Kind::Write, "cannot write the patch", err))
+}
+
+/// Opens a patch to be read once; `None` is stdin.
+///
+/// # Errors
+/// `Kind::Open`, `Kind::Read`.
+pub fn stream(path: Option<&Path>) -> Result<Decoder<File>> {
+    match path {
+        Some(path) => decoded(open(path)?, path),
+        None => decoded(stdin()?, STDIN_NAME),
+    }
+}
+
+/// Opens a patch to be read at random; `-` is stdin.
+///
+/// # Errors
+/// `Kind::Open`, `Kind::Read`, `Kind::Patch` when it is no patch or its compressed data are
+/// damaged, `Kind::Write` when a copy finds no room.
+pub fn stored(path: &Path) -> Result<FileDevice> {
+    if path.as_os_str() == STDIN_OPERAND {
+        return copy(stdin()?, Path::new(STDIN_NAME));
+    }
+    let file = open(path)?;
+    let file_type = file.metadata().map_err(|err| read_error(err, path))?.file_type();
+    let can_seek = file_type.is_file() || file_type.is_block_device();
+    if can_seek && decoded(&file, path)?.format().is_none() {
+        return open_source(path);
+    }
+    // What has been looked at by now is looked at again: the file anew from its beginning.
+    if can_seek { copy(open(path)?, path) } else { copy(file, path) }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path)
+        .map_err(|err| Error::io(Kind::Open, "cannot open the patch", err).with_path(path))
+}
+
+fn stdin() -> Result<File> {
+    let fd = io::stdin().as_fd().try_clone_to_owned();
+    fd.map(File::from).map_err(|err| read_error(err, Path::new(STDIN_NAME)))
+}
+
+fn copy(input: File, path: &Path) -> Result<FileDevice> {
+    let mut decoder = decoded(input, path)?;
+    // Nothing but a patch is worth the room: the header is read first.
+    let mut head = vec![];
+    let mut seen = Seen { input: &mut decoder, seen: &mut head };
+    PatchReader::new(&mut seen, path)?;
+    let whole = head.as_slice().chain(decoder);
+    let file = spool_file(whole, &std::env::temp_dir(), &|| Ok(()))?;
+    FileDevice::of_copy(file, path)
+}
+
+/// Keeps what is read: a buffer of the patch reader at most.
+struct Seen<'a, R> {
+    input: R,
+    seen: &'a mut Vec<u8>,
+}
+
+impl<R: Read> Read for Seen<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buf)?;
+        self.seen.extend_from_slice(&buf[..n]);
+        Ok(n)
+    }
+}
+
+fn read_error(err: io::Error, path: &Path) -> Error {
+    Error::io(Kind::Read, "cannot read the patch", err).with_path(path)
+}
