@@ -176,6 +176,12 @@ impl Error {
         self.0.path.as_deref()
     }
 
+    /// The cause, where it is a `T`.
+    #[must_use]
+    pub fn cause<T: std::error::Error + 'static>(&self) -> Option<&T> {
+        self.0.source.as_deref().and_then(|source| source.downcast_ref())
+    }
+
     /// The exit code of a process that ends with this error.
     #[must_use]
     pub fn exit_code(&self) -> i32 {

@@ -18,6 +18,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
+use crate::units::ByteRange;
 
 type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
 
@@ -156,6 +157,11 @@ pub fn different_target_sizes(current_bytes: u64, patch_bytes: u64) {
 pub fn different_names(parameter: &[u8], data: &[u8]) {
     let (parameter, data) = (escape(parameter), escape(data));
     to_stderr(&format!("Warning: different device names parameter={parameter} data={data}\n"));
+}
+
+/// `unreadable, left out: local DEVICE, bytes [a, b)`: of the local or the remote side.
+pub fn left_out(side: &str, path: &[u8], range: ByteRange) {
+    to_stderr(&format!("unreadable, left out: {side} {}, bytes {range}\n", escape(path)));
 }
 
 /// `checksum[NAME]: HEX`: the checksum that a patch carries.

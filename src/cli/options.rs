@@ -71,6 +71,8 @@ pub struct CompareOptions {
     pub zero_blocks: bool,
     /// Drop what was read from the page cache.
     pub flush_cache: bool,
+    /// Leave out what cannot be read, and end with exit code 15, instead of failing.
+    pub skip_unreadable: bool,
 }
 
 /// Options of the client.

@@ -73,6 +73,8 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
         (given("verify") && !patch, "--verify needs --patch"),
         (given("sparse") && !patch, "--sparse needs --patch"),
         (given("force") && !patch, "--force needs --patch"),
+        (given("on-read-error") && server, "--on-read-error means nothing with --server"),
+        (given("on-read-error") && patch, "--on-read-error means nothing with --patch"),
         (given("allow") && !server, "--allow needs --server"),
         (given("compress") && server, "--compress means nothing with --server: the client chooses"),
         (given("compress") && patch, "--compress means nothing with --patch: it is recognised"),
@@ -275,7 +277,18 @@ pub(super) fn compare_options(found: &ArgMatches) -> Result<CompareOptions> {
         fixed_salt: found.get_flag("fixedsalt"),
         zero_blocks: found.get_flag("zeroblocks"),
         flush_cache: found.get_flag("flushcache"),
+        skip_unreadable: skip_unreadable(found)?,
     })
+}
+
+/// `--on-read-error`, which only some commands have.
+fn skip_unreadable(found: &ArgMatches) -> Result<bool> {
+    let word = found.try_get_one::<String>("on-read-error").ok().flatten();
+    match word.map(String::as_str) {
+        None | Some("fail") => Ok(false),
+        Some("skip") => Ok(true),
+        Some(text) => Err(usage(format!("--on-read-error must be fail or skip, found '{text}'"))),
+    }
 }
 
 fn block_size(text: &str) -> Result<u64> {
@@ -406,6 +419,7 @@ mod tests {
                 fixed_salt: true,
                 zero_blocks: true,
                 flush_cache: true,
+                skip_unreadable: false,
             }
         );
         assert_eq!(options.progress, Some(ProgressStyle::NoScroll));
@@ -496,6 +510,8 @@ mod tests {
             &["-s", "-b0"],
             &["--allow=/dev/*", "cmd", "l", "r"],
             &["-p", "--allow=/dev/*"],
+            &["--on-read-error=ignore", "cmd", "l", "r"],
+            &["--on-read-error=skip", "-p"],
         ] {
             assert!(!refused(words).is_empty(), "{words:?}");
         }

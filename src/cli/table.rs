@@ -42,6 +42,7 @@ pub(super) fn classic() -> Command {
         .after_help(AFTER_HELP)
         .args(modes())
         .args(comparing())
+        .args(unreadable())
         .args(sizes())
         .args(making())
         .args(applying())
@@ -163,6 +164,23 @@ pub(super) fn comparing() -> Vec<Arg> {
             flag("flushcache", 'F', "Drop from the page cache what was read or written"),
             flag("fixedsalt", 'f', "Use a salt of zeros, for tests").hide(true),
         ],
+    )
+}
+
+/// What the client does about failing disks.
+fn unreadable() -> Vec<Arg> {
+    headed(
+        "Comparing",
+        [Arg::new("on-read-error")
+            .long("on-read-error")
+            .overrides_with("on-read-error")
+            .value_name("WHAT")
+            .action(ArgAction::Set)
+            .help(
+                "What to do about bytes that cannot be read: fail, or skip: leave their blocks out, \
+                 list them and end with exit status 15. A classic server fails anyway \
+                 [default: fail]",
+            )],
     )
 }
 

@@ -35,7 +35,10 @@ pub fn run(options: &ClientOptions, output: impl Write) -> Result<u8> {
     let outcome = make_patch(&session, options, output);
     let peer = session.engine.peer();
     match outcome {
-        Ok(()) => Ok(exit_status(peer.finish()?)),
+        Ok(()) => {
+            let status = exit_status(peer.finish()?);
+            super::left_out::tell(&session.engine, options).map_or(Ok(status), Err)
+        }
         Err(err) => {
             peer.abort(err.duplicate());
             Err(err)
@@ -87,6 +90,11 @@ fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) ->
     walk(engine, session.density(), &mut sink)?;
     let PatchSink { writer, base, .. } = sink;
     let checksum = match (checksum, options.compare.checksum.as_deref()) {
+        // Of bytes that were left out nobody knows what the target holds afterwards.
+        (Some(_), _) if super::left_out::is_any(engine) => {
+            log::warn!("the patch carries no checksum: some of the source was left out");
+            None
+        }
         (Some(checksum), Some(name)) => {
             let digest = checksum.finish(engine)?;
             Some(Checksum { name: name.as_bytes().to_vec(), digest })
@@ -139,6 +147,10 @@ struct PatchSink<'a, W> {
 
 impl<W: Write> Sink for PatchSink<'_, W> {
     fn block(&mut self, offset: u64, data: &[u8], target_hash: &[u8]) -> Result<()> {
+        let range = ByteRange::new(offset, offset + data.len() as u64);
+        if self.engine.left_out().is_some_and(|left_out| left_out.touches(range)) {
+            return Ok(());
+        }
         if let Some(base) = &mut self.base {
             if target_hash.is_empty() {
                 base.add(offset, &local_hash(self.engine, offset, &mut self.scratch)?);

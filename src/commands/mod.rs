@@ -5,7 +5,9 @@
 mod client;
 mod info;
 mod input;
+mod left_out;
 mod mount;
+mod output;
 mod patch;
 mod server;
 mod session;
@@ -26,10 +28,10 @@ pub fn run(command: Command) -> Result<u8> {
         Command::Help(text) => report::answer(&text).map(|()| 0),
         Command::Mount(options) => mount::run(&options),
         Command::Info(options) => info::run(&options),
-        Command::Squash(options) => squash::run(&options, std::io::stdout()),
+        Command::Squash(options) => squash::run(&options, output::stdout()?),
         Command::Patch(options) => patch::run(&options),
         Command::Server(options) => server::run(&options).map(|()| 0),
-        Command::Client(options) => client::run(&options, std::io::stdout()),
+        Command::Client(options) => client::run(&options, output::stdout()?),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::{ClientOptions, CompareOptions, SizeOptions};
-use crate::device::{Device, open_source};
+use crate::device::{Device, TolerantDevice, open_source};
 use crate::diff::{Density, Engine, Plan};
 use crate::digest::{Algorithm, BlockHasher, HashPool};
 use crate::error::{Error, Kind, Result};
@@ -71,10 +71,11 @@ impl Session {
     pub fn open(ends: &Ends, compare: &CompareOptions, sizes: SizeOptions) -> Result<Self> {
         let named_hash = compare.hash.as_deref().map(block_hash).transpose()?;
         let checksum = compare.checksum.as_deref().map(checksum_digest).transpose()?;
-        let local: Arc<dyn Device> = Arc::new(open_source(ends.local)?);
+        let local = open_source(ends.local)?;
+        let offer = if compare.skip_unreadable { Extensions::ALL } else { Extensions::STRICT };
         let stderr = Box::new(report::remote_line);
         let connection = connect_command(ends.remote_command, ends.timeout, stderr)?;
-        let mut opening = Peer::connect(connection, Extensions::ALL)?;
+        let mut opening = Peer::connect(connection, offer)?;
         let remote_bytes = opening.open(ends.remote.as_bytes())?;
         let extensions = opening.extensions();
         if local.size() != remote_bytes && sizes.tells_difference() {
@@ -108,7 +109,16 @@ impl Session {
             checksum: remote_checksum.map_or_else(String::new, |digest| digest.name().to_owned()),
             checksum_bytes: remote_checksum.map_or(0, Algorithm::len),
         })?;
-        let engine = Engine::new(plan, local, peer, HashPool::new()?, hasher);
+        let pool = HashPool::new()?;
+        let engine = if compare.skip_unreadable {
+            if !extensions.skip {
+                log::warn!("the remote bdsync cannot skip what it cannot read; this side can");
+            }
+            let local = Arc::new(TolerantDevice::silent(Box::new(local)));
+            Engine::leaving_out(plan, local, peer, pool, hasher)
+        } else {
+            Engine::new(plan, Arc::new(local), peer, pool, hasher)
+        };
         Ok(Self { engine, extensions, salt, checksum })
     }
 

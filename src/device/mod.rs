@@ -8,6 +8,7 @@
 //!                |              (busy.rs: who else uses one; identity.rs: which one it is)
 //!                \--- direct.rs  the same past the page cache, read-only
 //!                \--- memory.rs  a vector of bytes
+//!                \--- tolerant.rs a wrapper that reads around unreadable places
 //!                \--- faulty.rs  a wrapper that fails, shortens or records calls (tests)
 //! ```
 
@@ -18,11 +19,13 @@ pub mod faulty;
 mod file;
 mod identity;
 mod memory;
+mod tolerant;
 
 pub use direct::DirectDevice;
 pub use file::{FileDevice, FileKind, TargetOptions, open_source, open_target};
 pub use identity::identity;
 pub use memory::MemoryDevice;
+pub use tolerant::TolerantDevice;
 
 use std::fs::File;
 use std::path::Path;

@@ -167,11 +167,7 @@ impl Engine {
                 Changed { offset: range.start, data: Vec::new(), target_hashes: Vec::new() };
             fetch.end(Ok(nothing));
         }
-        for part in parts {
-            let fetch = Arc::clone(&fetch);
-            let got = move |answer| fetch.arrived(part, answer);
-            self.peer().submit(Request::Block { range: part }, priority, Box::new(got));
-        }
+        parts.into_iter().for_each(|part| fetch.ask(part, 0));
     }
 
     fn check_fetched(&self, remote: &Announced, data: &[u8]) -> Result<()> {
@@ -184,14 +180,17 @@ impl Engine {
             remote.blocks.len() / block_bytes,
             &mut hashes,
         );
-        match remote.differing_from(&hashes, block_bytes, self.hasher().hash_len()).first() {
+        let is_left_out = |block| self.left_out().is_some_and(|left_out| left_out.touches(block));
+        let changed = remote.differing_from(&hashes, block_bytes, self.hasher().hash_len());
+        let mut changed = changed.iter().flat_map(|run| run.blocks.pieces(block_bytes));
+        match changed.find(|block| !is_left_out(*block)) {
             None => Ok(()),
-            Some(run) => Err(Error::new(
+            Some(block) => Err(Error::new(
                 Kind::Transmission,
                 "the remote device changed while it was read: these blocks are not the ones \
                  that were compared; use a snapshot, or run again",
             )
-            .with_range(run.blocks)),
+            .with_range(block)),
         }
     }
 }
@@ -258,10 +257,20 @@ struct FetchState {
 }
 
 impl Fetch {
-    fn arrived(self: &Arc<Self>, part: ByteRange, answer: Result<Answer>) {
+    fn ask(self: &Arc<Self>, part: ByteRange, attempts: u32) {
+        let fetch = Arc::clone(self);
+        let got = move |answer| fetch.arrived(part, answer, attempts);
+        let request = Request::Block { range: part };
+        self.engine.peer().submit(request, self.priority, Box::new(got));
+    }
+
+    fn arrived(self: &Arc<Self>, part: ByteRange, answer: Result<Answer>, attempts: u32) {
         let block = match answer {
             Ok(Answer::Block(block)) => block,
             Ok(_) => return self.end(Err(unexpected_answer())),
+            Err(err) if self.engine.is_worth_another(&err, attempts) => {
+                return self.ask(part, attempts + 1);
+            }
             Err(err) => return self.end(Err(err)),
         };
         let complete = match &mut *self.state.lock() {

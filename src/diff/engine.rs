@@ -16,8 +16,9 @@ use parking_lot::Mutex;
 use super::compare::Announced;
 use super::descent::{Action, Ask, Descent};
 use super::ladder::{Ladder, Probe};
+use super::left_out::LeftOut;
 use super::plan::Plan;
-use crate::device::Device;
+use crate::device::{Device, TolerantDevice};
 use crate::digest::{BlockHasher, HashPool, Scratch, fold, hash_range, zero_nodes};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Priority};
@@ -42,6 +43,7 @@ pub struct Engine {
     peer: Peer,
     pool: HashPool,
     hasher: BlockHasher,
+    left_out: Option<LeftOut>,
 }
 
 impl Engine {
@@ -54,7 +56,32 @@ impl Engine {
         pool: HashPool,
         hasher: BlockHasher,
     ) -> Arc<Self> {
-        Arc::new(Self { plan, local, peer, pool, hasher })
+        Arc::new(Self { plan, local, peer, pool, hasher, left_out: None })
+    }
+
+    /// An engine that leaves out what cannot be read instead of failing: `local` reads around
+    /// unreadable places, and the peer was asked to do so where it can (extension `skip`).
+    #[must_use]
+    pub fn leaving_out(
+        plan: Plan,
+        local: Arc<TolerantDevice>,
+        peer: Peer,
+        pool: HashPool,
+        hasher: BlockHasher,
+    ) -> Arc<Self> {
+        let left_out = Some(LeftOut::new(Arc::clone(&local)));
+        Arc::new(Self { plan, local, peer, pool, hasher, left_out })
+    }
+
+    /// What was left out so far; `None` for an engine that fails instead.
+    #[must_use]
+    pub fn left_out(&self) -> Option<&LeftOut> {
+        self.left_out.as_ref()
+    }
+
+    /// Whether a request that failed by `err` is to be sent again; see [`LeftOut`].
+    pub(super) fn is_worth_another(&self, err: &Error, attempts: u32) -> bool {
+        self.left_out.as_ref().is_some_and(|left_out| left_out.take(err, attempts))
     }
 
     /// What is compared.
@@ -200,12 +227,20 @@ impl Job {
             Some(level) => Request::Tree { start, step: probe.step_bytes, n, level },
             None => Request::Hashes { start, step: probe.step_bytes, n },
         };
+        self.submit(index, request, 0);
+    }
+
+    fn submit(self: &Arc<Self>, index: usize, request: Request, attempts: u32) {
         let job = Arc::clone(self);
+        let again = request.clone();
         let done = move |answer: Result<Answer>| match answer {
             Ok(Answer::Hashes(hashes) | Answer::Tree(hashes)) => {
                 job.step(|descent| descent.remote(index, hashes));
             }
             Ok(_) => job.end(Err(unexpected_answer())),
+            Err(err) if job.engine.is_worth_another(&err, attempts) => {
+                job.submit(index, again, attempts + 1);
+            }
             Err(err) => job.end(Err(err)),
         };
         self.engine.peer.submit(request, self.priority, Box::new(done));

@@ -7,6 +7,7 @@
 //!   descent.rs  one comparison from coarse to fine, a state machine     (pure)
 //!   engine.rs   drives descents with the peer's answers and the pool
 //!   content.rs  bytes of differing blocks, checked against their hashes
+//!   left_out.rs bytes that a side cannot read, if they are to be left out
 //!   map.rs      what is known of every block                            (pure)
 //!   resolver.rs what is known and who waits for more, for readers in any order
 //!   prints.rs   short prints of the hashes of what differs              (pure)
@@ -26,6 +27,7 @@ mod density;
 mod descent;
 mod engine;
 mod ladder;
+mod left_out;
 mod map;
 mod plan;
 mod prints;
@@ -40,6 +42,7 @@ pub use content::Changed;
 pub use density::Density;
 pub use engine::{Engine, Found};
 pub use ladder::{Ladder, Probe};
+pub use left_out::LeftOut;
 pub use map::{Map, State};
 pub use plan::Plan;
 pub use prints::{Print, print_of};

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use super::leaf_cache::{LEAF_CACHE_BYTES, LeafCache};
 use super::plan::{HashPlan, block_range};
 use super::task::{ServedDevice, Source, Task, Work};
-use crate::device::Device;
+use crate::device::{Device, TolerantDevice};
 use crate::digest::{Algorithm, BlockHasher, Digest, HashPool, Submitter, checksum};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control};
@@ -109,6 +109,12 @@ impl Shared {
     fn abort(&self, err: Error) {
         self.fault.lock().get_or_insert(err);
         self.end();
+    }
+
+    /// Whether the session goes on without an answer that failed by `err`: it is the disk's
+    /// fault, and the client understands that.
+    fn may_tell(&self, err: &Error) -> bool {
+        self.extensions.faults && err.kind() == Kind::Read && !self.source.device.is_over()
     }
 
     /// A request came in.
@@ -252,8 +258,12 @@ fn answer_requests(
 ) -> Result<()> {
     let leaves =
         extensions.tree.then(|| LeafCache::new(digests.hasher.hash_len(), LEAF_CACHE_BYTES));
+    let device = ServedDevice::new(device);
+    let skips = extensions.faults && extensions.skip;
+    let tolerant = skips.then(|| TolerantDevice::telling(Box::new(device.clone())));
     let source = Arc::new(Source {
-        device: ServedDevice::new(device),
+        device,
+        tolerant,
         hasher: digests.hasher,
         leaves,
         flush: AtomicBool::new(false),
@@ -329,7 +339,13 @@ fn write_answers(
         if !answer.is_finished() {
             writer.flush().map_err(cause)?;
         }
-        let message = answer.wait(&shared.source).map_err(cause)?;
+        let message = match answer.wait(&shared.source) {
+            Err(err) if shared.may_tell(&err) => {
+                log::warn!("{}", err.full_message());
+                shared.source.fault(&err)
+            }
+            other => other.map_err(cause)?,
+        };
         writer.write(&message).map_err(cause)?;
         shared.answer_written();
     }

@@ -8,21 +8,23 @@ use parking_lot::{Condvar, Mutex};
 
 use super::leaf_cache::LeafCache;
 use super::plan::HashPlan;
-use crate::device::Device;
+use crate::device::{Device, TolerantDevice};
 use crate::digest::{BlockHasher, LeafStore, Scratch, Submitter, fold, hash_node, hash_range_with};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Priority};
+use crate::wire::{FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX, Message};
 
 /// The device of a session. Once the session is over it fails every read, so that no thread
-/// goes on with a long one.
+/// goes on with a long one. Its clones are over at once.
+#[derive(Clone)]
 pub(super) struct ServedDevice {
-    inner: Box<dyn Device>,
-    over: AtomicBool,
+    inner: Arc<dyn Device>,
+    over: Arc<AtomicBool>,
 }
 
 impl ServedDevice {
     pub(super) fn new(inner: Box<dyn Device>) -> Self {
-        Self { inner, over: AtomicBool::new(false) }
+        Self { inner: Arc::from(inner), over: Arc::default() }
     }
 
     /// Ends all reading.
@@ -30,8 +32,13 @@ impl ServedDevice {
         self.over.store(true, Ordering::Release);
     }
 
+    /// Whether reading was ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
     fn fail_if_over(&self) -> Result<()> {
-        match self.over.load(Ordering::Acquire) {
+        match self.is_over() {
             true => Err(Error::new(Kind::Read, "the session is over")),
             false => Ok(()),
         }
@@ -58,7 +65,8 @@ impl Device for ServedDevice {
     }
 
     fn check(&self) -> Result<()> {
-        self.fail_if_over()
+        self.fail_if_over()?;
+        self.inner.check()
     }
 
     fn will_need(&self, range: ByteRange) {
@@ -73,6 +81,8 @@ impl Device for ServedDevice {
 /// What the answers of a session are made of.
 pub(super) struct Source {
     pub(super) device: ServedDevice,
+    /// The same, reading around unreadable places, for a client that asked for that.
+    pub(super) tolerant: Option<TolerantDevice>,
     pub(super) hasher: BlockHasher,
     /// `None` where the client does not ask for trees.
     pub(super) leaves: Option<LeafCache>,
@@ -81,6 +91,25 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// The device to answer from.
+    pub(super) fn answers(&self) -> &dyn Device {
+        self.tolerant.as_ref().map_or(&self.device, |tolerant| tolerant)
+    }
+
+    /// The message in place of an answer that needs bytes which cannot be read.
+    pub(super) fn fault(&self, err: &Error) -> Message {
+        let mut ranges = match &self.tolerant {
+            Some(tolerant) => tolerant.take_untold(FAULT_RANGES_MAX),
+            None => vec![],
+        };
+        if ranges.is_empty() {
+            ranges.extend(err.range());
+        }
+        let mut text = err.full_message().into_bytes();
+        text.truncate(FAULT_TEXT_BYTES_MAX);
+        Message::Fault { ranges, text }
+    }
+
     /// Tells the device that `range` was read for an answer.
     fn was_read(&self, range: ByteRange) {
         let range = range.clip(self.device.size());
@@ -219,7 +248,7 @@ impl Task {
         let (at, bytes) = match &self.work {
             Work::Read(range) => {
                 let mut data = vec![0; range.len() as usize];
-                source.device.read_exact_at(&mut data, range.start)?;
+                source.answers().read_exact_at(&mut data, range.start)?;
                 source.was_read(*range);
                 (0, data)
             }
@@ -249,7 +278,8 @@ fn hash_unit(
     unit: u64,
     scratch: &mut Scratch,
 ) -> Result<Vec<u8>> {
-    let Source { device, hasher, leaves, .. } = source;
+    let Source { hasher, leaves, .. } = source;
+    let device = source.answers();
     let nodes = plan.unit(unit);
     let looked_at = leaves.as_ref().map(LeafCache::read_only);
     let looked_at = looked_at.as_ref().map(|cache| cache as &dyn LeafStore);

@@ -22,27 +22,43 @@ pub struct Extensions {
     pub blake3: bool,
     /// The messages `gettree` and `tree`.
     pub tree: bool,
+    /// The answer `fault` to a request for bytes that cannot be read.
+    pub faults: bool,
+    /// After a `fault` the bytes count as zeros.
+    pub skip: bool,
 }
 
 impl Extensions {
     /// None, as a classic peer.
-    pub const NONE: Self = Self { blake3: false, tree: false };
+    pub const NONE: Self = Self { blake3: false, tree: false, faults: false, skip: false };
 
-    /// All that this program knows.
-    pub const ALL: Self = Self { blake3: true, tree: true };
+    /// All that this program knows: what a server offers.
+    pub const ALL: Self = Self { blake3: true, tree: true, faults: true, skip: true };
+
+    /// What a client asks for that wants to be told of unreadable bytes and then gives up.
+    pub const STRICT: Self = Self { skip: false, ..Self::ALL };
 
     /// Those that both have.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
-        Self { blake3: self.blake3 && other.blake3, tree: self.tree && other.tree }
+        Self {
+            blake3: self.blake3 && other.blake3,
+            tree: self.tree && other.tree,
+            faults: self.faults && other.faults,
+            skip: self.skip && other.skip,
+        }
     }
 
     /// The hello of `role` (`CLIENT`, `SERVER`) that announces these.
     fn hello(self, role: &str) -> Vec<u8> {
-        let words: Vec<&str> = [(self.blake3, "blake3"), (self.tree, "tree")]
-            .into_iter()
-            .filter_map(|(has, word)| has.then_some(word))
-            .collect();
+        let words = [
+            (self.blake3, "blake3"),
+            (self.tree, "tree"),
+            (self.faults, "faults"),
+            (self.skip, "skip"),
+        ];
+        let words: Vec<&str> =
+            words.into_iter().filter_map(|(has, word)| has.then_some(word)).collect();
         match words.is_empty() {
             true => format!("{role} {VERSION}").into_bytes(),
             false => format!("{role}+{} {VERSION}", words.join(",")).into_bytes(),
@@ -72,6 +88,8 @@ impl Extensions {
                 match word {
                     b"blake3" => found.blake3 = true,
                     b"tree" => found.tree = true,
+                    b"faults" => found.faults = true,
+                    b"skip" => found.skip = true,
                     _ => {}
                 }
             }
@@ -191,7 +209,7 @@ mod tests {
     #[test]
     fn server_answers_only_words_that_the_client_announced() {
         let (both, answer) = meet(b"\x10\0\0\0\x01CLIENT+tree 0.5", Extensions::ALL);
-        assert_eq!(both, Extensions { blake3: false, tree: true });
+        assert_eq!(both, Extensions { tree: true, ..Extensions::NONE });
         assert_eq!(&answer[5..], b"SERVER+tree 0.5");
     }
 
@@ -201,9 +219,9 @@ mod tests {
         let both = client_handshake(
             &mut FrameReader::new(&b"\x17\0\0\0\x01SERVER+tree,blake3 0.5"[..]),
             &mut FrameWriter::new(&mut sent),
-            Extensions { blake3: true, tree: false },
+            Extensions { blake3: true, ..Extensions::NONE },
         );
-        assert_eq!(both.unwrap(), Extensions { blake3: true, tree: false });
+        assert_eq!(both.unwrap(), Extensions { blake3: true, ..Extensions::NONE });
         assert_eq!(&sent[5..], b"CLIENT+blake3 0.5");
     }
 
@@ -230,8 +248,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn announced_extensions_are_understood(blake3: bool, tree: bool) {
-            let mine = Extensions { blake3, tree };
+        fn announced_extensions_are_understood(
+            blake3: bool,
+            tree: bool,
+            faults: bool,
+            skip: bool,
+        ) {
+            let mine = Extensions { blake3, tree, faults, skip };
             prop_assert_eq!(Extensions::from_hello(&mine.hello("CLIENT")).unwrap(), mine);
         }
 

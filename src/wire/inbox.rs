@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::fault::Fault;
 use super::frame::FRAME_HEAD_BYTES;
 use super::message::Message;
 use super::request::{Answer, Request};
@@ -26,6 +27,9 @@ pub const QUEUED_REQUESTS_MAX: usize = 65_536;
 
 /// Bytes of an answer besides its hashes or data, at most: head, three numbers and a level.
 const ANSWER_EXTRA_BYTES: usize = FRAME_HEAD_BYTES + 25;
+
+/// What a request carried along and how it ended, or a message that answers nothing.
+pub(super) type Answered<T> = Result<(T, Result<Answer>), Message>;
 
 /// Requests on their way, each with a `T`.
 #[derive(Debug)]
@@ -104,11 +108,15 @@ impl<T> Inbox<T> {
         Some(message)
     }
 
-    /// The answer to the oldest request in flight. `None`: there is none; `message` is given
-    /// back. On an error the request stays in flight: the link is beyond repair.
-    pub(super) fn answered(&mut self, message: Message) -> Result<Result<(T, Answer), Message>> {
+    /// The answer to the oldest request in flight, or the remote's reason for having none.
+    /// `None`: there is no such request; `message` is given back. On an error the request stays
+    /// in flight: the link is beyond repair.
+    pub(super) fn answered(&mut self, message: Message) -> Result<Answered<T>> {
         let Some(oldest) = self.in_flight.front() else { return Ok(Err(message)) };
-        let answer = oldest.request.accept(message, oldest.answer_bytes)?;
+        let answer = match message {
+            Message::Fault { ranges, text } => Err(Fault::error(ranges, &text)),
+            message => Ok(oldest.request.accept(message, oldest.answer_bytes)?),
+        };
         self.in_flight_bytes -= oldest.wire_bytes();
         let carried = self.in_flight.pop_front().map(|pending| pending.carried);
         Ok(Ok((carried.expect("it was at the front"), answer)))
@@ -138,6 +146,8 @@ impl<T> Pending<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
+    use crate::units::ByteRange;
 
     fn hint(start: u64) -> Request {
         Request::Hint { start, step: 1 }
@@ -175,10 +185,27 @@ mod tests {
         assert_eq!(starts_sent(&mut inbox), [10, 11, 1, 2, 3]);
         for start in [10, 11, 1, 2, 3] {
             let (carried, answer) = inbox.answered(echo(start)).unwrap().unwrap();
-            assert_eq!((carried, answer), (start, Answer::Hint));
+            assert_eq!((carried, answer.unwrap()), (start, Answer::Hint));
         }
         assert!(inbox.is_idle());
-        assert_eq!(inbox.answered(echo(1)).unwrap(), Err(echo(1)));
+        assert_eq!(inbox.answered(echo(1)).unwrap().unwrap_err(), echo(1));
+    }
+
+    #[test]
+    fn a_fault_ends_its_request_alone() {
+        let mut inbox = Inbox::new();
+        push(&mut inbox, 1, Priority::Scan);
+        push(&mut inbox, 2, Priority::Scan);
+        assert_eq!(starts_sent(&mut inbox), [1, 2]);
+        let ranges = vec![ByteRange::new(5, 9)];
+        let fault = Message::Fault { ranges: ranges.clone(), text: b"broken".to_vec() };
+        let (carried, answer) = inbox.answered(fault).unwrap().unwrap();
+        let err = answer.unwrap_err();
+        assert_eq!((carried, err.kind()), (1, Kind::Read));
+        assert_eq!(Fault::of(&err).unwrap().ranges, ranges);
+        assert_eq!(err.full_message(), "read error of the remote: broken");
+        assert_eq!(inbox.answered(echo(2)).unwrap().unwrap().0, 2);
+        assert!(inbox.is_idle());
     }
 
     #[test]
@@ -189,7 +216,7 @@ mod tests {
         }
         assert_eq!(starts_sent(&mut inbox).len(), IN_FLIGHT_REQUESTS_MAX);
         assert!(inbox.has_queued() && !inbox.can_send());
-        inbox.answered(echo(0)).unwrap().unwrap();
+        let _ = inbox.answered(echo(0)).unwrap().unwrap();
         assert_eq!(starts_sent(&mut inbox), [IN_FLIGHT_REQUESTS_MAX as u64]);
     }
 

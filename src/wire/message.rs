@@ -5,6 +5,7 @@
 
 use super::frame::{FRAME_HEAD_BYTES, MESSAGE_BYTES_MAX, encode_frame};
 use crate::error::{Error, Kind, Result};
+use crate::units::ByteRange;
 
 const HELLO: u8 = 1;
 const DEVFILE: u8 = 2;
@@ -20,6 +21,7 @@ const CHECKSUM: u8 = 11;
 // Extensions start at 64 (see the protocol in `wire`).
 const GETTREE: u8 = 64;
 const TREE: u8 = 65;
+const FAULT: u8 = 66;
 
 /// The longest salt, in bytes.
 pub const SALT_BYTES_MAX: usize = 127;
@@ -35,6 +37,12 @@ pub const HASHES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 24;
 
 /// The most bytes of hashes that one `tree` message holds.
 pub const TREE_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 25;
+
+/// The most ranges in a `fault`.
+pub const FAULT_RANGES_MAX: usize = 4096;
+
+/// The most bytes of text in a `fault`; longer ones are cut.
+pub const FAULT_TEXT_BYTES_MAX: usize = 4096;
 
 /// The most bytes of data that one `block` message holds.
 pub const BLOCK_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 8;
@@ -69,6 +77,8 @@ pub enum Message {
     GetTree { start: u64, step: u64, n: u64, level: u8 },
     /// The answer: the same numbers, then `n` hashes.
     Tree { start: u64, step: u64, n: u64, level: u8, hashes: Vec<u8> },
+    /// Extension `faults`: in place of the answer to a request for bytes that cannot be read.
+    Fault { ranges: Vec<ByteRange>, text: Vec<u8> },
 }
 
 impl Message {
@@ -89,6 +99,7 @@ impl Message {
             Message::Checksum(_) => "checksum",
             Message::GetTree { .. } => "gettree",
             Message::Tree { .. } => "tree",
+            Message::Fault { .. } => "fault",
         }
     }
 
@@ -126,6 +137,7 @@ impl Message {
             Message::Tree { start, step, n, level, hashes } => {
                 encode_frame(TREE, &[&numbers([start, step, n]), &[*level], hashes], out)
             }
+            Message::Fault { ranges, text } => encode_fault(ranges, text, out),
         }
     }
 
@@ -165,6 +177,7 @@ impl Message {
                 let level = f.level()?;
                 Ok(Message::Tree { start, step, n, level, hashes: f.rest().to_vec() })
             }),
+            FAULT => Fields::new("fault", payload).exactly(decode_fault),
             _ => Err(Error::new(
                 Kind::Protocol,
                 format!("the remote sent a message of unknown kind {token}"),
@@ -190,6 +203,7 @@ impl Message {
             Message::Block { data, .. } => 8 + data.len(),
             Message::GetTree { .. } => 25,
             Message::Tree { hashes, .. } => 25 + hashes.len(),
+            Message::Fault { ranges, text } => 2 + 16 * ranges.len() + text.len(),
         };
         FRAME_HEAD_BYTES + payload_bytes
     }
@@ -232,6 +246,36 @@ fn decode_digests(f: &mut Fields<'_>) -> Result<Message> {
     }
     let salt = f.take(salt_bytes)?.to_vec();
     Ok(Message::Digests { salt, hash: f.name()?, checksum: f.name()? })
+}
+
+fn encode_fault(ranges: &[ByteRange], text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let count = match u16::try_from(ranges.len()) {
+        Ok(count) if ranges.len() <= FAULT_RANGES_MAX => count,
+        _ => {
+            let what = format!("at most {FAULT_RANGES_MAX} ranges fit, found {}", ranges.len());
+            return Err(Error::new(Kind::Protocol, what));
+        }
+    };
+    let numbers: Vec<u8> = ranges
+        .iter()
+        .flat_map(|range| [range.start.to_le_bytes(), range.len().to_le_bytes()].concat())
+        .collect();
+    encode_frame(FAULT, &[&count.to_le_bytes(), &numbers, text], out)
+}
+
+fn decode_fault(f: &mut Fields<'_>) -> Result<Message> {
+    let count = usize::from(u16::from_le_bytes([f.u8()?, f.u8()?]));
+    if count > FAULT_RANGES_MAX {
+        return Err(
+            f.malformed(&format!("at most {FAULT_RANGES_MAX} ranges expected, {count} announced"))
+        );
+    }
+    let mut ranges = Vec::new();
+    for _ in 0..count {
+        let range = ByteRange::checked_at(f.u64()?, f.u64()?);
+        ranges.push(range.ok_or_else(|| f.malformed("a range ends past 64 bits"))?);
+    }
+    Ok(Message::Fault { ranges, text: f.rest().to_vec() })
 }
 
 /// The fields of one payload, taken off its front.
@@ -348,6 +392,12 @@ mod tests {
             }),
             (three(), 0..=TREE_LEVEL_MAX, bytes()).prop_map(|((start, step, n), level, hashes)| {
                 Message::Tree { start, step, n, level, hashes }
+            }),
+            (vec(any::<(u32, u32)>(), 0..20), bytes()).prop_map(|(ranges, text)| {
+                let range = |(start, len): (u32, u32)| {
+                    ByteRange::new(start.into(), u64::from(start) + u64::from(len))
+                };
+                Message::Fault { ranges: ranges.into_iter().map(range).collect(), text }
             }),
         ]
     }

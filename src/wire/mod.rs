@@ -12,6 +12,7 @@
 //!   request.rs    Request, Answer; which is possible, which belongs to which (pure)
 //!   link.rs       traffic counters; REMSHCMD's end and how it explains a failure
 //!   handshake.rs  hello, version, extensions
+//!   fault.rs      a remote's read error as the cause of ours
 //!   message.rs    Message <-> payload (pure)
 //!   frame.rs      payload <-> length, token, payload in a byte stream
 //! ```
@@ -36,6 +37,7 @@
 //! | 11 | checksum | server | the digest's bytes |
 //! | 64 | gettree | client | u64 start, u64 step, u64 n, u8 level |
 //! | 65 | tree | server | the same four numbers, then n hashes of the digest's length |
+//! | 66 | fault | server | u16 count (at most 4096), as many times u64 start and u64 length, then text |
 //!
 //! Order: both sides greet, the client without waiting. Then devfile, size, digests, then any
 //! mix of requests, which are answered in order, then done from the client, answered by the
@@ -62,7 +64,14 @@
 //!   keyed hash of the children's hashes alone. A node of level k covers step * 16^k bytes;
 //!   node i of a request starts at start + i * step * 16^k. Blocks past the device's end
 //!   count as blocks of zeros, so a node always has 16 children.
+//! - `faults`: a request that needs bytes which the server cannot read is answered by a `fault` in
+//!   place of its answer, and the session goes on. It names ranges that cannot be read, and the
+//!   reason in words.
+//! - `skip`: with `faults`: once a server has told that bytes cannot be read they count as zeros,
+//!   so that a request that is repeated gets its answer. Each range is told once, before the
+//!   answer to any request that is sent after the one that found it.
 
+mod fault;
 mod frame;
 mod handshake;
 mod inbox;
@@ -72,13 +81,14 @@ mod opening;
 mod peer;
 mod request;
 
+pub use fault::Fault;
 pub use frame::{FrameReader, FrameWriter, MESSAGE_BYTES_MAX};
 pub use handshake::{Extensions, client_handshake, server_handshake, unexpected};
 pub use inbox::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
 pub use link::Counters;
 pub use message::{
-    BLOCK_BYTES_MAX, DIGEST_NAME_BYTES_MAX, HASHES_BYTES_MAX, Message, SALT_BYTES_MAX,
-    TREE_BYTES_MAX, TREE_LEVEL_MAX,
+    BLOCK_BYTES_MAX, DIGEST_NAME_BYTES_MAX, FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX,
+    HASHES_BYTES_MAX, Message, SALT_BYTES_MAX, TREE_BYTES_MAX, TREE_LEVEL_MAX,
 };
 pub use opening::{Digests, Opening};
 pub use peer::{Done, Peer};

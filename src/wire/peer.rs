@@ -274,7 +274,7 @@ impl Shared {
         loop {
             let outcome = reader.expect_message().and_then(|message| self.take_answer(message));
             match outcome {
-                Ok(Some((done, answer))) => done(Ok(answer)),
+                Ok(Some((done, answer))) => done(answer),
                 Ok(None) => break,
                 Err(err) => return self.fail(err),
             }
@@ -284,7 +284,7 @@ impl Shared {
     }
 
     /// The callback that `message` answers; `None` at the session's end.
-    fn take_answer(&self, message: Message) -> Result<Option<(Done, Answer)>> {
+    fn take_answer(&self, message: Message) -> Result<Option<(Done, Result<Answer>)>> {
         let mut state = self.state.lock();
         let answered = state.inbox.answered(message)?;
         if state.inbox.is_idle() && !matches!(state.phase, Phase::Finishing | Phase::DoneSent) {

@@ -1,0 +1,48 @@
+//! What `--on-read-error=skip` left out, told at the end of a run.
+
+use std::os::unix::ffi::OsStrExt;
+
+use crate::cli::ClientOptions;
+use crate::diff::Engine;
+use crate::error::{Error, Kind};
+use crate::report;
+use crate::units::{ByteRange, RangeSet};
+
+/// Whether anything was left out.
+pub(super) fn is_any(engine: &Engine) -> bool {
+    let left_out = engine.left_out();
+    left_out.is_some_and(|both| !both.local().is_empty() || !both.remote().is_empty())
+}
+
+/// Lists what was left out on stderr; the error that the run ends with, if anything was.
+pub(super) fn tell(engine: &Engine, options: &ClientOptions) -> Option<Error> {
+    let both = engine.left_out()?;
+    let sides = [
+        ("local", options.local.as_os_str(), blocks_of(engine, &both.local())),
+        ("remote", options.remote.as_os_str(), blocks_of(engine, &both.remote())),
+    ];
+    let mut all = RangeSet::new();
+    for (side, path, blocks) in &sides {
+        for range in blocks.ranges() {
+            report::left_out(side, path.as_bytes(), *range);
+            all.insert(*range);
+        }
+    }
+    if all.is_empty() {
+        return None;
+    }
+    let bytes: u64 = all.ranges().iter().map(ByteRange::len).sum();
+    let what =
+        format!("{bytes} bytes in {} ranges could not be read and are not in the patch", all.len());
+    Some(Error::new(Kind::Skipped, what))
+}
+
+/// The blocks that hold any of the bytes: a patch has whole ones.
+fn blocks_of(engine: &Engine, unreadable: &RangeSet) -> RangeSet {
+    let mut blocks = RangeSet::new();
+    for range in unreadable.ranges() {
+        let whole = engine.plan().blocks_of(*range);
+        blocks.insert(whole.intersect(&engine.plan().compared));
+    }
+    blocks
+}

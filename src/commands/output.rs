@@ -1,0 +1,37 @@
+//! stdout as the place for a patch.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Kind, Result};
+
+/// Whether the process was started without a stdout.
+static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Looks before Rust's runtime opens `/dev/null` in the place of a stdout that is closed: a patch
+/// written there would be lost without a word.
+extern "C" fn look() {
+    // SAFETY: asks for the flags of a descriptor, which needs not be open.
+    let closed = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1;
+    WAS_CLOSED.store(closed, Ordering::Relaxed);
+}
+
+// SAFETY: the loader calls what the section lists, once, before `main`; `look` takes no arguments
+// and does nothing but a system call and a store.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK: extern "C" fn() = look;
+
+/// stdout, unbuffered.
+///
+/// # Errors
+/// `Kind::Write` when it was closed from the start.
+pub(super) fn stdout() -> Result<File> {
+    if WAS_CLOSED.load(Ordering::Relaxed) {
+        return Err(Error::new(Kind::Write, "cannot write the patch: stdout is closed"));
+    }
+    let taken = io::stdout().as_fd().try_clone_to_owned();
+    taken.map(File::from).map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))
+}

@@ -1,0 +1,56 @@
+//! Bytes that one of the sides cannot read, where those are to be left out.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::device::TolerantDevice;
+use crate::error::Error;
+use crate::units::{ByteRange, RangeSet};
+use crate::wire::Fault;
+
+/// How often one request is repeated. Each time the remote has found bytes that it did not know
+/// to be unreadable, among those of one segment.
+const ATTEMPTS_MAX: u32 = 4096;
+
+/// What is left out of a comparison. Both sides take it for zeros, so that the blocks around it
+/// can be compared; what is found there must not be used.
+pub struct LeftOut {
+    local: Arc<TolerantDevice>,
+    remote: Mutex<RangeSet>,
+}
+
+impl LeftOut {
+    /// Of a local device that reads around unreadable places.
+    #[must_use]
+    pub fn new(local: Arc<TolerantDevice>) -> Self {
+        Self { local, remote: Mutex::default() }
+    }
+
+    /// Whether any of `range` cannot be read on one of the sides, as far as is known.
+    #[must_use]
+    pub fn touches(&self, range: ByteRange) -> bool {
+        self.local.is_unreadable(range) || self.remote.lock().intersects(range)
+    }
+
+    /// What the local side cannot read.
+    #[must_use]
+    pub fn local(&self) -> RangeSet {
+        self.local.unreadable()
+    }
+
+    /// What the remote side cannot read.
+    #[must_use]
+    pub fn remote(&self) -> RangeSet {
+        self.remote.lock().clone()
+    }
+
+    /// Takes note of `err` if it is the remote's word on unreadable bytes; then the request is
+    /// worth another attempt, of which there were `attempts`.
+    pub(super) fn take(&self, err: &Error, attempts: u32) -> bool {
+        let Some(fault) = Fault::of(err) else { return false };
+        let mut remote = self.remote.lock();
+        fault.ranges.iter().for_each(|range| remote.insert(*range));
+        attempts < ATTEMPTS_MAX
+    }
+}
