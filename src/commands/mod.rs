@@ -7,6 +7,7 @@ mod info;
 mod input;
 mod left_out;
 mod mount;
+mod notify;
 mod output;
 mod patch;
 mod server;

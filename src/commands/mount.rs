@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::client::{exit_status, hint, target_name};
 use super::input;
+use super::notify;
 use super::session::{Ends, Session};
 use crate::cli::{ClientOptions, MountOptions, MountSource, Readers, SizeOptions};
 use crate::device::{Device, open_source};
@@ -48,6 +49,7 @@ pub fn run(options: &MountOptions) -> Result<u8> {
             mount.path().display()
         )),
     }
+    notify::ready(&format!("{name} can be read at {}", mount.path().display()));
     let signal = mount.serve()?;
     let Some(live) = live else { return Ok(0) };
     match (live.finish(), signal) {

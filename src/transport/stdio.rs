@@ -36,7 +36,9 @@ pub fn stdio(timeout: Option<Duration>) -> Result<Connection> {
     let taken = || -> io::Result<_> {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
         let output = io::stdout().as_fd().try_clone_to_owned()?;
-        dup2_stdin(File::open("/dev/null")?)?;
+        // A pipe that nobody writes to: a bare root directory has no /dev/null.
+        let (empty, _) = io::pipe()?;
+        dup2_stdin(empty)?;
         dup2_stdout(io::stderr())?;
         Ok((input, output))
     };

@@ -1,0 +1,149 @@
+//! The man page, the completions and the README say what the program does, both ways.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use bdsync::error::Kind;
+
+use crate::support::bdsync;
+use crate::support::requirements::{find_program, program, require};
+
+#[path = "../tools/generate/files.rs"]
+mod files;
+#[path = "../tools/generate/man.rs"]
+mod man;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
+}
+
+/// The words that look like long options.
+fn long_options(text: &str) -> BTreeSet<String> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("--") {
+        let begins = text[..at].chars().next_back().is_none_or(|c| !is_word(c));
+        let rest = &text[at + 2..];
+        let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let name = rest[..end].trim_end_matches('-');
+        if begins && name.starts_with(|c: char| c.is_ascii_lowercase()) {
+            found.insert(name.to_owned());
+        }
+    }
+    found
+}
+
+/// The long options of the table that are for users.
+fn table_options(command: &clap::Command) -> BTreeSet<String> {
+    let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
+    let names = shown.flat_map(|arg| arg.get_long_and_visible_aliases().unwrap_or_default());
+    let mut found: BTreeSet<String> = names.map(str::to_owned).collect();
+    for subcommand in command.get_subcommands() {
+        found.extend(table_options(subcommand));
+    }
+    found
+}
+
+#[test]
+fn man_page_and_completions_are_what_the_table_makes() {
+    for (path, text) in files::generated() {
+        assert!(read(path) == text, "{path} is out of date: run cargo run --example generate");
+    }
+}
+
+#[test]
+fn every_option_is_documented_and_nothing_else_is() {
+    let table = table_options(&bdsync::cli::definition());
+    // Without the comment and the changes of font.
+    let page = read("contrib/man/bdsync.1");
+    let lines: Vec<_> = page.lines().filter(|line| !line.starts_with(".\\\"")).collect();
+    let page = lines.join("\n");
+    let page = page.replace("\\-", "-").replace("\\fB", " ").replace("\\fR", " ");
+    assert_eq!(long_options(&page), table, "man page");
+    for path in ["contrib/completions/bdsync.bash", "contrib/completions/_bdsync"] {
+        let found = long_options(&read(path).replace("__", " "));
+        assert_eq!(table.difference(&found).next(), None, "{path}");
+    }
+    let fish = read("contrib/completions/bdsync.fish");
+    let missing = table.iter().find(|name| !fish.contains(&format!(" -l {name}")));
+    assert_eq!(missing, None, "fish completion");
+}
+
+#[test]
+fn help_shows_every_option_and_command() {
+    let table = bdsync::cli::definition();
+    let shown = |words: &[&str]| {
+        let out = bdsync(words).run().expect(0);
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let help = shown(&["--help"]);
+    for command in table.get_subcommands() {
+        let name = command.get_name();
+        assert!(help.lines().any(|line| line.trim_start().starts_with(name)), "{name}:\n{help}");
+        let own = shown(&["help", name]);
+        let missing: Vec<_> = table_options(command)
+            .into_iter()
+            .filter(|option| !own.contains(&format!("--{option}")))
+            .collect();
+        assert!(missing.is_empty(), "help {name} lacks {missing:?}:\n{own}");
+    }
+}
+
+#[test]
+fn every_exit_status_is_documented() {
+    let kinds = [
+        Kind::Usage,
+        Kind::Patch,
+        Kind::Size,
+        Kind::Protocol,
+        Kind::Checksum,
+        Kind::Read,
+        Kind::Random,
+        Kind::Spawn,
+        Kind::Write,
+        Kind::Digest,
+        Kind::Transmission,
+        Kind::Open,
+        Kind::Connection,
+        Kind::Seal,
+        Kind::Skipped,
+    ];
+    let (page, readme) = (read("contrib/man/bdsync.1"), read("README.md"));
+    for code in kinds.map(Kind::exit_code) {
+        assert!(page.contains(&format!(".TP\n.B {code}\n")), "the man page lacks {code}");
+        assert!(readme.contains(&format!("\n| {code} |")), "the README lacks {code}");
+    }
+}
+
+#[test]
+fn every_field_of_the_status_is_documented() {
+    let source = read("src/view/status.rs");
+    let fields = source.split("pub struct Status {").nth(1).and_then(|rest| rest.split('}').next());
+    let names = fields.expect("the struct").lines().filter_map(|line| {
+        line.trim().strip_prefix("pub ").and_then(|line| line.split(':').next())
+    });
+    let page = read("contrib/man/bdsync.1");
+    let mut count = 0;
+    for name in names {
+        let documented = page.lines().any(|line| line.starts_with(".B") && line.contains(name));
+        assert!(documented, "the man page lacks {name}");
+        count += 1;
+    }
+    assert!(count > 10, "found {count} fields only");
+}
+
+#[test]
+fn man_page_renders_without_warnings() {
+    require!(program("man"));
+    let out = Command::new(find_program("man").unwrap())
+        .args(["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", "contrib/man/bdsync.1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("LC_ALL", "C.UTF-8")
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && words.is_empty(), "{words}");
+}
