@@ -11,6 +11,7 @@ mod faults; // remote sides that die, lie, chatter or say nothing
 mod layout; // what may use what; lengths of files and functions; who may print
 mod loop_devices; // block devices
 mod making; // patches in the making: whole or not at all, unreadable places, liars
+mod mount_helper; // mount(8), fstab and systemd
 mod mount_life; // beginnings and ends of a mount: signals, umount, --daemon, users, refusals
 mod mount_live; // a live session, mounted: what is read, and what that costs
 mod mount_stored; // a stored patch, mounted and read by everyday tools

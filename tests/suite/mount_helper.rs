@@ -1,0 +1,100 @@
+//! Mounting by mount(8), fstab and systemd: the helper script, and sd_notify.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::support::Workdir;
+use crate::support::mounted::{Mounted, Stored, is_mounted, take_away};
+use crate::support::requirements::{fuse, require};
+use crate::support::run::binary;
+
+/// Runs contrib/mount.bdsync as mount(8) does.
+fn helper(work: &Workdir, args: &[&str]) -> Output {
+    let bin = work.path("bin");
+    if !bin.exists() {
+        fs::create_dir(&bin).unwrap();
+        symlink(binary(), bin.join("bdsync")).unwrap();
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    let out = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/mount.bdsync"))
+        .args(args)
+        .current_dir(work.folder())
+        .env("PATH", format!("{}:{path}", bin.display()))
+        .output();
+    out.expect("sh")
+}
+
+/// What it would run.
+#[track_caller]
+fn shown(args: &[&str]) -> String {
+    let work = Workdir::new();
+    let out = helper(&work, &[args, &["-f", "-v"]].concat());
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn both_forms_of_fstab_lines_are_understood() {
+    assert_eq!(
+        shown(&["/srv/day.bdsync", "/mnt", "-o", "rw,noauto,nofail,local=/dev/vg/copy"]),
+        "bdsync mount --daemon --from=/srv/day.bdsync -- /dev/vg/copy /mnt"
+    );
+    assert_eq!(
+        shown(&["root@prod:/dev/vg/snap", "/mnt", "-o", "remdata,cache_mib=8,local=/dev/l,ro"]),
+        "bdsync mount --daemon --remdata --cache-mib=8 -- ssh root@prod bdsync --server /dev/l \
+         /dev/vg/snap /mnt"
+    );
+    assert_eq!(
+        shown(&["h:x", "/m", "-n", "-o", "local=l,rsh=ssh -p 22,remote-path=/opt/b,allow_other"]),
+        "bdsync mount --daemon --allow-other -- ssh -p 22 h /opt/b --server l x /m"
+    );
+    assert_eq!(
+        shown(&["any:x", "/m", "-o", "local=l,remshcmd=nc -U /run/bdsync.sock"]),
+        "bdsync mount --daemon -- nc -U /run/bdsync.sock l x /m"
+    );
+}
+
+#[test]
+fn a_missing_local_device_is_told() {
+    let out = helper(&Workdir::new(), &["/srv/day.bdsync", "/mnt", "-o", "ro"]);
+    assert!(!out.status.success());
+    assert!(String::from_utf8_lossy(&out.stderr).contains("local=DEVICE"), "{out:?}");
+}
+
+#[test]
+fn a_stored_and_a_live_mount_are_made() {
+    require!(fuse());
+    let stored = Stored::new(1, 200_000);
+    let at = stored.at();
+    let mount = at.to_str().unwrap();
+    stored.work.write("newer", &stored.merged);
+    let live = format!("local=newer,remshcmd='{}' --server", binary());
+    for args in [["./patch", mount, "-o", "local=base"], ["host:base", mount, "-o", &live]] {
+        let out = helper(&stored.work, &args);
+        let merged = fs::read(at.join("merged"));
+        take_away(&at);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        assert!(merged.unwrap() == stored.merged, "{args:?}");
+    }
+    assert!(!is_mounted(&at));
+}
+
+#[test]
+fn the_service_manager_is_told_when_the_mount_is_readable() {
+    require!(fuse());
+    let stored = Stored::new(2, 100_000);
+    let path = stored.work.path("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut command = Command::new(binary());
+    command.arg("mount").args(stored.source()).arg(stored.at()).env("NOTIFY_SOCKET", &path);
+    let mounted = Mounted::run(command, &stored.at());
+    let mut bytes = [0; 1024];
+    let len = manager.recv(&mut bytes).expect("told");
+    let text = String::from_utf8_lossy(&bytes[..len]);
+    assert!(text.starts_with("READY=1\nSTATUS="), "{text}");
+    assert!(fs::read(mounted.path("merged")).unwrap() == stored.merged);
+}
