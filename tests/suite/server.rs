@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use bdsync::wire::Message;
+use bdsync::wire::{FrameReader, FrameWriter, Message};
 
 use crate::support::images::{changed, random_bytes, sparse_file};
 use crate::support::raw_server::RawServer;
-use crate::support::run::server_command;
+use crate::support::run::{binary, server_command};
 use crate::support::{Workdir, bdsync};
 
 /// How soon a server must have noticed that it is alone.
@@ -203,5 +206,50 @@ fn announced_lengths_allocate_nothing() {
         assert!(server.status_field("VmHWM:").unwrap_or(0) < MEMORY_KB_MAX / 4);
         server.hang_up();
         assert!([4, 6].contains(&server.ends_within(SOON)));
+    }
+}
+
+/// As inetd and systemd start one: a socket is its stdin and stdout.
+#[test]
+fn a_server_on_a_socket_answers_and_ends_with_its_client() {
+    let work = Workdir::new();
+    let path = full_file(&work, 1 << 20);
+    for floods in [false, true] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut child = Command::new(binary())
+            .arg("--server")
+            .stdin(OwnedFd::from(theirs.try_clone().unwrap()))
+            .stdout(OwnedFd::from(theirs))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut writer = FrameWriter::new(ours.try_clone().unwrap());
+        let mut reader = FrameReader::new(ours);
+        let mut send = |message: &Message| {
+            writer.write(message).and_then(|()| writer.flush()).unwrap();
+        };
+        send(&Message::Hello(CLASSIC.into()));
+        send(&Message::DevFile(path.to_str().unwrap().into()));
+        let (hash, checksum) = ("md5".into(), String::new());
+        send(&Message::Digests { salt: vec![7; 32], hash, checksum });
+        let most = if floods { 100 } else { 1 };
+        (0..most).for_each(|_| send(&Message::GetBlock { offset: 0, len: 100_000 }));
+        assert!(matches!(reader.expect_message().unwrap(), Message::Hello(_)));
+        assert_eq!(reader.expect_message().unwrap(), Message::Size(1 << 20));
+        assert!(matches!(reader.expect_message().unwrap(), Message::Block { .. }));
+        if !floods {
+            send(&Message::Done);
+            assert_eq!(reader.expect_message().unwrap(), Message::Done);
+            assert!(child.wait().unwrap().success());
+            continue;
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(child.try_wait().unwrap().is_none(), "it waits to write");
+        drop((reader, writer));
+        let until = Instant::now() + SOON;
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "the server outlives its client");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
