@@ -168,8 +168,8 @@ fn mount_live(found: &ArgMatches) -> Result<(MountSource, OsString)> {
     let [command, local, remote, mountpoint] =
         <[OsString; 4]>::try_from(operands).map_err(|_| {
             usage(format!(
-                "expected 4 operands, REMSHCMD LOCDEV REMDEV MOUNTPOINT, found {count} \
-                 (see bdsync help mount)"
+                "expected 4 operands, REMSHCMD LOCDEV REMDEV MOUNTPOINT, found {count}; for a \
+                 stored patch: --from=PATCHFILE BASEDEV MOUNTPOINT (see bdsync help mount)"
             ))
         })?;
     let scan_in_background = match found.get_one::<String>("scan").map(String::as_str) {

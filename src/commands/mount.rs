@@ -71,7 +71,7 @@ fn inputs(source: &MountSource) -> Vec<&Path> {
 fn source_name(source: &MountSource) -> String {
     match source {
         MountSource::Live { client, .. } => {
-            format!("{} and its remote side", client.local.display())
+            format!("the change between {} and its remote side", client.local.display())
         }
         MountSource::Stored { patch, .. } => patch.display().to_string(),
     }
