@@ -63,6 +63,9 @@ fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) ->
     let engine = &session.engine;
     let plan = engine.plan();
     let header = Header { size_bytes: plan.header_bytes, name: target_name(options).to_vec() };
+    if options.compare.flush_cache {
+        engine.local().keep_cache();
+    }
     let checksum = session.checksum.map(|algorithm| SourceChecksum::start(engine, algorithm));
     let progress = super::progress(options.progress);
     progress.begin(plan.compared.end);
@@ -109,6 +112,10 @@ fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) ->
         }
     };
     input::finish(output)?;
+    if options.compare.flush_cache {
+        let local = engine.local();
+        local.done_with(ByteRange::new(0, local.size()));
+    }
     progress.finish();
     Ok(())
 }

@@ -144,7 +144,11 @@ impl Job<'_> {
                 given
             }
         };
-        open_target(path, TargetOptions { force: self.options.force })
+        let target = open_target(path, TargetOptions { force: self.options.force })?;
+        if self.options.flush_cache {
+            target.keep_cache();
+        }
+        Ok(target)
     }
 
     fn plan_sizes(
@@ -253,7 +257,7 @@ impl Job<'_> {
             Some(direct) => direct,
             None => {
                 // All is synced, so that this drops it from the cache.
-                target.done_with(ByteRange::new(0, target.size()));
+                target.drop_cache(ByteRange::new(0, target.size()));
                 target
             }
         };

@@ -9,19 +9,22 @@ use std::io::{self, IoSlice, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{
-    FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise,
+    AT_FDCWD, AtFlags, FallocateFlags, FcntlArg, OFlag, PosixFadviseAdvice, fallocate, fcntl,
+    posix_fadvise,
 };
-use nix::unistd::{Whence, lseek64};
+use nix::unistd::{AccessFlags, Whence, faccessat, geteuid, lseek64};
 use parking_lot::Mutex;
 
 use super::busy::Kernel;
+use super::residency::Residency;
 use super::{Device, DeviceMut, ZEROS};
 use crate::error::{Error, Kind, Result};
-use crate::units::ByteRange;
+use crate::units::{ByteRange, KIB};
 
 /// The most slices that one `pwritev` takes (`IOV_MAX`, which is 1024 on Linux).
 const SLICES_MAX: usize = 1024;
@@ -29,6 +32,10 @@ const SLICES_MAX: usize = 1024;
 /// The number of `/dev/null`, the same on every Linux. To open another character device could
 /// have effects of its own: a tape rewinds, a watchdog starts.
 const NULL_DEVICE: u64 = libc::makedev(1, 3);
+
+/// Bytes that the kernel is asked to read ahead at once. It does at most one request's worth for
+/// each call, which is as little as this for some disks.
+const READ_AHEAD_BYTES: u64 = 256 * KIB;
 
 /// How a target is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +67,8 @@ pub struct FileDevice {
     last_data: Mutex<ByteRange>,
     /// What a regular file looked like when it was opened for reading.
     stamp: Option<Stamp>,
+    /// Set once the cache is to be kept: what is in it because of us, where that can be told.
+    residency: OnceLock<Option<Residency>>,
 }
 
 /// Changes whenever a file is written to or cut: size, and time of the last change.
@@ -126,6 +135,7 @@ impl FileDevice {
             size_bytes: AtomicU64::new(size_bytes),
             last_data: Mutex::new(ByteRange::new(0, 0)),
             stamp: None,
+            residency: OnceLock::new(),
         })
     }
 
@@ -145,6 +155,7 @@ impl FileDevice {
             size_bytes: AtomicU64::new(size_bytes),
             last_data: Mutex::new(ByteRange::new(0, 0)),
             stamp: None,
+            residency: OnceLock::new(),
         })
     }
 
@@ -182,6 +193,28 @@ impl FileDevice {
             // Advice only: a file system that cannot take it loses nothing.
             let _ = posix_fadvise(&self.file, start, len, advice);
         }
+    }
+
+    /// Drops `range` from the page cache, whoever brought it there. What is not written to the
+    /// disk yet stays.
+    pub fn drop_cache(&self, range: ByteRange) {
+        self.advise(range, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+
+    /// To be told before `range` is read or written.
+    fn note(&self, range: ByteRange) {
+        if let Some(Some(residency)) = self.residency.get() {
+            residency.note(range);
+        }
+    }
+
+    /// Whether the kernel tells us what is in the cache: the owner, and who may write. Others it
+    /// tells that everything is.
+    fn may_ask_for_residency(&self) -> bool {
+        let is_ours = || self.file.metadata().is_ok_and(|meta| meta.uid() == geteuid().as_raw());
+        let may_write =
+            || faccessat(AT_FDCWD, &self.path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
+        geteuid().is_root() || is_ours() || may_write()
     }
 
     /// Has zeros made by the file system or the device; false when they cannot.
@@ -266,6 +299,7 @@ impl Device for FileDevice {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let range = ByteRange::new(offset, offset.saturating_add(buf.len() as u64));
+        self.note(range);
         let mut filled = 0;
         while filled < buf.len() {
             match self.file.read_at(&mut buf[filled..], offset + filled as u64) {
@@ -327,6 +361,18 @@ impl Device for FileDevice {
         self.stamp.is_some() && self.stamp != self.stamp_now()
     }
 
+    fn keep_cache(&self) {
+        let residency = self.residency.get_or_init(|| match self.may_ask_for_residency() {
+            true => Residency::of(&self.file, self.size()),
+            false => None,
+        });
+        if residency.is_some() {
+            // The kernel's own read-ahead would bring in pages that are not asked for.
+            let everything = ByteRange::new(0, self.size());
+            self.advise(everything, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        }
+    }
+
     fn will_need(&self, range: ByteRange) {
         // Only what is stored: read-ahead of a hole would fill the page cache with its zeros.
         let mut from = range.start;
@@ -335,19 +381,29 @@ impl Device for FileDevice {
             if part.is_empty() {
                 return;
             }
-            self.advise(part, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+            self.note(part);
+            for piece in part.pieces(READ_AHEAD_BYTES) {
+                self.advise(piece, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+            }
             from = part.end;
         }
     }
 
     fn done_with(&self, range: ByteRange) {
-        self.advise(range, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        match self.residency.get() {
+            Some(Some(residency)) => {
+                let ours = residency.take(range, self.size());
+                ours.into_iter().for_each(|range| self.drop_cache(range));
+            }
+            _ => self.drop_cache(range),
+        }
     }
 }
 
 impl DeviceMut for FileDevice {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         let range = ByteRange::new(offset, offset.saturating_add(buf.len() as u64));
+        self.note(range);
         self.file.write_all_at(buf, offset).map_err(|err| self.write_error(range, err))
     }
 
@@ -357,6 +413,7 @@ impl DeviceMut for FileDevice {
             let slices: Vec<IoSlice> = group.iter().map(|part| IoSlice::new(part)).collect();
             let total: usize = group.iter().map(|part| part.len()).sum();
             let range = ByteRange::new(at, at.saturating_add(total as u64));
+            self.note(range);
             let start =
                 i64::try_from(at).map_err(|_| self.write_error(range, Errno::EFBIG.into()))?;
             let written = match nix::sys::uio::pwritev(&self.file, &slices, start) {
@@ -531,6 +588,46 @@ mod tests {
         device.read_exact_at(&mut found, 0).unwrap();
         let expected = [vec![7; 65536], vec![0; 2 * 65536], vec![7; 13 * 65536]].concat();
         assert!(found == expected);
+    }
+
+    #[test]
+    fn cache_is_left_as_it_was_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let page = 4096;
+        let path = file_of(&dir, &vec![7; 64 * page + 100]);
+        let device = open_target(&path, TargetOptions::default()).unwrap();
+        device.sync().unwrap();
+        let everything = ByteRange::new(0, device.size());
+        device.drop_cache(everything);
+        let resident = || {
+            let looked_at = Residency::of(&device.file, device.size()).unwrap();
+            looked_at.note(everything);
+            looked_at.take(everything, device.size())
+        };
+        if resident() != [ByteRange::new(0, 65 * page as u64)] {
+            eprintln!("skipping: the file system of the test's folder keeps its files in memory");
+            return;
+        }
+        device.advise(everything, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        device.read_exact_at(&mut vec![0; 3 * page], 8 * page as u64).unwrap();
+        let before = resident();
+        assert_eq!(before.len(), 2, "three pages are there, in one run: {before:?}");
+
+        device.keep_cache();
+        device.will_need(ByteRange::new(0, 32 * page as u64));
+        for start in (0..64).step_by(16) {
+            device.read_exact_at(&mut vec![0; 16 * page], start * page as u64).unwrap();
+        }
+        device.read_exact_at(&mut [0; 100], 64 * page as u64).unwrap();
+        device.write_all_at(&[9; 4096], 9 * page as u64).unwrap();
+        device.write_all_at(&[9; 100], 20 * page as u64).unwrap();
+        assert_eq!(resident(), []);
+        device.sync().unwrap();
+        device.done_with(ByteRange::new(0, 10 * page as u64 + 1));
+        device.done_with(ByteRange::new(10 * page as u64 + 1, device.size()));
+        assert_eq!(resident().last(), before.last());
+        device.done_with(everything);
+        assert_eq!(resident(), before);
     }
 
     #[test]

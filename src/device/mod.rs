@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!   trait Device ---- file.rs    regular files and block devices (open rules, holes, cache hints)
-//!                |              (busy.rs: who else uses one; identity.rs: which one it is)
+//!                |              (busy.rs: who else uses one; identity.rs: which one it is;
+//!                |               residency.rs: what is in the page cache because of us)
 //!                \--- direct.rs  the same past the page cache, read-only
 //!                \--- memory.rs  a vector of bytes
 //!                \--- tolerant.rs a wrapper that reads around unreadable places
@@ -19,6 +20,7 @@ pub mod faulty;
 mod file;
 mod identity;
 mod memory;
+mod residency;
 mod tolerant;
 
 pub use direct::DirectDevice;
@@ -80,6 +82,10 @@ pub trait Device: Send + Sync {
     fn regular_file(&self) -> Option<&File> {
         None
     }
+
+    /// From now on, has [`Device::done_with`] leave alone what was in the cache before this
+    /// device was used, where that can be told. To be called before the first use.
+    fn keep_cache(&self) {}
 
     /// Says that `range` will be read soon, so that the disk can start. May do nothing.
     fn will_need(&self, range: ByteRange) {

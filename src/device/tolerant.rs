@@ -147,6 +147,10 @@ impl Device for TolerantDevice {
         self.inner.is_changed()
     }
 
+    fn keep_cache(&self) {
+        self.inner.keep_cache();
+    }
+
     fn will_need(&self, range: ByteRange) {
         self.inner.will_need(range);
     }

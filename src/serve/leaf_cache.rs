@@ -36,6 +36,11 @@ impl LeafCache {
         Self { hash_len, limit_bytes, entries: Mutex::default() }
     }
 
+    /// Whether the hash of the block of `step` bytes at `start` is kept.
+    pub fn has(&self, start: u64, step: u64) -> bool {
+        Blocks::new(start, step, 1).is_ok_and(|block| self.get(block, &mut Vec::new()) > 0)
+    }
+
     /// The same cache for one who only looks: what a client asks for by block is not asked again.
     pub fn read_only(&self) -> ReadOnly<'_> {
         ReadOnly(self)

@@ -301,6 +301,7 @@ fn answer_requests(
     shared.end();
     drop(answers);
     drop(pool);
+    shared.source.release_all();
     result
 }
 
@@ -418,7 +419,10 @@ impl Requests {
     /// A request for no hashes says something about the cache (protocol, section 2).
     fn hint(&self, start: u64, step: u64) -> Answer {
         match step {
-            0 => self.shared.source.flush.store(true, Ordering::Relaxed),
+            0 => {
+                self.shared.source.device.keep_cache();
+                self.shared.source.flush.store(true, Ordering::Relaxed);
+            }
             1 => return Answer::Release { below: start },
             _ => {}
         }

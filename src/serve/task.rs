@@ -14,6 +14,10 @@ use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Priority};
 use crate::wire::{FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX, Message};
 
+/// How many units of one task the device is told of ahead of the one that is worked on. A unit
+/// is a mebibyte, so that a disk has enough to do, and little is in memory too early.
+const UNITS_AHEAD: u64 = 16;
+
 /// The device of a session. Once the session is over it fails every read, so that no thread
 /// goes on with a long one. Its clones are over at once.
 #[derive(Clone)]
@@ -69,6 +73,10 @@ impl Device for ServedDevice {
         self.inner.check()
     }
 
+    fn keep_cache(&self) {
+        self.inner.keep_cache();
+    }
+
     fn will_need(&self, range: ByteRange) {
         self.inner.will_need(range);
     }
@@ -110,6 +118,29 @@ impl Source {
         Message::Fault { ranges, text }
     }
 
+    /// Has the device begin to read `range`.
+    fn will_need(&self, range: ByteRange) {
+        let range = range.clip(self.device.size());
+        if !range.is_empty() {
+            self.device.will_need(range);
+        }
+    }
+
+    /// Whether the first hashes that `work` wants are kept: then so are the rest of them, or most.
+    fn has_hashes(&self, work: &Work) -> bool {
+        match (work, &self.leaves) {
+            (Work::Hashes(plan), Some(leaves)) => leaves.has(plan.unit(0).start(), plan.step()),
+            _ => false,
+        }
+    }
+
+    /// Lets go of all that was read, where the client wants that.
+    pub(super) fn release_all(&self) {
+        if self.flush.load(Ordering::Relaxed) {
+            self.device.done_with(ByteRange::new(0, self.device.size()));
+        }
+    }
+
     /// Tells the device that `range` was read for an answer.
     fn was_read(&self, range: ByteRange) {
         let range = range.clip(self.device.size());
@@ -132,6 +163,16 @@ impl Work {
         match self {
             Work::Hashes(plan) => plan.units(),
             Work::Read(_) => 1,
+        }
+    }
+
+    /// The bytes that units `from..to` read; both are at most [`Work::units`], and `from < to`.
+    fn range(&self, from: u64, to: u64) -> ByteRange {
+        match self {
+            Work::Hashes(plan) => {
+                ByteRange::new(plan.unit(from).start(), plan.unit(to - 1).range().end)
+            }
+            Work::Read(range) => *range,
         }
     }
 }
@@ -165,6 +206,10 @@ impl Task {
             Work::Read(range) => range.len() as usize,
         };
         let units = work.units();
+        if units > 0 && !source.has_hashes(&work) {
+            // Tasks wait for threads; the disk need not.
+            source.will_need(work.range(0, units.min(UNITS_AHEAD)));
+        }
         let state = State { parts: vec![0; bytes], units_left: units, failed: None };
         let task = Arc::new(Self {
             source: Arc::clone(source),
@@ -231,6 +276,10 @@ impl Task {
             let unit = self.next_unit.fetch_add(1, Ordering::Relaxed);
             if unit >= self.work.units() {
                 break;
+            }
+            let ahead = unit.saturating_add(UNITS_AHEAD);
+            if ahead < self.work.units() {
+                self.source.will_need(self.work.range(ahead, ahead + 1));
             }
             match self.run_unit(unit, scratch) {
                 Ok(()) => {}

@@ -20,13 +20,15 @@ use crate::wire::{Extensions, FrameReader, Message};
 struct Recorded {
     device: MemoryDevice,
     reads: parking_lot::Mutex<Vec<ByteRange>>,
+    announced: parking_lot::Mutex<Vec<ByteRange>>,
     released: parking_lot::Mutex<Vec<ByteRange>>,
 }
 
 impl Recorded {
     fn new(content: impl Into<Vec<u8>>) -> Arc<Self> {
         let device = MemoryDevice::new(content);
-        Arc::new(Self { device, reads: Default::default(), released: Default::default() })
+        let [reads, announced, released] = Default::default();
+        Arc::new(Self { device, reads, announced, released })
     }
 }
 
@@ -48,6 +50,10 @@ impl Device for Handle {
 
     fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
         self.0.device.next_data(from)
+    }
+
+    fn will_need(&self, range: ByteRange) {
+        self.0.announced.lock().push(range);
     }
 
     fn done_with(&self, range: ByteRange) {
@@ -291,7 +297,22 @@ fn hints_are_echoed_and_free_the_cache() {
     assert_eq!(answers[2..5], [echo(4096, 1), echo(1 << 60, 1), echo(5, 9)]);
     let released = device.released.lock();
     let range = ByteRange::new;
-    assert_eq!(*released, [range(100, 150), range(0, 4096), range(0, 10_000)]);
+    let everything = range(0, 10_000);
+    // The last one is the end of the session, to which the first hint applies as well.
+    assert_eq!(*released, [range(100, 150), range(0, 4096), everything, everything]);
+}
+
+#[test]
+fn disk_is_told_ahead_of_the_threads() {
+    let device = Recorded::new(vec![3; 20 << 20]);
+    let hashes = Message::GetHashes { start: 0, step: 1 << 20, n: 20 };
+    let (_, end) = ask(&device, opening(EXTENDED, "blake3", ""), &[hashes, Message::Done]);
+    end.expect("a good session");
+    let mib = |start: u64, end: u64| ByteRange::new(start << 20, end << 20);
+    let mut announced = device.announced.lock().clone();
+    announced.sort();
+    let expected = [mib(0, 16), mib(16, 17), mib(17, 18), mib(18, 19), mib(19, 20)];
+    assert_eq!(announced, expected);
 }
 
 /// Classic bug 12: huge numbers, overflowing positions.

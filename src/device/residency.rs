@@ -1,0 +1,236 @@
+//! Which pages of a file are in the page cache only because of us, so that they, and no
+//! others, can go again.
+//!
+//! Pages are looked at before they are first read or written: `mincore` over a mapping that
+//! nobody touches tells which are there. It costs one system call for each range, works on files
+//! and block devices, and changes nothing (reads with `RWF_NOWAIT` would start read-ahead).
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::fd::AsRawFd;
+use std::ptr;
+
+use parking_lot::Mutex;
+
+use crate::units::ByteRange;
+
+/// Most ranges of pages that are remembered, about 3 MiB; pages beyond that stay in the cache.
+const RANGES_MAX: usize = 64 * 1024;
+/// Pages asked about in one system call.
+const PAGES_PER_CALL: usize = 1024;
+
+/// What is in the page cache of one file because of us.
+#[derive(Debug)]
+pub(super) struct Residency {
+    mapping: Mapping,
+    ours: Mutex<Ranges>,
+}
+
+impl Residency {
+    /// For a file of `size_bytes`; `None` where its pages cannot be asked about.
+    pub(super) fn of(file: &File, size_bytes: u64) -> Option<Self> {
+        Some(Self { mapping: Mapping::of(file, size_bytes)?, ours: Mutex::default() })
+    }
+
+    /// Says that `range` is about to be read or written: of its pages, those that are not in
+    /// the cache yet are ours from now on.
+    pub(super) fn note(&self, range: ByteRange) {
+        let pages = range.align_out(self.mapping.page_bytes);
+        let mut ours = self.ours.lock();
+        for gap in ours.gaps(pages) {
+            self.mapping.absent(gap, &mut |absent| ours.insert(absent));
+        }
+    }
+
+    /// The pages inside `range` that are ours, ascending; they are not ours any more. The
+    /// file's last page counts as inside when `range` reaches `size_bytes`.
+    pub(super) fn take(&self, range: ByteRange, size_bytes: u64) -> Vec<ByteRange> {
+        let page = self.mapping.page_bytes;
+        let start = range.start.checked_next_multiple_of(page).unwrap_or(u64::MAX);
+        let end = match range.end >= size_bytes {
+            true => u64::MAX,
+            false => range.end - range.end % page,
+        };
+        self.ours.lock().take(ByteRange::new(start, end))
+    }
+}
+
+/// Ranges that neither overlap nor touch: start -> end.
+#[derive(Debug, Default)]
+struct Ranges(BTreeMap<u64, u64>);
+
+impl Ranges {
+    /// The parts of `range` that are in none of these.
+    fn gaps(&self, range: ByteRange) -> Vec<ByteRange> {
+        let mut gaps = Vec::new();
+        let mut at = range.start;
+        for found in self.overlapping(range) {
+            if found.start > at {
+                gaps.push(ByteRange::new(at, found.start));
+            }
+            at = at.max(found.end);
+        }
+        if at < range.end {
+            gaps.push(ByteRange::new(at, range.end));
+        }
+        gaps
+    }
+
+    /// Adds a range that overlaps none of these.
+    fn insert(&mut self, range: ByteRange) {
+        let ByteRange { mut start, mut end } = range;
+        if let Some((&before, &touches)) = self.0.range(..start).next_back()
+            && touches == start
+        {
+            start = before;
+        }
+        if let Some(after) = self.0.remove(&end) {
+            end = after;
+        }
+        if self.0.len() < RANGES_MAX || self.0.contains_key(&start) {
+            self.0.insert(start, end);
+        }
+    }
+
+    /// Removes and returns what lies inside `range`.
+    fn take(&mut self, range: ByteRange) -> Vec<ByteRange> {
+        let found: Vec<_> = self.overlapping(range).collect();
+        for whole in &found {
+            self.0.remove(&whole.start);
+            for rest in
+                [ByteRange::new(whole.start, range.start), ByteRange::new(range.end, whole.end)]
+            {
+                if !rest.is_empty() {
+                    self.0.insert(rest.start, rest.end);
+                }
+            }
+        }
+        found.iter().map(|whole| whole.intersect(&range)).collect()
+    }
+
+    fn overlapping(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + '_ {
+        let before = self.0.range(..range.start).next_back();
+        let inside = self.0.range(range.start..range.end.max(range.start));
+        before
+            .into_iter()
+            .chain(inside)
+            .map(|(&start, &end)| ByteRange::new(start, end))
+            .filter(move |found| found.end > range.start && !range.is_empty())
+    }
+}
+
+/// A file mapped without any right to touch its bytes, which costs address space only.
+#[derive(Debug)]
+struct Mapping {
+    address: *mut c_void,
+    len: NonZeroUsize,
+    page_bytes: u64,
+}
+
+// SAFETY: the address is only given to `mincore`, which may be called from any thread at once,
+// and to `munmap` by the drop.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn of(file: &File, size_bytes: u64) -> Option<Self> {
+        // SAFETY: `sysconf` only returns a number.
+        let page_bytes = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+        let len = NonZeroUsize::new(usize::try_from(size_bytes).ok()?)?;
+        let (protection, flags) = (libc::PROT_NONE, libc::MAP_SHARED | libc::MAP_NORESERVE);
+        // SAFETY: a new mapping at an address of the kernel's choice, which nothing else uses;
+        // without PROT_READ no reference into it can ever be made.
+        let address = unsafe {
+            libc::mmap(ptr::null_mut(), len.get(), protection, flags, file.as_raw_fd(), 0)
+        };
+        (address != libc::MAP_FAILED).then_some(Self { address, len, page_bytes })
+    }
+
+    /// Calls `found` with the runs of pages in `pages` that are not in the cache, ascending.
+    /// What lies behind the mapping, as in a file that has grown, is not. Where the kernel gives
+    /// no answer everything counts as being there already.
+    fn absent(&self, pages: ByteRange, found: &mut impl FnMut(ByteRange)) {
+        let mapped = (self.len.get() as u64).next_multiple_of(self.page_bytes);
+        for piece in pages.clip(mapped).pieces(PAGES_PER_CALL as u64 * self.page_bytes) {
+            let mut resident = [0_u8; PAGES_PER_CALL];
+            // SAFETY: the piece lies inside the mapping and starts at a page, and `resident` has
+            // a byte for each of its pages.
+            let failed = unsafe {
+                let at = self.address.byte_add(piece.start as usize);
+                libc::mincore(at, piece.len() as usize, resident.as_mut_ptr()) != 0
+            };
+            if failed {
+                continue;
+            }
+            let mut at = piece.start;
+            let count = (piece.len() / self.page_bytes) as usize;
+            for run in resident[..count].chunk_by(|a, b| (a ^ b) & 1 == 0) {
+                let end = at + run.len() as u64 * self.page_bytes;
+                if run[0] & 1 == 0 {
+                    found(ByteRange::new(at, end));
+                }
+                at = end;
+            }
+        }
+        if pages.end > mapped {
+            found(ByteRange::new(pages.start.max(mapped), pages.end));
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nothing refers to it any more.
+        unsafe { libc::munmap(self.address, self.len.get()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ranges_beyond_the_limit_are_not_remembered() {
+        let mut ranges = Ranges::default();
+        for i in 0..=RANGES_MAX as u64 {
+            ranges.insert(ByteRange::new(i * 2, i * 2 + 1));
+        }
+        assert_eq!(ranges.0.len(), RANGES_MAX);
+        ranges.insert(ByteRange::new(1, 2));
+        assert_eq!(ranges.take(ByteRange::new(0, 4)), [ByteRange::new(0, 3)]);
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_are_sets(steps in proptest::collection::vec((any::<bool>(), 0u64..60, 0u64..9), 0..40)) {
+            let mut ranges = Ranges::default();
+            let mut model = [false; 70];
+            for (adds, start, len) in steps {
+                let range = ByteRange::new(start, start + len);
+                let places = start as usize..(start + len) as usize;
+                if adds {
+                    for gap in ranges.gaps(range) {
+                        prop_assert!((gap.start..gap.end).all(|at| !model[at as usize]));
+                        ranges.insert(gap);
+                    }
+                    model[places].fill(true);
+                } else {
+                    let taken: u64 = ranges.take(range).iter().map(ByteRange::len).sum();
+                    let expected = model[places.clone()].iter().filter(|set| **set).count();
+                    prop_assert_eq!(taken, expected as u64);
+                    model[places].fill(false);
+                }
+                let held: Vec<_> = ranges.overlapping(ByteRange::new(0, 70)).collect();
+                prop_assert!(held.windows(2).all(|two| two[0].end < two[1].start), "{held:?}");
+                prop_assert_eq!(
+                    held.iter().map(ByteRange::len).sum::<u64>(),
+                    model.iter().filter(|set| **set).count() as u64
+                );
+            }
+        }
+    }
+}
