@@ -1,13 +1,20 @@
-//! Writes the records of a patch to a device.
+//! Writes the records of a patch to a device. One thread reads them, another writes.
 
 use std::io::Read;
+use std::panic::resume_unwind;
+use std::thread;
 
-use super::reader::{Batch, PatchReader};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::reader::{Batch, OwnedBatch, PatchReader};
 use super::sparse::{self, Piece};
 use crate::device::DeviceMut;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::signals::interrupted;
+
+/// Batches, of up to a mebibyte, that are read and wait to be written.
+const BATCHES_AHEAD: usize = 1;
 
 /// Where records go and who watches.
 #[derive(Clone, Copy)]
@@ -19,7 +26,7 @@ pub struct Apply<'a> {
     /// Whether zeros become holes, or zeros that the device makes itself, where it can.
     pub sparse: bool,
     /// Asked between writes for a signal that wants an end.
-    pub signal: &'a dyn Fn() -> Option<i32>,
+    pub signal: &'a (dyn Fn() -> Option<i32> + Sync),
     /// Told how far it is: end of the last record, bytes of the patch that were used.
     pub progress: &'a dyn Progress,
 }
@@ -47,16 +54,52 @@ impl Apply<'_> {
         reader: &mut PatchReader<R>,
         written: &mut Written,
     ) -> Result<()> {
+        let (filled, to_write) = bounded(BATCHES_AHEAD);
+        let (emptied, to_fill) = unbounded();
+        thread::scope(|scope| {
+            let writer = scope.spawn(move || self.write_batches(&to_write, &emptied, written));
+            let read = self.read_batches(reader, &to_fill, &filled);
+            drop(filled);
+            let wrote = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
+            // What failed to be written comes before what could not be read any more.
+            wrote.and(read)
+        })
+    }
+
+    /// Reads to the end, or until the writer gives up.
+    fn read_batches<R: Read>(
+        &self,
+        reader: &mut PatchReader<R>,
+        to_fill: &Receiver<OwnedBatch>,
+        filled: &Sender<OwnedBatch>,
+    ) -> Result<()> {
         loop {
-            let batch = match reader.next_batch() {
-                Ok(Some(batch)) => batch,
+            match reader.take_batch(to_fill.try_recv().unwrap_or_default()) {
+                Ok(Some(batch)) => {
+                    if filled.send(batch).is_err() {
+                        return Ok(());
+                    }
+                }
                 Ok(None) => return Ok(()),
                 // A wait for input that a signal ended is no fault of the input.
                 Err(err) => return Err(self.check_signal().err().unwrap_or(err)),
-            };
-            self.check_signal()?;
-            self.write_batch(&batch, written)?;
+            }
         }
+    }
+
+    fn write_batches(
+        &self,
+        to_write: &Receiver<OwnedBatch>,
+        emptied: &Sender<OwnedBatch>,
+        written: &mut Written,
+    ) -> Result<()> {
+        for batch in to_write {
+            self.check_signal()?;
+            self.write_batch(&batch.batch(), written)?;
+            // The reader may have ended.
+            let _ = emptied.send(batch);
+        }
+        Ok(())
     }
 
     fn check_signal(&self) -> Result<()> {

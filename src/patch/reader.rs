@@ -61,6 +61,23 @@ pub struct Batch<'a> {
     buffer_position: u64,
 }
 
+/// Consecutive records in memory of their own, for another thread.
+#[derive(Debug, Default)]
+pub struct OwnedBatch {
+    records: Vec<Entry>,
+    buffer: Box<[u8]>,
+    buffer_position: u64,
+}
+
+impl OwnedBatch {
+    /// The records.
+    #[must_use]
+    pub fn batch(&self) -> Batch<'_> {
+        let Self { records, buffer, buffer_position } = self;
+        Batch { records, buffer, buffer_position: *buffer_position }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     offset: u64,
@@ -181,6 +198,25 @@ impl<R: Read> PatchReader<R> {
             return Ok(None);
         }
         Ok(Some(Batch { records: &self.batch, buffer: &self.buffer, buffer_position }))
+    }
+
+    /// As [`PatchReader::next_batch`], in memory of its own; that of `used` takes its place.
+    ///
+    /// # Errors
+    /// As [`PatchReader::next_batch`].
+    pub fn take_batch(&mut self, used: OwnedBatch) -> Result<Option<OwnedBatch>> {
+        let Some(Batch { buffer_position, .. }) = self.next_batch()? else { return Ok(None) };
+        let OwnedBatch { mut records, mut buffer, .. } = used;
+        if buffer.is_empty() {
+            buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
+        }
+        // The rest is less than a record, or what follows the last one.
+        let rest = self.end - self.start;
+        buffer[..rest].copy_from_slice(&self.buffer[self.start..self.end]);
+        (self.start, self.end) = (0, rest);
+        std::mem::swap(&mut self.buffer, &mut buffer);
+        std::mem::swap(&mut self.batch, &mut records);
+        Ok(Some(OwnedBatch { records, buffer, buffer_position }))
     }
 
     fn read_header(&mut self) -> Result<()> {
