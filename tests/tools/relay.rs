@@ -9,6 +9,7 @@
 use std::env;
 use std::io::{self, Read, Write};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +18,10 @@ use std::time::{Duration, Instant};
 const CHUNK_BYTES: usize = 8 * 1024;
 /// Chunks that may be on the link; beyond that the sender waits, as with a full socket buffer.
 const CHUNKS_ON_LINK_MAX: usize = 1024;
+
+/// Bytes that were passed on, from the client and to it.
+static UP_BYTES: AtomicU64 = AtomicU64::new(0);
+static DOWN_BYTES: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy)]
 struct Link {
@@ -55,21 +60,22 @@ fn run(link: Link, command: &[String]) -> io::Result<u8> {
     let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(io::Error::other("the command has no pipes"));
     };
-    let up = thread::spawn(move || carry(link, io::stdin(), to));
-    let down = thread::spawn(move || carry(link, from, io::stdout()));
-    let down_bytes = down.join().unwrap_or(0);
+    // What still comes from the client at the end has nobody to go to: that thread ends with
+    // the process.
+    thread::spawn(move || carry(link, io::stdin(), to, &UP_BYTES));
+    let down = thread::spawn(move || carry(link, from, io::stdout(), &DOWN_BYTES));
+    let _ = down.join();
     let status = child.wait()?;
-    // What still comes from the client has nobody to go to; its thread ends with the process.
-    let up_bytes = if up.is_finished() { up.join().unwrap_or(0) } else { 0 };
-    eprintln!("relay: {up_bytes} bytes up, {down_bytes} bytes down");
+    let [up, down] = [&UP_BYTES, &DOWN_BYTES].map(|bytes| bytes.load(Ordering::SeqCst));
+    eprintln!("relay: {up} bytes up, {down} bytes down");
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
-/// Carries one direction to its end and returns how many bytes that were.
-fn carry(link: Link, from: impl Read + Send + 'static, to: impl Write) -> u64 {
+/// Carries one direction to its end and counts its bytes.
+fn carry(link: Link, from: impl Read + Send + 'static, to: impl Write, bytes: &AtomicU64) {
     let (sender, receiver) = sync_channel(CHUNKS_ON_LINK_MAX);
     thread::spawn(move || send(link, from, &sender));
-    deliver(&receiver, to)
+    deliver(&receiver, to, bytes);
 }
 
 fn send(link: Link, mut from: impl Read, on_link: &SyncSender<(Instant, Vec<u8>)>) {
@@ -88,14 +94,13 @@ fn send(link: Link, mut from: impl Read, on_link: &SyncSender<(Instant, Vec<u8>)
     }
 }
 
-fn deliver(on_link: &Receiver<(Instant, Vec<u8>)>, mut to: impl Write) -> u64 {
-    let mut bytes = 0;
+fn deliver(on_link: &Receiver<(Instant, Vec<u8>)>, mut to: impl Write, bytes: &AtomicU64) {
     while let Ok((arrives, chunk)) = on_link.recv() {
         thread::sleep(arrives.saturating_duration_since(Instant::now()));
+        // Before the other side can have read them and ended.
+        bytes.fetch_add(chunk.len() as u64, Ordering::SeqCst);
         if to.write_all(&chunk).and_then(|()| to.flush()).is_err() {
-            break;
+            return;
         }
-        bytes += chunk.len() as u64;
     }
-    bytes
 }
