@@ -1,0 +1,187 @@
+//! Speed, as far as it can be counted: bytes on the wire, system calls, memory. Times are for
+//! `contrib/bench`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::PosixFadviseAdvice;
+
+use crate::support::images::{Random, random_bytes, sparse_file};
+use crate::support::requirements::{program, require, skip};
+use crate::support::run::{binary, server_command, shell_command};
+use crate::support::{Workdir, bdsync};
+
+const MIB: usize = 1 << 20;
+const BLOCK: usize = 4096;
+/// Most memory of a process, in KiB.
+const MEMORY_KIB_MAX: u64 = 64 * 1024;
+
+/// `image` with that many different blocks changed.
+fn with_changed_blocks(image: &[u8], count: usize) -> Vec<u8> {
+    let mut random = Random::new(5);
+    let mut changed = image.to_vec();
+    let mut blocks = std::collections::HashSet::new();
+    while blocks.len() < count {
+        let block = random.below((image.len() / BLOCK) as u64) as usize;
+        if blocks.insert(block) {
+            changed[block * BLOCK + 17] ^= 1;
+        }
+    }
+    changed
+}
+
+/// Bytes that cross the wire, both ways, and the patch.
+#[track_caller]
+fn wire_bytes(work: &Workdir, options: &[&str]) -> (usize, Vec<u8>) {
+    let remote = shell_command("tee up | $BDSYNC --server | tee down");
+    let patch = work.client_through(options, &remote).run().expect(0).stdout;
+    let count = |name| fs::metadata(work.path(name)).expect("counted").len() as usize;
+    (count("up") + count("down"), patch)
+}
+
+#[test]
+fn unchanged_device_costs_less_than_34_bytes_a_mebibyte() {
+    let size = 64 * MIB;
+    let image = random_bytes(1, size);
+    let work = Workdir::with_pair(&image, &image);
+    let (bytes, _) = wire_bytes(&work, &[]);
+    assert!(bytes <= 34 * (size / MIB), "{bytes} bytes for {size}");
+}
+
+#[test]
+fn few_changed_blocks_are_all_that_a_pull_fetches() {
+    let count = 60;
+    let image = random_bytes(2, 64 * MIB);
+    let work = Workdir::with_pair(&image, &with_changed_blocks(&image, count));
+    // A push asks for the same hashes, and for nothing else.
+    let (hashes, pushed) = wire_bytes(&work, &[]);
+    let (total, pulled) = wire_bytes(&work, &["--remdata"]);
+    assert!([pushed, pulled].iter().all(|patch| patch.len() > count * BLOCK));
+    let needed = count * BLOCK + hashes;
+    assert!(total * 10 <= needed * 11, "{total} bytes for {count} blocks and {hashes} of hashes");
+}
+
+#[test]
+fn identical_devices_cost_few_system_calls() {
+    require!(program("strace"));
+    let size = 64 * MIB;
+    let image = random_bytes(3, size);
+    let work = Workdir::with_pair(&image, &image);
+    let traced = Command::new("strace")
+        .args(["-f", "-q", "-c", "-S", "calls", "-U", "calls,name", "-o", "calls", binary()])
+        .args([server_command(&[]).as_str(), "local.img", "remote.img"])
+        .current_dir(work.folder())
+        .stdout(Stdio::null())
+        .output()
+        .expect("cannot run strace");
+    if !traced.status.success() {
+        let stderr = String::from_utf8_lossy(&traced.stderr);
+        return skip(&format!("a strace that may trace: {stderr}"));
+    }
+    let text = String::from_utf8(work.read("calls")).expect("text");
+    let calls: HashMap<&str, usize> = text
+        .lines()
+        .filter_map(|line| line.trim().split_once(' '))
+        .filter_map(|(count, name)| Some((name.trim(), count.parse().ok()?)))
+        .collect();
+    // Either side: four reads of a mebibyte, and as many words about reading ahead.
+    let reads = calls["pread64"];
+    assert!((8 * 64..9 * 64 + 50).contains(&reads), "{reads} reads\n{text}");
+    // Waiting and waking depends on how busy the machine is: it gets plenty.
+    let total = calls["total"];
+    assert!(total < 40 * 64 + 2000, "{total} calls\n{text}");
+}
+
+/// The most memory, in KiB, that a client and its server each ever had.
+fn peak_memory(work: &Workdir, options: &[&str]) -> Vec<u64> {
+    let peak_of = |pid: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let mut peaks = HashMap::new();
+    let client = work.client(options).stdout_file(Path::new("/dev/null"));
+    let watched = client.run_meanwhile(|child| {
+        let pid = child.id().to_string();
+        // One that has ended and was not waited for has no memory to tell of.
+        while let Some(peak) = peak_of(&pid) {
+            peaks.insert(pid.clone(), peak);
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            for server in children.unwrap_or_default().split_whitespace() {
+                if let Some(peak) = peak_of(server) {
+                    peaks.insert(server.to_owned(), peak);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    watched.expect(0);
+    peaks.into_values().collect()
+}
+
+#[track_caller]
+fn assert_modest(peaks: &[u64]) {
+    assert!(!peaks.is_empty());
+    assert!(peaks.iter().all(|peak| *peak < MEMORY_KIB_MAX), "{peaks:?} KiB");
+}
+
+#[test]
+fn memory_does_not_grow_with_the_devices() {
+    let work = Workdir::new();
+    for (name, at) in [("local.img", 1 << 39), ("remote.img", 1 << 38)] {
+        sparse_file(&work.path(name), 1 << 40, &[(at, b"something")]);
+    }
+    assert_modest(&peak_memory(&work, &[]));
+}
+
+#[test]
+fn memory_does_not_grow_with_the_differences() {
+    let work = Workdir::new();
+    work.write("local.img", &random_bytes(4, 192 * MIB));
+    sparse_file(&work.path("remote.img"), 192 * MIB as u64, &[]);
+    assert_modest(&peak_memory(&work, &[]));
+    fs::rename(work.path("local.img"), work.path("other")).expect("renamed");
+    fs::rename(work.path("remote.img"), work.path("local.img")).expect("renamed");
+    fs::rename(work.path("other"), work.path("remote.img")).expect("renamed");
+    assert_modest(&peak_memory(&work, &["--remdata"]));
+}
+
+#[test]
+fn flushcache_leaves_the_page_cache_as_it_was() {
+    require!(program("fincore"));
+    let image = random_bytes(6, 8 * MIB);
+    let work = Workdir::with_pair(&image, &with_changed_blocks(&image, 9));
+    let resident = |name: &str| {
+        let mut fincore = Command::new("fincore");
+        fincore.args(["--bytes", "--noheadings", "--output", "RES"]).arg(work.path(name));
+        let out = fincore.output().expect("cannot run fincore");
+        String::from_utf8_lossy(&out.stdout).trim().parse::<u64>().expect("a number")
+    };
+    let names = ["local.img", "remote.img"];
+    for name in names {
+        let file = fs::File::open(work.path(name)).expect("opened");
+        file.sync_all().expect("synced");
+        let advise = |advice| nix::fcntl::posix_fadvise(&file, 0, 0, advice).expect("advised");
+        advise(PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        // Without read-ahead: a mebibyte in the middle and nothing else.
+        advise(PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        file.read_exact_at(&mut vec![0; MIB], 3 * MIB as u64).expect("read");
+    }
+    let before = names.map(resident);
+    if before != [MIB as u64; 2] {
+        return skip("a folder for temporary files whose files leave the cache");
+    }
+    for options in [&["--flushcache"][..], &["--flushcache", "--remdata", "--hash=md5"]] {
+        let patch = work.patch(options);
+        assert_eq!(names.map(resident), before, "{options:?}");
+        assert!(patch.len() > 9 * BLOCK);
+    }
+    // A pull goes on to the local device.
+    let patch = work.patch(&["--remdata", "--flushcache"]);
+    bdsync(["--patch", "--flushcache"]).in_folder(work.folder()).stdin(&patch).run().expect(0);
+    assert!(work.read("local.img") == work.read("remote.img"));
+}
