@@ -77,6 +77,30 @@ impl Kind {
         }
     }
 
+    /// What a bdsync that ended with `code` says went wrong; `None` for 0 and for codes that
+    /// are not its own, or that say nothing about the cause.
+    #[must_use]
+    pub fn of_exit_code(code: i32) -> Option<Self> {
+        const KINDS: [Kind; 15] = [
+            Kind::Usage,
+            Kind::Patch,
+            Kind::Size,
+            Kind::Protocol,
+            Kind::Checksum,
+            Kind::Read,
+            Kind::Random,
+            Kind::Spawn,
+            Kind::Write,
+            Kind::Digest,
+            Kind::Transmission,
+            Kind::Open,
+            Kind::Connection,
+            Kind::Seal,
+            Kind::Skipped,
+        ];
+        KINDS.into_iter().find(|kind| kind.exit_code() == code)
+    }
+
     /// The errno that a FUSE reply carries for an error of this kind.
     #[must_use]
     pub const fn errno(self) -> i32 {
@@ -267,6 +291,16 @@ mod tests {
         );
         assert_eq!(err.duplicate().full_message(), err.full_message());
         assert_eq!(err.exit_code(), 6);
+    }
+
+    #[test]
+    fn exit_codes_lead_back_to_their_kinds() {
+        for code in 1..=15 {
+            assert_eq!(Kind::of_exit_code(code).map(Kind::exit_code), Some(code));
+        }
+        for code in [0, 16, 127, 130, 255, -1] {
+            assert_eq!(Kind::of_exit_code(code), None);
+        }
     }
 
     #[test]

@@ -11,9 +11,10 @@
 //! that is closed is no reason to fail: what cannot be told is dropped.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 
+use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 
@@ -25,15 +26,15 @@ type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
 /// The server's connection to syslog, if there is one. Process-wide, as the logger itself.
 static SYSLOG: OnceLock<Mutex<Syslog>> = OnceLock::new();
 
+/// The bar on the terminal, if there is one. Process-wide, as the terminal itself.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
 /// Logs to stderr: warnings and errors, from `verbosity` 1 also what is being done, from 2 and
 /// 3 details. `RUST_LOG` counts where it is set. A second call changes nothing.
 pub fn log_to_stderr(verbosity: u8) {
-    let logger = builder(verbosity)
-        .format(|out, record| out.write_all(log_line(record).as_bytes()))
-        .write_style(env_logger::WriteStyle::Never)
-        .build();
-    let level = logger.filter();
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+    let filter = builder(verbosity).build();
+    let level = filter.filter();
+    if log::set_boxed_logger(Box::new(StderrLog { filter })).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -71,6 +72,26 @@ fn builder(verbosity: u8) -> env_logger::Builder {
         .filter_module("fuser", if verbosity > 2 { LevelFilter::Trace } else { LevelFilter::Off });
     builder.parse_default_env();
     builder
+}
+
+/// Through [`to_stderr`], as all words.
+struct StderrLog {
+    /// Only asked what matches.
+    filter: env_logger::Logger,
+}
+
+impl Log for StderrLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.filter.matches(record) {
+            to_stderr(&log_line(record));
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 struct ServerLog {
@@ -119,9 +140,36 @@ fn to_syslog(level: Level, text: &str) {
     };
 }
 
-/// Writes the whole text in one piece, so that lines of several threads do not mix.
+/// Writes the whole text in one piece, so that lines of several threads do not mix; a bar
+/// makes room for it.
 fn to_stderr(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let bar = BAR.lock().clone();
+    let write = || drop(io::stderr().lock().write_all(text.as_bytes()));
+    match bar {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// Whether words on stderr are read by a person, as far as can be told.
+#[must_use]
+pub fn stderr_is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// From now on `bar` is on the terminal: lines go above it.
+pub fn show_bar(bar: ProgressBar) {
+    *BAR.lock() = Some(bar);
+}
+
+/// No bar is on the terminal any more.
+pub fn hide_bar() {
+    *BAR.lock() = None;
+}
+
+/// A line that another process of ours wrote to its stderr, without its line end.
+pub fn own_line(line: &[u8]) {
+    to_stderr(&format!("{}\n", escape(line)));
 }
 
 /// Tells the one error that ends the run: `bdsync: what: path, bytes: cause`. A server also

@@ -18,6 +18,56 @@ use crate::error::{Error, Kind, Result};
 /// Signals that ask for an end.
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
+/// SIGUSR1, which asks how far the run is.
+#[derive(Debug)]
+pub struct StatusRequests {
+    fd: SignalFd,
+}
+
+impl StatusRequests {
+    /// Holds SIGUSR1 back from this thread and those that it starts from now on. To be called
+    /// before any thread starts: the signal would end the process in one that was missed.
+    pub fn hold() {
+        // It cannot fail; and if it did, the signal would do what it did before.
+        let _ = status_set().thread_block();
+    }
+
+    /// What comes, or came since [`hold`](Self::hold).
+    ///
+    /// # Errors
+    /// `Kind::Usage` when the kernel refuses.
+    pub fn open() -> Result<Self> {
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let fd = SignalFd::with_flags(&status_set(), flags)
+            .map_err(|err| Error::io(Kind::Usage, "cannot watch for SIGUSR1", err))?;
+        Ok(Self { fd })
+    }
+
+    /// Waits for a request; `false` when the other end of `stop` is closed instead.
+    pub fn wait(&self, stop: BorrowedFd<'_>) -> bool {
+        loop {
+            if let Ok(Some(_)) = self.fd.read_signal() {
+                return true;
+            }
+            let mut fds = [
+                PollFd::new(stop, PollFlags::POLLIN),
+                PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) if fds[0].any().unwrap_or(true) => return false,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+fn status_set() -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGUSR1);
+    set
+}
+
 /// Holds the signals back until it is dropped.
 #[derive(Debug)]
 pub struct Signals {

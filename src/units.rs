@@ -12,6 +12,20 @@ pub const MIB: u64 = 1024 * KIB;
 /// A gibibyte, in bytes.
 pub const GIB: u64 = 1024 * MIB;
 
+/// `bytes` for people: three or four digits and a binary unit, `12.3 MiB`.
+#[must_use]
+pub fn human_bytes(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut rest, mut unit) = (bytes as f64, 0);
+    // What rounds up to 1024 is said in the next unit.
+    while unit + 1 < units.len() && rest >= if unit == 0 { 1024.0 } else { 1023.95 } {
+        rest /= 1024.0;
+        unit += 1;
+    }
+    let decimals = usize::from(unit > 0);
+    format!("{rest:.decimals$} {}", units[unit])
+}
+
 /// Which of two waiting jobs or requests goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
@@ -246,6 +260,21 @@ mod tests {
             }
             assert!(set.ranges().windows(2).all(|two| two[0].end < two[1].start), "{set:?}");
             assert!(!set.intersects(ByteRange::new(3, 3)));
+        }
+    }
+
+    #[test]
+    fn bytes_for_people_have_few_digits() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (MIB - 1, "1.0 MiB"),
+            (12 * GIB + 300 * MIB, "12.3 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(human_bytes(bytes), text);
         }
     }
 

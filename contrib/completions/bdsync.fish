@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_bdsync_global_optspecs
-    string join \n s/server p/patch= b/blocksize= h/hash= c/checksum= r/remdata t/twopass z/zeroblocks F/flushcache on-read-error= d/diffsize= seal compress= w/warndev spool= undo= verify sparse force allow= timeout= v/verbose P/progress= H/help version
+    string join \n s/server p/patch= b/blocksize= h/hash= c/checksum= r/remdata t/twopass z/zeroblocks F/flushcache on-read-error= d/diffsize= seal compress= w/warndev spool= undo= verify sparse force allow= timeout= v/verbose P/progress= report= H/help version
 end
 
 function __fish_bdsync_needs_command
@@ -35,7 +35,8 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -l spool -d 'Copy a patch fr
 complete -c bdsync -n "__fish_bdsync_needs_command" -l undo -d 'Before the first write make FILE, which must not exist: a patch that takes this one back; --patch=DEVICE <FILE applies it. Implies --spool' -r -F
 complete -c bdsync -n "__fish_bdsync_needs_command" -l allow -d 'Let clients name only devices that match GLOB, an absolute path in which * and ? stop at a slash and ** does not; links and .. are resolved first. May be repeated [default: all that the user may read]' -r
 complete -c bdsync -n "__fish_bdsync_needs_command" -l timeout -d 'Give up when the other side says nothing for so long [default: 0, which is never]' -r
-complete -c bdsync -n "__fish_bdsync_needs_command" -s P -l progress -d 'Tell the progress on stderr; with noscroll on one line' -r
+complete -c bdsync -n "__fish_bdsync_needs_command" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r
+complete -c bdsync -n "__fish_bdsync_needs_command" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_needs_command" -s s -l server -d 'Answer a client on stdin and stdout'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s r -l remdata -d 'Make a patch that turns LOCDEV into REMDEV, not the other way'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s t -l twopass -d 'Compare steps of 64 blocks first; pays when little differs'
@@ -49,10 +50,34 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -l force -d 'Patch a device 
 complete -c bdsync -n "__fish_bdsync_needs_command" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l version -d 'Print the version'
+complete -c bdsync -n "__fish_bdsync_needs_command" -a "sync" -d 'Make DST equal to SRC, in one go'
 complete -c bdsync -n "__fish_bdsync_needs_command" -a "mount" -d 'Show a pending patch as a file system: the target as it will be, before it is'
 complete -c bdsync -n "__fish_bdsync_needs_command" -a "info" -d 'Tell what a patch changes, and draw where'
 complete -c bdsync -n "__fish_bdsync_needs_command" -a "squash" -d 'Make one patch of several that follow each other'
 complete -c bdsync -n "__fish_bdsync_needs_command" -a "help" -d 'Show the help of the program, or of one command'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l undo -d 'Before the first write make FILE, which must not exist, next to DST: a patch that takes everything back. Holds the changes in a temporary file there' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s e -l rsh -d 'Remote shell, split at spaces like REMSHCMD [default: ssh]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l remote-path -d 'bdsync on the other host, in the words of its shell [default: bdsync]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l bwlimit -d 'Carry at most RATE bytes a second each way; K, M and G stand for 2^10, 2^20, 2^30' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s c -l checksum -d 'Put this digest of the whole source device at the patch\'s end' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l timeout -d 'Give up when the other side says nothing for so long [default: 0, which is never]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l create -d 'Create the file DST if it does not exist'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l dry-run -d 'Say what would change, and change nothing'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l no-verify -d 'Do not compare again what was written'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l verify -d 'Compare again what was written (the default)'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l sparse -d 'Make holes, or zeros by the device, of runs of zeros'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l force -d 'Change a block device even when it is in use'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s t -l twopass -d 'Compare steps of 64 blocks first; pays when little differs'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s z -l zeroblocks -d 'Treat blocks of zeros apart, which saves hashing them'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s F -l flushcache -d 'Drop from the page cache what was read or written'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s H -l help -d 'Print this help'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l version -d 'Print the version'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l from -d 'Show a stored patch over BASEDEV, the device that it is meant for' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l scan -d 'Compare what nobody has read yet: lazy (never) or background [default: lazy]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l cache-mib -d 'Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]' -r
@@ -61,7 +86,8 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s h -l hash -l dig
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s c -l checksum -d 'Put this digest of the whole source device at the patch\'s end' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l timeout -d 'Give up when the other side says nothing for so long [default: 0, which is never]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s P -l progress -d 'Tell the progress on stderr; with noscroll on one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l daemon -d 'Return as soon as the mount can be read, and serve it unseen'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-other -d 'Let all users read the mount, not just its owner'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-root -d 'Let root read the mount as well'
@@ -74,14 +100,16 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s H -l help -d 'Pr
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l version -d 'Print the version'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l base -d 'Mark the partitions (GPT, MBR) of the disk that the patch is for' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l svg -d 'Draw it into FILE as well, for a report' -r -F
-complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s P -l progress -d 'Tell the progress on stderr; with noscroll on one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l json -d 'Tell it as one JSON object'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l version -d 'Print the version'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l basesize -d 'Size of the device that the first patch is for: saves writing zeros out where patches change its size [default: unknown]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l compress -d 'Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, squash and mount read it; a classic bdsync needs it decompressed [default: plain]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s P -l progress -d 'Tell the progress on stderr; with noscroll on one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l force -d 'Squash patches that name different devices; the last counts'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s H -l help -d 'Print this help'

@@ -17,8 +17,10 @@
 
 mod compat;
 mod options;
+mod place;
 mod resolve;
 mod stored;
+mod sync;
 mod table;
 
 use std::ffi::OsString;
@@ -27,8 +29,8 @@ use crate::error::{Error, Kind, Result};
 
 pub use options::{
     BLOCK_SIZE_BYTES_DEFAULT, CACHE_MIB_DEFAULT, CACHE_MIB_MAX, ClientOptions, Command,
-    CompareOptions, InfoOptions, MountOptions, MountSource, PatchOptions, ProgressStyle, Readers,
-    ServerOptions, SizeOptions, SquashOptions,
+    CompareOptions, InfoOptions, MountOptions, MountSource, PatchOptions, Place, ProgressStyle,
+    Readers, ServerOptions, SizeOptions, SquashOptions, SyncOptions,
 };
 pub use table::whole as definition;
 
@@ -44,6 +46,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
     let Some(sub) = named else { return parse_classic(&args) };
     match parse_with((sub.table)(), sub.resolve, &args[1..]) {
         Ok(command) => Ok(command),
+        Err(err) if !sub.yields_to_classic => Err(err),
         Err(err) => parse_classic(&args).or(Err(err)),
     }
 }

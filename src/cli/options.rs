@@ -1,7 +1,7 @@
 //! What each mode was asked to do, as plain data: no file is open, no digest is looked up yet.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::units::{Compression, Direction, SizeRule};
@@ -18,6 +18,8 @@ pub enum Command {
     Server(ServerOptions),
     /// Apply the patch on stdin.
     Patch(PatchOptions),
+    /// Make one device equal to another, in one go.
+    Sync(SyncOptions),
     /// Show a pending patch as a file system.
     Mount(MountOptions),
     /// Tell what a patch changes.
@@ -26,6 +28,39 @@ pub enum Command {
     Squash(SquashOptions),
     /// Print this text (usage or version) on stdout.
     Help(String),
+}
+
+impl Command {
+    /// Where to put a record of the result, if one is wanted.
+    #[must_use]
+    pub fn report(&self) -> Option<&Path> {
+        let path = match self {
+            Self::Client(options) => &options.report,
+            Self::Server(options) => &options.report,
+            Self::Patch(options) => &options.report,
+            Self::Mount(options) => &options.report,
+            Self::Sync(options) => &options.report,
+            Self::Info(options) => &options.report,
+            Self::Squash(options) => &options.report,
+            Self::Help(_) => &None,
+        };
+        path.as_deref()
+    }
+
+    /// What the mode is called.
+    #[must_use]
+    pub fn mode(&self) -> &'static str {
+        match self {
+            Self::Client(_) => "client",
+            Self::Server(_) => "server",
+            Self::Patch(_) => "patch",
+            Self::Mount(_) => "mount",
+            Self::Sync(_) => "sync",
+            Self::Info(_) => "info",
+            Self::Squash(_) => "squash",
+            Self::Help(_) => "help",
+        }
+    }
 }
 
 /// `--diffsize`.
@@ -52,6 +87,10 @@ pub enum ProgressStyle {
     Lines,
     /// The same lines, each over the one before.
     NoScroll,
+    /// A JSON object a second.
+    Json,
+    /// Nothing, even on a terminal.
+    Nothing,
 }
 
 /// How the two sides are compared: shared by every mode that asks a remote side.
@@ -92,8 +131,10 @@ pub struct ClientOptions {
     pub sizes: SizeOptions,
     /// How the patch is compressed; `None`: not at all, as the classic's.
     pub compression: Option<Compression>,
-    /// Whether and how to tell progress.
+    /// How to tell progress; `None`: a bar where stderr is a terminal.
     pub progress: Option<ProgressStyle>,
+    /// Where to put a record of the result.
+    pub report: Option<PathBuf>,
     /// How long a silent remote side is waited for; `None`: as long as the connection lives.
     pub timeout: Option<Duration>,
     /// Put a seal behind the patch: what the target held, and what the patch must be.
@@ -111,6 +152,8 @@ pub struct ServerOptions {
     pub zero_blocks: bool,
     /// How long a client may neither ask nor take answers; `None`: as long as the connection lives.
     pub timeout: Option<Duration>,
+    /// Where to put a record of the result.
+    pub report: Option<PathBuf>,
     /// How often `--verbose` was given.
     pub verbosity: u8,
 }
@@ -138,8 +181,63 @@ pub struct PatchOptions {
     pub sparse: bool,
     /// Patch a device that is in use or not in the expected state.
     pub force: bool,
-    /// Whether and how to tell progress.
+    /// How to tell progress; `None`: a bar where stderr is a terminal.
     pub progress: Option<ProgressStyle>,
+    /// Where to put a record of the result.
+    pub report: Option<PathBuf>,
+    /// How often `--verbose` was given.
+    pub verbosity: u8,
+}
+
+/// One side of a `sync`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A path here.
+    Local(PathBuf),
+    /// A path on another host.
+    Remote {
+        /// `[user@]host`, for the remote shell; never begins with a dash.
+        host: OsString,
+        /// The path there; not empty.
+        path: OsString,
+    },
+}
+
+/// Options of `sync`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncOptions {
+    /// What to copy from. At most one of the two places is remote.
+    pub source: Place,
+    /// What to change.
+    pub target: Place,
+    /// The remote shell's command (`--rsh`), not yet split into words.
+    pub remote_shell: OsString,
+    /// How bdsync is called on the other host: goes to its shell as it is.
+    pub remote_program: OsString,
+    /// How to compare.
+    pub compare: CompareOptions,
+    /// What differing sizes mean; `None`: strict, except for a file that was just created.
+    pub sizes: Option<SizeOptions>,
+    /// Create a target file that does not exist.
+    pub create: bool,
+    /// Only find out what would change.
+    pub dry_run: bool,
+    /// Compare again what was written.
+    pub verify: bool,
+    /// Where, next to the target, to put a patch that takes everything back.
+    pub undo: Option<PathBuf>,
+    /// Make holes of zeros.
+    pub sparse: bool,
+    /// Change a device that is in use.
+    pub force: bool,
+    /// Most bytes a second each way over the network.
+    pub rate_bytes_max: Option<u64>,
+    /// How to tell progress; `None`: a bar where stderr is a terminal.
+    pub progress: Option<ProgressStyle>,
+    /// Where to put a record of the result.
+    pub report: Option<PathBuf>,
+    /// How long a silent remote side is waited for; `None`: as long as the connection lives.
+    pub timeout: Option<Duration>,
     /// How often `--verbose` was given.
     pub verbosity: u8,
 }
@@ -160,6 +258,8 @@ pub struct MountOptions {
     pub daemon: bool,
     /// Who may read it.
     pub readers: Readers,
+    /// Where to put a record of the result.
+    pub report: Option<PathBuf>,
     /// How often `--verbose` was given.
     pub verbosity: u8,
 }
@@ -209,6 +309,8 @@ pub struct InfoOptions {
     pub json: bool,
     /// Where to draw it.
     pub svg: Option<PathBuf>,
+    /// Where to put a record of the result.
+    pub report: Option<PathBuf>,
     /// How often `--verbose` was given.
     pub verbosity: u8,
 }
@@ -224,6 +326,8 @@ pub struct SquashOptions {
     pub base_bytes: Option<u64>,
     /// How the result is compressed.
     pub compression: Option<Compression>,
+    /// Where to put a record of the result.
+    pub report: Option<PathBuf>,
     /// How often `--verbose` was given.
     pub verbosity: u8,
 }

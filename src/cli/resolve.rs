@@ -28,6 +28,7 @@ pub(super) fn classic(found: &ArgMatches) -> Result<Command> {
             allow: found.get_many::<String>("allow").into_iter().flatten().cloned().collect(),
             zero_blocks: found.get_flag("zeroblocks"),
             timeout: timeout(found)?,
+            report: report_file(found)?,
             verbosity: found.get_count("verbose"),
         }));
     }
@@ -123,6 +124,7 @@ fn client_of(
         sizes: size_options(found)?,
         compression: None,
         progress: progress(found)?,
+        report: report_file(found)?,
         timeout: timeout(found)?,
         // Of the classic call only: a mount makes no sealed patch.
         seal: false,
@@ -158,6 +160,7 @@ pub(super) fn mount(found: &ArgMatches) -> Result<Command> {
         mountpoint: PathBuf::from(mountpoint),
         daemon: found.get_flag("daemon"),
         readers,
+        report: report_file(found)?,
         verbosity: found.get_count("verbose"),
     }))
 }
@@ -247,12 +250,13 @@ fn patch(found: &ArgMatches) -> Result<PatchOptions> {
         sparse: found.get_flag("sparse"),
         force: found.get_flag("force"),
         progress: progress(found)?,
+        report: report_file(found)?,
         verbosity: found.get_count("verbose"),
     })
 }
 
 /// Whether the user gave the option, in whatever form.
-fn is_given(found: &ArgMatches, name: &str) -> bool {
+pub(super) fn is_given(found: &ArgMatches, name: &str) -> bool {
     found.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
 }
 
@@ -319,13 +323,25 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
     if digits { text.parse().ok() } else { None }
 }
 
-/// `--progress[=noscroll]`.
+/// `--report=FILE`.
+pub(super) fn report_file(found: &ArgMatches) -> Result<Option<PathBuf>> {
+    match found.get_one::<OsString>("report") {
+        Some(path) if path.is_empty() => Err(usage("--report needs the name of a file")),
+        path => Ok(path.map(PathBuf::from)),
+    }
+}
+
+/// `--progress[=STYLE]`.
 pub(super) fn progress(found: &ArgMatches) -> Result<Option<ProgressStyle>> {
     match found.get_one::<String>("progress").map(String::as_str) {
         None => Ok(None),
         Some("") => Ok(Some(ProgressStyle::Lines)),
         Some("noscroll") => Ok(Some(ProgressStyle::NoScroll)),
-        Some(text) => Err(usage(format!("progress must be bare or noscroll, found '{text}'"))),
+        Some("json") => Ok(Some(ProgressStyle::Json)),
+        Some("none") => Ok(Some(ProgressStyle::Nothing)),
+        Some(text) => {
+            Err(usage(format!("progress must be bare, noscroll, json or none, found '{text}'")))
+        }
     }
 }
 
@@ -426,7 +442,14 @@ mod tests {
         assert_eq!(options.verbosity, 2);
         assert_eq!(client_of(&["--timeout=7"]).timeout, Some(Duration::from_secs(7)));
         assert!(client_of(&["--seal"]).seal && !client_of(&[]).seal);
-        assert_eq!(client_of(&["-P"]).progress, Some(ProgressStyle::Lines));
+        for (option, style) in [
+            ("-P", ProgressStyle::Lines),
+            ("--progress=json", ProgressStyle::Json),
+            ("-Pnone", ProgressStyle::Nothing),
+        ] {
+            assert_eq!(client_of(&[option]).progress, Some(style));
+        }
+        assert_eq!(client_of(&["--report=r"]).report, Some("r".into()));
     }
 
     #[test]
@@ -506,6 +529,7 @@ mod tests {
             &["--force", "-s"],
             &["--seal", "-p"],
             &["--timeout=x", "-s"],
+            &["--report", "", "-s"],
             &["-Pfast", "cmd", "l", "r"],
             &["-s", "-b0"],
             &["--allow=/dev/*", "cmd", "l", "r"],

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Command as Table, ValueHint, value_parser};
 
 use super::options::{Command, InfoOptions, SquashOptions};
-use super::resolve::{self, decimal, operand_list, usage};
+use super::resolve::{self, decimal, operand_list, report_file, usage};
 use super::table::{base, headed, long_flag, long_valued, operands, other, reporting};
 use crate::error::Result;
 use crate::units::Compression;
@@ -100,6 +100,7 @@ pub(super) fn info(found: &ArgMatches) -> Result<Command> {
         base: second.or_else(|| path("base")),
         json: found.get_flag("json"),
         svg: path("svg"),
+        report: report_file(found)?,
         verbosity: found.get_count("verbose"),
     }))
 }
@@ -123,6 +124,7 @@ pub(super) fn squash(found: &ArgMatches) -> Result<Command> {
         force: found.get_flag("force"),
         base_bytes,
         compression: compression(found)?,
+        report: report_file(found)?,
         verbosity: found.get_count("verbose"),
     }))
 }

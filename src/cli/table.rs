@@ -7,21 +7,50 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 
-use super::{Resolve, resolve, stored};
+use super::{Resolve, resolve, stored, sync};
 
 /// A command that is chosen by its name as the first argument.
 pub(super) struct Subcommand {
     pub name: &'static str,
     pub table: fn() -> Command,
     pub resolve: Resolve,
+    /// Whether what does not fit it may still be a classic call. `sync SRC DST` has the form of
+    /// one, so that nothing could ever be wrong with it.
+    pub yields_to_classic: bool,
 }
 
 /// All of them, in the order of the help.
 pub(super) const SUBCOMMANDS: &[Subcommand] = &[
-    Subcommand { name: "mount", table: mount_command, resolve: resolve::mount },
-    Subcommand { name: "info", table: stored::info_table, resolve: stored::info },
-    Subcommand { name: "squash", table: stored::squash_table, resolve: stored::squash },
-    Subcommand { name: "help", table: help_command, resolve: resolve::help },
+    Subcommand {
+        name: "sync",
+        table: sync::table,
+        resolve: sync::resolve,
+        yields_to_classic: false,
+    },
+    Subcommand {
+        name: "mount",
+        table: mount_command,
+        resolve: resolve::mount,
+        yields_to_classic: true,
+    },
+    Subcommand {
+        name: "info",
+        table: stored::info_table,
+        resolve: stored::info,
+        yields_to_classic: true,
+    },
+    Subcommand {
+        name: "squash",
+        table: stored::squash_table,
+        resolve: stored::squash,
+        yields_to_classic: true,
+    },
+    Subcommand {
+        name: "help",
+        table: help_command,
+        resolve: resolve::help,
+        yields_to_classic: true,
+    },
 ];
 
 /// The whole command line, subcommands included: what help, man page and completions show.
@@ -286,8 +315,15 @@ pub(super) fn reporting() -> Vec<Arg> {
         [
             flag("verbose", 'v', "Tell more; may be repeated. A server tells it to syslog")
                 .action(ArgAction::Count),
-            optional("progress", 'P', "noscroll")
-                .help("Tell the progress on stderr; with noscroll on one line"),
+            optional("progress", 'P', "STYLE").help(
+                "Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json \
+                 (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells \
+                 one line",
+            ),
+            long_valued("report", "FILE")
+                .value_hint(ValueHint::FilePath)
+                .value_parser(value_parser!(OsString))
+                .help("Write a JSON record of the result to FILE, also of a failure"),
         ],
     )
 }
@@ -320,7 +356,7 @@ pub(super) fn headed<const N: usize>(heading: &'static str, args: [Arg; N]) -> V
 }
 
 /// As with getopt, the last of several equal options counts.
-fn flag(name: &'static str, short: char, help: &'static str) -> Arg {
+pub(super) fn flag(name: &'static str, short: char, help: &'static str) -> Arg {
     let arg = Arg::new(name).long(name).short(short).overrides_with(name);
     arg.action(ArgAction::SetTrue).help(help)
 }
@@ -338,7 +374,7 @@ pub(super) fn long_valued(name: &'static str, value_name: &'static str) -> Arg {
 }
 
 /// An option that needs a value, attached or the next word; the last one counts.
-fn valued(name: &'static str, short: char, value_name: &'static str) -> Arg {
+pub(super) fn valued(name: &'static str, short: char, value_name: &'static str) -> Arg {
     let arg = Arg::new(name).long(name).short(short).overrides_with(name);
     arg.value_name(value_name).action(ArgAction::Set)
 }

@@ -1,6 +1,7 @@
 //! The client: compares with the remote side and writes the patch to stdout.
 
-use std::io::Write;
+use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -9,8 +10,10 @@ use std::thread::JoinHandle;
 use crossbeam_channel::bounded;
 
 use super::input;
+use super::record::Record;
 use super::session::{Ends, Session};
-use crate::cli::ClientOptions;
+use super::sync::Touched;
+use crate::cli::{ClientOptions, CompareOptions};
 use crate::device::identity;
 use crate::diff::{Engine, Sink, walk};
 use crate::digest::{Algorithm, Digest, Scratch, checksum, hash_range};
@@ -29,21 +32,30 @@ const RELEASE_BYTES: u64 = 64 * MIB;
 /// # Errors
 /// The first failure of either side or of `output`; the patch is then incomplete, without its
 /// end mark.
-pub fn run(options: &ClientOptions, output: impl Write) -> Result<u8> {
+pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Result<u8> {
     report::log_to_stderr(options.verbosity);
+    let progress = super::progress(options.progress)?;
     let session = Session::open(&Ends::of(options), &options.compare, options.sizes)?;
-    let outcome = make_patch(&session, options, output);
+    session.describe(&options.remote, record);
+    let name = target_name(options);
+    let sealed_for = options.seal.then_some(options.remote.as_os_str());
+    let job = Job { session: &session, name, compare: &options.compare, sealed_for, record };
+    let outcome = input::encoded(output, options.compression)
+        .and_then(|output| job.make_patch(&*progress, output, None))
+        .and_then(input::finish);
     let peer = session.engine.peer();
-    match outcome {
-        Ok(()) => {
-            let status = exit_status(peer.finish()?);
-            super::left_out::tell(&session.engine, options).map_or(Ok(status), Err)
-        }
+    let outcome = match outcome {
+        Ok(()) => peer.finish().map(exit_status).and_then(|status| {
+            let Ends { local, remote, .. } = Ends::of(options);
+            super::left_out::tell(&session.engine, local, remote).map_or(Ok(status), Err)
+        }),
         Err(err) => {
             peer.abort(err.duplicate());
             Err(err)
         }
-    }
+    };
+    record.add_traffic(peer.counters());
+    outcome
 }
 
 /// REMSHCMD's exit status, which becomes ours; one that a signal ended is an error before.
@@ -59,71 +71,118 @@ pub(super) fn target_name(options: &ClientOptions) -> &[u8] {
     }
 }
 
-fn make_patch(session: &Session, options: &ClientOptions, output: impl Write) -> Result<()> {
-    let engine = &session.engine;
-    let plan = engine.plan();
-    let header = Header { size_bytes: plan.header_bytes, name: target_name(options).to_vec() };
-    if options.compare.flush_cache {
-        engine.local().keep_cache();
-    }
-    let checksum = session.checksum.map(|algorithm| SourceChecksum::start(engine, algorithm));
-    let progress = super::progress(options.progress);
-    progress.begin(plan.compared.end);
-    if options.compare.flush_cache {
-        hint(engine, 0, 0);
-    }
-    let algorithm = engine.hasher().algorithm();
-    let base = || BaseMaker::new(plan.block_bytes, algorithm, &session.salt);
-    let output = input::encoded(output, options.compression)?;
-    let mut sink = PatchSink {
-        engine,
-        writer: if options.seal {
-            PatchWriter::new_sealed(output, &header)?
-        } else {
-            PatchWriter::new(output, &header)?
-        },
-        base: options.seal.then(base),
-        scratch: Scratch::new(),
-        progress: &*progress,
-        flush_cache: options.compare.flush_cache,
-        releases: session.extensions == Extensions::NONE && !options.compare.flush_cache,
-        reached: 0,
-        released: 0,
-    };
-    walk(engine, session.density(), &mut sink)?;
-    let PatchSink { writer, base, .. } = sink;
-    let checksum = match (checksum, options.compare.checksum.as_deref()) {
-        // Of bytes that were left out nobody knows what the target holds afterwards.
-        (Some(_), _) if super::left_out::is_any(engine) => {
-            log::warn!("the patch carries no checksum: some of the source was left out");
-            None
+/// A patch to be made from an open session.
+pub struct Job<'a> {
+    /// Both sides.
+    pub session: &'a Session,
+    /// The device that the patch is for, as it is named in there.
+    pub name: &'a [u8],
+    /// How to compare.
+    pub compare: &'a CompareOptions,
+    /// For a sealed patch: what the remote device is called.
+    pub sealed_for: Option<&'a OsStr>,
+    /// Where the result is kept.
+    pub record: &'a Record,
+}
+
+impl Job<'_> {
+    /// Compares everything and writes the patch to `output`; the ranges that it changes are
+    /// added to `touched`. Returns `output`.
+    ///
+    /// # Errors
+    /// The first failure of either side or of `output`; the patch is then without its end mark.
+    pub fn make_patch<W: Write>(
+        &self,
+        progress: &dyn Progress,
+        output: W,
+        touched: Option<&mut Touched>,
+    ) -> Result<W> {
+        let engine = &self.session.engine;
+        if self.compare.flush_cache {
+            engine.local().keep_cache();
         }
-        (Some(checksum), Some(name)) => {
-            let digest = checksum.finish(engine)?;
-            Some(Checksum { name: name.as_bytes().to_vec(), digest })
+        let checksum =
+            self.session.checksum.map(|algorithm| SourceChecksum::start(engine, algorithm));
+        progress.begin(engine.plan().compared.end);
+        if self.compare.flush_cache {
+            hint(engine, 0, 0);
         }
-        _ => None,
-    };
-    let output = match base {
-        None => writer.finish(checksum.as_ref())?,
-        Some(base) => {
-            let seal = seal_of(engine, options, base);
-            writer.finish_sealed(checksum.as_ref(), &seal)?
+        let mut sink = self.sink(progress, Counted { output, bytes: 0 }, touched)?;
+        let walked = walk(engine, self.session.density(), &mut sink);
+        let PatchSink { writer, base, differing: (blocks, bytes), .. } = sink;
+        self.record.tell(|facts| {
+            facts.differing_blocks = Some(blocks);
+            facts.differing_bytes = Some(bytes);
+            facts.patch_bytes = Some(writer.patch_bytes());
+        });
+        walked?;
+        let checksum = match (checksum, self.compare.checksum.as_deref()) {
+            // Of bytes that were left out nobody knows what the target holds afterwards.
+            (Some(_), _) if super::left_out::is_any(engine) => {
+                log::warn!("the patch carries no checksum: some of the source was left out");
+                None
+            }
+            (Some(checksum), Some(name)) => {
+                let digest = checksum.finish(engine)?;
+                self.record.tell_checksum(name.as_bytes(), &digest);
+                Some(Checksum { name: name.as_bytes().to_vec(), digest })
+            }
+            _ => None,
+        };
+        let output = match base.zip(self.sealed_for) {
+            None => writer.finish(checksum.as_ref())?,
+            Some((base, remote)) => {
+                writer.finish_sealed(checksum.as_ref(), &seal_of(engine, remote, base))?
+            }
+        };
+        self.record.tell(|facts| facts.patch_bytes = Some(output.bytes));
+        if self.compare.flush_cache {
+            let local = engine.local();
+            local.done_with(ByteRange::new(0, local.size()));
         }
-    };
-    input::finish(output)?;
-    if options.compare.flush_cache {
-        let local = engine.local();
-        local.done_with(ByteRange::new(0, local.size()));
+        progress.finish();
+        Ok(output.output)
     }
-    progress.finish();
-    Ok(())
+
+    /// Begins the patch.
+    fn sink<'s, W: Write>(
+        &'s self,
+        progress: &'s dyn Progress,
+        output: W,
+        touched: Option<&'s mut Touched>,
+    ) -> Result<PatchSink<'s, W>> {
+        let Session { engine, salt, extensions, .. } = self.session;
+        let plan = engine.plan();
+        let header = Header { size_bytes: plan.header_bytes, name: self.name.to_vec() };
+        let base = self
+            .sealed_for
+            .map(|_| BaseMaker::new(plan.block_bytes, engine.hasher().algorithm(), salt));
+        let mut writer = match &base {
+            Some(_) => PatchWriter::new_sealed(output, &header)?,
+            None => PatchWriter::new(output, &header)?,
+        };
+        // Whoever applies the patch as it comes shall find out at once if the device is in use.
+        writer.flush()?;
+        Ok(PatchSink {
+            engine,
+            writer,
+            base,
+            scratch: Scratch::new(),
+            progress,
+            touched,
+            differing: (0, 0),
+            flush_cache: self.compare.flush_cache,
+            releases: *extensions == Extensions::NONE && !self.compare.flush_cache,
+            reached: 0,
+            released: 0,
+        })
+    }
 }
 
 /// What the patch says of the two devices. Of the remote one path and size are all that is known.
-fn seal_of(engine: &Engine, options: &ClientOptions, base: BaseMaker) -> Seal {
+fn seal_of(engine: &Engine, remote: &OsStr, base: BaseMaker) -> Seal {
     let local = identity(&**engine.local());
-    let mut remote = [b"path=", options.remote.as_bytes()].concat();
+    let mut remote = [b"path=", remote.as_bytes()].concat();
     remote.extend(format!("\nsize={}\n", engine.plan().remote_bytes).bytes());
     let (source, target) = match engine.plan().direction {
         Direction::Push => (local, remote),
@@ -137,6 +196,24 @@ pub(super) fn hint(engine: &Engine, start: u64, step: u64) {
     engine.peer().submit(Request::Hint { start, step }, Priority::Scan, Box::new(drop));
 }
 
+/// Counts what it hands on.
+struct Counted<W> {
+    output: W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let written = self.output.write(buf)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
 /// Writes what the walk finds, and lets go of what lies behind it.
 struct PatchSink<'a, W> {
     engine: &'a Engine,
@@ -145,6 +222,9 @@ struct PatchSink<'a, W> {
     base: Option<BaseMaker>,
     scratch: Scratch,
     progress: &'a dyn Progress,
+    touched: Option<&'a mut Touched>,
+    /// Blocks that differ, and bytes in them.
+    differing: (u64, u64),
     flush_cache: bool,
     /// Whether the server is to be told what is done; ours needs no telling.
     releases: bool,
@@ -164,6 +244,12 @@ impl<W: Write> Sink for PatchSink<'_, W> {
             } else {
                 base.add(offset, target_hash);
             }
+        }
+        let bytes = data.len() as u64;
+        self.differing.0 += 1;
+        self.differing.1 += bytes;
+        if let Some(touched) = &mut self.touched {
+            touched.add(ByteRange::new(offset, offset + bytes));
         }
         self.writer.write_block(offset, data)
     }

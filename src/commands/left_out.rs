@@ -1,8 +1,9 @@
 //! What `--on-read-error=skip` left out, told at the end of a run.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use crate::cli::ClientOptions;
 use crate::diff::Engine;
 use crate::error::{Error, Kind};
 use crate::report;
@@ -15,11 +16,11 @@ pub(super) fn is_any(engine: &Engine) -> bool {
 }
 
 /// Lists what was left out on stderr; the error that the run ends with, if anything was.
-pub(super) fn tell(engine: &Engine, options: &ClientOptions) -> Option<Error> {
+pub(super) fn tell(engine: &Engine, local: &Path, remote: &OsStr) -> Option<Error> {
     let both = engine.left_out()?;
     let sides = [
-        ("local", options.local.as_os_str(), blocks_of(engine, &both.local())),
-        ("remote", options.remote.as_os_str(), blocks_of(engine, &both.remote())),
+        ("local", local.as_os_str(), blocks_of(engine, &both.local())),
+        ("remote", remote, blocks_of(engine, &both.remote())),
     ];
     let mut all = RangeSet::new();
     for (side, path, blocks) in &sides {

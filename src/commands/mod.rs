@@ -10,36 +10,65 @@ mod mount;
 mod notify;
 mod output;
 mod patch;
+mod record;
+mod scan;
 mod server;
 mod session;
 mod squash;
+mod sync;
 
 use crate::cli::{Command, ProgressStyle};
 use crate::error::Result;
-use crate::progress::{ClassicLines, Progress, Silent};
+use crate::progress::{Bar, ClassicLines, JsonLines, OnSignal, Progress, Silent};
 use crate::report;
+use crate::signals::StatusRequests;
 
-/// Does what was asked for and returns the exit status of a run without an error of our own:
-/// 0, or for a client what REMSHCMD exited with.
+use record::Record;
+
+/// Does what was asked for, and puts it on record where that was asked for too. Returns the
+/// exit status of a run without an error of our own: 0, or for a client what REMSHCMD exited
+/// with.
 ///
 /// # Errors
 /// The one error that ended the run; nobody has printed it yet.
 pub fn run(command: Command) -> Result<u8> {
-    match command {
-        Command::Help(text) => report::answer(&text).map(|()| 0),
-        Command::Mount(options) => mount::run(&options),
-        Command::Info(options) => info::run(&options),
-        Command::Squash(options) => squash::run(&options, output::stdout()?),
-        Command::Patch(options) => patch::run(&options),
-        Command::Server(options) => server::run(&options).map(|()| 0),
-        Command::Client(options) => client::run(&options, output::stdout()?),
+    let record = Record::new(command.mode());
+    let outcome = run_mode(&command, &record);
+    match command.report().map(|path| record.save(path, &outcome)) {
+        Some(Err(err)) if outcome.is_ok() => Err(err),
+        Some(Err(err)) => {
+            report::error(&err);
+            outcome
+        }
+        Some(Ok(())) | None => outcome,
     }
 }
 
-/// The listener that the user wants.
-fn progress(style: Option<ProgressStyle>) -> Box<dyn Progress> {
-    match style {
-        Some(style) => Box::new(ClassicLines::new(style == ProgressStyle::Lines)),
-        None => Box::new(Silent),
+fn run_mode(command: &Command, record: &Record) -> Result<u8> {
+    // A server has no progress to tell.
+    if !matches!(command, Command::Help(_) | Command::Server(_)) {
+        StatusRequests::hold();
     }
+    match command {
+        Command::Help(text) => report::answer(text).map(|()| 0),
+        Command::Client(options) => client::run(options, record, output::stdout()?),
+        Command::Info(options) => info::run(options),
+        Command::Squash(options) => squash::run(options, output::stdout()?),
+        Command::Mount(options) => mount::run(options, record),
+        Command::Patch(options) => patch::run(options, record),
+        Command::Server(options) => server::run(options, record).map(|()| 0),
+        Command::Sync(options) => sync::run(options, record),
+    }
+}
+
+/// The listener that the user wants; it answers SIGUSR1 in any case.
+fn progress(style: Option<ProgressStyle>) -> Result<Box<dyn Progress>> {
+    let inner: Box<dyn Progress> = match style {
+        Some(ProgressStyle::Lines) => Box::new(ClassicLines::new(true)),
+        Some(ProgressStyle::NoScroll) => Box::new(ClassicLines::new(false)),
+        Some(ProgressStyle::Json) => Box::new(JsonLines::new()),
+        None if report::stderr_is_terminal() => Box::new(Bar::default()),
+        Some(ProgressStyle::Nothing) | None => Box::new(Silent),
+    };
+    Ok(Box::new(OnSignal::new(inner)?))
 }

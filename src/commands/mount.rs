@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::client::{exit_status, hint, target_name};
 use super::input;
 use super::notify;
+use super::record::Record;
+use super::scan::ScanWatch;
 use super::session::{Ends, Session};
 use crate::cli::{ClientOptions, MountOptions, MountSource, Readers, SizeOptions};
 use crate::device::{Device, open_source};
@@ -22,7 +24,7 @@ use crate::view::{self, Change, LiveChange, LiveOptions, StoredChange, View};
 /// # Errors
 /// The one error that ended it: what is wrong with the mountpoint or the inputs before it is
 /// mounted, or what went wrong since.
-pub fn run(options: &MountOptions) -> Result<u8> {
+pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     // Cheap refusals first: before another process, and before the remote side is bothered.
     let mountpoint = Mountpoint::check(&options.mountpoint, &inputs(&options.source))?;
     let background = if options.daemon {
@@ -37,7 +39,7 @@ pub fn run(options: &MountOptions) -> Result<u8> {
         report::log_to_stderr(options.verbosity);
         None
     };
-    let (change, live) = open(&options.source)?;
+    let (change, live) = open(&options.source, record)?;
     let (access, mode) = access(options.readers);
     let view = Arc::new(View::new(change, mode)?);
     let name = source_name(&options.source);
@@ -50,12 +52,28 @@ pub fn run(options: &MountOptions) -> Result<u8> {
         )),
     }
     notify::ready(&format!("{name} can be read at {}", mount.path().display()));
-    let signal = mount.serve()?;
+    let watch = watch_scan(options, live.as_ref())?;
+    let served = mount.serve();
+    drop(watch);
+    let signal = served?;
     let Some(live) = live else { return Ok(0) };
     match (live.finish(), signal) {
         // A terminal's Ctrl-C ends REMSHCMD as well: that is no failure of the mount.
         (_, Some(_)) => Ok(0),
         (status, None) => Ok(exit_status(status?)),
+    }
+}
+
+/// Tells a user at the terminal how far the scan in the background is.
+fn watch_scan(options: &MountOptions, live: Option<&Arc<LiveChange>>) -> Result<Option<ScanWatch>> {
+    match (&options.source, live) {
+        (MountSource::Live { client, scan_in_background: true, .. }, Some(live))
+            if !options.daemon =>
+        {
+            let progress = super::progress(client.progress)?;
+            ScanWatch::start(Arc::clone(live), progress).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 
@@ -80,18 +98,24 @@ fn source_name(source: &MountSource) -> String {
 /// A change, and the session to end in good order when it is a live one.
 type Opened = (Arc<dyn Change>, Option<Arc<LiveChange>>);
 
-fn open(source: &MountSource) -> Result<Opened> {
+fn open(source: &MountSource, record: &Record) -> Result<Opened> {
     match source {
         MountSource::Stored { patch, base, sizes } => Ok((open_stored(patch, base, *sizes)?, None)),
         MountSource::Live { client, scan_in_background, cache_mib } => {
-            let live = open_live(client, *scan_in_background, *cache_mib)?;
+            let live = open_live(client, *scan_in_background, *cache_mib, record)?;
             Ok((Arc::clone(&live) as Arc<dyn Change>, Some(live)))
         }
     }
 }
 
-fn open_live(client: &ClientOptions, background: bool, cache_mib: u32) -> Result<Arc<LiveChange>> {
+fn open_live(
+    client: &ClientOptions,
+    background: bool,
+    cache_mib: u32,
+    record: &Record,
+) -> Result<Arc<LiveChange>> {
     let session = Session::open(&Ends::of(client), &client.compare, client.sizes)?;
+    session.describe(&client.remote, record);
     let engine = &session.engine;
     let checksum = match (session.checksum, client.compare.checksum.as_deref()) {
         (Some(algorithm), Some(name)) => {

@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::input::{STDIN_NAME, decoded};
+use super::record::{DeviceFacts, Record};
 use crate::cli::PatchOptions;
 use crate::compress::Decoder;
 use crate::device::{
@@ -38,13 +39,13 @@ use crate::units::{ByteRange, SizeRule};
 ///
 /// # Errors
 /// The one error that ended it, of any kind but those of a remote side.
-pub fn run(options: &PatchOptions) -> Result<u8> {
+pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
     report::log_to_stderr(options.verbosity);
     if let Some(path) = &options.undo {
         refuse_existing(path)?;
     }
     let signals = Signals::catch()?;
-    let job = Job { options, signals: &signals };
+    let job = Job { options, signals: &signals, record };
     let stdin = io::stdin();
     if let Some(file) = PatchFile::of_fd(stdin.as_fd())? {
         job.run_checked(&file)?;
@@ -66,6 +67,7 @@ pub fn run(options: &PatchOptions) -> Result<u8> {
 struct Job<'a> {
     options: &'a PatchOptions,
     signals: &'a Signals,
+    record: &'a Record,
 }
 
 impl Job<'_> {
@@ -161,6 +163,7 @@ impl Job<'_> {
         if target.size() != patch_bytes && tells {
             report::different_target_sizes(target.size(), patch_bytes);
         }
+        self.record.tell(|facts| facts.target = Some(DeviceFacts::here(target)));
         SizePlan::new(rule, target, patch_bytes)
     }
 
@@ -204,7 +207,7 @@ impl Job<'_> {
         target: &FileDevice,
         sizes: &SizePlan,
     ) -> Result<Written> {
-        let progress = super::progress(self.options.progress);
+        let progress = super::progress(self.options.progress)?;
         progress.begin(reader.header().size_bytes);
         let apply = Apply {
             target,
@@ -219,6 +222,7 @@ impl Job<'_> {
             .and_then(|()| apply.write_records(reader, &mut written))
             .and_then(|()| sizes.shrink(target))
             .and_then(|()| target.sync());
+        self.record.tell(|facts| facts.written_bytes = Some(written.bytes));
         if let Err(err) = done {
             if written.records > 0 || target.size() != sizes.before_bytes {
                 log::warn!(
@@ -264,6 +268,7 @@ impl Job<'_> {
         let open = || open_patch(file);
         let checking = || self.check("reading back ended, all is written");
         verify_records(device, sizes.limit_bytes, *ascending, &open, &checking)?;
+        self.record.tell(|facts| facts.verified = Some(true));
         log::info!("what was written reads back as it should");
         self.compare_checksum(device, trailer, sizes, *record_bytes_max)
     }
@@ -278,6 +283,7 @@ impl Job<'_> {
         let Some(checksum) = &trailer.checksum else { return Ok(()) };
         let Checksum { name, digest } = checksum;
         report::checksum(name, digest);
+        self.record.tell_checksum(name, digest);
         let checking = || self.check("comparing the checksum ended, all is written");
         match verify_checksum(device, checksum, sizes, record_bytes_max, &checking) {
             Ok(Agreement::Exact) => log::info!("the device has the patch's checksum"),

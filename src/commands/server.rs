@@ -1,5 +1,6 @@
 //! `bdsync --server`: one session on stdin and stdout.
 
+use super::record::{DeviceFacts, Record};
 use crate::cli::ServerOptions;
 use crate::device::Device;
 use crate::digest;
@@ -16,14 +17,18 @@ use crate::wire::Extensions;
 ///
 /// # Errors
 /// As [`serve::session`], and `Kind::Connection` when stdin or stdout cannot be used.
-pub fn run(options: &ServerOptions) -> Result<()> {
+pub fn run(options: &ServerOptions, record: &Record) -> Result<()> {
     report::log_as_server(options.verbosity);
     let allowed = serve::Allowed::new(&options.allow)?;
     // Found out while the files that tell it can still be opened.
     digest::core_count();
     serve::session(stdio(options.timeout)?, Extensions::ALL, &|path| {
         let device = allowed.open(path)?;
-        serve::confine();
+        record.tell(|facts| facts.source = Some(DeviceFacts::here(&device)));
+        // A confined process could not write its report.
+        if options.report.is_none() {
+            serve::confine();
+        }
         Ok(Box::new(device) as Box<dyn Device>)
     })
 }

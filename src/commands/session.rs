@@ -2,21 +2,22 @@
 //!
 //! Shared by every mode that asks: the client and the mount.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::record::Record;
 use crate::cli::{ClientOptions, CompareOptions, SizeOptions};
-use crate::device::{Device, TolerantDevice, open_source};
+use crate::device::{Device, FileDevice, TolerantDevice, open_source};
 use crate::diff::{Density, Engine, Plan};
 use crate::digest::{Algorithm, BlockHasher, HashPool};
 use crate::error::{Error, Kind, Result};
 use crate::report;
-use crate::transport::connect_command;
+use crate::transport::{Connection, connect_command};
 use crate::units::Direction;
-use crate::wire::{Digests, Extensions, Peer};
+use crate::wire::{Digests, Extensions, Opening, Peer};
 
 /// Bytes of the salt; BLAKE3's key has the same length.
 const SALT_BYTES: usize = 32;
@@ -61,44 +62,78 @@ pub struct Session {
     pub checksum: Option<Algorithm>,
 }
 
-impl Session {
-    /// Opens both devices and agrees on sizes, digests and salt.
+/// Both devices open and their sizes known; nothing else is agreed on yet.
+pub struct Meeting {
+    local: FileDevice,
+    opening: Opening,
+    remote_bytes: u64,
+    /// Its path, for messages.
+    remote: OsString,
+    direction: Direction,
+    named_hash: Option<Algorithm>,
+    checksum: Option<Algorithm>,
+}
+
+impl Meeting {
+    /// Opens both devices, the local one first; `connect` connects to the remote side.
     ///
     /// # Errors
-    /// As the exit codes say: `Kind::Open` for the local device, `Kind::Spawn` for REMSHCMD,
-    /// `Kind::Usage` and `Kind::Checksum` for unknown digests, `Kind::Size`, and those of the
-    /// connection.
-    pub fn open(ends: &Ends, compare: &CompareOptions, sizes: SizeOptions) -> Result<Self> {
+    /// As [`Session::open`], without those about sizes.
+    pub fn open(
+        local: &Path,
+        remote: &OsStr,
+        direction: Direction,
+        compare: &CompareOptions,
+        connect: impl FnOnce() -> Result<Connection>,
+    ) -> Result<Self> {
         let named_hash = compare.hash.as_deref().map(block_hash).transpose()?;
         let checksum = compare.checksum.as_deref().map(checksum_digest).transpose()?;
-        let local = open_source(ends.local)?;
+        let local = open_source(local)?;
         let offer = if compare.skip_unreadable { Extensions::ALL } else { Extensions::STRICT };
-        let stderr = Box::new(report::remote_line);
-        let connection = connect_command(ends.remote_command, ends.timeout, stderr)?;
-        let mut opening = Peer::connect(connection, offer)?;
-        let remote_bytes = opening.open(ends.remote.as_bytes())?;
+        let mut opening = Peer::connect(connect()?, offer)?;
+        let remote_bytes = opening.open(remote.as_bytes())?;
+        let remote = remote.to_owned();
+        Ok(Self { local, opening, remote_bytes, remote, direction, named_hash, checksum })
+    }
+
+    /// What the remote side can do beyond the classic.
+    pub fn extensions(&self) -> Extensions {
+        self.opening.extensions()
+    }
+
+    /// Size of the local device.
+    pub fn local_bytes(&self) -> u64 {
+        self.local.size()
+    }
+
+    /// Size of the remote device.
+    pub fn remote_bytes(&self) -> u64 {
+        self.remote_bytes
+    }
+
+    /// Agrees on sizes, digests and salt.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn agree(self, compare: &CompareOptions, sizes: SizeOptions) -> Result<Session> {
+        let Self { local, opening, remote_bytes, remote, direction, named_hash, checksum } = self;
         let extensions = opening.extensions();
         if local.size() != remote_bytes && sizes.tells_difference() {
             report::different_sizes(local.size(), remote_bytes);
         }
-        let plan = Plan::new(
-            ends.direction,
-            local.size(),
-            remote_bytes,
-            compare.block_size_bytes,
-            sizes.rule,
-        )?;
+        let plan =
+            Plan::new(direction, local.size(), remote_bytes, compare.block_size_bytes, sizes.rule)?;
         let algorithm = agree_on_hash(named_hash, extensions)?;
         log::info!(
             "comparing {} of {} bytes with {} of {remote_bytes} bytes at the remote side, hash {}",
-            ends.local.display(),
+            local.path().display(),
             local.size(),
-            ends.remote.display(),
+            remote.display(),
             algorithm.name(),
         );
         let salt = salt(compare.fixed_salt)?;
         let hasher = BlockHasher::new(algorithm, &salt)?;
-        let remote_checksum = match ends.direction {
+        let remote_checksum = match direction {
             Direction::Pull => checksum,
             Direction::Push => None,
         };
@@ -119,7 +154,30 @@ impl Session {
         } else {
             Engine::new(plan, Arc::new(local), peer, pool, hasher)
         };
-        Ok(Self { engine, extensions, salt, checksum })
+        Ok(Session { engine, extensions, salt, checksum })
+    }
+}
+
+impl Session {
+    /// Opens both devices and agrees on sizes, digests and salt.
+    ///
+    /// # Errors
+    /// As the exit codes say: `Kind::Open` for the local device, `Kind::Spawn` for REMSHCMD,
+    /// `Kind::Usage` and `Kind::Checksum` for unknown digests, `Kind::Size`, and those of the
+    /// connection.
+    pub fn open(ends: &Ends, compare: &CompareOptions, sizes: SizeOptions) -> Result<Self> {
+        let connect = || {
+            let stderr = Box::new(report::remote_line);
+            connect_command(ends.remote_command, ends.timeout, stderr)
+        };
+        Meeting::open(ends.local, ends.remote, ends.direction, compare, connect)?
+            .agree(compare, sizes)
+    }
+
+    /// Puts on record what is compared.
+    pub fn describe(&self, remote: &OsStr, record: &Record) {
+        let hash = self.engine.hasher().algorithm().name();
+        record.tell_plan(self.engine.plan(), hash, &**self.engine.local(), Path::new(remote));
     }
 
     /// How densely to look. A classic server computes the checksum of its device from the

@@ -92,6 +92,15 @@ impl<W: Write> PatchWriter<W> {
         self.patch_bytes
     }
 
+    /// Hands on what was gathered.
+    ///
+    /// # Errors
+    /// `Kind::Write`.
+    pub fn flush(&mut self) -> Result<()> {
+        self.flush_buffer()?;
+        self.output.flush().map_err(write_error)
+    }
+
     /// Writes end mark and checksum, flushes, and gives the output back.
     ///
     /// # Errors
@@ -138,8 +147,7 @@ impl<W: Write> PatchWriter<W> {
     }
 
     fn close(mut self) -> Result<W> {
-        self.flush_buffer()?;
-        self.output.flush().map_err(write_error)?;
+        self.flush()?;
         Ok(self.output)
     }
 

@@ -66,12 +66,26 @@ pub fn connect_command(
     timeout: Option<Duration>,
     stderr_sink: StderrSink,
 ) -> Result<Connection> {
-    let words = split_command(command)?;
+    connect_words(&split_command(command)?, timeout, stderr_sink)
+}
+
+/// As [`connect_command`], of a program and its arguments that need no splitting; `words` must
+/// not be empty.
+///
+/// # Errors
+/// As [`connect_command`]; `Kind::Usage` when `words` is empty.
+pub fn connect_words(
+    words: &[OsString],
+    timeout: Option<Duration>,
+    stderr_sink: StderrSink,
+) -> Result<Connection> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Error::new(Kind::Usage, "the remote command is empty"));
+    };
     let control = Control::new(timeout)?;
-    let program = &words[0];
     // std sets SIGPIPE to its default again in the child, and unblocks its signals.
     let child = Command::new(program)
-        .args(&words[1..])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -91,6 +91,12 @@ impl Control {
         self.state.lock().open = None;
     }
 
+    /// Whether [`close`](Self::close) was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().open.is_none()
+    }
+
     /// Has [`Control::wait_for_hang_up`] look at `output`; the first call counts.
     pub(super) fn watch(&self, output: OwnedFd) {
         let _ = self.watched.set(output);

@@ -10,6 +10,7 @@
 //!        |  pair.rs     both ends in one process
 //!        +- stream.rs   the reader and writer of all three
 //!        +- control.rs  what ends their waiting: --timeout, or the owner
+//!   throttle.rs --bwlimit, around either end's reader and writer
 //!   split.rs    REMSHCMD -> words (pure)
 //! ```
 
@@ -19,16 +20,18 @@ mod pair;
 mod split;
 mod stdio;
 mod stream;
+mod throttle;
 
 use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-pub use command::{Remote, STDERR_LINE_BYTES_MAX, StderrSink, connect_command};
+pub use command::{Remote, STDERR_LINE_BYTES_MAX, StderrSink, connect_command, connect_words};
 pub use control::Control;
 pub use pair::pair;
 pub use split::split_command;
 pub use stdio::stdio;
+pub use throttle::{RATE_BYTES_MIN, Throttle, ThrottledWriter};
 
 /// Both directions of a link to the other side.
 pub struct Connection {

@@ -16,10 +16,12 @@ mod mount_helper; // mount(8), fstab and systemd
 mod mount_life; // beginnings and ends of a mount: signals, umount, --daemon, users, refusals
 mod mount_live; // a live session, mounted: what is read, and what that costs
 mod mount_stored; // a stored patch, mounted and read by everyday tools
+mod progress; // --progress, SIGUSR1, the bar, --report
 mod recipes; // the README's recipes, run as they stand there
 mod roundtrip; // random pairs and options against a naive model
 mod server; // what its clients may not do
 mod sizes; // from nothing to a sparse tebibyte
 mod ssh; // a real ssh to a real sshd, real file systems
 mod stored_patches; // looked at, made one, compressed
+mod sync; // one command, both directions, over ssh, with classic ends, interrupted
 mod vectors; // the classic's recorded bytes

@@ -34,6 +34,7 @@ use super::status::{self, Form, Link, ScanState, Status};
 use crate::diff::{Density, Engine, RemoteBlocks, Resolver, SourceChecksum};
 use crate::error::{Error, Kind, Result};
 use crate::patch::Header;
+use crate::progress::Progress;
 use crate::units::{ByteRange, Priority};
 
 /// How often a scan that goes on is logged.
@@ -108,6 +109,19 @@ impl LiveChange {
             live.scan_on();
         }
         Ok(Self(live))
+    }
+
+    /// Bytes that a whole scan compares.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.0.engine.plan().compared.end
+    }
+
+    /// Tells `progress` how much has been compared; whether more is to come by itself.
+    pub fn tell(&self, progress: &dyn Progress) -> bool {
+        let status = self.0.status();
+        progress.advance(status.compared_bytes, status.differing_bytes);
+        status.scan == ScanState::Running
     }
 
     /// Ends the session with the remote side in good order, or after [`FINISH_LIMIT`] in any

@@ -44,15 +44,25 @@ impl Sshd {
 
     /// The ssh command line up to and including the host: append what to run there.
     pub fn ssh_command(&self) -> String {
+        format!("{} {}", self.shell(), self.host())
+    }
+
+    /// The ssh command line up to the host, as a remote shell.
+    pub fn shell(&self) -> String {
         let folder = self.folder.path().display();
-        let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
-        let user = user.expect("no user table").expect("no such user").name;
         format!(
             "ssh -F none -p {port} -i {folder}/client_key -o IdentitiesOnly=yes -o BatchMode=yes \
              -o StrictHostKeyChecking=no -o UserKnownHostsFile={folder}/known_hosts \
-             -o LogLevel=ERROR {user}@127.0.0.1",
+             -o LogLevel=ERROR",
             port = self.port,
         )
+    }
+
+    /// `user@host`.
+    pub fn host(&self) -> String {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
+        let user = user.expect("no user table").expect("no such user").name;
+        format!("{user}@127.0.0.1")
     }
 }
 

@@ -1,35 +1,11 @@
-//! How far a long run is: a trait that the library calls, and who listens.
-//!
-//! The library never prints; it calls [`Progress`], from any thread and as often as it likes.
-//! Positions are bytes of the compared (or patched) range, `diff_bytes` bytes of the patch.
+//! The classic's progress lines (protocol, section 3).
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::{Progress, percent};
 use crate::report;
-
-/// Listens to how far a run is. Calls are cheap.
-pub trait Progress: Send + Sync {
-    /// The run covers `size_bytes` from now on.
-    fn begin(&self, size_bytes: u64);
-
-    /// Everything below `position_bytes` is done, and made `diff_bytes` of patch so far.
-    fn advance(&self, position_bytes: u64, diff_bytes: u64);
-
-    /// The run ended well.
-    fn finish(&self);
-}
-
-/// Tells nobody.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
-
-impl Progress for Silent {
-    fn begin(&self, _size_bytes: u64) {}
-    fn advance(&self, _position_bytes: u64, _diff_bytes: u64) {}
-    fn finish(&self) {}
-}
 
 /// How long nothing is told while the percentage stays the same.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -114,15 +90,6 @@ impl LineState {
     }
 }
 
-/// Whole percents, rounded down; nothing to do is all done.
-fn percent(position_bytes: u64, size_bytes: u64) -> u64 {
-    if size_bytes == 0 {
-        return 100;
-    }
-    let percent = u128::from(position_bytes) * 100 / u128::from(size_bytes);
-    u64::try_from(percent).unwrap_or(100).min(100)
-}
-
 /// `PROGRESS:PCT%,DIFFBYTES,POS,SIZE,ELAPSED,REMAINING`, and eight spaces that clear what a
 /// longer line left behind it.
 fn classic_line(position: u64, diff_bytes: u64, size: u64, elapsed: Duration) -> String {
@@ -135,33 +102,6 @@ fn classic_line(position: u64, diff_bytes: u64, size: u64, elapsed: Duration) ->
     };
     let percent = percent(position, size);
     format!("PROGRESS:{percent:03}%,{diff_bytes},{position},{size},{times}        ")
-}
-
-/// Keeps what it was told, for tests.
-#[cfg(test)]
-#[derive(Debug, Default)]
-pub struct Recording {
-    /// `(position_bytes, diff_bytes)` of every call, in order.
-    pub steps: Mutex<Vec<(u64, u64)>>,
-    /// Size given at the beginning.
-    pub size_bytes: Mutex<Option<u64>>,
-    /// Whether the end was told.
-    pub finished: std::sync::atomic::AtomicBool,
-}
-
-#[cfg(test)]
-impl Progress for Recording {
-    fn begin(&self, size_bytes: u64) {
-        *self.size_bytes.lock() = Some(size_bytes);
-    }
-
-    fn advance(&self, position_bytes: u64, diff_bytes: u64) {
-        self.steps.lock().push((position_bytes, diff_bytes));
-    }
-
-    fn finish(&self) {
-        self.finished.store(true, std::sync::atomic::Ordering::SeqCst);
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,307 @@
+//! `--report=FILE`: what a run did, as one JSON object, also when it failed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::device::Device;
+use crate::diff::Plan;
+use crate::error::{Error, Kind, Result};
+use crate::units::Direction;
+use crate::wire::Counters;
+
+/// What is filled in while a mode runs. What a mode does not know is left out of the file.
+pub struct Record {
+    mode: &'static str,
+    started: Instant,
+    started_at: SystemTime,
+    facts: Mutex<Facts>,
+}
+
+/// One device of the run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DeviceFacts {
+    /// As the user gave it.
+    path: String,
+    size_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<Identity>,
+}
+
+/// What a path stood for, as far as it can be asked here.
+#[derive(Clone, Debug, Serialize)]
+struct Identity {
+    /// `file`, `block` or `other`.
+    kind: &'static str,
+    /// Major and minor number: of a block device itself, else of the file system.
+    device: String,
+    /// In that file system.
+    inode: u64,
+}
+
+/// A digest of the whole source device.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChecksumFacts {
+    /// The digest's name.
+    pub name: String,
+    /// Its value, in hexadecimal.
+    pub value: String,
+}
+
+/// What modes tell.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Facts {
+    /// `push`, `pull` or `local`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<&'static str>,
+    /// LOCDEV; of a sync the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<DeviceFacts>,
+    /// What the patch is for, or what was patched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<DeviceFacts>,
+    /// Digest of the block hashes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<&'static str>,
+    /// Bytes that one hash covers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_bytes: Option<u64>,
+    /// Bytes of the range that was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared_bytes: Option<u64>,
+    /// Blocks that differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differing_blocks: Option<u64>,
+    /// Bytes in them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differing_bytes: Option<u64>,
+    /// Length of the patch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch_bytes: Option<u64>,
+    /// Bytes written to the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written_bytes: Option<u64>,
+    /// Protocol bytes to the remote side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wire_sent_bytes: Option<u64>,
+    /// Protocol bytes from the remote side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wire_received_bytes: Option<u64>,
+    /// Digest of the whole source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<ChecksumFacts>,
+    /// Whether what was written was found to be there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
+}
+
+/// The whole file.
+#[derive(Serialize)]
+struct Whole<'a> {
+    mode: &'static str,
+    version: &'static str,
+    /// Seconds since 1970.
+    started: u64,
+    seconds: f64,
+    exit_code: i32,
+    /// Null when all went well.
+    error: Option<String>,
+    #[serde(flatten)]
+    facts: &'a Facts,
+}
+
+impl DeviceFacts {
+    /// A device that is open here.
+    pub fn here(device: &dyn Device) -> Self {
+        Self {
+            path: device.path().to_string_lossy().into_owned(),
+            size_bytes: device.size(),
+            identity: identity(device.path()).ok(),
+        }
+    }
+
+    /// A device of `size_bytes` here that another process has open.
+    pub fn at(path: &Path, size_bytes: u64) -> Self {
+        Self { identity: identity(path).ok(), ..Self::named(path, size_bytes) }
+    }
+
+    /// A device of `size_bytes` of which only the name is known.
+    pub fn named(path: &Path, size_bytes: u64) -> Self {
+        Self { path: path.to_string_lossy().into_owned(), size_bytes, identity: None }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    let meta = fs::metadata(path)?;
+    let (kind, number) = match meta.file_type() {
+        kind if kind.is_block_device() => ("block", meta.rdev()),
+        kind if kind.is_file() => ("file", meta.dev()),
+        _ => ("other", meta.dev()),
+    };
+    let device = format!("{}:{}", libc::major(number), libc::minor(number));
+    Ok(Identity { kind, device, inode: meta.ino() })
+}
+
+impl Record {
+    /// Begins the record, and its clock.
+    #[must_use]
+    pub fn new(mode: &'static str) -> Self {
+        let (started, started_at) = (Instant::now(), SystemTime::now());
+        Self { mode, started, started_at, facts: Mutex::default() }
+    }
+
+    /// Fills in what is known by now.
+    pub fn tell(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.facts.lock());
+    }
+
+    /// Fills in what is compared.
+    pub fn tell_plan(&self, plan: &Plan, hash: &'static str, local: &dyn Device, remote: &Path) {
+        let here = DeviceFacts::here(local);
+        let there = DeviceFacts::named(remote, plan.remote_bytes);
+        self.tell(|facts| {
+            let (direction, source, target) = match plan.direction {
+                Direction::Push => ("push", here, there),
+                Direction::Pull => ("pull", there, here),
+            };
+            facts.direction = Some(direction);
+            (facts.source, facts.target) = (Some(source), Some(target));
+            facts.hash = Some(hash);
+            facts.block_bytes = Some(plan.block_bytes);
+            facts.compared_bytes = Some(plan.compared.len());
+        });
+    }
+
+    /// Adds the traffic of one session of several.
+    pub fn add_traffic(&self, counters: Counters) {
+        self.tell(|facts| {
+            *facts.wire_sent_bytes.get_or_insert(0) += counters.sent_bytes;
+            *facts.wire_received_bytes.get_or_insert(0) += counters.received_bytes;
+        });
+    }
+
+    /// Fills in the digest of the whole source.
+    pub fn tell_checksum(&self, name: &[u8], digest: &[u8]) {
+        let name = String::from_utf8_lossy(name).into_owned();
+        let value = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.tell(|facts| facts.checksum = Some(ChecksumFacts { name, value }));
+    }
+
+    /// A copy of what is known.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.facts.lock().clone()
+    }
+
+    /// Time since the beginning.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Writes the record to `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// `Kind::Write`.
+    pub fn save(&self, path: &Path, outcome: &Result<u8>) -> Result<()> {
+        let facts = self.facts();
+        let file = Whole {
+            mode: self.mode,
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            seconds: self.elapsed().as_secs_f64(),
+            exit_code: outcome.as_ref().map_or_else(Error::exit_code, |status| (*status).into()),
+            error: outcome.as_ref().err().map(Error::full_message),
+            facts: &facts,
+        };
+        let written = serde_json::to_vec_pretty(&file)
+            .map_err(io::Error::from)
+            .and_then(|text| replace_file(path, &text));
+        written
+            .map_err(|err| Error::io(Kind::Write, "cannot write the report", err).with_path(path))
+    }
+}
+
+/// Puts `text` and a line end at `path`. Whoever reads there finds the old file or the new one.
+fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
+    // A device or a pipe is written to, not replaced.
+    if path.exists() && !path.is_file() {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.write_all(text)?;
+        return file.write_all(b"\n");
+    }
+    let temporary = Temporary(beside(path)?);
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary.0)?;
+    file.write_all(text)?;
+    file.write_all(b"\n")?;
+    File::sync_all(&file)?;
+    fs::rename(&temporary.0, path)
+}
+
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}", std::process::id()));
+    Ok(path.with_file_name(hidden))
+}
+
+/// Removed when it is dropped; after the rename there is nothing to remove.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(record: &Record, outcome: &Result<u8>) -> serde_json::Value {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report");
+        fs::write(&path, "old").unwrap();
+        record.save(&path, outcome).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn failure_has_its_exit_code_and_words_and_the_unknown_is_left_out() {
+        let record = Record::new("patch");
+        record.tell(|facts| facts.written_bytes = Some(12));
+        let err = Error::new(Kind::Write, "cannot write").with_path("/dev/x");
+        let json = saved(&record, &Err(err));
+        assert_eq!(json["exit_code"], 9);
+        assert_eq!(json["error"], "cannot write: /dev/x");
+        assert_eq!((&json["mode"], &json["written_bytes"]), (&"patch".into(), &12.into()));
+        assert!(json.get("compared_bytes").is_none());
+    }
+
+    #[test]
+    fn success_has_no_error_and_files_have_an_identity() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let device = crate::device::open_source(file.path()).unwrap();
+        let record = Record::new("client");
+        record.tell(|facts| facts.source = Some(DeviceFacts::here(&device)));
+        let json = saved(&record, &Ok(0));
+        assert!(json["error"].is_null());
+        assert_eq!(json["exit_code"], 0);
+        assert_eq!(json["source"]["identity"]["kind"], "file");
+        let inode = fs::metadata(file.path()).unwrap().ino();
+        assert_eq!(json["source"]["identity"]["inode"], inode);
+    }
+
+    #[test]
+    fn folder_that_does_not_exist_is_a_write_error() {
+        let err = Record::new("client").save(Path::new("/no/such/report"), &Ok(0)).unwrap_err();
+        assert_eq!((err.kind(), err.path()), (Kind::Write, Some(Path::new("/no/such/report"))));
+    }
+}

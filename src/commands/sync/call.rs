@@ -1,0 +1,195 @@
+//! The words that start a bdsync, here or through the remote shell. Opens nothing.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use crate::cli::SyncOptions;
+use crate::error::{Error, Kind, Result};
+use crate::transport::split_command;
+use crate::units::SizeRule;
+
+/// How to start a bdsync on one of the hosts.
+#[derive(Debug)]
+pub struct Caller {
+    /// The program and its arguments up to the host; or this very program.
+    words: Vec<OsString>,
+    /// For a shell on the other host: how bdsync is called there.
+    remote_program: Option<OsString>,
+}
+
+impl Caller {
+    /// For `host`, or without one for this one.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when the remote shell's command cannot be split, `Kind::Spawn` when this
+    /// program cannot find itself.
+    pub fn new(host: Option<&OsStr>, shell: &OsStr, program: &OsStr) -> Result<Self> {
+        let Some(host) = host else { return Self::here() };
+        let mut words = split_command(shell)?;
+        words.push(host.to_owned());
+        Ok(Self { words, remote_program: Some(program.to_owned()) })
+    }
+
+    /// For this host.
+    ///
+    /// # Errors
+    /// `Kind::Spawn` when this program cannot find itself.
+    pub fn here() -> Result<Self> {
+        let own = std::env::current_exe()
+            .map_err(|err| Error::io(Kind::Spawn, "cannot find this program", err))?;
+        // It may have been replaced meanwhile; the kernel still has it.
+        let own = if own.exists() { own.into() } else { OsString::from("/proc/self/exe") };
+        Ok(Self { words: vec![own], remote_program: None })
+    }
+
+    /// Whether no other host is involved.
+    pub fn is_local(&self) -> bool {
+        self.remote_program.is_none()
+    }
+
+    /// A server.
+    pub fn server(&self) -> Vec<OsString> {
+        self.call(&["--server".into()])
+    }
+
+    /// A server, after a file at `path` was created if there is nothing. For another host.
+    pub fn creating_server(&self, path: &OsStr) -> Vec<OsString> {
+        let path = quoted(path.as_bytes());
+        let mut script = b"[ -e ".to_vec();
+        script.extend_from_slice(&path);
+        script.extend_from_slice(b" ] || (umask 077; : >");
+        script.extend_from_slice(&path);
+        script.extend_from_slice(b") || exit 12; ");
+        script.extend_from_slice(&self.remote_line(&["--server".into()]));
+        let mut words = self.words.clone();
+        // Whatever the login shell is: these are words for sh.
+        words.push(OsString::from_vec([b"sh -c ", &quoted(&script)[..]].concat()));
+        words
+    }
+
+    /// A process that applies a patch.
+    pub fn patch(&self, arguments: &[OsString]) -> Vec<OsString> {
+        self.call(arguments)
+    }
+
+    fn call(&self, arguments: &[OsString]) -> Vec<OsString> {
+        let mut words = self.words.clone();
+        if self.is_local() {
+            words.extend_from_slice(arguments);
+        } else {
+            words.push(OsString::from_vec(self.remote_line(arguments)));
+        }
+        words
+    }
+
+    /// One line for the other host's shell. The program is the user's own words.
+    fn remote_line(&self, arguments: &[OsString]) -> Vec<u8> {
+        let mut line = self.remote_program.clone().unwrap_or_default().into_vec();
+        for argument in arguments {
+            line.push(b' ');
+            line.extend_from_slice(&quoted(argument.as_bytes()));
+        }
+        line
+    }
+}
+
+/// `word` as a shell reads it as one word: as it is if nothing in it means anything to a shell,
+/// else in single quotes.
+fn quoted(word: &[u8]) -> Vec<u8> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./=,:@%+".contains(byte);
+    if !word.is_empty() && word.iter().all(plain) {
+        return word.to_vec();
+    }
+    let mut text = vec![b'\''];
+    for &byte in word {
+        match byte {
+            b'\'' => text.extend_from_slice(b"'\\''"),
+            _ => text.push(byte),
+        }
+    }
+    text.push(b'\'');
+    text
+}
+
+/// What a `bdsync --patch` is told. Options that the classic lacks only where they were asked
+/// for.
+pub fn patch_arguments(options: &SyncOptions, rule: SizeRule, target: &OsStr) -> Vec<OsString> {
+    let attached = |name: &str, value: &OsStr| {
+        let mut word = OsString::from(name);
+        word.push(value);
+        word
+    };
+    let mut words = vec![attached("--patch=", target)];
+    match rule {
+        SizeRule::Strict => {}
+        SizeRule::Resize => words.push("--diffsize=resize".into()),
+        SizeRule::MinSize => words.push("--diffsize=minsize".into()),
+    }
+    if let Some(path) = &options.undo {
+        words.push(attached("--undo=", path.as_os_str()));
+    }
+    for (name, given) in [
+        ("--sparse", options.sparse),
+        ("--force", options.force),
+        ("--flushcache", options.compare.flush_cache),
+    ] {
+        if given {
+            words.push(name.into());
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn remote() -> Caller {
+        Caller::new(Some("me@host".as_ref()), "ssh -p 22".as_ref(), "sudo bdsync".as_ref()).unwrap()
+    }
+
+    #[test]
+    fn remote_call_is_one_word_for_the_shell_there() {
+        assert_eq!(remote().server(), ["ssh", "-p", "22", "me@host", "sudo bdsync --server"]);
+        let words = remote().patch(&["--patch=/dev/it's here".into(), "--sparse".into()]);
+        assert_eq!(words[4], r"sudo bdsync '--patch=/dev/it'\''s here' --sparse");
+        assert!(!remote().is_local());
+    }
+
+    #[test]
+    fn local_call_is_words_without_a_shell() {
+        let caller = Caller::new(None, "ssh".as_ref(), "x".as_ref()).unwrap();
+        assert!(caller.is_local());
+        let words = caller.patch(&["--patch=a b".into()]);
+        assert_eq!(words[1..], [OsString::from("--patch=a b")]);
+    }
+
+    #[test]
+    fn any_word_comes_through_a_real_shell() {
+        for word in
+            ["", " ", "-n", "~/x", "a b", "it's", "\"$HOME\"", "`id`;&|", "a\nb\\", "*", "\u{e9}"]
+        {
+            let script = [b"printf %s ", &quoted(word.as_bytes())[..]].concat();
+            // `printf -n` would be an option.
+            let script = String::from_utf8(script).unwrap().replace("%s ", "%s -- ");
+            let out = Command::new("sh").arg("-c").arg(&script).output().unwrap();
+            let expected = format!("--{word}");
+            assert_eq!(String::from_utf8(out.stdout).unwrap(), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn creating_script_makes_the_file_once_and_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("it's \"new\" $HOME");
+        let caller = Caller::new(Some("host".as_ref()), "ssh".as_ref(), "echo ran".as_ref());
+        let words = caller.unwrap().creating_server(path.as_os_str());
+        for content in ["", "kept"] {
+            let out = Command::new("sh").arg("-c").arg(&words[2]).output().unwrap();
+            assert_eq!(String::from_utf8(out.stdout).unwrap(), "ran --server\n");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+            std::fs::write(&path, "kept").unwrap();
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! `bdsync sync`: compares two devices and applies the differences, in one go.
+//!
+//! ```text
+//!   call.rs      the words that start a bdsync here or on the other host (pure)
+//!   watch.rs     signals end what is under way
+//!   target.rs    the process that writes: bdsync --patch=DST, here or there
+//!   touched.rs   which ranges were written (pure)
+//!   check.rs     compares them again
+//!   summary.rs   the first line and the last (pure)
+//!
+//!   SRC --compare--> patch --pipe--> bdsync --patch=DST      push, and within one host
+//!   DST --compare--> patch --pipe--> bdsync --patch=DST      pull
+//! ```
+//! The far side is always served by a `bdsync --server`, and the patch always goes through a
+//! `bdsync --patch`: through the remote shell, or a process of this very program. So there is
+//! one way to write, with all its checks, and a classic bdsync on the other host will do.
+
+mod call;
+mod check;
+mod summary;
+mod target;
+mod touched;
+mod watch;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::client::Job;
+use super::left_out;
+use super::record::{DeviceFacts, Record};
+use super::session::{Meeting, Session};
+use crate::cli::{Place, SizeOptions, SyncOptions};
+use crate::error::{Error, Kind, Result};
+use crate::progress::Progress;
+use crate::report;
+use crate::signals::{Signals, interrupted};
+use crate::transport::{Connection, StderrSink, Throttle, ThrottledWriter, connect_words};
+use crate::units::{Direction, SizeRule};
+use crate::wire::Extensions;
+
+use call::Caller;
+use target::Target;
+pub use touched::Touched;
+use watch::Stops;
+
+/// Stands for a target that does not exist, in a dry run.
+const NOTHING: &str = "/dev/null";
+
+/// Makes the target equal to the source; returns the server's exit status.
+///
+/// # Errors
+/// The one error that ended it. A target that may be partly changed has been told of.
+pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
+    report::log_to_stderr(options.verbosity);
+    let signals = Signals::catch()?;
+    let progress = super::progress(options.progress)?;
+    let sides = Sides::of(options)?;
+    let throttles = options.rate_bytes_max.map(|rate| (Throttle::new(rate), Throttle::new(rate)));
+    let outcome = watch::watched(&signals, |stops| {
+        let progress = &*progress;
+        Sync { options, record, sides, throttles, progress, stops }.run()
+    })?;
+    match signals.pending() {
+        // What fails because of the signal is not the news.
+        Some(signal) if outcome.is_err() => Err(interrupted(signal, "the sync ended")),
+        _ => outcome,
+    }
+}
+
+/// Who is who.
+struct Sides {
+    /// `Push` means that the near device is the source.
+    direction: Direction,
+    /// The device that this process opens.
+    near: PathBuf,
+    /// The device that a server opens.
+    far: OsString,
+    caller: Caller,
+    /// Whether the target was made just now.
+    created: Option<PathBuf>,
+}
+
+impl Sides {
+    fn of(options: &SyncOptions) -> Result<Self> {
+        let caller = |host: Option<&OsStr>| {
+            Caller::new(host, &options.remote_shell, &options.remote_program)
+        };
+        let mut created = None;
+        Ok(match (&options.source, &options.target) {
+            (Place::Local(near), Place::Remote { host, path }) => Self {
+                direction: Direction::Push,
+                near: near.clone(),
+                far: path.clone(),
+                caller: caller(Some(host))?,
+                created,
+            },
+            (Place::Remote { host, path }, Place::Local(target)) => {
+                let caller = caller(Some(host))?;
+                let near = existing(target, options, &mut created)?;
+                let far = path.clone();
+                Self { direction: Direction::Pull, near, far, caller, created }
+            }
+            (Place::Local(near), Place::Local(target)) => {
+                refuse_same(near, target)?;
+                let far = existing(target, options, &mut created)?.into_os_string();
+                let near = near.clone();
+                Self { direction: Direction::Push, near, far, caller: caller(None)?, created }
+            }
+            (Place::Remote { .. }, Place::Remote { .. }) => {
+                return Err(Error::new(Kind::Usage, "SRC and DST are both remote"));
+            }
+        })
+    }
+}
+
+/// The local target, created where that was asked for; in a dry run what stands for it.
+fn existing(
+    target: &Path,
+    options: &SyncOptions,
+    created: &mut Option<PathBuf>,
+) -> Result<PathBuf> {
+    if target.exists() {
+        return Ok(target.to_owned());
+    }
+    if !options.create {
+        let what = "the target does not exist; --create makes a file of it";
+        return Err(Error::new(Kind::Open, what).with_path(target));
+    }
+    if options.dry_run {
+        return Ok(PathBuf::from(NOTHING));
+    }
+    // Disks hold everybody's secrets: for the owner only, until he says otherwise.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target);
+    match file {
+        Ok(_) => *created = Some(target.to_owned()),
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(err) => {
+            return Err(Error::io(Kind::Open, "cannot create the target", err).with_path(target));
+        }
+    }
+    Ok(target.to_owned())
+}
+
+/// A device onto itself would at best do nothing.
+fn refuse_same(source: &Path, target: &Path) -> Result<()> {
+    let (Ok(a), Ok(b)) = (fs::metadata(source), fs::metadata(target)) else { return Ok(()) };
+    let same_file = (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let blocks = a.file_type().is_block_device() && b.file_type().is_block_device();
+    if same_file || (blocks && a.rdev() == b.rdev()) {
+        let what = "SRC and DST are the same device";
+        return Err(Error::new(Kind::Usage, what).with_path(target));
+    }
+    Ok(())
+}
+
+/// One run.
+struct Sync<'a> {
+    options: &'a SyncOptions,
+    record: &'a Record,
+    sides: Sides,
+    /// Up and down.
+    throttles: Option<(Arc<Throttle>, Arc<Throttle>)>,
+    progress: &'a dyn Progress,
+    stops: &'a Stops,
+}
+
+impl Sync<'_> {
+    fn run(&self) -> Result<u8> {
+        let outcome = self.compare_and_write();
+        if let (Err(_), Some(created)) = (&outcome, &self.sides.created)
+            && fs::metadata(created).is_ok_and(|meta| meta.len() == 0)
+        {
+            // Nothing of it is worth keeping, nor is a word about it.
+            let _ = fs::remove_file(created);
+        }
+        outcome
+    }
+
+    fn compare_and_write(&self) -> Result<u8> {
+        let meeting = self.meet(self.create_words())?;
+        self.refuse_what_the_classic_lacks(meeting.extensions())?;
+        let sizes = self.sizes(&meeting);
+        report::notice(&summary::first_line(
+            self.options,
+            self.sides.direction,
+            (meeting.local_bytes(), meeting.remote_bytes()),
+            meeting.extensions() == Extensions::NONE,
+        ));
+        let session = meeting.agree(&self.options.compare, sizes)?;
+        let engine = &session.engine;
+        let stopped = Arc::clone(engine);
+        self.stops.add(move |err| stopped.peer().abort(err.duplicate()));
+        session.describe(&self.sides.far, self.record);
+        if self.sides.caller.is_local() {
+            let target = DeviceFacts::at(Path::new(&self.sides.far), engine.plan().remote_bytes);
+            self.record.tell(|facts| {
+                facts.direction = Some("local");
+                facts.target = Some(target);
+            });
+        }
+        let mut touched = Touched::default();
+        let outcome = match self.options.dry_run {
+            true => self.job(&session).make_patch(self.progress, io::sink(), None).map(drop),
+            false => self.write(&session, sizes, &mut touched),
+        };
+        let outcome = outcome.and_then(|()| self.finish(session, sizes, &touched));
+        if outcome.is_ok() {
+            report::notice(&summary::last_line(self.options, self.record));
+        }
+        outcome
+    }
+
+    /// Opens both devices.
+    fn meet(&self, words: Vec<OsString>) -> Result<Meeting> {
+        let Sides { near, far, direction, .. } = &self.sides;
+        Meeting::open(near, far, *direction, &self.options.compare, || {
+            let connection = self.connect(&words)?;
+            Ok(match &self.throttles {
+                Some((up, down)) => connection.throttled(Arc::clone(up), Arc::clone(down)),
+                None => connection,
+            })
+        })
+    }
+
+    /// Starts a bdsync, which the stops will reach.
+    fn connect(&self, words: &[OsString]) -> Result<Connection> {
+        let sink: StderrSink = match self.sides.caller.is_local() {
+            true => Box::new(report::own_line),
+            false => Box::new(report::remote_line),
+        };
+        let connection = connect_words(words, self.options.timeout, sink)?;
+        let control = Arc::clone(&connection.control);
+        self.stops.add(move |_| control.close());
+        Ok(connection)
+    }
+
+    /// What starts the server, after creating the target there if that is wanted.
+    fn create_words(&self) -> Vec<OsString> {
+        let Sides { caller, far, direction, .. } = &self.sides;
+        let remote_target = !caller.is_local() && *direction == Direction::Push;
+        if self.options.create && !self.options.dry_run && remote_target {
+            return caller.creating_server(far);
+        }
+        caller.server()
+    }
+
+    fn refuse_what_the_classic_lacks(&self, extensions: Extensions) -> Result<()> {
+        let Place::Remote { host, .. } = &self.options.target else { return Ok(()) };
+        if extensions != Extensions::NONE {
+            return Ok(());
+        }
+        let given = [("--undo", self.options.undo.is_some()), ("--sparse", self.options.sparse)];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => {
+                let what = format!(
+                    "the bdsync on {} is the classic one, which has no {name}: leave it out, or \
+                     install this bdsync there",
+                    host.to_string_lossy()
+                );
+                Err(Error::new(Kind::Usage, what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What differing sizes mean: a file that was made just now may become as long as needed.
+    fn sizes(&self, meeting: &Meeting) -> SizeOptions {
+        let target_bytes = match self.sides.direction {
+            Direction::Push => meeting.remote_bytes(),
+            Direction::Pull => meeting.local_bytes(),
+        };
+        match self.options.sizes {
+            Some(sizes) => sizes,
+            None if self.options.create && target_bytes == 0 => {
+                SizeOptions { rule: SizeRule::Resize, warn: false }
+            }
+            None => SizeOptions::default(),
+        }
+    }
+
+    fn job<'s>(&'s self, session: &'s Session) -> Job<'s> {
+        let name = match &self.options.target {
+            Place::Local(path) => path.as_os_str(),
+            Place::Remote { path, .. } => path,
+        };
+        let Self { options, record, .. } = self;
+        let (name, compare) = (name.as_bytes(), &options.compare);
+        Job { session, name, compare, sealed_for: None, record }
+    }
+
+    /// Compares, and has the differences written as they are found.
+    fn write(&self, session: &Session, sizes: SizeOptions, touched: &mut Touched) -> Result<()> {
+        let job = self.job(session);
+        let arguments =
+            call::patch_arguments(self.options, sizes.rule, OsStr::from_bytes(job.name));
+        // The patch leaves through the remote shell only where the target is there.
+        let caller = match &self.options.target {
+            Place::Local(_) => &Caller::here()?,
+            Place::Remote { .. } => &self.sides.caller,
+        };
+        let engine = Arc::clone(&session.engine);
+        let connection = self.connect(&caller.patch(&arguments))?;
+        let mut target = Target::new(connection, !caller.is_local(), move |err| {
+            engine.peer().abort(err);
+        })?;
+        let up = match caller.is_local() {
+            true => None,
+            false => self.throttles.as_ref().map(|(up, _)| Arc::clone(up)),
+        };
+        let output = ThrottledWriter::new(target.writer(), up);
+        let made = job.make_patch(self.progress, output, Some(touched)).map(drop);
+        let complete = made.is_ok();
+        // Why the other end went away says more than that it did.
+        let outcome = target.finish(complete).and(made);
+        if outcome.is_err() {
+            self.tell_how_to_go_on(touched, complete);
+            session.engine.peer().abort(Error::new(Kind::Write, "the target could not be written"));
+        }
+        outcome
+    }
+
+    fn tell_how_to_go_on(&self, touched: &Touched, complete: bool) {
+        let shown = summary::place(&self.options.target);
+        // With --undo the other end holds the patch back until it has all of it.
+        if touched.is_empty() || (self.options.undo.is_some() && !complete) {
+            log::warn!("nothing was written to {shown}");
+            return;
+        }
+        let undo = match &self.options.undo {
+            Some(path) => format!(", or take it back with the patch {}", path.display()),
+            None => String::new(),
+        };
+        log::warn!(
+            "{shown} may be partly changed: run the same command again, which finishes it{undo}"
+        );
+    }
+
+    /// Compares again what was written, and ends the session.
+    fn finish(&self, session: Session, sizes: SizeOptions, touched: &Touched) -> Result<u8> {
+        let plan = session.engine.plan();
+        let resized = plan.local_bytes != plan.remote_bytes && sizes.rule == SizeRule::Resize;
+        let verifies = self.options.verify && !self.options.dry_run;
+        if verifies && !resized {
+            self.check(&session, touched)?;
+        }
+        let status = end(&session, self.record)?;
+        let left_out = left_out::tell(&session.engine, &self.sides.near, &self.sides.far);
+        if verifies && resized {
+            // The server knows the target in its old size only.
+            drop(session);
+            let meeting = self.meet(self.sides.caller.server())?;
+            let again = meeting.agree(&self.options.compare, sizes)?;
+            let engine = Arc::clone(&again.engine);
+            self.stops.add(move |err| engine.peer().abort(err.duplicate()));
+            self.check(&again, touched)?;
+            end(&again, self.record)?;
+        }
+        left_out.map_or(Ok(status), Err)
+    }
+
+    fn check(&self, session: &Session, touched: &Touched) -> Result<()> {
+        let checked = check::compare_again(session, touched, self.progress);
+        self.record.tell(|facts| facts.verified = Some(checked.is_ok()));
+        if checked.is_err() {
+            session.engine.peer().abort(Error::new(Kind::Checksum, "the verification failed"));
+        }
+        checked
+    }
+}
+
+/// Ends the session in good order and adds its traffic to the record.
+fn end(session: &Session, record: &Record) -> Result<u8> {
+    let peer = session.engine.peer();
+    let status = peer.finish();
+    record.add_traffic(peer.counters());
+    Ok(super::client::exit_status(status?))
+}

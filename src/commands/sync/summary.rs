@@ -1,0 +1,124 @@
+//! The first line of a sync and the last. Pure.
+
+use std::time::Duration;
+
+use crate::cli::{Place, SyncOptions};
+use crate::commands::record::{Facts, Record};
+use crate::units::{Direction, human_bytes};
+
+/// A place as the user gave it.
+pub fn place(place: &Place) -> String {
+    match place {
+        Place::Local(path) => path.display().to_string(),
+        Place::Remote { host, path } => {
+            format!("{}:{}", host.to_string_lossy(), path.to_string_lossy())
+        }
+    }
+}
+
+/// What will become what; `sizes` are those of the near and the far device, in bytes.
+pub fn first_line(
+    options: &SyncOptions,
+    direction: Direction,
+    sizes: (u64, u64),
+    classic: bool,
+) -> String {
+    let (source_bytes, target_bytes) = match direction {
+        Direction::Push => sizes,
+        Direction::Pull => (sizes.1, sizes.0),
+    };
+    let doing = if options.dry_run { "comparing only" } else { "changing" };
+    let way = match (&options.source, &options.target) {
+        (Place::Local(_), Place::Local(_)) => "local",
+        (Place::Local(_), Place::Remote { .. }) => "push",
+        (Place::Remote { .. }, _) => "pull",
+    };
+    let classic = if classic { ", with the classic bdsync at the other end" } else { "" };
+    format!(
+        "{doing} {} ({}) to be equal to {} ({}): {way}{classic}",
+        place(&options.target),
+        human_bytes(target_bytes),
+        place(&options.source),
+        human_bytes(source_bytes),
+    )
+}
+
+/// What was done.
+pub fn last_line(options: &SyncOptions, record: &Record) -> String {
+    summary(options, &record.facts(), record.elapsed())
+}
+
+fn summary(options: &SyncOptions, facts: &Facts, elapsed: Duration) -> String {
+    let compared_bytes = facts.compared_bytes.unwrap_or(0);
+    let patch_bytes = if options.dry_run { 0 } else { facts.patch_bytes.unwrap_or(0) };
+    let wire_bytes =
+        facts.wire_sent_bytes.unwrap_or(0).saturating_add(facts.wire_received_bytes.unwrap_or(0));
+    let seconds = elapsed.as_secs_f64();
+    // A float that is out of range becomes the largest number.
+    let rate_bytes = (compared_bytes as f64 / seconds.max(0.001)) as u64;
+    let verified = match (options.dry_run, facts.verified) {
+        (true, _) => "nothing changed (--dry-run)",
+        (false, Some(true)) => "verified",
+        (false, _) => "not verified",
+    };
+    format!(
+        "{} compared, {} in {} blocks differ, {} transferred, {seconds:.1} s, {}/s, {verified}",
+        human_bytes(compared_bytes),
+        human_bytes(facts.differing_bytes.unwrap_or(0)),
+        facts.differing_blocks.unwrap_or(0),
+        human_bytes(patch_bytes.saturating_add(wire_bytes)),
+        human_bytes(rate_bytes),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Command, parse};
+    use std::ffi::OsString;
+
+    fn options(words: &[&str]) -> SyncOptions {
+        let words = ["bdsync", "sync"].iter().chain(words).map(OsString::from);
+        match parse(words) {
+            Ok(Command::Sync(options)) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn first_line_says_what_becomes_what() {
+        let push = options(&["a", "h:b"]);
+        assert_eq!(
+            first_line(&push, Direction::Push, (1024, 2048), false),
+            "changing h:b (2.0 KiB) to be equal to a (1.0 KiB): push"
+        );
+        let pull = options(&["--dry-run", "me@h:b", "a"]);
+        assert_eq!(
+            first_line(&pull, Direction::Pull, (1024, 2048), true),
+            "comparing only a (1.0 KiB) to be equal to me@h:b (2.0 KiB): pull, with the classic \
+             bdsync at the other end"
+        );
+    }
+
+    #[test]
+    fn last_line_has_all_numbers() {
+        let facts = Facts {
+            compared_bytes: Some(4 << 20),
+            differing_blocks: Some(3),
+            differing_bytes: Some(3 * 4096),
+            patch_bytes: Some(13_000),
+            wire_sent_bytes: Some(1000),
+            wire_received_bytes: Some(2000),
+            verified: Some(true),
+            ..Facts::default()
+        };
+        assert_eq!(
+            summary(&options(&["a", "b"]), &facts, Duration::from_secs(2)),
+            "4.0 MiB compared, 12.0 KiB in 3 blocks differ, 15.6 KiB transferred, 2.0 s, \
+             2.0 MiB/s, verified"
+        );
+        let dry = summary(&options(&["--dry-run", "a", "b"]), &facts, Duration::ZERO);
+        assert!(dry.ends_with("nothing changed (--dry-run)"), "{dry}");
+        assert!(dry.contains("2.9 KiB transferred"), "{dry}");
+    }
+}

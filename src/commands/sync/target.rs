@@ -1,0 +1,124 @@
+//! The process that writes to the target: a `bdsync --patch` that is fed through a pipe.
+
+use std::io::{self, Read, Write};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result};
+use crate::transport::{Connection, Control, Remote};
+
+/// How long a process that was told to end early may take, with what it still has to say.
+const END_GRACE: Duration = Duration::from_secs(5);
+/// How often a wait for the process looks for other reasons to end.
+const WAIT_SLICE: Duration = Duration::from_millis(100);
+
+/// A running `bdsync --patch`. Dropping it kills the process.
+pub struct Target {
+    /// Dropping it is the end of the patch.
+    writer: Option<Box<dyn Write + Send>>,
+    control: Arc<Control>,
+    process: Remote,
+    is_remote: bool,
+    listener: Option<JoinHandle<()>>,
+    /// Its end is no news any more.
+    finishing: Arc<AtomicBool>,
+}
+
+/// The process's stdin.
+pub struct TargetWriter<'a>(&'a mut (dyn Write + Send));
+
+impl Write for TargetWriter<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Target {
+    /// Takes the process over; `on_end` is called when it ends before its patch does, so that
+    /// nobody goes on comparing for hours.
+    ///
+    /// # Errors
+    /// `Kind::Spawn` when the connection has no process or threads run out.
+    pub fn new(
+        connection: Connection,
+        is_remote: bool,
+        on_end: impl FnOnce(Error) + Send + 'static,
+    ) -> Result<Self> {
+        let Connection { mut reader, writer, control, remote } = connection;
+        let process =
+            remote.ok_or_else(|| Error::new(Kind::Spawn, "nothing writes to the target"))?;
+        let finishing = Arc::new(AtomicBool::new(false));
+        let expected = Arc::clone(&finishing);
+        let listener = thread::Builder::new().name("target".into()).spawn(move || {
+            // It has nothing to say there but its end; what a login script prints is dropped.
+            let mut buf = [0; 4096];
+            while let Ok(1..) = reader.read(&mut buf) {}
+            if !expected.load(Ordering::SeqCst) {
+                on_end(Error::new(Kind::Write, "the process that writes to the target has ended"));
+            }
+        });
+        let listener =
+            listener.map_err(|err| Error::io(Kind::Spawn, "cannot start a thread", err))?;
+        let (writer, listener) = (Some(writer), Some(listener));
+        Ok(Self { writer, control, process, is_remote, listener, finishing })
+    }
+
+    /// Where the patch goes.
+    pub fn writer(&mut self) -> impl Write + '_ {
+        match &mut self.writer {
+            Some(writer) => TargetWriter(&mut **writer),
+            // Nobody calls this after `finish`, which takes the target away.
+            None => unreachable!("the writer is there until the target is finished"),
+        }
+    }
+
+    /// Ends the patch and waits for the process. One that has the whole patch is given all the
+    /// time that it needs to write it: silence is no sign of anything then.
+    ///
+    /// # Errors
+    /// What the process ended with, as an error of the same kind.
+    pub fn finish(mut self, complete: bool) -> Result<()> {
+        self.finishing.store(true, Ordering::SeqCst);
+        drop(self.writer.take());
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.process.wait(WAIT_SLICE)? {
+                break Some(status);
+            }
+            let wanted = complete && !self.control.is_closed();
+            if !wanted && started.elapsed() >= END_GRACE {
+                break None;
+            }
+        };
+        let status = match status {
+            Some(status) => status,
+            None => self.process.kill()?,
+        };
+        self.control.close();
+        if let Some(listener) = self.listener.take() {
+            // It has nothing to say about its end.
+            let _ = listener.join();
+        }
+        // A patch that was cut short is refused there, which is no news.
+        let is_refusal = !complete && status.code() == Some(Kind::Patch.exit_code());
+        if status.success() || is_refusal { Ok(()) } else { Err(self.failure(status)) }
+    }
+
+    fn failure(&self, status: ExitStatus) -> Error {
+        let kind = status.code().and_then(Kind::of_exit_code);
+        let how = match (kind, self.is_remote) {
+            (Some(_), true) => "the bdsync there said why".to_owned(),
+            (Some(_), false) => "it said why".to_owned(),
+            (None, true) => self.process.describe(status),
+            (None, false) => status.to_string(),
+        };
+        Error::new(kind.unwrap_or(Kind::Spawn), format!("writing to the target failed: {how}"))
+    }
+}

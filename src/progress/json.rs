@@ -1,0 +1,140 @@
+//! `--progress=json`: an object a second on stderr, a line each.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use serde::Serialize;
+
+use super::{Meter, Progress, Snapshot};
+use crate::report;
+
+/// Time between two objects.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The objects; a thread tells them also while nothing moves.
+#[derive(Debug)]
+pub struct JsonLines {
+    meter: Arc<Meter>,
+    /// Dropped to end the thread.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a line says.
+#[derive(Serialize)]
+struct Line {
+    percent: u64,
+    position_bytes: u64,
+    size_bytes: u64,
+    diff_bytes: u64,
+    bytes_per_second: u64,
+    elapsed_seconds: f64,
+    /// Null while unknown.
+    remaining_seconds: Option<f64>,
+    finished: bool,
+}
+
+impl Default for JsonLines {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl JsonLines {
+    /// Tells nothing before the beginning.
+    #[must_use]
+    pub fn new() -> Self {
+        let meter = Arc::new(Meter::default());
+        let (stop, stopped) = bounded(0);
+        let watched = Arc::clone(&meter);
+        // Without a thread there is still the last object.
+        let thread = thread::Builder::new().name("progress".into()).spawn(move || {
+            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                if let Some(now) = watched.snapshot() {
+                    tell(&now, false);
+                }
+            }
+        });
+        Self { meter, stop: Some(stop), thread: thread.ok() }
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say about its end.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for JsonLines {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Progress for JsonLines {
+    fn begin(&self, size_bytes: u64) {
+        self.meter.begin(size_bytes);
+    }
+
+    fn advance(&self, position_bytes: u64, diff_bytes: u64) {
+        self.meter.advance(position_bytes, diff_bytes);
+    }
+
+    fn finish(&self) {
+        self.meter.finish();
+        if let Some(now) = self.meter.snapshot() {
+            tell(&now, true);
+        }
+    }
+}
+
+fn tell(now: &Snapshot, finished: bool) {
+    if let Ok(line) = serde_json::to_string(&line(now, finished)) {
+        report::progress(&format!("{line}\n"));
+    }
+}
+
+fn line(now: &Snapshot, finished: bool) -> Line {
+    Line {
+        percent: now.percent(),
+        position_bytes: now.position_bytes,
+        size_bytes: now.size_bytes,
+        diff_bytes: now.diff_bytes,
+        bytes_per_second: now.bytes_per_second(),
+        elapsed_seconds: now.elapsed.as_secs_f64(),
+        remaining_seconds: now.remaining().map(|time| time.as_secs_f64()),
+        finished,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_is_one_object_with_null_for_unknown() {
+        let now = Snapshot {
+            size_bytes: 100,
+            position_bytes: 0,
+            diff_bytes: 0,
+            elapsed: Duration::from_millis(1500),
+        };
+        assert_eq!(
+            serde_json::to_string(&line(&now, false)).unwrap(),
+            "{\"percent\":0,\"position_bytes\":0,\"size_bytes\":100,\"diff_bytes\":0,\
+             \"bytes_per_second\":0,\"elapsed_seconds\":1.5,\"remaining_seconds\":null,\
+             \"finished\":false}"
+        );
+    }
+
+    #[test]
+    fn dropping_it_ends_its_thread_at_once() {
+        let started = std::time::Instant::now();
+        drop(JsonLines::new());
+        assert!(started.elapsed() < INTERVAL);
+    }
+}

@@ -1,0 +1,150 @@
+//! How far a run is, as numbers.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{Progress, percent};
+use crate::units::human_bytes;
+
+/// Keeps the latest state; tells it when asked.
+#[derive(Debug, Default)]
+pub struct Meter {
+    state: Mutex<Option<State>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    started: Instant,
+    size_bytes: u64,
+    position_bytes: u64,
+    diff_bytes: u64,
+}
+
+/// How far a run is at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Bytes that the run covers.
+    pub size_bytes: u64,
+    /// Bytes that are done.
+    pub position_bytes: u64,
+    /// Bytes of the patch.
+    pub diff_bytes: u64,
+    /// Since the beginning.
+    pub elapsed: Duration,
+}
+
+impl Meter {
+    /// The state now; `None` before the beginning.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        let State { started, size_bytes, position_bytes, diff_bytes } = (*self.state.lock())?;
+        Some(Snapshot { size_bytes, position_bytes, diff_bytes, elapsed: started.elapsed() })
+    }
+}
+
+impl Progress for Meter {
+    fn begin(&self, size_bytes: u64) {
+        let started = Instant::now();
+        *self.state.lock() = Some(State { started, size_bytes, position_bytes: 0, diff_bytes: 0 });
+    }
+
+    fn advance(&self, position_bytes: u64, diff_bytes: u64) {
+        if let Some(state) = &mut *self.state.lock() {
+            state.position_bytes = state.position_bytes.max(position_bytes.min(state.size_bytes));
+            state.diff_bytes = state.diff_bytes.max(diff_bytes);
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(state) = &mut *self.state.lock() {
+            state.position_bytes = state.size_bytes;
+        }
+    }
+}
+
+impl Snapshot {
+    /// Whole percents, rounded down.
+    #[must_use]
+    pub fn percent(&self) -> u64 {
+        percent(self.position_bytes, self.size_bytes)
+    }
+
+    /// The mean rate so far.
+    #[must_use]
+    pub fn bytes_per_second(&self) -> u64 {
+        let seconds = self.elapsed.as_secs_f64();
+        // A float that is out of range becomes the largest number.
+        if seconds > 0.0 { (self.position_bytes as f64 / seconds) as u64 } else { 0 }
+    }
+
+    /// How long the rest takes at the mean rate; `None` while nothing is known.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let left = self.size_bytes - self.position_bytes;
+        if left == 0 {
+            return Some(Duration::ZERO);
+        }
+        let share = left as f64 / self.position_bytes as f64;
+        Duration::try_from_secs_f64(self.elapsed.as_secs_f64() * share).ok()
+    }
+
+    /// One line for a person.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let remaining = match self.remaining() {
+            Some(time) => format!("{} s left", time.as_secs()),
+            None => "time left unknown".to_owned(),
+        };
+        format!(
+            "{} % of {} done, {} differ, {}/s, {} s so far, {remaining}",
+            self.percent(),
+            human_bytes(self.size_bytes),
+            human_bytes(self.diff_bytes),
+            human_bytes(self.bytes_per_second()),
+            self.elapsed.as_secs(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_known_before_the_beginning_and_positions_stay_in_bounds() {
+        let meter = Meter::default();
+        meter.advance(5, 5);
+        assert_eq!(meter.snapshot(), None);
+        meter.begin(100);
+        meter.advance(50, 7);
+        meter.advance(40, 3);
+        let now = meter.snapshot().unwrap();
+        assert_eq!((now.position_bytes, now.diff_bytes, now.percent()), (50, 7, 50));
+        meter.advance(200, 7);
+        assert_eq!(meter.snapshot().unwrap().position_bytes, 100);
+        meter.begin(10);
+        assert_eq!(meter.snapshot().unwrap().position_bytes, 0);
+        meter.finish();
+        assert_eq!(meter.snapshot().unwrap().percent(), 100);
+    }
+
+    #[test]
+    fn line_and_rates() {
+        let mut now = Snapshot {
+            size_bytes: 4 << 20,
+            position_bytes: 1 << 20,
+            diff_bytes: 2048,
+            elapsed: Duration::from_secs(2),
+        };
+        assert_eq!(now.remaining(), Some(Duration::from_secs(6)));
+        assert_eq!(
+            now.line(),
+            "25 % of 4.0 MiB done, 2.0 KiB differ, 512.0 KiB/s, 2 s so far, 6 s left"
+        );
+        now.position_bytes = 0;
+        assert_eq!((now.remaining(), now.bytes_per_second()), (None, 0));
+        now.elapsed = Duration::ZERO;
+        assert!(now.line().ends_with("time left unknown"));
+    }
+}

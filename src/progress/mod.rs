@@ -1,0 +1,59 @@
+//! How far a long run is: a trait that the library calls, and who listens.
+//!
+//! ```text
+//!   Progress ---- classic.rs    the classic's lines          --progress[=noscroll]
+//!            \--- terminal.rs   a bar                        on a terminal, unless asked otherwise
+//!            \--- json.rs       an object a second           --progress=json
+//!            \--- signal.rs     a line for every SIGUSR1, around one of the others
+//!            \--- recording.rs  keeps what it was told       tests
+//!   meter.rs  how far it is, as numbers
+//! ```
+//! The library never prints; it calls [`Progress`], from any thread and as often as it likes.
+//! Positions are bytes of the compared (or patched) range, `diff_bytes` bytes of the patch.
+
+mod classic;
+mod json;
+mod meter;
+#[cfg(test)]
+mod recording;
+mod signal;
+mod terminal;
+
+pub use classic::ClassicLines;
+pub use json::JsonLines;
+pub use meter::{Meter, Snapshot};
+#[cfg(test)]
+pub use recording::Recording;
+pub use signal::OnSignal;
+pub use terminal::Bar;
+
+/// Listens to how far a run is. Calls are cheap.
+pub trait Progress: Send + Sync {
+    /// The run covers `size_bytes` from now on. A second call begins another part of the run.
+    fn begin(&self, size_bytes: u64);
+
+    /// Everything below `position_bytes` is done, and made `diff_bytes` of patch so far.
+    fn advance(&self, position_bytes: u64, diff_bytes: u64);
+
+    /// The run ended well.
+    fn finish(&self);
+}
+
+/// Tells nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _size_bytes: u64) {}
+    fn advance(&self, _position_bytes: u64, _diff_bytes: u64) {}
+    fn finish(&self) {}
+}
+
+/// Whole percents, rounded down; nothing to do is all done.
+fn percent(position_bytes: u64, size_bytes: u64) -> u64 {
+    if size_bytes == 0 {
+        return 100;
+    }
+    let percent = u128::from(position_bytes) * 100 / u128::from(size_bytes);
+    u64::try_from(percent).unwrap_or(100).min(100)
+}

@@ -1,0 +1,105 @@
+//! A line whenever SIGUSR1 asks for one, around any other listener.
+
+use std::io::{self, PipeWriter};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use super::{Meter, Progress};
+use crate::error::{Error, Kind, Result};
+use crate::report;
+use crate::signals::StatusRequests;
+
+/// What is told before the run has begun.
+const NOT_BEGUN: &str = "not begun yet: waiting for the devices";
+
+/// Passes everything on, and answers SIGUSR1 on stderr.
+pub struct OnSignal {
+    inner: Box<dyn Progress>,
+    meter: Arc<Meter>,
+    /// Dropped to end the thread.
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OnSignal {
+    /// Around `inner`. [`StatusRequests::hold`] must have been called before.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when descriptors or threads run out.
+    pub fn new(inner: Box<dyn Progress>) -> Result<Self> {
+        let failed = |err| Error::io(Kind::Usage, "cannot watch for SIGUSR1", err);
+        let meter = Arc::new(Meter::default());
+        let requests = StatusRequests::open()?;
+        let (stopped, stop) = io::pipe().map_err(failed)?;
+        let watched = Arc::clone(&meter);
+        let thread = thread::Builder::new().name("SIGUSR1".into()).spawn(move || {
+            while requests.wait(stopped.as_fd()) {
+                let line = watched.snapshot().map(|now| now.line());
+                report::notice(line.as_deref().unwrap_or(NOT_BEGUN));
+            }
+        });
+        let thread = thread.map_err(failed)?;
+        Ok(Self { inner, meter, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for OnSignal {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say about its end.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Progress for OnSignal {
+    fn begin(&self, size_bytes: u64) {
+        self.meter.begin(size_bytes);
+        self.inner.begin(size_bytes);
+    }
+
+    fn advance(&self, position_bytes: u64, diff_bytes: u64) {
+        self.meter.advance(position_bytes, diff_bytes);
+        self.inner.advance(position_bytes, diff_bytes);
+    }
+
+    fn finish(&self) {
+        self.meter.finish();
+        self.inner.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Recording;
+
+    struct Shared(Arc<Recording>);
+
+    impl Progress for Shared {
+        fn begin(&self, size_bytes: u64) {
+            self.0.begin(size_bytes);
+        }
+        fn advance(&self, position_bytes: u64, diff_bytes: u64) {
+            self.0.advance(position_bytes, diff_bytes);
+        }
+        fn finish(&self) {
+            self.0.finish();
+        }
+    }
+
+    #[test]
+    fn everything_is_passed_on_and_its_thread_ends_with_it() {
+        let recording = Arc::new(Recording::default());
+        let outer = OnSignal::new(Box::new(Shared(Arc::clone(&recording)))).unwrap();
+        outer.begin(10);
+        outer.advance(5, 1);
+        outer.finish();
+        drop(outer);
+        assert_eq!(*recording.size_bytes.lock(), Some(10));
+        assert_eq!(*recording.steps.lock(), [(5, 1)]);
+        assert!(recording.finished.load(std::sync::atomic::Ordering::SeqCst));
+    }
+}

@@ -1,0 +1,279 @@
+//! `bdsync sync`: both directions, over a real ssh and over a stand-in, with a classic bdsync at
+//! the other end, interrupted and gone on with.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::images::{changed, random_bytes};
+use crate::support::requirements::{require, sshd};
+use crate::support::run::{Bdsync, binary};
+use crate::support::sshd::Sshd;
+use crate::support::{Workdir, bdsync};
+
+const BYTES: usize = 3_000_000;
+
+/// `local.img` and an older `remote.img`, and a remote shell that runs things right here.
+fn pair() -> Workdir {
+    let remote = random_bytes(1, BYTES);
+    let work = Workdir::with_pair(&changed(&remote, 2, 60), &remote);
+    script(&work, "rsh", "shift; exec sh -c \"$*\"");
+    work
+}
+
+/// An executable shell script in the folder.
+fn script(work: &Workdir, name: &str, text: &str) {
+    let path = work.write(name, format!("#!/bin/sh\n{text}\n").as_bytes());
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A bdsync that behaves as the classic: its server sees a hello without extensions, its patch
+/// mode knows no new option.
+fn classic(work: &Workdir) {
+    let text = "case $1 in\n\
+        --server)\n\
+            { len=$(dd bs=1 count=4 2>/dev/null | od -An -tu4)\n\
+              dd bs=1 count=$(($len)) >/dev/null 2>&1\n\
+              printf '\\013\\000\\000\\000\\001CLIENT 0.5'; exec cat; } | exec $BDSYNC --server;;\n\
+        --patch*)\n\
+            for word; do case $word in\n\
+                --undo*|--sparse|--force|--verify|--spool*) echo unknown $word >&2; exit 1;;\n\
+            esac; done\n\
+            exec $BDSYNC \"$@\";;\n\
+        esac";
+    script(work, "classic", &text.replace("$BDSYNC", binary()));
+}
+
+/// A sync in the folder through the stand-in for ssh.
+fn sync(work: &Workdir, words: &[&str]) -> Bdsync {
+    let program = format!("--remote-path={}", binary());
+    let fixed = ["sync", "-e", "./rsh", &program];
+    bdsync(fixed.iter().chain(words)).in_folder(work.folder())
+}
+
+fn sync_classic(work: &Workdir, words: &[&str]) -> Bdsync {
+    sync(work, &[&["--remote-path=./classic"], words].concat())
+}
+
+#[test]
+fn two_files_here_become_equal() {
+    let work = pair();
+    let out = sync(&work, &["local.img", "remote.img"]).run().expect(0);
+    out.says("changing remote.img (2.9 MiB) to be equal to local.img (2.9 MiB): local")
+        .says(" differ, ")
+        .says(", verified");
+    assert!(work.read("remote.img") == work.read("local.img"));
+    sync(&work, &["local.img", "remote.img"]).run().expect(0).says("0 bytes in 0 blocks differ");
+}
+
+#[test]
+fn either_side_may_be_remote_and_stdout_stays_empty() {
+    for (source, target) in [("h:local.img", "remote.img"), ("local.img", "u@h:remote.img")] {
+        let work = pair();
+        let out = sync(&work, &["--checksum=sha256", source, target]).run().expect(0);
+        assert!(out.stdout.is_empty());
+        out.says("checksum[sha256]: ").says(", verified");
+        assert!(work.read("remote.img") == work.read("local.img"), "{source} {target}");
+    }
+}
+
+#[test]
+fn a_real_ssh_carries_any_path() {
+    require!(sshd());
+    let host = Sshd::start();
+    let names = ["it's a \"disk\" of $HOME `id`;&|*?.img", "-n", "\u{fc}ml\u{e4}ut:1\n2"];
+    for name in names {
+        let work = pair();
+        let odd = work.path(name);
+        fs::copy(work.path("remote.img"), &odd).unwrap();
+        let there = format!("{}:{}", host.host(), odd.display());
+        let program = format!("--remote-path={}", binary());
+        let words = ["sync", "-e", &host.shell(), &program, "local.img", &there];
+        bdsync(words).in_folder(work.folder()).run().expect(0).says("push").says("verified");
+        assert!(fs::read(&odd).unwrap() == work.read("local.img"), "{name}");
+        let words = ["sync", "-e", &host.shell(), &program, &there, "remote.img"];
+        bdsync(words).in_folder(work.folder()).run().expect(0).says("pull").says("verified");
+        assert!(work.read("remote.img") == work.read("local.img"), "{name}");
+    }
+}
+
+#[test]
+fn relative_remote_paths_may_begin_with_a_dash_or_be_odd() {
+    for name in ["-dash.img", "a b'c", "=x", "a:b"] {
+        let work = pair();
+        fs::rename(work.path("remote.img"), work.path(name)).unwrap();
+        sync(&work, &["local.img", &format!("h:{name}")]).run().expect(0);
+        assert!(work.read(name) == work.read("local.img"), "{name}");
+    }
+}
+
+#[test]
+fn an_operand_with_a_slash_before_its_colon_is_here() {
+    let work = pair();
+    fs::rename(work.path("remote.img"), work.path("a:b")).unwrap();
+    sync(&work, &["local.img", "./a:b"]).run().expect(0).says(": local");
+    assert!(work.read("a:b") == work.read("local.img"));
+}
+
+#[test]
+fn a_classic_bdsync_at_the_other_end_will_do() {
+    for (source, target) in [("h:local.img", "remote.img"), ("local.img", "h:remote.img")] {
+        let work = pair();
+        classic(&work);
+        let out = sync_classic(&work, &[source, target]).run().expect(0);
+        out.says("with the classic bdsync at the other end").says(", verified");
+        assert!(work.read("remote.img") == work.read("local.img"), "{source} {target}");
+    }
+}
+
+#[test]
+fn what_the_classic_lacks_is_refused_before_anything_is_written() {
+    let work = pair();
+    classic(&work);
+    let before = work.read("remote.img");
+    for option in ["--undo=u", "--sparse"] {
+        let out = sync_classic(&work, &[option, "local.img", "h:remote.img"]).run().expect(1);
+        out.says("the bdsync on h is the classic one, which has no --");
+        assert!(work.read("remote.img") == before);
+    }
+    // Here it is this program that writes.
+    sync_classic(&work, &["--undo=u", "--sparse", "h:local.img", "remote.img"]).run().expect(0);
+    assert!(work.read("remote.img") == work.read("local.img"));
+}
+
+#[test]
+fn undo_takes_everything_back_on_either_side() {
+    for (source, target) in
+        [("h:local.img", "remote.img"), ("local.img", "h:remote.img"), ("local.img", "remote.img")]
+    {
+        let work = pair();
+        let before = work.read("remote.img");
+        sync(&work, &["--undo=back", source, target]).run().expect(0);
+        assert!(work.read("remote.img") == work.read("local.img"));
+        let undo = bdsync(["--patch=remote.img"]).in_folder(work.folder());
+        undo.stdin_file(&work.path("back")).run().expect(0);
+        assert!(work.read("remote.img") == before, "{source} {target}");
+    }
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_creates_nothing() {
+    let work = pair();
+    let before = work.read("remote.img");
+    for target in ["remote.img", "h:remote.img"] {
+        let out = sync(&work, &["--dry-run", "local.img", target]).run().expect(0);
+        out.says("comparing only").says("nothing changed (--dry-run)");
+        assert!(work.read("remote.img") == before);
+    }
+    sync(&work, &["--dry-run", "--create", "local.img", "new"]).run().expect(0);
+    assert!(!work.path("new").exists());
+}
+
+#[test]
+fn a_target_that_is_not_there_needs_create() {
+    for (source, target) in [("local.img", "new"), ("local.img", "h:new"), ("h:local.img", "new")] {
+        let work = pair();
+        let out = sync(&work, &[source, target]).run();
+        assert!([6, 12].contains(&out.code()), "{out}");
+        assert!(!work.path("new").exists());
+        sync(&work, &["--create", source, target]).run().expect(0).says(", verified");
+        assert!(work.read("new") == work.read("local.img"), "{source} {target}");
+        assert_eq!(fs::metadata(work.path("new")).unwrap().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn a_source_that_is_not_there_leaves_no_new_target_behind() {
+    let work = pair();
+    sync(&work, &["--create", "h:missing", "new"]).run().expect(6).says("RMTERR: ");
+    sync(&work, &["--create", "missing", "new"]).run().expect(12);
+    assert!(!work.path("new").exists());
+}
+
+#[test]
+fn sizes_follow_diffsize_and_are_verified_in_the_new_size() {
+    for (longer, shorter) in [("local.img", "remote.img"), ("remote.img", "local.img")] {
+        let work = pair();
+        let mut bytes = work.read(longer);
+        bytes.extend(random_bytes(9, 700_001));
+        work.write(longer, &bytes);
+        assert!(work.read(shorter).len() < bytes.len());
+        let out = sync(&work, &["local.img", "h:remote.img"]).run().expect(3);
+        out.says("Different sizes local=");
+        sync(&work, &["-d", "local.img", "h:remote.img"]).run().expect(0).says(", verified");
+        assert!(work.read("remote.img") == work.read("local.img"), "longer: {longer}");
+    }
+}
+
+#[test]
+fn a_target_that_does_not_keep_what_is_written_is_found_out() {
+    let work = pair();
+    let text =
+        format!("case $1 in --server) exec {0} --server;; *) cat >/dev/null;; esac", binary());
+    script(&work, "forgetful", &text);
+    let words = ["--remote-path=./forgetful", "local.img", "h:remote.img"];
+    sync(&work, &words).run().expect(5).says("still differ where DST was written");
+    sync(&work, &[&["--no-verify"], &words[..]].concat()).run().expect(0).says("not verified");
+}
+
+#[test]
+fn a_target_that_cannot_be_written_ends_the_comparison() {
+    let work = pair();
+    let text = format!(
+        "case $1 in --server) exec {0} --server;; *) echo busy >&2; exit 12;; esac",
+        binary()
+    );
+    script(&work, "busy", &text);
+    let words = ["--remote-path=./busy", "--bwlimit=20K", "-b1", "local.img", "h:remote.img"];
+    let out = sync(&work, &words).within(Duration::from_secs(30)).run().expect(12);
+    out.says("RMTERR: busy")
+        .says("nothing was written to h:remote.img")
+        .says("writing to the target failed");
+}
+
+#[test]
+fn source_and_target_must_not_be_the_same() {
+    let work = pair();
+    std::os::unix::fs::symlink("local.img", work.path("link")).unwrap();
+    for target in ["local.img", "./local.img", "link"] {
+        sync(&work, &["local.img", target]).run().expect(1).says("the same device");
+    }
+    sync(&work, &["h:a", "g:b"]).run().expect(1).says("both remote");
+}
+
+#[test]
+fn bwlimit_slows_both_ways() {
+    for (source, target) in [("h:local.img", "remote.img"), ("local.img", "h:remote.img")] {
+        let work = Workdir::with_pair(&random_bytes(1, 300_000), &random_bytes(2, 300_000));
+        script(&work, "rsh", "shift; exec sh -c \"$*\"");
+        let out = sync(&work, &["--bwlimit=200K", source, target]).run().expect(0);
+        assert!(out.elapsed >= Duration::from_millis(1300), "{out}");
+        assert!(work.read("remote.img") == work.read("local.img"));
+    }
+}
+
+/// A signal in the middle: a message, the signal's exit code, nobody left behind; and the same
+/// command again finishes it.
+#[test]
+fn an_interrupted_sync_says_how_to_go_on_and_does() {
+    for (source, target) in [("h:local.img", "remote.img"), ("local.img", "h:remote.img")] {
+        let work = Workdir::with_pair(&random_bytes(1, 8_000_000), &random_bytes(2, 8_000_000));
+        script(&work, "rsh", "shift; exec sh -c \"$*\"");
+        let before = work.read("remote.img");
+        let out = sync(&work, &["--bwlimit=1M", source, target]).run_meanwhile(|child| {
+            let until = Instant::now() + Duration::from_secs(30);
+            while work.read("remote.img") == before && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        });
+        let out = out.expect(143);
+        out.says("run the same command again").says("interrupted by SIGTERM");
+        assert!(work.read("remote.img") != work.read("local.img"));
+        sync(&work, &[source, target]).run().expect(0).says(", verified");
+        assert!(work.read("remote.img") == work.read("local.img"));
+    }
+}
