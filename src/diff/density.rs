@@ -14,6 +14,8 @@ use crate::units::MIB;
 const DIRECT_RUN: u32 = 15;
 /// A segment is at least this long, so that requests and answers have something to carry.
 const SEGMENT_BYTES_MIN: u64 = 4 * MIB;
+/// Segments looked at from the top before anything is known, where that may be for nothing.
+const FLAT_SEGMENTS_AT_FIRST: usize = 8;
 /// Weight of the newest segment in the moving average, as a divisor.
 const MEMORY: f64 = 4.0;
 
@@ -57,6 +59,15 @@ impl Density {
     pub fn new(coarse: Ladder, direct: Ladder, threshold: f64) -> Self {
         let (coarse, direct) = (Arc::new(coarse), Arc::new(direct));
         Self { coarse, direct, threshold, average: 0.0, since_probe: 0 }
+    }
+
+    /// How many segments to ask for before the first answer shows how dense the changes are.
+    /// A flat first look costs as much as the second, so where it may be for nothing it begins
+    /// small; all others begin with all that fits, which saves round trips on a long link.
+    #[must_use]
+    pub fn segments_at_first(&self) -> usize {
+        let is_flat = self.coarse.probes().iter().all(|probe| probe.level.is_none());
+        if is_flat && self.coarse.probes().len() > 1 { FLAT_SEGMENTS_AT_FIRST } else { usize::MAX }
     }
 
     /// The ladder for the next segment.

@@ -25,8 +25,6 @@ use crate::units::{ByteRange, Direction, MIB, Priority};
 const FIND_BYTES_MAX: u64 = 256 * MIB;
 /// Segments whose hashes may be under way, at most.
 const FIND_SEGMENTS_MAX: usize = 64;
-/// Segments asked for before the first answer shows how dense the changes are.
-const FIND_SEGMENTS_START: usize = 4;
 /// Bytes of one segment where the local device has a hole: nothing is read there, so what
 /// counts is how few questions are asked.
 const HOLE_SEGMENT_BYTES: u64 = 64 * MIB;
@@ -107,12 +105,12 @@ impl<'a> Walk<'a> {
         let (sender, events) = unbounded();
         Self {
             engine,
-            density,
             segments: VecDeque::new(),
             head: 0,
             held_bytes: 0,
             next_start: engine.plan().compared.start,
-            window: FIND_SEGMENTS_START,
+            window: density.segments_at_first(),
+            density,
             events,
             sender,
         }
@@ -197,7 +195,7 @@ impl<'a> Walk<'a> {
         match event {
             Event::Found(number, found) => {
                 let found = found?;
-                self.window += 1;
+                self.window = self.window.saturating_add(1);
                 let segment = &mut self.segments[(number - self.head) as usize];
                 self.density.learn(&segment.ladder, segment.range.len(), found.candidate_bytes);
                 segment.stage = Stage::Settling(Settling {
