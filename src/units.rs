@@ -190,6 +190,13 @@ impl RangeSet {
         self.0.get(at).is_some_and(|known| !known.intersect(&range).is_empty())
     }
 
+    /// Whether it has every byte of `range`.
+    #[must_use]
+    pub fn contains(&self, range: ByteRange) -> bool {
+        let at = self.0.partition_point(|known| known.end < range.end);
+        range.is_empty() || self.0.get(at).is_some_and(|known| known.start <= range.start)
+    }
+
     /// The ranges.
     #[must_use]
     pub fn ranges(&self) -> &[ByteRange] {
@@ -258,6 +265,10 @@ mod tests {
             for start in 0..40 {
                 assert_eq!(set.intersects(ByteRange::new(start, start + 1)), naive[start as usize]);
             }
+            let (start, len) = (next(30), next(6));
+            let range = ByteRange::new(start, start + len);
+            let all = (range.start..range.end).all(|i| naive[i as usize]);
+            assert_eq!(set.contains(range), all, "{range} in {set:?}");
             assert!(set.ranges().windows(2).all(|two| two[0].end < two[1].start), "{set:?}");
             assert!(!set.intersects(ByteRange::new(3, 3)));
         }

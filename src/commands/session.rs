@@ -149,7 +149,7 @@ impl Meeting {
             if !extensions.skip {
                 log::warn!("the remote bdsync cannot skip what it cannot read; this side can");
             }
-            let local = Arc::new(TolerantDevice::silent(Box::new(local)));
+            let local = Arc::new(TolerantDevice::new(Box::new(local)));
             Engine::leaving_out(plan, local, peer, pool, hasher)
         } else {
             Engine::new(plan, Arc::new(local), peer, pool, hasher)

@@ -27,7 +27,7 @@ pub use direct::DirectDevice;
 pub use file::{FileDevice, FileKind, TargetOptions, open_source, open_target};
 pub use identity::identity;
 pub use memory::MemoryDevice;
-pub use tolerant::TolerantDevice;
+pub use tolerant::{TolerantDevice, UNREADABLE_RANGES_MAX};
 
 use std::fs::File;
 use std::path::Path;

@@ -14,14 +14,12 @@ const PIECE_BYTES: u64 = 4096;
 
 /// The most separate unreadable ranges that are remembered. A disk with more of them is not
 /// failing but dead.
-const RANGES_MAX: usize = 65_536;
+pub const UNREADABLE_RANGES_MAX: usize = 65_536;
 
-/// A device whose unreadable bytes read as zeros once it is known where they are. Whoever uses
-/// it must ask which they are, and not take those zeros for content.
+/// A device whose unreadable bytes read as zeros. Whoever uses it must ask which they are, and
+/// not take those zeros for content: by the time that a read returns, they are known.
 pub struct TolerantDevice {
     inner: Box<dyn Device>,
-    /// Whether a read that finds unreadable bytes for the first time fails.
-    tells: bool,
     state: Mutex<State>,
 }
 
@@ -29,20 +27,26 @@ pub struct TolerantDevice {
 struct State {
     unreadable: RangeSet,
     untold: Vec<ByteRange>,
+    /// Why the first of `untold` cannot be read; `None` where there is none.
+    cause: Option<Error>,
+}
+
+impl State {
+    /// Takes note of a page that cannot be read, once.
+    fn found(&mut self, page: ByteRange, cause: &Error) {
+        if !self.unreadable.intersects(page) {
+            self.unreadable.insert(page);
+            self.untold.push(page);
+            self.cause.get_or_insert_with(|| cause.duplicate());
+        }
+    }
 }
 
 impl TolerantDevice {
-    /// Takes unreadable bytes for zeros at once.
+    /// Reads around the unreadable places of `inner`.
     #[must_use]
-    pub fn silent(inner: Box<dyn Device>) -> Self {
-        Self { inner, tells: false, state: Mutex::default() }
-    }
-
-    /// Fails a read that finds unreadable bytes for the first time, and takes them for zeros from
-    /// then on.
-    #[must_use]
-    pub fn telling(inner: Box<dyn Device>) -> Self {
-        Self { inner, tells: true, state: Mutex::default() }
+    pub fn new(inner: Box<dyn Device>) -> Self {
+        Self { inner, state: Mutex::default() }
     }
 
     /// All that was found to be unreadable.
@@ -57,12 +61,23 @@ impl TolerantDevice {
         self.state.lock().unreadable.intersects(range)
     }
 
+    /// The read error of what was found and not given out by [`Self::take_untold`] yet, if
+    /// there is any.
+    #[must_use]
+    pub fn untold(&self) -> Option<Error> {
+        self.state.lock().cause.as_ref().map(Error::duplicate)
+    }
+
     /// At most `max` ranges that were found and not given out by this yet.
     #[must_use]
     pub fn take_untold(&self, max: usize) -> Vec<ByteRange> {
         let mut state = self.state.lock();
         let count = state.untold.len().min(max);
-        state.untold.drain(..count).collect()
+        let ranges = state.untold.drain(..count).collect();
+        if state.untold.is_empty() {
+            state.cause = None;
+        }
+        ranges
     }
 
     /// Reads piece by piece, with zeros for what cannot be read. Returns what was found to be
@@ -125,14 +140,13 @@ impl Device for TolerantDevice {
         }
         let Some((found, first)) = self.read_around(buf, offset, &known)? else { return Ok(()) };
         let mut state = self.state.lock();
-        for range in found {
-            if state.unreadable.len() >= RANGES_MAX {
+        for page in found {
+            if state.unreadable.len() >= UNREADABLE_RANGES_MAX {
                 return Err(first);
             }
-            state.unreadable.insert(range);
-            state.untold.push(range);
+            state.found(page, &first);
         }
-        if self.tells { Err(first) } else { Ok(()) }
+        Ok(())
     }
 
     fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
@@ -206,7 +220,7 @@ mod tests {
 
     #[test]
     fn unreadable_pages_read_as_zeros_and_are_known() {
-        let device = TolerantDevice::silent(broken());
+        let device = TolerantDevice::new(broken());
         let mut bytes = vec![1; 20_400];
         for _ in 0..2 {
             device.read_exact_at(&mut bytes, 0).unwrap();
@@ -218,16 +232,19 @@ mod tests {
     }
 
     #[test]
-    fn a_telling_device_fails_once_for_each_range() {
-        let device = TolerantDevice::telling(broken());
+    fn each_unreadable_page_is_told_once() {
+        let device = TolerantDevice::new(broken());
         let mut bytes = vec![1; 20_400];
-        device.read_exact_at(&mut bytes[..100], 4990).unwrap_err();
+        assert!(device.untold().is_none());
+        device.read_exact_at(&mut bytes[..100], 4990).unwrap();
+        assert_eq!(device.untold().unwrap().range(), Some(ByteRange::new(4990, 5090)));
         assert_eq!(device.take_untold(10), BAD[..1]);
-        device.read_exact_at(&mut bytes, 0).unwrap_err();
+        assert!(device.untold().is_none());
+        device.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(device.take_untold(0), []);
+        assert!(device.untold().is_some());
         assert_eq!(device.take_untold(10), BAD[1..]);
         device.read_exact_at(&mut bytes, 0).unwrap();
-        assert!(bytes == expected());
-        assert_eq!(device.take_untold(10), []);
+        assert!(device.untold().is_none());
     }
 }

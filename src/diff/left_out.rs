@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::device::TolerantDevice;
+use crate::device::{TolerantDevice, UNREADABLE_RANGES_MAX};
 use crate::error::Error;
 use crate::units::{ByteRange, RangeSet};
 use crate::wire::Fault;
@@ -45,12 +45,17 @@ impl LeftOut {
         self.remote.lock().clone()
     }
 
-    /// Takes note of `err` if it is the remote's word on unreadable bytes; then the request is
-    /// worth another attempt, of which there were `attempts`.
+    /// Takes note of `err` if it is the remote's word on unreadable bytes. Whether the request is
+    /// worth another attempt, of which there were `attempts`: not where the remote says nothing
+    /// new.
     pub(super) fn take(&self, err: &Error, attempts: u32) -> bool {
         let Some(fault) = Fault::of(err) else { return false };
         let mut remote = self.remote.lock();
+        let is_news = fault.ranges.iter().any(|range| !remote.contains(*range));
+        if remote.len() + fault.ranges.len() > UNREADABLE_RANGES_MAX {
+            return false;
+        }
         fault.ranges.iter().for_each(|range| remote.insert(*range));
-        attempts < ATTEMPTS_MAX
+        is_news && attempts < ATTEMPTS_MAX
     }
 }

@@ -260,7 +260,7 @@ fn answer_requests(
         extensions.tree.then(|| LeafCache::new(digests.hasher.hash_len(), LEAF_CACHE_BYTES));
     let device = ServedDevice::new(device);
     let skips = extensions.faults && extensions.skip;
-    let tolerant = skips.then(|| TolerantDevice::telling(Box::new(device.clone())));
+    let tolerant = skips.then(|| TolerantDevice::new(Box::new(device.clone())));
     let source = Arc::new(Source {
         device,
         tolerant,

@@ -106,16 +106,25 @@ impl Source {
 
     /// The message in place of an answer that needs bytes which cannot be read.
     pub(super) fn fault(&self, err: &Error) -> Message {
-        let mut ranges = match &self.tolerant {
+        let ranges = match &self.tolerant {
+            // None of them where the disk is past being read around: that ends the client's
+            // attempts.
             Some(tolerant) => tolerant.take_untold(FAULT_RANGES_MAX),
-            None => vec![],
+            None => err.range().into_iter().collect(),
         };
-        if ranges.is_empty() {
-            ranges.extend(err.range());
-        }
         let mut text = err.full_message().into_bytes();
         text.truncate(FAULT_TEXT_BYTES_MAX);
         Message::Fault { ranges, text }
+    }
+
+    /// Fails where the client takes the answer for one of readable bytes only, but it, or one that
+    /// failed before all of its units were done, has found others. So no answer goes out before
+    /// the client knows which zeros in it are none.
+    fn check_told(&self) -> Result<()> {
+        match self.tolerant.as_ref().and_then(TolerantDevice::untold) {
+            Some(err) => Err(err),
+            None => Ok(()),
+        }
     }
 
     /// Has the device begin to read `range`.
@@ -235,7 +244,8 @@ impl Task {
     /// Waits for the answer's bytes; to be called once.
     ///
     /// # Errors
-    /// The first error of any unit.
+    /// The first error of any unit, or that of unreadable bytes which the client has not been
+    /// told of.
     pub(super) fn wait(&self) -> Result<Vec<u8>> {
         let mut state = self.state.lock();
         while state.units_left > 0 && state.failed.is_none() {
@@ -246,6 +256,7 @@ impl Task {
         }
         let parts = std::mem::take(&mut state.parts);
         drop(state);
+        self.source.check_told()?;
         Ok(match &self.work {
             Work::Hashes(plan) if plan.fold_levels > 0 => {
                 fold(&self.source.hasher, &parts, plan.fold_levels)
