@@ -26,16 +26,54 @@ end
 
 complete -c bdsync -n "__fish_bdsync_needs_command" -s p -l patch -d 'Apply the patch on stdin to DEVICE (default: the device that the patch names)' -r -F
 complete -c bdsync -n "__fish_bdsync_needs_command" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
-complete -c bdsync -n "__fish_bdsync_needs_command" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r
-complete -c bdsync -n "__fish_bdsync_needs_command" -s c -l checksum -d 'Put this digest of the whole source device at the patch\'s end' -r
-complete -c bdsync -n "__fish_bdsync_needs_command" -l on-read-error -d 'What to do about bytes that cannot be read: fail, or skip: leave their blocks out, list them and end with exit status 15. A classic server fails anyway [default: fail]' -r
-complete -c bdsync -n "__fish_bdsync_needs_command" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r
-complete -c bdsync -n "__fish_bdsync_needs_command" -l compress -d 'Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, squash and mount read it; a classic bdsync needs it decompressed [default: plain]' -r
+complete -c bdsync -n "__fish_bdsync_needs_command" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
+sha1\t''
+sha224\t''
+sha256\t''
+sha384\t''
+sha512\t''
+sha512-224\t''
+sha512-256\t''
+sha3-224\t''
+sha3-256\t''
+sha3-384\t''
+sha3-512\t''
+blake2b512\t''
+blake2s256\t''
+ripemd160\t''
+sm3\t''
+blake3\t''"
+complete -c bdsync -n "__fish_bdsync_needs_command" -s c -l checksum -d 'Put this digest of the whole source device at the patch\'s end' -r -f -a "md5\t''
+sha1\t''
+sha224\t''
+sha256\t''
+sha384\t''
+sha512\t''
+sha512-224\t''
+sha512-256\t''
+sha3-224\t''
+sha3-256\t''
+sha3-384\t''
+sha3-512\t''
+blake2b512\t''
+blake2s256\t''
+ripemd160\t''
+sm3\t''
+blake3\t''"
+complete -c bdsync -n "__fish_bdsync_needs_command" -l on-read-error -d 'What to do about bytes that cannot be read: fail, or skip: leave their blocks out, list them and end with exit status 15. A classic server fails anyway [default: fail]' -r -f -a "fail\t''
+skip\t''"
+complete -c bdsync -n "__fish_bdsync_needs_command" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r -f -a "strict\t''
+resize\t''
+minsize\t''"
+complete -c bdsync -n "__fish_bdsync_needs_command" -l compress -d 'Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, squash and mount read it; a classic bdsync needs it decompressed [default: plain]' -r -f -a "zstd\t''
+gzip\t''"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l spool -d 'Copy a patch from a pipe to an unnamed file in DIR (default: the folder for temporary files) and check all of it before the first write' -r -f -a "(__fish_complete_directories)"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l undo -d 'Before the first write make FILE, which must not exist: a patch that takes this one back; --patch=DEVICE <FILE applies it. Implies --spool' -r -F
 complete -c bdsync -n "__fish_bdsync_needs_command" -l allow -d 'Let clients name only devices that match GLOB, an absolute path in which * and ? stop at a slash and ** does not; links and .. are resolved first. May be repeated [default: all that the user may read]' -r
 complete -c bdsync -n "__fish_bdsync_needs_command" -l timeout -d 'Give up when the other side says nothing for so long [default: 0, which is never]' -r
-complete -c bdsync -n "__fish_bdsync_needs_command" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r
+complete -c bdsync -n "__fish_bdsync_needs_command" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
+json\t''
+none\t''"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_needs_command" -s s -l server -d 'Answer a client on stdin and stdout'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s r -l remdata -d 'Make a patch that turns LOCDEV into REMDEV, not the other way'
@@ -60,11 +98,47 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s e -l rsh -d 'Remo
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l remote-path -d 'bdsync on the other host, in the words of its shell [default: bdsync]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l bwlimit -d 'Carry at most RATE bytes a second each way; K, M and G stand for 2^10, 2^20, 2^30' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s c -l checksum -d 'Put this digest of the whole source device at the patch\'s end' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
+sha1\t''
+sha224\t''
+sha256\t''
+sha384\t''
+sha512\t''
+sha512-224\t''
+sha512-256\t''
+sha3-224\t''
+sha3-256\t''
+sha3-384\t''
+sha3-512\t''
+blake2b512\t''
+blake2s256\t''
+ripemd160\t''
+sm3\t''
+blake3\t''"
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s c -l checksum -d 'Put this digest of the whole source device at the patch\'s end' -r -f -a "md5\t''
+sha1\t''
+sha224\t''
+sha256\t''
+sha384\t''
+sha512\t''
+sha512-224\t''
+sha512-256\t''
+sha3-224\t''
+sha3-256\t''
+sha3-384\t''
+sha3-512\t''
+blake2b512\t''
+blake2s256\t''
+ripemd160\t''
+sm3\t''
+blake3\t''"
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r -f -a "strict\t''
+resize\t''
+minsize\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l timeout -d 'Give up when the other side says nothing for so long [default: 0, which is never]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
+json\t''
+none\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l create -d 'Create the file DST if it does not exist'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l dry-run -d 'Say what would change, and change nothing'
@@ -79,14 +153,51 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s v -l verbose -d '
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l version -d 'Print the version'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l from -d 'Show a stored patch over BASEDEV, the device that it is meant for' -r -F
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l scan -d 'Compare what nobody has read yet: lazy (never) or background [default: lazy]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l scan -d 'Compare what nobody has read yet: lazy (never) or background [default: lazy]' -r -f -a "lazy\t''
+background\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l cache-mib -d 'Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s c -l checksum -d 'Put this digest of the whole source device at the patch\'s end' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
+sha1\t''
+sha224\t''
+sha256\t''
+sha384\t''
+sha512\t''
+sha512-224\t''
+sha512-256\t''
+sha3-224\t''
+sha3-256\t''
+sha3-384\t''
+sha3-512\t''
+blake2b512\t''
+blake2s256\t''
+ripemd160\t''
+sm3\t''
+blake3\t''"
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s c -l checksum -d 'Put this digest of the whole source device at the patch\'s end' -r -f -a "md5\t''
+sha1\t''
+sha224\t''
+sha256\t''
+sha384\t''
+sha512\t''
+sha512-224\t''
+sha512-256\t''
+sha3-224\t''
+sha3-256\t''
+sha3-384\t''
+sha3-512\t''
+blake2b512\t''
+blake2s256\t''
+ripemd160\t''
+sm3\t''
+blake3\t''"
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r -f -a "strict\t''
+resize\t''
+minsize\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l timeout -d 'Give up when the other side says nothing for so long [default: 0, which is never]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
+json\t''
+none\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l daemon -d 'Return as soon as the mount can be read, and serve it unseen'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-other -d 'Let all users read the mount, not just its owner'
@@ -100,17 +211,23 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s H -l help -d 'Pr
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l version -d 'Print the version'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l base -d 'Mark the partitions (GPT, MBR) of the disk that the patch is for' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l svg -d 'Draw it into FILE as well, for a report' -r -F
-complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
+json\t''
+none\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l json -d 'Tell it as one JSON object'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l version -d 'Print the version'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l basesize -d 'Size of the device that the first patch is for: saves writing zeros out where patches change its size [default: unknown]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l compress -d 'Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, squash and mount read it; a classic bdsync needs it decompressed [default: plain]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l compress -d 'Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, squash and mount read it; a classic bdsync needs it decompressed [default: plain]' -r -f -a "zstd\t''
+gzip\t''"
+complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
+json\t''
+none\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l force -d 'Squash patches that name different devices; the last counts'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l version -d 'Print the version'
+complete -c bdsync -n "__fish_bdsync_using_subcommand help" -f -a "sync mount info squash help"
