@@ -168,6 +168,8 @@ impl Remote {
         let code = status.code().unwrap_or(-1);
         let program = Path::new(&self.program).file_name().unwrap_or(&self.program);
         let advice = match code {
+            // socat, say, has no other way to put it.
+            0 => " (if it leads to a server's socket, the log there says why)",
             127 => " (command not found: is bdsync installed there, and on the PATH?)",
             126 => " (a command in it cannot be executed)",
             255 if program == "ssh" => " (ssh could not connect or log in)",
@@ -377,6 +379,11 @@ mod tests {
     #[test]
     fn ends_are_described_with_advice() {
         for (command, words) in [
+            (
+                "true",
+                "the remote command exited with status 0 \
+                 (if it leads to a server's socket, the log there says why)",
+            ),
             ("sh -c 'exit 4'", "the remote command exited with status 4"),
             ("sh -c 'kill -9 $$'", "the remote command was ended by signal 9 (SIGKILL)"),
             (

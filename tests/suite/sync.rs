@@ -33,11 +33,13 @@ fn script(work: &Workdir, name: &str, text: &str) {
 /// A bdsync that behaves as the classic: its server sees a hello without extensions, its patch
 /// mode knows no new option.
 fn classic(work: &Workdir) {
+    // The server takes the place of the shell, so that its end is the end of the connection.
     let text = "case $1 in\n\
         --server)\n\
-            { len=$(dd bs=1 count=4 2>/dev/null | od -An -tu4)\n\
-              dd bs=1 count=$(($len)) >/dev/null 2>&1\n\
-              printf '\\013\\000\\000\\000\\001CLIENT 0.5'; exec cat; } | exec $BDSYNC --server;;\n\
+            exec bash -c 'exec $BDSYNC --server < <(\n\
+                len=$(dd bs=1 count=4 2>/dev/null | od -An -tu4)\n\
+                dd bs=1 count=$(($len)) >/dev/null 2>&1\n\
+                printf \"\\013\\000\\000\\000\\001CLIENT 0.5\"; exec cat)';;\n\
         --patch*)\n\
             for word; do case $word in\n\
                 --undo*|--sparse|--force|--verify|--spool*) echo unknown $word >&2; exit 1;;\n\
@@ -176,8 +178,7 @@ fn a_dry_run_changes_nothing_and_creates_nothing() {
 fn a_target_that_is_not_there_needs_create() {
     for (source, target) in [("local.img", "new"), ("local.img", "h:new"), ("h:local.img", "new")] {
         let work = pair();
-        let out = sync(&work, &[source, target]).run();
-        assert!([6, 12].contains(&out.code()), "{out}");
+        sync(&work, &[source, target]).run().expect(12).says("--create makes a file of it");
         assert!(!work.path("new").exists());
         sync(&work, &["--create", source, target]).run().expect(0).says(", verified");
         assert!(work.read("new") == work.read("local.img"), "{source} {target}");
@@ -185,10 +186,34 @@ fn a_target_that_is_not_there_needs_create() {
     }
 }
 
+/// The classic server tells its syslog only: what is left is how it ended.
+#[test]
+fn a_remote_target_that_is_not_there_needs_create_with_a_silent_classic_too() {
+    let work = pair();
+    classic(&work);
+    script(&work, "silent", "exec ./classic \"$@\" 2>/dev/null");
+    let silent = |options: &[&str]| {
+        let words = [&["--remote-path=./silent"], options, &["local.img", "h:new"]].concat();
+        sync(&work, &words).run()
+    };
+    silent(&[]).expect(12).says("if there is none, --create makes a file of it: h:new");
+    silent(&["--dry-run", "--create"]).expect(12).says("all of SRC would be copied");
+    assert!(!work.path("new").exists());
+    silent(&["--create"]).expect(0).says(", verified");
+    assert!(work.read("new") == work.read("local.img"));
+    fs::create_dir(work.path("folder")).unwrap();
+    let out = sync(&work, &["--create", "local.img", "h:folder"]).run().expect(12);
+    out.says("it is a directory").says("DST cannot be opened or made: h:folder");
+}
+
 #[test]
 fn a_source_that_is_not_there_leaves_no_new_target_behind() {
     let work = pair();
-    sync(&work, &["--create", "h:missing", "new"]).run().expect(6).says("RMTERR: ");
+    sync(&work, &["--create", "h:missing", "new"])
+        .run()
+        .expect(12)
+        .says("RMTERR: ")
+        .says("SRC cannot be opened: h:missing");
     sync(&work, &["--create", "missing", "new"]).run().expect(12);
     assert!(!work.path("new").exists());
 }

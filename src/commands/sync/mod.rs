@@ -41,7 +41,7 @@ use crate::report;
 use crate::signals::{Signals, interrupted};
 use crate::transport::{Connection, StderrSink, Throttle, ThrottledWriter, connect_words};
 use crate::units::{Direction, SizeRule};
-use crate::wire::Extensions;
+use crate::wire::{Extensions, RemoteEnd};
 
 use call::Caller;
 use target::Target;
@@ -218,13 +218,37 @@ impl Sync<'_> {
     /// Opens both devices.
     fn meet(&self, words: Vec<OsString>) -> Result<Meeting> {
         let Sides { near, far, direction, .. } = &self.sides;
-        Meeting::open(near, far, *direction, &self.options.compare, || {
+        let meeting = Meeting::open(near, far, *direction, &self.options.compare, || {
             let connection = self.connect(&words)?;
             Ok(match &self.throttles {
                 Some((up, down)) => connection.throttled(Arc::clone(up), Arc::clone(down)),
                 None => connection,
             })
-        })
+        });
+        meeting.map_err(|err| self.unopened(err))
+    }
+
+    /// `err`, or what there is to say of a far device that the server could not open: the
+    /// classic one, too, ends with a code of its own then.
+    fn unopened(&self, err: Error) -> Error {
+        if RemoteEnd::of(&err).and_then(RemoteEnd::kind) != Some(Kind::Open) {
+            return err;
+        }
+        let SyncOptions { source, target, create, dry_run, .. } = self.options;
+        let (what, place) = match (self.sides.direction, create) {
+            (Direction::Pull, _) => ("SRC cannot be opened", source),
+            (Direction::Push, true) if *dry_run => {
+                ("DST cannot be opened; if there is none, all of SRC would be copied", target)
+            }
+            (Direction::Push, true) => ("DST cannot be opened or made", target),
+            (Direction::Push, false) if self.sides.caller.is_local() => {
+                ("DST cannot be opened", target)
+            }
+            (Direction::Push, false) => {
+                ("DST cannot be opened; if there is none, --create makes a file of it", target)
+            }
+        };
+        Error::new(Kind::Open, what).with_path(summary::place(place))
     }
 
     /// Starts a bdsync, which the stops will reach.

@@ -50,7 +50,9 @@ pub fn last_line(options: &SyncOptions, record: &Record) -> String {
 
 fn summary(options: &SyncOptions, facts: &Facts, elapsed: Duration) -> String {
     let compared_bytes = facts.compared_bytes.unwrap_or(0);
-    let patch_bytes = if options.dry_run { 0 } else { facts.patch_bytes.unwrap_or(0) };
+    // In a pull the patch is made here of what came over the wire.
+    let patch_stays = options.dry_run || matches!(options.source, Place::Remote { .. });
+    let patch_bytes = if patch_stays { 0 } else { facts.patch_bytes.unwrap_or(0) };
     let wire_bytes =
         facts.wire_sent_bytes.unwrap_or(0).saturating_add(facts.wire_received_bytes.unwrap_or(0));
     let seconds = elapsed.as_secs_f64();
@@ -120,5 +122,7 @@ mod tests {
         let dry = summary(&options(&["--dry-run", "a", "b"]), &facts, Duration::ZERO);
         assert!(dry.ends_with("nothing changed (--dry-run)"), "{dry}");
         assert!(dry.contains("2.9 KiB transferred"), "{dry}");
+        let pull = summary(&options(&["h:a", "b"]), &facts, Duration::ZERO);
+        assert!(pull.contains("2.9 KiB transferred"), "{pull}");
     }
 }

@@ -378,23 +378,27 @@ fn open_error(text: &str) -> Error {
 #[test]
 fn remote_that_ends_early_is_told_with_its_exit() {
     for (text, kind, words) in [
-        ("true", Kind::Read, "the remote side went away; the remote command exited with status 0"),
+        (
+            "sh -c 'exit 4'",
+            Kind::Read,
+            "the remote side went away: the remote command exited with status 4",
+        ),
         (
             "sh -c 'exit 127'",
             Kind::Read,
-            "the remote side went away; the remote command exited with status 127 \
+            "the remote side went away: the remote command exited with status 127 \
              (command not found: is bdsync installed there, and on the PATH?)",
         ),
         // Classic bug 7.
         (
             "sh -c 'kill -9 $$'",
             Kind::Spawn,
-            "the remote side went away; the remote command was ended by signal 9 (SIGKILL)",
+            "the remote side went away: the remote command was ended by signal 9 (SIGKILL)",
         ),
     ] {
         let err = open_error(text);
         assert_eq!(err.kind(), kind, "{text}");
-        assert_eq!(err.to_string(), words, "{text}");
+        assert_eq!(err.full_message(), words, "{text}");
     }
     assert_eq!(open_error("echo Welcome to the jungle").kind(), Kind::Protocol);
 }
