@@ -309,6 +309,8 @@ pub struct InfoOptions {
     pub json: bool,
     /// Where to draw it.
     pub svg: Option<PathBuf>,
+    /// Whether and how to tell the progress.
+    pub progress: Option<ProgressStyle>,
     /// Where to put a record of the result.
     pub report: Option<PathBuf>,
     /// How often `--verbose` was given.
@@ -326,6 +328,8 @@ pub struct SquashOptions {
     pub base_bytes: Option<u64>,
     /// How the result is compressed.
     pub compression: Option<Compression>,
+    /// Whether and how to tell the progress.
+    pub progress: Option<ProgressStyle>,
     /// Where to put a record of the result.
     pub report: Option<PathBuf>,
     /// How often `--verbose` was given.

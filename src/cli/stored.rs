@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Command as Table, ValueHint, value_parser};
 
 use super::options::{Command, InfoOptions, SquashOptions};
-use super::resolve::{self, decimal, operand_list, report_file, usage};
+use super::resolve::{self, decimal, operand_list, progress, report_file, usage};
 use super::table::{base, headed, long_flag, long_valued, operands, other, reporting};
 use crate::error::Result;
 use crate::units::Compression;
@@ -100,6 +100,7 @@ pub(super) fn info(found: &ArgMatches) -> Result<Command> {
         base: second.or_else(|| path("base")),
         json: found.get_flag("json"),
         svg: path("svg"),
+        progress: progress(found)?,
         report: report_file(found)?,
         verbosity: found.get_count("verbose"),
     }))
@@ -124,6 +125,7 @@ pub(super) fn squash(found: &ArgMatches) -> Result<Command> {
         force: found.get_flag("force"),
         base_bytes,
         compression: compression(found)?,
+        progress: progress(found)?,
         report: report_file(found)?,
         verbosity: found.get_count("verbose"),
     }))
@@ -157,6 +159,7 @@ pub(super) fn compression(found: &ArgMatches) -> Result<Option<Compression>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::ProgressStyle;
 
     fn parse(words: &[&str]) -> Result<Command> {
         super::super::parse(std::iter::once(&"bdsync").chain(words).map(OsString::from))
@@ -176,6 +179,8 @@ mod tests {
         assert_eq!((options.patch, options.base), (Some("p".into()), Some("d".into())));
         assert_eq!((options.json, options.svg, options.verbosity), (true, Some("f".into()), 1));
         assert_eq!(info_of(&["p", "d"]).base, Some("d".into()));
+        assert_eq!(info_of(&["-Pjson"]).progress, Some(ProgressStyle::Json));
+        assert!(parse(&["info", "--progress=loud"]).is_err());
         assert!(parse(&["info", "p", "d", "--base=e"]).is_err());
         assert!(parse(&["info", "p", "d", "e"]).is_err());
     }

@@ -7,11 +7,12 @@ use std::path::Path;
 use terminal_size::{Width, terminal_size_of};
 
 use super::input;
+use super::record::Record;
 use crate::cli::InfoOptions;
 use crate::compress::Format;
 use crate::device::open_source;
 use crate::error::{Error, Kind, Result};
-use crate::inspect::{Style, inspect, json, partitions, svg, text};
+use crate::inspect::{Report, Style, inspect, json, partitions, svg, text};
 use crate::report;
 
 /// Columns of what is no terminal.
@@ -21,7 +22,7 @@ const COLUMNS_DEFAULT: usize = 80;
 ///
 /// # Errors
 /// `Kind::Patch` when the patch has a fault; those of reading and writing.
-pub fn run(options: &InfoOptions) -> Result<u8> {
+pub fn run(options: &InfoOptions, record: &Record) -> Result<u8> {
     report::log_to_stderr(options.verbosity);
     let disk = match &options.base {
         Some(base) => {
@@ -34,9 +35,15 @@ pub fn run(options: &InfoOptions) -> Result<u8> {
         None => vec![],
     };
     let name = options.patch.as_deref().unwrap_or(Path::new(input::STDIN_NAME));
-    let stream = input::stream(options.patch.as_deref())?;
-    let compression = stream.format().map(Format::name);
-    let found = inspect(stream, name, compression, disk)?;
+    let found = {
+        let progress = super::progress(options.progress)?;
+        let stream = input::Stream::open(options.patch.as_deref(), &*progress)?;
+        let compression = stream.format().map(Format::name);
+        let found = inspect(stream, name, compression, disk)?;
+        progress.finish();
+        found
+    };
+    tell(record, &found, name);
     let shown = name.display().to_string();
     if let Some(path) = &options.svg {
         write_picture(path, &svg(&found, &shown))?;
@@ -46,11 +53,24 @@ pub fn run(options: &InfoOptions) -> Result<u8> {
     } else {
         report::answer(&text(&found, &shown, style()))?;
     }
-    match found.faults.first() {
-        None => Ok(0),
-        Some(fault) => Err(Error::new(Kind::Patch, fault.text.clone())
-            .with_path(name)
-            .with_offset(fault.position)),
+    let Some(fault) = found.faults.first() else { return Ok(0) };
+    let what = match found.faults.len() {
+        1 => fault.text.clone(),
+        count => format!("{count} faults, the first: {}", fault.text),
+    };
+    Err(Error::new(Kind::Patch, what).with_path(name).with_offset(fault.position))
+}
+
+/// Puts on record what was found.
+fn tell(record: &Record, found: &Report, path: &Path) {
+    record.tell_patch(path, found.patch_bytes, &found.header, found.records);
+    record.tell(|facts| {
+        facts.patch_bytes = Some(found.patch_bytes);
+        facts.differing_bytes = Some(found.data_bytes);
+        facts.faults = Some(found.faults.len());
+    });
+    if let Some(checksum) = &found.checksum {
+        record.tell_checksum(&checksum.name, &checksum.digest);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Patches as the user has them: plain or compressed, in files or from pipes.
 //!
 //! ```text
-//!   stream()   read once, from its beginning to its end
+//!   Stream     read once, from its beginning to its end
 //!   stored()   read at random: a plain file in place, anything else from a copy without a name
 //! ```
 //! A copy is made in the folder for temporary files (`TMPDIR`), takes as much room there as the
@@ -14,11 +14,14 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::compress::{Decoder, Encoder};
+use crate::compress::{Decoder, Encoder, Format};
 use crate::device::{FileDevice, open_source};
 use crate::error::{Error, Kind, Result};
 use crate::patch::{PatchReader, spool_file};
+use crate::progress::Progress;
 use crate::units::Compression;
 
 /// What messages call the patch on stdin.
@@ -51,14 +54,59 @@ pub fn finish<W: Write>(output: Encoder<W>) -> Result<()> {
     output.finish().map(drop).map_err(|err| Error::io(Kind::Write, "cannot write the patch", err))
 }
 
-/// Opens a patch to be read once; `None` is stdin.
-///
-/// # Errors
-/// `Kind::Open`, `Kind::Read`.
-pub fn stream(path: Option<&Path>) -> Result<Decoder<File>> {
-    match path {
-        Some(path) => decoded(open(path)?, path),
-        None => decoded(stdin()?, STDIN_NAME),
+/// A patch that is read once, decompressed, while it is told how far that is.
+pub struct Stream<'a> {
+    decoder: Decoder<CountedFile>,
+    read_bytes: Arc<AtomicU64>,
+    plain_bytes: u64,
+    progress: &'a dyn Progress,
+}
+
+/// Counts what is read of a file as it is.
+struct CountedFile {
+    file: File,
+    read_bytes: Arc<AtomicU64>,
+}
+
+impl<'a> Stream<'a> {
+    /// Opens it; `None` is stdin. There is nothing to tell of one whose length is unknown.
+    ///
+    /// # Errors
+    /// `Kind::Open`, `Kind::Read`.
+    pub fn open(path: Option<&Path>, progress: &'a dyn Progress) -> Result<Self> {
+        let (file, path) = match path {
+            Some(path) => (open(path)?, path),
+            None => (stdin()?, Path::new(STDIN_NAME)),
+        };
+        let size_bytes = file.metadata().map_err(|err| read_error(err, path))?.len();
+        if size_bytes > 0 {
+            progress.begin(size_bytes);
+        }
+        let read_bytes = Arc::new(AtomicU64::new(0));
+        let file = CountedFile { file, read_bytes: Arc::clone(&read_bytes) };
+        Ok(Self { decoder: decoded(file, path)?, read_bytes, plain_bytes: 0, progress })
+    }
+
+    /// How it is compressed, if it is.
+    pub fn format(&self) -> Option<Format> {
+        self.decoder.format()
+    }
+}
+
+impl Read for Stream<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.decoder.read(buf)?;
+        self.plain_bytes += n as u64;
+        self.progress.advance(self.read_bytes.load(Ordering::Relaxed), self.plain_bytes);
+        Ok(n)
+    }
+}
+
+impl Read for CountedFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buf)?;
+        self.read_bytes.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
     }
 }
 

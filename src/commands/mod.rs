@@ -52,8 +52,8 @@ fn run_mode(command: &Command, record: &Record) -> Result<u8> {
     match command {
         Command::Help(text) => report::answer(text).map(|()| 0),
         Command::Client(options) => client::run(options, record, output::stdout()?),
-        Command::Info(options) => info::run(options),
-        Command::Squash(options) => squash::run(options, output::stdout()?),
+        Command::Info(options) => info::run(options, record),
+        Command::Squash(options) => squash::run(options, record, output::stdout()?),
         Command::Mount(options) => mount::run(options, record),
         Command::Patch(options) => patch::run(options, record),
         Command::Server(options) => server::run(options, record).map(|()| 0),

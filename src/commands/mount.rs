@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::client::{exit_status, hint, target_name};
 use super::input;
 use super::notify;
-use super::record::Record;
+use super::record::{DeviceFacts, Record};
 use super::scan::ScanWatch;
 use super::session::{Ends, Session};
 use crate::cli::{ClientOptions, MountOptions, MountSource, Readers, SizeOptions};
@@ -40,6 +42,7 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
         None
     };
     let (change, live) = open(&options.source, record)?;
+    let shown = Arc::clone(&change);
     let (access, mode) = access(options.readers);
     let view = Arc::new(View::new(change, mode)?);
     let name = source_name(&options.source);
@@ -55,6 +58,7 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     let watch = watch_scan(options, live.as_ref())?;
     let served = mount.serve();
     drop(watch);
+    tell_outcome(record, &*shown);
     let signal = served?;
     let Some(live) = live else { return Ok(0) };
     match (live.finish(), signal) {
@@ -62,6 +66,20 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
         (_, Some(_)) => Ok(0),
         (status, None) => Ok(exit_status(status?)),
     }
+}
+
+/// Puts on record what was compared by now, by the names of `status.json`.
+fn tell_outcome(record: &Record, change: &dyn Change) {
+    // It is an object of numbers and words, which can always be read.
+    let status: Value = serde_json::from_str(&change.status()).unwrap_or_default();
+    let number = |name: &str| status[name].as_u64();
+    record.tell(|facts| {
+        facts.compared_bytes = number("compared_bytes");
+        facts.differing_bytes = number("differing_bytes");
+        facts.patch_bytes = number("patch_bytes");
+        facts.wire_sent_bytes = number("sent_bytes");
+        facts.wire_received_bytes = number("received_bytes");
+    });
 }
 
 /// Tells a user at the terminal how far the scan in the background is.
@@ -100,7 +118,9 @@ type Opened = (Arc<dyn Change>, Option<Arc<LiveChange>>);
 
 fn open(source: &MountSource, record: &Record) -> Result<Opened> {
     match source {
-        MountSource::Stored { patch, base, sizes } => Ok((open_stored(patch, base, *sizes)?, None)),
+        MountSource::Stored { patch, base, sizes } => {
+            Ok((open_stored(patch, base, *sizes, record)?, None))
+        }
         MountSource::Live { client, scan_in_background, cache_mib } => {
             let live = open_live(client, *scan_in_background, *cache_mib, record)?;
             Ok((Arc::clone(&live) as Arc<dyn Change>, Some(live)))
@@ -135,11 +155,22 @@ fn open_live(
     LiveChange::new(Arc::clone(engine), session.density(), options).map(Arc::new)
 }
 
-fn open_stored(patch: &Path, base: &Path, sizes: SizeOptions) -> Result<Arc<dyn Change>> {
+fn open_stored(
+    patch: &Path,
+    base: &Path,
+    sizes: SizeOptions,
+    record: &Record,
+) -> Result<Arc<dyn Change>> {
     // Nothing is ever written to the base: it may be in use, and open for reading is enough.
     let base = Arc::new(open_source(base)?);
     let change = StoredChange::open(Arc::new(input::stored(patch)?), base.clone(), sizes.rule)?;
-    let patch_bytes = change.index().header().size_bytes;
+    let index = change.index();
+    record.tell_patch(patch, index.patch_bytes(), index.header(), index.records());
+    record.tell(|facts| facts.target = Some(DeviceFacts::here(&*base)));
+    if let Some(checksum) = &index.trailer().checksum {
+        record.tell_checksum(&checksum.name, &checksum.digest);
+    }
+    let patch_bytes = index.header().size_bytes;
     if sizes.tells_difference() && patch_bytes != base.size() {
         report::different_target_sizes(base.size(), patch_bytes);
     }

@@ -1,7 +1,9 @@
 //! `--report=FILE`: what a run did, as one JSON object, also when it failed.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,6 +14,7 @@ use serde::Serialize;
 use crate::device::Device;
 use crate::diff::Plan;
 use crate::error::{Error, Kind, Result};
+use crate::patch::Header;
 use crate::units::Direction;
 use crate::wire::Counters;
 
@@ -65,6 +68,9 @@ pub struct Facts {
     /// What the patch is for, or what was patched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<DeviceFacts>,
+    /// The stored patches that were read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<DeviceFacts>,
     /// Digest of the block hashes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash: Option<&'static str>,
@@ -80,7 +86,13 @@ pub struct Facts {
     /// Bytes in them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub differing_bytes: Option<u64>,
-    /// Length of the patch.
+    /// Records of the patch that was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+    /// Faults of the patch that was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faults: Option<usize>,
+    /// Length of the patch, decompressed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch_bytes: Option<u64>,
     /// Bytes written to the target.
@@ -182,6 +194,18 @@ impl Record {
         self.tell(|facts| {
             *facts.wire_sent_bytes.get_or_insert(0) += counters.sent_bytes;
             *facts.wire_received_bytes.get_or_insert(0) += counters.received_bytes;
+        });
+    }
+
+    /// Fills in a stored patch, of `patch_bytes` when it is decompressed, and whom it is for.
+    pub fn tell_patch(&self, path: &Path, patch_bytes: u64, header: &Header, records: u64) {
+        let stored_bytes = fs::metadata(path).ok().filter(fs::Metadata::is_file);
+        let patch = DeviceFacts::at(path, stored_bytes.map_or(patch_bytes, |meta| meta.len()));
+        let target = Path::new(OsStr::from_bytes(&header.name));
+        self.tell(|facts| {
+            facts.patches.push(patch);
+            facts.target = Some(DeviceFacts::named(target, header.size_bytes));
+            *facts.records.get_or_insert(0) += records;
         });
     }
 

@@ -1,30 +1,41 @@
 //! `bdsync squash A B ...`: one patch of several that follow each other.
 
-use std::io::Write;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::input;
+use super::record::Record;
 use crate::cli::SquashOptions;
 use crate::device::Device;
 use crate::error::Result;
 use crate::patch::{Layer, Squash};
+use crate::progress::Progress;
 use crate::report;
 
 /// Writes the patch to `output`. All patches are checked to their ends before that.
 ///
 /// # Errors
 /// `Kind::Usage` when they name different devices, `Kind::Patch`, those of reading and writing.
-pub fn run(options: &SquashOptions, output: impl Write) -> Result<u8> {
+pub fn run(options: &SquashOptions, record: &Record, output: impl Write) -> Result<u8> {
     report::log_to_stderr(options.verbosity);
-    let mut layers = vec![];
-    for path in &options.patches {
-        let patch: Arc<dyn Device> = Arc::new(input::stored(path)?);
-        layers.push(Layer::open(patch)?);
-    }
+    let progress = super::progress(options.progress)?;
+    let layers = open(options, record, &*progress)?;
+    // No byte of data is written twice, so that the result is no longer.
+    progress.begin(layers.iter().map(|layer| layer.index().patch_bytes()).sum());
     let squash = Squash::new(layers, options.base_bytes, options.force)?;
     let output = input::encoded(output, options.compression)?;
-    let (output, done) = squash.write(output)?;
-    input::finish(output)?;
+    let (output, done) = squash.write(Watched { output, bytes: 0, progress: &*progress })?;
+    input::finish(output.output)?;
+    progress.finish();
+    if let Some(checksum) = squash.checksum() {
+        record.tell_checksum(&checksum.name, &checksum.digest);
+    }
+    record.tell(|facts| {
+        facts.patch_bytes = Some(output.bytes);
+        facts.differing_bytes = Some(done.data_bytes.saturating_add(done.zero_bytes));
+    });
     log::info!(
         "{} bytes of data are written, of {} in all patches",
         done.data_bytes,
@@ -39,4 +50,42 @@ pub fn run(options: &SquashOptions, output: impl Write) -> Result<u8> {
         );
     }
     Ok(0)
+}
+
+/// Checks and indexes the patches.
+fn open(options: &SquashOptions, record: &Record, progress: &dyn Progress) -> Result<Vec<Layer>> {
+    let stored_bytes = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
+    progress.begin(options.patches.iter().map(|path| stored_bytes(path)).sum());
+    let (mut layers, mut done_bytes, mut plain_bytes) = (vec![], 0, 0);
+    for path in &options.patches {
+        let patch: Arc<dyn Device> = Arc::new(input::stored(path)?);
+        let layer = Layer::open(Arc::clone(&patch))?;
+        let index = layer.index();
+        record.tell_patch(patch.path(), patch.size(), index.header(), index.records());
+        done_bytes += stored_bytes(path);
+        plain_bytes += patch.size();
+        progress.advance(done_bytes, plain_bytes);
+        layers.push(layer);
+    }
+    Ok(layers)
+}
+
+/// Tells how much of the patch is written.
+struct Watched<'a, W> {
+    output: W,
+    bytes: u64,
+    progress: &'a dyn Progress,
+}
+
+impl<W: Write> Write for Watched<'_, W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.output.write(buf)?;
+        self.bytes += n as u64;
+        self.progress.advance(self.bytes, self.bytes);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
 }

@@ -93,7 +93,7 @@ pub fn json(report: &Report, path: &str) -> String {
         changed_share_max: report.changed_bytes_max() as f64 / size_bytes.max(1) as f64,
         zero_bytes: report.zero_bytes,
         zero_record_bytes: report.zero_record_bytes,
-        ascending: report.ascending,
+        ascending: report.is_ascending(),
         checksum: report
             .checksum
             .as_ref()

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::blockmap::BlockMap;
 use super::partitions::Partition;
 use crate::error::{Error, Kind, Result};
-use crate::patch::format::TAIL_BYTES_LIMIT;
+use crate::patch::format::{RECORD_HEADER_BYTES, TAIL_BYTES_LIMIT};
 use crate::patch::{
     Checksum, FoundSeal, Header, PatchReader, Record, SEAL_BEHIND_BYTES, Seal, Trailer,
     checksum_algorithm,
@@ -21,6 +21,9 @@ pub struct Fault {
     /// What, on one line.
     pub text: String,
 }
+
+/// When so much is wrong, the rest is not worth a look.
+pub const FAULTS_MAX: usize = 16;
 
 /// What is known of a patch, as far as it can be read. All lengths are in bytes.
 #[derive(Clone, Debug)]
@@ -41,13 +44,14 @@ pub struct Report {
     pub zero_bytes: u64,
     /// How many of those are in records that hold nothing else.
     pub zero_record_bytes: u64,
-    /// Whether every record begins at or behind the end of the one before.
-    pub ascending: bool,
     /// The checksum that it carries.
     pub checksum: Option<Checksum>,
     /// The seal that it carries.
     pub seal: Option<Seal>,
-    /// What is wrong with it; reading ended at the last of them, if there are any.
+    /// Where the first record begins that lies before the one before it, in the patch.
+    pub first_out_of_order: Option<u64>,
+    /// What is wrong with it, at most [`FAULTS_MAX`]. A record that goes where it must not is
+    /// stepped over; where the records cannot be told apart any more, reading ends.
     pub faults: Vec<Fault>,
     /// Where its changes are.
     pub map: BlockMap,
@@ -55,7 +59,7 @@ pub struct Report {
     pub partitions: Vec<(Partition, u64)>,
 }
 
-/// Reads a patch once. Faults behind its header end the reading, and are in the report.
+/// Reads a patch once. Faults behind its header are in the report.
 ///
 /// `compression` is what `input` was decompressed from; `disk` are the target's partitions.
 ///
@@ -78,7 +82,7 @@ pub fn inspect<R: Read>(
         data_bytes: 0,
         zero_bytes: 0,
         zero_record_bytes: 0,
-        ascending: true,
+        first_out_of_order: None,
         checksum: None,
         seal: None,
         faults: vec![],
@@ -92,8 +96,9 @@ pub fn inspect<R: Read>(
             Ok(Some(batch)) => batch.records().for_each(|record| report.add(&record, &mut end)),
             Ok(None) => break,
             Err(err) if err.kind() == Kind::Patch => {
-                report.fault(&err, reader.position());
-                break;
+                if !report.goes_on_after(&err, &mut reader)? {
+                    break;
+                }
             }
             Err(err) => return Err(err),
         }
@@ -125,7 +130,9 @@ impl Report {
         let zeros = record.data.iter().filter(|&&byte| byte == 0).count() as u64;
         self.records += 1;
         self.runs += u64::from(*end != Some(range.start));
-        self.ascending &= end.is_none_or(|end| range.start >= end);
+        if end.is_some_and(|end| range.start < end) {
+            self.first_out_of_order.get_or_insert(record.position - RECORD_HEADER_BYTES as u64);
+        }
         *end = Some(range.end);
         self.data_bytes = self.data_bytes.saturating_add(range.len());
         self.zero_bytes = self.zero_bytes.saturating_add(zeros);
@@ -137,6 +144,29 @@ impl Report {
             let part = partition.range.intersect(&range).len();
             *changed = changed.saturating_add(part).min(partition.range.len());
         }
+    }
+
+    /// Takes `err` down; whether the records behind it can be found.
+    fn goes_on_after<R: Read>(&mut self, err: &Error, reader: &mut PatchReader<R>) -> Result<bool> {
+        self.fault(err, reader.position());
+        if self.faults.len() == FAULTS_MAX - 1 {
+            let text = "too much is wrong with the patch: it is read no further".into();
+            self.faults.push(Fault { position: reader.position(), text });
+            return Ok(false);
+        }
+        match reader.skip_misplaced() {
+            Err(err) if err.kind() == Kind::Patch => {
+                self.fault(&err, reader.position());
+                Ok(false)
+            }
+            skipped => skipped,
+        }
+    }
+
+    /// Whether every record begins at or behind the end of the one before.
+    #[must_use]
+    pub fn is_ascending(&self) -> bool {
+        self.first_out_of_order.is_none()
     }
 
     fn fault(&mut self, err: &Error, position: u64) {
@@ -240,9 +270,44 @@ mod tests {
         assert_eq!((report.records, report.runs, report.data_bytes), (4, 3, 162));
         assert_eq!((report.zero_bytes, report.zero_record_bytes), (51, 50));
         assert_eq!(report.patch_bytes, bytes.len() as u64);
-        assert!(!report.ascending && report.is_sound() && report.seal.is_none());
+        assert!(!report.is_ascending() && report.is_sound() && report.seal.is_none());
         assert_eq!(report.partitions[0].1, 30);
         assert_eq!(report.map.share(ByteRange::new(0, 512)), 162.0 / 512.0);
+    }
+
+    #[test]
+    fn misplaced_records_are_told_one_by_one_and_the_rest_is_read() {
+        let mut bytes = patch(&blocks(), None);
+        let at = |i: usize| 21 + 6 + [0, 110, 170, 182][i];
+        // The second is put behind the device's end.
+        bytes[at(1)..at(1) + 8].copy_from_slice(&9_951_u64.to_le_bytes());
+        bytes[at(3)..at(3) + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        let found = report(&bytes);
+        let positions: Vec<_> = found.faults.iter().map(|fault| fault.position as usize).collect();
+        assert_eq!(positions, [at(1), at(3)], "{:?}", found.faults);
+        assert!(found.faults[0].text.contains("50 bytes for offset 9951"), "{:?}", found.faults);
+        assert_eq!((found.records, found.data_bytes), (2, 102));
+        assert_eq!(found.patch_bytes, bytes.len() as u64);
+    }
+
+    #[test]
+    fn reading_ends_where_too_much_is_wrong() {
+        for (records, faults) in [(14, 14), (15, 16), (100, 16)] {
+            let blocks: Vec<_> = (0..records).map(|i| (i * 16, vec![1; 8])).collect();
+            let mut bytes = patch(&blocks, None);
+            for record in bytes[27..][..records as usize * 18].chunks_mut(18) {
+                record[..8].copy_from_slice(&10_000_u64.to_le_bytes());
+            }
+            let found = report(&bytes);
+            assert_eq!(found.faults.len(), faults, "{records}");
+            assert_eq!(found.faults[faults - 1].text.contains("no further"), records > 14);
+        }
+    }
+
+    #[test]
+    fn first_record_out_of_order_is_named() {
+        assert_eq!(report(&patch(&blocks(), None)).first_out_of_order, Some(27 + 182));
+        assert_eq!(report(&patch(&blocks()[..3], None)).first_out_of_order, None);
     }
 
     #[test]

@@ -65,12 +65,15 @@ pub(super) fn facts(report: &Report, path: &str) -> Vec<(String, String)> {
     let name = &report.header.name;
     add("target", if name.is_empty() { "(none is named)".into() } else { escape(name) });
     add("size", exact_bytes(report.header.size_bytes));
-    let order = if report.ascending { "" } else { ", not in ascending order" };
+    let order = match report.first_out_of_order {
+        None => String::new(),
+        Some(position) => format!(", not in ascending order from byte {position} on"),
+    };
     let (records, runs) = (report.records, report.runs);
     let (records_s, runs_s) = (plural(records), plural(runs));
     add("records", format!("{records} record{records_s} in {runs} run{runs_s}{order}"));
     // Records that overlap can only be told where they come in order.
-    let most = if report.ascending { "" } else { "at most " };
+    let most = if report.is_ascending() { "" } else { "at most " };
     let share = percent(report.changed_bytes_max(), report.header.size_bytes);
     let changed = exact_bytes(report.data_bytes);
     add("changed", format!("{changed}, {most}{share} of the device"));

@@ -102,6 +102,8 @@ pub struct PatchReader<R> {
     position: u64,
     batch: Vec<Entry>,
     header: Header,
+    /// Whether the end mark has been used.
+    in_trailer: bool,
     trailer: Option<Trailer>,
 }
 
@@ -132,6 +134,7 @@ impl<R: Read> PatchReader<R> {
             position: 0,
             batch: Vec::new(),
             header: Header { size_bytes: 0, name: Vec::new() },
+            in_trailer: false,
             trailer: None,
         };
         reader.read_header()?;
@@ -179,7 +182,11 @@ impl<R: Read> PatchReader<R> {
             if record.is_end() {
                 break;
             }
-            let place = self.place(record)?;
+            let place = match self.place(record) {
+                // What comes before a fault is given out; the next call finds the fault again.
+                Err(_) if !self.batch.is_empty() => break,
+                place => place?,
+            };
             let len = usize::from(record.len);
             if self.end - self.start - RECORD_HEADER_BYTES < len {
                 break;
@@ -198,6 +205,22 @@ impl<R: Read> PatchReader<R> {
             return Ok(None);
         }
         Ok(Some(Batch { records: &self.batch, buffer: &self.buffer, buffer_position }))
+    }
+
+    /// Steps over the next record after [`PatchReader::next_batch`] has refused it for where it
+    /// goes; `false` when it was refused for something else, behind which nothing can be found.
+    ///
+    /// # Errors
+    /// `Kind::Patch` when the record is cut, `Kind::Read`.
+    pub fn skip_misplaced(&mut self) -> Result<bool> {
+        self.fill(RECORD_HEADER_BYTES, RECORD_HEADER_BYTES)?;
+        let next = self.buffer[self.start..self.end].first_chunk().filter(|_| !self.in_trailer);
+        let Some(record) = next.map(RecordHeader::decode) else { return Ok(false) };
+        if record.is_end() || self.place(record).is_ok() {
+            return Ok(false);
+        }
+        self.consume(RECORD_HEADER_BYTES);
+        self.take("a record's data", usize::from(record.len)).map(|_| true)
     }
 
     /// As [`PatchReader::next_batch`], in memory of its own; that of `used` takes its place.
@@ -222,6 +245,10 @@ impl<R: Read> PatchReader<R> {
     fn read_header(&mut self) -> Result<()> {
         // Byte by byte as far as it agrees: a wrong file is told apart from a cut patch.
         self.fill(HEADER_BYTES, BUFFER_BYTES)?;
+        if self.end == 0 {
+            let what = "the patch ends early: it is empty (did what makes it fail?)";
+            return Err(self.malformed(what.into()));
+        }
         let found = &self.buffer[..self.end.min(MAGIC.len())];
         if found != &MAGIC[..found.len()] {
             let what = format!(
@@ -247,6 +274,7 @@ impl<R: Read> PatchReader<R> {
 
     /// Reads what stands behind the last record, the end mark being next.
     fn read_trailer(&mut self) -> Result<()> {
+        self.in_trailer = true;
         self.consume(RECORD_HEADER_BYTES);
         let checksum = match self.checksum_field("the length of the checksum's name")? {
             0 => None,

@@ -88,6 +88,12 @@ impl Layer {
         Ok(Self { patch, index, seal })
     }
 
+    /// What the patch holds.
+    #[must_use]
+    pub fn index(&self) -> &PatchIndex {
+        &self.index
+    }
+
     fn size_bytes(&self) -> u64 {
         self.index.header().size_bytes
     }
@@ -227,7 +233,7 @@ impl Squash {
 
     /// The checksum of the last patch is that of the device that the result makes. Without one,
     /// that of a patch before will do when nothing has changed since.
-    fn checksum(&self) -> Option<&Checksum> {
+    pub fn checksum(&self) -> Option<&Checksum> {
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let checksum = layer.index.trailer().checksum.as_ref();
             let before = i.checked_sub(1).map(|before| &self.layers[before]);

@@ -1,5 +1,6 @@
 //! What is told while a run goes on, and what is left on record of it.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::images::{changed, random_bytes};
-use crate::support::requirements::{program, require};
+use crate::support::mounted::{Mounted, take_away};
+use crate::support::requirements::{fuse, program, require};
 use crate::support::run::{binary, server_command, shell_command};
 use crate::support::{Workdir, bdsync};
 
@@ -81,6 +83,110 @@ fn a_terminal_gets_a_bar_that_leaves_no_trace_in_stdout() {
     assert!(out.status.success(), "{shown}");
     assert!(shown.contains("of 1.91 MiB"), "{shown}");
     assert!(work.read("patch") == work.patch(&[]));
+}
+
+/// As the client's bar, of a scan that a mount does unasked.
+#[test]
+fn the_scan_of_a_mount_shows_a_bar_on_a_terminal() {
+    require!(program("script"), fuse());
+    let work = pair();
+    fs::create_dir(work.path("mnt")).unwrap();
+    // The opening passes, then the answers wait for a while.
+    let slow =
+        shell_command("$BDSYNC --server | { dd bs=1 count=200 status=none; sleep 1.5; cat; }");
+    let text = format!(
+        "{} mount --scan=background \"$REMOTE\" local.img remote.img mnt & mount=$!\n\
+         until [ -e mnt/patch ]; do kill -0 $mount || exit 1; sleep 0.05; done\n\
+         kill -USR1 $mount; cat mnt/patch >patch; kill $mount; wait $mount",
+        binary()
+    );
+    work.write("run", text.as_bytes());
+    let out = Command::new("timeout")
+        .args(["60", "script", "-qec", "sh run", "/dev/null"])
+        .env("REMOTE", slow)
+        .env("TERM", "xterm")
+        .current_dir(work.folder())
+        .output();
+    take_away(&work.path("mnt"));
+    let out = out.unwrap();
+    let shown = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{shown}");
+    for part in ["is mounted at", "of 1.91 MiB", "% of 1.9 MiB done"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(work.read("patch") == work.patch(&[]));
+}
+
+#[test]
+fn info_and_squash_tell_their_progress() {
+    let work = pair();
+    let patch = work.patch(&["--compress=zstd"]);
+    work.write("p", &patch);
+    for words in [&["info", "--progress=json", "p"][..], &["squash", "-Pjson", "p", "p"]] {
+        let out = bdsync(words).in_folder(work.folder()).run().expect(0);
+        let text = out.stderr_text();
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).expect("JSON");
+        assert_eq!((&last["percent"], &last["finished"]), (&100.into(), &true.into()), "{out}");
+        assert!(last["diff_bytes"].as_u64() > Some(100_000), "{out}");
+    }
+    let out = bdsync(["info", "p"]).in_folder(work.folder()).run().expect(0);
+    assert!(out.stderr.is_empty(), "{out}");
+}
+
+#[test]
+fn a_report_of_stored_patches_tells_what_was_read_and_made() {
+    let work = pair();
+    work.patch(&["--report=client.json", "--checksum=sha256"]);
+    let client = json(&work, "client.json");
+    let patch = work.patch(&["--checksum=sha256"]);
+    work.write("p", &patch);
+    for words in [&["info", "--report=r", "p"][..], &["squash", "--report=r", "p", "p"]] {
+        bdsync(words).in_folder(work.folder()).run().expect(0);
+        let report = json(&work, "r");
+        assert_eq!((&report["mode"], &report["exit_code"]), (&words[0].into(), &0.into()));
+        assert_eq!(report["patches"].as_array().unwrap().len(), words.len() - 2);
+        assert_eq!(report["patches"][0]["size_bytes"], patch.len());
+        assert_eq!(report["patches"][0]["identity"]["kind"], "file");
+        assert_eq!(report["target"]["path"], "remote.img");
+        assert_eq!(report["target"]["size_bytes"], 2_000_000);
+        for field in ["patch_bytes", "differing_bytes", "checksum"] {
+            assert_eq!(report[field], client[field], "{field} of {}", words[0]);
+        }
+    }
+    work.write("cut", &patch[..patch.len() / 2]);
+    bdsync(["info", "--report=r", "cut"]).in_folder(work.folder()).run().expect(2);
+    let report = json(&work, "r");
+    assert_eq!((&report["exit_code"], &report["faults"]), (&2.into(), &1.into()));
+}
+
+#[test]
+fn a_report_of_a_mount_tells_what_was_compared() {
+    require!(fuse());
+    let work = pair();
+    fs::create_dir(work.path("mnt")).unwrap();
+    let (local, remote) = (work.path("local.img"), work.path("remote.img"));
+    let report = format!("--report={}", work.path("r").display());
+    let args = [&report, &server_command(&[]), local.to_str().unwrap(), remote.to_str().unwrap()];
+    let mut mounted = Mounted::start(&args, &work.path("mnt"));
+    let patch = fs::read(mounted.path("patch")).unwrap();
+    mounted.signal(Signal::SIGTERM);
+    assert!(mounted.ended().success());
+    let live = json(&work, "r");
+    assert_eq!((&live["mode"], &live["compared_bytes"]), (&"mount".into(), &2_000_000.into()));
+    assert_eq!(live["patch_bytes"], patch.len());
+    assert!(live["wire_received_bytes"].as_u64() > Some(0), "{live}");
+
+    work.write("p", &patch);
+    let from = format!("--from={}", work.path("p").display());
+    let args = [&report, &from, remote.to_str().unwrap()];
+    let mut mounted = Mounted::start(&args, &work.path("mnt"));
+    mounted.signal(Signal::SIGTERM);
+    assert!(mounted.ended().success());
+    let stored = json(&work, "r");
+    assert_eq!(stored["patches"][0]["size_bytes"], patch.len());
+    assert_eq!(stored["target"]["identity"]["kind"], "file");
+    assert!(stored["records"].as_u64() > Some(0), "{stored}");
+    assert_eq!(stored["differing_bytes"], live["differing_bytes"]);
 }
 
 #[test]

@@ -86,6 +86,26 @@ fn info_of_a_cut_patch_tells_what_can_be_read_and_where_it_ends() {
 }
 
 #[test]
+fn info_tells_every_fault_with_its_position() {
+    let work = Workdir::new();
+    let data = [1; 8];
+    let records = [(0, &data[..]), (93, &data), (8, &data), (u64::MAX, &data), (16, &data)];
+    let mut bytes = build(100, "t", &records, &checksum_field("nosuch", b"xyz"));
+    work.write("p", &bytes);
+    let out = info(&work, &["p"]).expect(2).says("3 faults, the first: ").says("p, offset 40");
+    let shown = text(&out);
+    for part in ["at byte 40: ", "offset 93 ends past", "at byte 76: ", "digest", "3 records in 1 "]
+    {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    // Behind what is no record nothing can be found.
+    bytes.truncate(100);
+    work.write("p", &bytes);
+    let shown = text(&info(&work, &["p"]).expect(2));
+    assert!(shown.contains("at byte 94: ") && shown.contains("ends early"), "{shown}");
+}
+
+#[test]
 fn info_writes_json_and_a_picture() {
     let patch = build(1 << 30, "/dev/\x1b[2J<&", &[(4096, &[1; 4096]), (8192, &[0; 100])], &[0]);
     let work = Workdir::new();
