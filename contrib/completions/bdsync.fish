@@ -80,7 +80,7 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -s r -l remdata -d 'Make a p
 complete -c bdsync -n "__fish_bdsync_needs_command" -s t -l twopass -d 'Compare steps of 64 blocks first; pays when little differs'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s z -l zeroblocks -d 'Treat blocks of zeros apart, which saves hashing them'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s F -l flushcache -d 'Drop from the page cache what was read or written'
-complete -c bdsync -n "__fish_bdsync_needs_command" -l seal -d 'Say in the patch what the target held; on a device in another state, or damaged, it is refused'
+complete -c bdsync -n "__fish_bdsync_needs_command" -l seal -d 'Say in the patch what the blocks held that it changes: where they hold something else, or the patch is damaged, it is refused'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s w -l warndev -d 'Warn when the patch names another device than DEVICE'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l verify -d 'Read back what was written, past the cache, and compare. Implies --spool'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l sparse -d 'Make holes, or zeros by the device itself, of runs of zeros'
@@ -96,7 +96,7 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -a "help" -d 'Show the help 
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l undo -d 'Before the first write make FILE, which must not exist, next to DST: a patch that takes everything back. Holds the changes in a temporary file there' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s e -l rsh -d 'Remote shell, split at spaces like REMSHCMD [default: ssh]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l remote-path -d 'bdsync on the other host, in the words of its shell [default: bdsync]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l bwlimit -d 'Carry at most RATE bytes a second each way; K, M and G stand for 2^10, 2^20, 2^30' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l bwlimit -d 'Carry at most RATE bytes a second each way between the hosts, hashes and patch together; K, M and G stand for 2^10, 2^20, 2^30' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
 sha1\t''

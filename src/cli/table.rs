@@ -237,8 +237,8 @@ fn making() -> Vec<Arg> {
         [
             long_flag(
                 "seal",
-                "Say in the patch what the target held; on a device in another state, or damaged, \
-                 it is refused",
+                "Say in the patch what the blocks held that it changes: where they hold something \
+                 else, or the patch is damaged, it is refused",
             ),
             stored::compress(),
         ],

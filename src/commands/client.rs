@@ -103,11 +103,12 @@ impl Job<'_> {
         }
         let checksum =
             self.session.checksum.map(|algorithm| SourceChecksum::start(engine, algorithm));
+        // First, because whoever takes the patch may have to ask the user for something.
+        let mut sink = self.sink(progress, Counted { output, bytes: 0 }, touched)?;
         progress.begin(engine.plan().compared.end);
         if self.compare.flush_cache {
             hint(engine, 0, 0);
         }
-        let mut sink = self.sink(progress, Counted { output, bytes: 0 }, touched)?;
         let walked = walk(engine, self.session.density(), &mut sink);
         let PatchSink { writer, base, differing: (blocks, bytes), .. } = sink;
         self.record.tell(|facts| {

@@ -1,8 +1,9 @@
 //! REMSHCMD as a process: started, its stderr drained all the time, waited for, killed.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -79,6 +80,28 @@ pub fn connect_words(
     timeout: Option<Duration>,
     stderr_sink: StderrSink,
 ) -> Result<Connection> {
+    connect(words, timeout, stderr_sink, StreamWriter::new)
+}
+
+/// As [`connect_words`]; the writer's first flush returns once the process has read what was
+/// written: `ssh` has asked for its password by then.
+///
+/// # Errors
+/// As [`connect_words`].
+pub fn connect_consumer(
+    words: &[OsString],
+    timeout: Option<Duration>,
+    stderr_sink: StderrSink,
+) -> Result<Connection> {
+    connect(words, timeout, stderr_sink, StreamWriter::confirming)
+}
+
+fn connect(
+    words: &[OsString],
+    timeout: Option<Duration>,
+    stderr_sink: StderrSink,
+    writer: fn(OwnedFd, Arc<Control>) -> StreamWriter,
+) -> Result<Connection> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::new(Kind::Usage, "the remote command is empty"));
     };
@@ -91,7 +114,15 @@ pub fn connect_words(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| {
-            Error::io(Kind::Spawn, "cannot start the remote command", e).with_path(program)
+            let is_a_name = !program.as_bytes().contains(&b'/');
+            let what = match e.kind() {
+                // Somebody may have meant one of ours.
+                ErrorKind::NotFound if is_a_name => {
+                    "cannot start the remote command, which is no command of bdsync either"
+                }
+                _ => "cannot start the remote command",
+            };
+            Error::io(Kind::Spawn, what, e).with_path(program)
         })?;
     let mut remote = Remote { child, program: program.clone(), status: None, drain: None };
     let missing = || Error::new(Kind::Spawn, "the remote command has no pipes");
@@ -104,7 +135,7 @@ pub fn connect_words(
     remote.drain = Some(Drain::start(stderr, stderr_sink)?);
     Ok(Connection {
         reader: Box::new(StreamReader::new(output, control.clone())),
-        writer: Box::new(StreamWriter::new(input, control.clone())),
+        writer: Box::new(writer(input, control.clone())),
         control,
         remote: Some(remote),
     })
@@ -299,6 +330,21 @@ mod tests {
         connection.reader.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"hello");
         assert!(end(connection).1.success());
+    }
+
+    #[test]
+    fn consumer_is_waited_for_until_it_reads_and_only_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("reads");
+        let script = format!("sleep 0.3; touch {}; head -c 5; sleep 100", mark.display());
+        let words = ["sh", "-c", &script].map(OsString::from);
+        let mut connection = connect_consumer(&words, None, Box::new(|_| {})).unwrap();
+        connection.writer.write_all(b"hello").unwrap();
+        connection.writer.flush().unwrap();
+        assert!(mark.exists());
+        // Nobody reads this.
+        connection.writer.write_all(&[0; 10_000]).unwrap();
+        connection.writer.flush().unwrap();
     }
 
     #[test]

@@ -26,7 +26,9 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-pub use command::{Remote, STDERR_LINE_BYTES_MAX, StderrSink, connect_command, connect_words};
+pub use command::{
+    Remote, STDERR_LINE_BYTES_MAX, StderrSink, connect_command, connect_consumer, connect_words,
+};
 pub use control::Control;
 pub use pair::pair;
 pub use split::split_command;

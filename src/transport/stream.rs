@@ -5,12 +5,17 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt::SockType};
 
 use super::control::{Control, Ready};
 
 /// What a pipe takes without blocking once it polls as writable: a page.
 const PIPE_BUF: usize = libc::PIPE_BUF;
+/// The smallest pipe: the kernel makes one page of it.
+const PIPE_BYTES_MIN: i32 = 1;
+/// The kernel's own size of a pipe.
+const PIPE_BYTES: i32 = 64 * 1024;
 
 /// Reads until the other side or the owner closes, or silence lasts too long.
 #[derive(Debug)]
@@ -55,6 +60,8 @@ pub(super) struct StreamWriter {
     file: File,
     control: Arc<Control>,
     mode: WriteMode,
+    /// Whether the next flush waits until all that was written has been read.
+    confirms: bool,
 }
 
 /// How a write is kept from blocking, so that the owner can end it.
@@ -71,7 +78,16 @@ enum WriteMode {
 impl StreamWriter {
     /// A writer over a descriptor that does not block.
     pub(super) fn new(fd: OwnedFd, control: Arc<Control>) -> Self {
-        Self { file: File::from(fd), control, mode: WriteMode::NonBlocking }
+        Self { file: File::from(fd), control, mode: WriteMode::NonBlocking, confirms: false }
+    }
+
+    /// A writer over a pipe that does not block, whose first flush returns once the other end
+    /// has read what was written. `ssh`, for one, reads nothing before it is logged in.
+    pub(super) fn confirming(fd: OwnedFd, control: Arc<Control>) -> Self {
+        // A pipe of one page polls as writable when nothing is left in it. Where it cannot be
+        // made so small, a flush is a flush.
+        let confirms = fcntl(&fd, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES_MIN)).is_ok();
+        Self { confirms, ..Self::new(fd, control) }
     }
 
     /// A writer over a descriptor that others may share, so that it must stay as it is.
@@ -80,7 +96,7 @@ impl StreamWriter {
             Ok(_) => WriteMode::Socket,
             Err(_) => WriteMode::SmallPieces,
         };
-        Self { file: File::from(fd), control, mode }
+        Self { file: File::from(fd), control, mode, confirms: false }
     }
 
     fn write_now(&mut self, buf: &[u8]) -> io::Result<usize> {
@@ -109,6 +125,13 @@ impl Write for StreamWriter {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.confirms) {
+            if self.control.wait_writable(self.file.as_fd())? == Ready::Closed {
+                return Err(ErrorKind::BrokenPipe.into());
+            }
+            // A pipe that stays small is slow, and works.
+            let _ = fcntl(&self.file, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+        }
         Ok(())
     }
 }

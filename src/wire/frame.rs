@@ -200,7 +200,7 @@ fn length_error(head: [u8; FRAME_HEAD_BYTES], length: u32) -> Error {
     );
     if head.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) {
         what.push_str(&format!(
-            " (the text \"{}\"; does something print to the remote command's standard output?)",
+            " (the text \"{}\"; is --server missing, or does a login script print something?)",
             head.escape_ascii()
         ));
     }

@@ -252,11 +252,13 @@ fn a_target_that_cannot_be_written_ends_the_comparison() {
         binary()
     );
     script(&work, "busy", &text);
-    let words = ["--remote-path=./busy", "--bwlimit=20K", "-b1", "local.img", "h:remote.img"];
-    let out = sync(&work, &words).within(Duration::from_secs(30)).run().expect(12);
-    out.says("RMTERR: busy")
-        .says("nothing was written to h:remote.img")
-        .says("writing to the target failed");
+    for options in [&["--bwlimit=20K", "-b1"][..], &[]] {
+        let words = [&["--remote-path=./busy"], options, &["local.img", "h:remote.img"]].concat();
+        let out = sync(&work, &words).within(Duration::from_secs(30)).run().expect(12);
+        out.says("RMTERR: busy")
+            .says("nothing was written to h:remote.img")
+            .says("writing to the target failed");
+    }
 }
 
 #[test]
@@ -278,6 +280,15 @@ fn bwlimit_slows_both_ways() {
         assert!(out.elapsed >= Duration::from_millis(1300), "{out}");
         assert!(work.read("remote.img") == work.read("local.img"));
     }
+}
+
+#[test]
+fn bwlimit_is_about_the_network_and_not_within_one_host() {
+    let work = Workdir::with_pair(&random_bytes(1, 300_000), &random_bytes(2, 300_000));
+    // At this rate the hashes alone would take minutes.
+    let words = ["--bwlimit=1K", "-b64", "local.img", "remote.img"];
+    sync(&work, &words).within(Duration::from_secs(30)).run().expect(0);
+    assert!(work.read("remote.img") == work.read("local.img"));
 }
 
 /// A signal in the middle: a message, the signal's exit code, nobody left behind; and the same

@@ -29,6 +29,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::client::Job;
 use super::left_out;
@@ -39,7 +40,9 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::report;
 use crate::signals::{Signals, interrupted};
-use crate::transport::{Connection, StderrSink, Throttle, ThrottledWriter, connect_words};
+use crate::transport::{
+    Connection, StderrSink, Throttle, ThrottledWriter, connect_consumer, connect_words,
+};
 use crate::units::{Direction, SizeRule};
 use crate::wire::{Extensions, RemoteEnd};
 
@@ -60,7 +63,9 @@ pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
     let signals = Signals::catch()?;
     let progress = super::progress(options.progress)?;
     let sides = Sides::of(options)?;
-    let throttles = options.rate_bytes_max.map(|rate| (Throttle::new(rate), Throttle::new(rate)));
+    // It is the network that is spared, and there is none within one host.
+    let rate_bytes_max = options.rate_bytes_max.filter(|_| !sides.caller.is_local());
+    let throttles = rate_bytes_max.map(|rate| (Throttle::new(rate), Throttle::new(rate)));
     let outcome = watch::watched(&signals, |stops| {
         let progress = &*progress;
         Sync { options, record, sides, throttles, progress, stops }.run()
@@ -71,6 +76,9 @@ pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
         _ => outcome,
     }
 }
+
+/// Starts a process and connects to it.
+type Start = fn(&[OsString], Option<Duration>, StderrSink) -> Result<Connection>;
 
 /// Who is who.
 struct Sides {
@@ -219,7 +227,7 @@ impl Sync<'_> {
     fn meet(&self, words: Vec<OsString>) -> Result<Meeting> {
         let Sides { near, far, direction, .. } = &self.sides;
         let meeting = Meeting::open(near, far, *direction, &self.options.compare, || {
-            let connection = self.connect(&words)?;
+            let connection = self.connect(&words, connect_words)?;
             Ok(match &self.throttles {
                 Some((up, down)) => connection.throttled(Arc::clone(up), Arc::clone(down)),
                 None => connection,
@@ -252,12 +260,12 @@ impl Sync<'_> {
     }
 
     /// Starts a bdsync, which the stops will reach.
-    fn connect(&self, words: &[OsString]) -> Result<Connection> {
+    fn connect(&self, words: &[OsString], start: Start) -> Result<Connection> {
         let sink: StderrSink = match self.sides.caller.is_local() {
             true => Box::new(report::own_line),
             false => Box::new(report::remote_line),
         };
-        let connection = connect_words(words, self.options.timeout, sink)?;
+        let connection = start(words, self.options.timeout, sink)?;
         let control = Arc::clone(&connection.control);
         self.stops.add(move |_| control.close());
         Ok(connection)
@@ -328,7 +336,9 @@ impl Sync<'_> {
             Place::Remote { .. } => &self.sides.caller,
         };
         let engine = Arc::clone(&session.engine);
-        let connection = self.connect(&caller.patch(&arguments))?;
+        // The first bytes of the patch are waited for to be read: a bar over the prompt
+        // of ssh would hide it.
+        let connection = self.connect(&caller.patch(&arguments), connect_consumer)?;
         let mut target = Target::new(connection, !caller.is_local(), move |err| {
             engine.peer().abort(err);
         })?;
@@ -341,17 +351,19 @@ impl Sync<'_> {
         let complete = made.is_ok();
         // Why the other end went away says more than that it did.
         let outcome = target.finish(complete).and(made);
-        if outcome.is_err() {
-            self.tell_how_to_go_on(touched, complete);
+        if let Err(err) = &outcome {
+            // What it refuses it has not begun to write.
+            let refused = matches!(err.kind(), Kind::Open | Kind::Size | Kind::Seal);
+            self.tell_how_to_go_on(touched, complete, refused);
             session.engine.peer().abort(Error::new(Kind::Write, "the target could not be written"));
         }
         outcome
     }
 
-    fn tell_how_to_go_on(&self, touched: &Touched, complete: bool) {
+    fn tell_how_to_go_on(&self, touched: &Touched, complete: bool, refused: bool) {
         let shown = summary::place(&self.options.target);
         // With --undo the other end holds the patch back until it has all of it.
-        if touched.is_empty() || (self.options.undo.is_some() && !complete) {
+        if refused || touched.is_empty() || (self.options.undo.is_some() && !complete) {
             log::warn!("nothing was written to {shown}");
             return;
         }

@@ -63,8 +63,13 @@ fn summary(options: &SyncOptions, facts: &Facts, elapsed: Duration) -> String {
         (false, Some(true)) => "verified",
         (false, _) => "not verified",
     };
+    let undo = match &options.undo {
+        Some(path) => format!("; the patch {} takes it back", path.display()),
+        None => String::new(),
+    };
     format!(
-        "{} compared, {} in {} blocks differ, {} transferred, {seconds:.1} s, {}/s, {verified}",
+        "{} compared, {} in {} blocks differ, {} transferred, {seconds:.1} s, {}/s, \
+         {verified}{undo}",
         human_bytes(compared_bytes),
         human_bytes(facts.differing_bytes.unwrap_or(0)),
         facts.differing_blocks.unwrap_or(0),
@@ -119,6 +124,8 @@ mod tests {
             "4.0 MiB compared, 12.0 KiB in 3 blocks differ, 15.6 KiB transferred, 2.0 s, \
              2.0 MiB/s, verified"
         );
+        let undoable = summary(&options(&["--undo=u", "a", "b"]), &facts, Duration::ZERO);
+        assert!(undoable.ends_with("verified; the patch u takes it back"), "{undoable}");
         let dry = summary(&options(&["--dry-run", "a", "b"]), &facts, Duration::ZERO);
         assert!(dry.ends_with("nothing changed (--dry-run)"), "{dry}");
         assert!(dry.contains("2.9 KiB transferred"), "{dry}");
