@@ -1,6 +1,7 @@
 //! REMSHCMD as a process: started, its stderr drained all the time, waited for, killed.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -46,6 +47,35 @@ pub struct Remote {
     status: Option<ExitStatus>,
     drain: Option<Drain>,
 }
+
+/// How REMSHCMD ended: the cause of the news that the remote side went away.
+#[derive(Clone, Debug)]
+pub struct RemoteEnd {
+    status: ExitStatus,
+    words: String,
+}
+
+impl RemoteEnd {
+    /// How the command ended whose end `err` tells of.
+    #[must_use]
+    pub fn of(err: &Error) -> Option<&Self> {
+        err.cause()
+    }
+
+    /// What the remote bdsync says went wrong, if it was one that ended itself.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        self.status.code().and_then(Kind::of_exit_code)
+    }
+}
+
+impl fmt::Display for RemoteEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl std::error::Error for RemoteEnd {}
 
 /// The thread that reads the process's stderr.
 #[derive(Debug)]
@@ -207,6 +237,12 @@ impl Remote {
             _ => "",
         };
         format!("the remote command exited with status {code}{advice}")
+    }
+
+    /// As [`describe`](Self::describe), for an error to carry.
+    #[must_use]
+    pub fn end(&self, status: ExitStatus) -> RemoteEnd {
+        RemoteEnd { status, words: self.describe(status) }
     }
 
     fn wait_error(&self, source: std::io::Error) -> Error {

@@ -27,7 +27,8 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 pub use command::{
-    Remote, STDERR_LINE_BYTES_MAX, StderrSink, connect_command, connect_consumer, connect_words,
+    Remote, RemoteEnd, STDERR_LINE_BYTES_MAX, StderrSink, connect_command, connect_consumer,
+    connect_words,
 };
 pub use control::Control;
 pub use pair::pair;

@@ -1,6 +1,5 @@
 //! The connection under a peer: its bytes counted, its process minded, its failures explained.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -31,35 +30,6 @@ pub struct Counters {
     /// Requests sent, hints included.
     pub requests: u64,
 }
-
-/// How the remote command ended: the cause of the news that the remote side went away.
-#[derive(Clone, Debug)]
-pub struct RemoteEnd {
-    status: ExitStatus,
-    words: String,
-}
-
-impl RemoteEnd {
-    /// How the command ended whose end `err` tells of.
-    #[must_use]
-    pub fn of(err: &Error) -> Option<&Self> {
-        err.cause()
-    }
-
-    /// What the remote bdsync says went wrong, if it was one that ended itself.
-    #[must_use]
-    pub fn kind(&self) -> Option<Kind> {
-        self.status.code().and_then(Kind::of_exit_code)
-    }
-}
-
-impl fmt::Display for RemoteEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
-    }
-}
-
-impl std::error::Error for RemoteEnd {}
 
 /// What reader, writer and owner of a connection share.
 #[derive(Debug)]
@@ -112,8 +82,7 @@ impl Link {
         let Ok(Some(status)) = remote.wait(EXIT_GRACE) else { return err };
         // A command that a signal ended is another fault than one that ended itself.
         let kind = if status.signal().is_some() { Kind::Spawn } else { err.kind() };
-        let words = remote.describe(status);
-        Error::new(kind, err.full_message()).with_source(RemoteEnd { status, words })
+        Error::new(kind, err.full_message()).with_source(remote.end(status))
     }
 
     /// Waits for the process, whose stdin is closed, to end by itself: for as long as the

@@ -85,7 +85,7 @@ pub use fault::Fault;
 pub use frame::{FrameReader, FrameWriter, MESSAGE_BYTES_MAX};
 pub use handshake::{Extensions, client_handshake, server_handshake, unexpected};
 pub use inbox::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
-pub use link::{Counters, RemoteEnd};
+pub use link::Counters;
 pub use message::{
     BLOCK_BYTES_MAX, DIGEST_NAME_BYTES_MAX, FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX,
     HASHES_BYTES_MAX, Message, SALT_BYTES_MAX, TREE_BYTES_MAX, TREE_LEVEL_MAX,

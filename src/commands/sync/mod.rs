@@ -41,10 +41,10 @@ use crate::progress::Progress;
 use crate::report;
 use crate::signals::{Signals, interrupted};
 use crate::transport::{
-    Connection, StderrSink, Throttle, ThrottledWriter, connect_consumer, connect_words,
+    Connection, RemoteEnd, StderrSink, Throttle, ThrottledWriter, connect_consumer, connect_words,
 };
 use crate::units::{Direction, SizeRule};
-use crate::wire::{Extensions, RemoteEnd};
+use crate::wire::Extensions;
 
 use call::Caller;
 use target::Target;
