@@ -74,17 +74,17 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -l timeout -d 'Give up when 
 complete -c bdsync -n "__fish_bdsync_needs_command" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
-complete -c bdsync -n "__fish_bdsync_needs_command" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
+complete -c bdsync -n "__fish_bdsync_needs_command" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
 complete -c bdsync -n "__fish_bdsync_needs_command" -s s -l server -d 'Answer a client on stdin and stdout'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s r -l remdata -d 'Make a patch that turns LOCDEV into REMDEV, not the other way'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s t -l twopass -d 'Compare steps of 64 blocks first; pays when little differs'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s z -l zeroblocks -d 'Treat blocks of zeros apart, which saves hashing them'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s F -l flushcache -d 'Drop from the page cache what was read or written'
-complete -c bdsync -n "__fish_bdsync_needs_command" -l seal -d 'Say in the patch what the blocks held that it changes: where they hold something else, or the patch is damaged, it is refused'
+complete -c bdsync -n "__fish_bdsync_needs_command" -l seal -d 'Say in the patch what the blocks held that it changes: where they hold something else, or the patch is damaged, it is refused before the first write (from a pipe: with --spool)'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s w -l warndev -d 'Warn when the patch names another device than DEVICE'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l verify -d 'Read back what was written, past the cache, and compare. Implies --spool'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l sparse -d 'Make holes, or zeros by the device itself, of runs of zeros'
-complete -c bdsync -n "__fish_bdsync_needs_command" -l force -d 'Patch a device that is in use, or not in the state that the patch is sealed for'
+complete -c bdsync -n "__fish_bdsync_needs_command" -l force -d 'Patch a device that is in use, or not in the state that the patch is sealed for, as after a power failure during an earlier apply'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l version -d 'Print the version'
@@ -139,7 +139,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l timeout -d 'Give 
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l create -d 'Create the file DST if it does not exist'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l dry-run -d 'Say what would change, and change nothing'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l no-verify -d 'Do not compare again what was written'
@@ -198,7 +198,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l timeout -d 'Give
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l daemon -d 'Return as soon as the mount can be read, and serve it unseen'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-other -d 'Let all users read the mount, not just its owner'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-root -d 'Let root read the mount as well'
@@ -214,7 +214,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l svg -d 'Draw it i
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l json -d 'Tell it as one JSON object'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s H -l help -d 'Print this help'
@@ -225,7 +225,7 @@ gzip\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l force -d 'Squash patches that name different devices; the last counts'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s H -l help -d 'Print this help'

@@ -238,7 +238,8 @@ fn making() -> Vec<Arg> {
             long_flag(
                 "seal",
                 "Say in the patch what the blocks held that it changes: where they hold something \
-                 else, or the patch is damaged, it is refused",
+                 else, or the patch is damaged, it is refused before the first write (from a pipe: \
+                 with --spool)",
             ),
             stored::compress(),
         ],
@@ -275,7 +276,8 @@ fn applying() -> Vec<Arg> {
             long_flag("sparse", "Make holes, or zeros by the device itself, of runs of zeros"),
             long_flag(
                 "force",
-                "Patch a device that is in use, or not in the state that the patch is sealed for",
+                "Patch a device that is in use, or not in the state that the patch is sealed for, as \
+                 after a power failure during an earlier apply",
             ),
         ],
     )
@@ -323,7 +325,10 @@ pub(super) fn reporting() -> Vec<Arg> {
             long_valued("report", "FILE")
                 .value_hint(ValueHint::FilePath)
                 .value_parser(value_parser!(OsString))
-                .help("Write a JSON record of the result to FILE, also of a failure"),
+                .help(
+                    "Write a JSON record of the result to FILE, also of a failure. A server's is \
+                     empty until it ends",
+                ),
         ],
     )
 }

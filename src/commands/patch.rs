@@ -7,7 +7,7 @@
 //!     the target's state, against the seal              |
 //!     --undo: save what will change                     |
 //!     write, sync                                     write as it comes, sync
-//!     --verify: read back                               |
+//!     --verify: read back                             its seal, which stands at its end
 //!     compare the checksum                            compare the checksum
 //! ```
 
@@ -26,8 +26,8 @@ use crate::device::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::patch::{
-    Agreement, Apply, BaseState, Checksum, FoundSeal, Header, PatchFile, PatchReader, PatchStream,
-    Seal, SizePlan, Summary, Trailer, Written, base_state, check, checksum_algorithm, format,
+    Agreement, Apply, BaseState, Checksum, Digested, FoundSeal, Header, PatchFile, PatchReader,
+    PatchStream, Seal, SizePlan, Summary, Trailer, Written, base_state, check, checksum_algorithm,
     refuse_existing, spool, verify_checksum, verify_records, verify_seal, write_undo,
 };
 use crate::report;
@@ -63,6 +63,24 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
     Ok(0)
 }
 
+/// What is known of a patch once it was read to its end.
+struct Ending {
+    trailer: Trailer,
+    /// Size of the device that it makes.
+    patch_bytes: u64,
+    record_bytes_max: u64,
+}
+
+impl Ending {
+    fn of(summary: &Summary) -> Self {
+        Self {
+            trailer: summary.trailer.clone(),
+            patch_bytes: summary.header.size_bytes,
+            record_bytes_max: summary.record_bytes_max,
+        }
+    }
+}
+
 /// One apply.
 struct Job<'a> {
     options: &'a PatchOptions,
@@ -73,16 +91,21 @@ struct Job<'a> {
 impl Job<'_> {
     /// A patch that comes once: applied as it comes.
     fn run_stream(&self, input: PatchStream<'_>) -> Result<()> {
-        let mut reader = PatchReader::new(decoded(input, STDIN_NAME)?, STDIN_NAME)?;
+        let mut input = Digested::new(decoded(input, STDIN_NAME)?);
+        let mut reader = PatchReader::new(&mut input, STDIN_NAME)?;
         let target = self.open_target(reader.header())?;
         let patch_bytes = reader.header().size_bytes;
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;
-        let written = self.write(&mut reader, &target, &sizes)?;
-        let Some(trailer) = reader.trailer() else { return Ok(()) };
-        if decode_seal(trailer)?.is_some() {
-            log::warn!("the seal of a patch from a pipe is not checked (see --spool)");
-        }
-        self.compare_checksum(&target, trailer, &sizes, written.record_bytes_max)
+        let record_bytes_max = self.write(&mut reader, &target, &sizes)?.record_bytes_max;
+        let Some(trailer) = reader.trailer().cloned() else { return Ok(()) };
+        verify_late(&input, &trailer).inspect_err(|_| {
+            let target = target.path().display();
+            log::warn!(
+                "{target} was written to before the end of the patch showed that it is damaged: \
+                 compare {target} with its source again (with --spool a patch is checked first)"
+            );
+        })?;
+        self.compare_checksum(&target, &Ending { trailer, patch_bytes, record_bytes_max }, &sizes)
     }
 
     /// A patch that can be read twice.
@@ -90,20 +113,15 @@ impl Job<'_> {
         let checking = || self.check("checking ended, nothing is written");
         let open = || open_patch(file);
         let summary = check(open()?)?;
-        let trailer = &summary.trailer;
+        let ending = Ending::of(&summary);
+        let trailer = &ending.trailer;
         if let Some(checksum) = &trailer.checksum {
             checksum_algorithm(checksum)?;
         }
         let seal = decode_seal(trailer)?;
         if let Some(found) = &seal {
-            let patch_bytes = trailer.tail_position + trailer.tail.len() as u64;
-            verify_seal(
-                decoded(file.rewound(), STDIN_NAME)?,
-                patch_bytes,
-                &found.digest,
-                &checking,
-            )
-            .map_err(|err| err.with_path(STDIN_NAME))?;
+            verify_seal(decoded(file.rewound(), STDIN_NAME)?, found, &checking)
+                .map_err(|err| err.with_path(STDIN_NAME))?;
         }
         let target = self.open_target(&summary.header)?;
         let rule = match (self.options.sizes.rule, &seal) {
@@ -116,14 +134,15 @@ impl Job<'_> {
             && self.is_applied(&target, found, &sizes, file)?
         {
             log::warn!("{} holds the patch already", target.path().display());
-            return self.compare_checksum(&target, trailer, &sizes, summary.record_bytes_max);
+            return self.compare_checksum(&target, &ending, &sizes);
         }
         if let Some(path) = &self.options.undo {
             write_undo(path, &target, &sizes, &mut open()?, &checking)?;
             log::info!("{} takes the patch back", path.display());
         }
         self.write(&mut open()?, &target, &sizes)?;
-        self.read_back(&target, &summary, &sizes, file).inspect_err(|_| self.tell_undo(&target))
+        self.read_back(&target, &ending, summary.ascending, &sizes, file)
+            .inspect_err(|_| self.tell_undo(&target))
     }
 
     fn check(&self, what: &str) -> Result<()> {
@@ -193,7 +212,8 @@ impl Job<'_> {
                 log::warn!("the target is {}", one_line(&identity(target)));
                 let what = format!(
                     "the target is not in the state that the patch is sealed for: {differing} of \
-                     {parts} parts differ, the first one here (see --force)"
+                     {parts} parts differ, the first one here (--force applies it all the same, \
+                     which finishes an apply of it that a power failure cut short)"
                 );
                 Err(Error::new(Kind::Seal, what).with_path(target.path()).with_range(first))
             }
@@ -248,13 +268,13 @@ impl Job<'_> {
     fn read_back(
         &self,
         target: &FileDevice,
-        summary: &Summary,
+        ending: &Ending,
+        ascending: bool,
         sizes: &SizePlan,
         file: &PatchFile,
     ) -> Result<()> {
-        let Summary { trailer, record_bytes_max, ascending, .. } = summary;
         if !self.options.verify {
-            return self.compare_checksum(target, trailer, sizes, *record_bytes_max);
+            return self.compare_checksum(target, ending, sizes);
         }
         let direct = DirectDevice::of(target)?;
         let device: &dyn Device = match &direct {
@@ -267,38 +287,52 @@ impl Job<'_> {
         };
         let open = || open_patch(file);
         let checking = || self.check("reading back ended, all is written");
-        verify_records(device, sizes.limit_bytes, *ascending, &open, &checking)?;
+        verify_records(device, sizes.limit_bytes, ascending, &open, &checking)?;
         self.record.tell(|facts| facts.verified = Some(true));
         log::info!("what was written reads back as it should");
-        self.compare_checksum(device, trailer, sizes, *record_bytes_max)
+        self.compare_checksum(device, ending, sizes)
     }
 
     fn compare_checksum(
         &self,
         device: &dyn Device,
-        trailer: &Trailer,
+        ending: &Ending,
         sizes: &SizePlan,
-        record_bytes_max: u64,
     ) -> Result<()> {
-        let Some(checksum) = &trailer.checksum else { return Ok(()) };
+        let Some(checksum) = &ending.trailer.checksum else { return Ok(()) };
         let Checksum { name, digest } = checksum;
         report::checksum(name, digest);
         self.record.tell_checksum(name, digest);
+        if sizes.limit_bytes < ending.patch_bytes {
+            log::warn!(
+                "the checksum is not compared: it is of {} bytes, {} of which the target has",
+                ending.patch_bytes,
+                sizes.limit_bytes
+            );
+            return Ok(());
+        }
         let checking = || self.check("comparing the checksum ended, all is written");
-        match verify_checksum(device, checksum, sizes, record_bytes_max, &checking) {
+        match verify_checksum(device, checksum, sizes, ending.record_bytes_max, &checking) {
             Ok(Agreement::Exact) => log::info!("the device has the patch's checksum"),
             Ok(Agreement::Padded(bytes)) => {
                 log::info!("the device, filled up to {bytes} bytes, has the patch's checksum");
             }
-            // The checksum is that of the whole source, of which a part may be missing here.
-            Err(err)
-                if err.kind() == Kind::Checksum && self.options.sizes.rule == SizeRule::MinSize =>
-            {
-                log::warn!("the checksum cannot confirm a part of it: {}", err.full_message());
+            Err(err) if err.kind() == Kind::Checksum && self.may_be_of_more() => {
+                log::warn!("{}", err.full_message());
+                log::warn!(
+                    "no error under --diffsize=minsize, where the checksum may be of a source that \
+                     is larger than the patch (--verify makes it one)"
+                );
             }
             Err(err) => return Err(err),
         }
         Ok(())
+    }
+
+    /// Whether a checksum may be of a source of which the patch has, on purpose, only a part.
+    /// A patch does not tell that; who asks for proof gets none then.
+    fn may_be_of_more(&self) -> bool {
+        self.options.sizes.rule == SizeRule::MinSize && !self.options.verify
     }
 
     fn tell_undo(&self, target: &FileDevice) {
@@ -320,10 +354,22 @@ fn decode_seal(trailer: &Trailer) -> Result<Option<FoundSeal>> {
     let at = |err: Error| err.with_path(STDIN_NAME).with_offset(trailer.tail_position);
     let seal = Seal::decode(&trailer.tail).map_err(at)?;
     if seal.is_none() && !trailer.tail.is_empty() {
-        let more = if trailer.tail.len() == format::TAIL_BYTES_LIMIT { " or more" } else { "" };
-        log::warn!("{}{more} bytes behind the patch are ignored", trailer.tail.len());
+        log::warn!("{} bytes behind the patch are ignored", trailer.tail.len());
     }
     Ok(seal)
+}
+
+/// What can be told of the seal of a patch when all of it was read, and applied, as it came.
+fn verify_late<R: Read>(patch: &Digested<R>, trailer: &Trailer) -> Result<()> {
+    let Some(found) = decode_seal(trailer)? else { return Ok(()) };
+    patch.verify(&found).map_err(|err| err.with_path(STDIN_NAME))?;
+    if found.seal.base.is_some() {
+        log::warn!(
+            "the patch is sealed, but came through a pipe: whether the target was in the state \
+             that it is for was not checked (--spool checks it before the first write)"
+        );
+    }
+    Ok(())
 }
 
 /// The lines of an identity, side by side.

@@ -1,15 +1,14 @@
 //! What one reading of a patch tells.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::PathBuf;
 
 use super::blockmap::BlockMap;
 use super::partitions::Partition;
 use crate::error::{Error, Kind, Result};
-use crate::patch::format::{RECORD_HEADER_BYTES, TAIL_BYTES_LIMIT};
+use crate::patch::format::RECORD_HEADER_BYTES;
 use crate::patch::{
-    Checksum, FoundSeal, Header, PatchReader, Record, SEAL_BEHIND_BYTES, Seal, Trailer,
-    checksum_algorithm,
+    Checksum, Digested, Header, PatchReader, Record, Seal, Trailer, checksum_algorithm,
 };
 use crate::units::ByteRange;
 
@@ -106,7 +105,7 @@ pub fn inspect<R: Read>(
     report.patch_bytes = reader.position();
     let trailer = reader.trailer().cloned();
     if let Some(trailer) = trailer {
-        report.finish(&trailer, &input.digest());
+        report.finish(&trailer, &input);
     }
     Ok(report)
 }
@@ -177,58 +176,22 @@ impl Report {
     }
 
     /// What the patch ends with.
-    fn finish(&mut self, trailer: &Trailer, found: &blake3::Hash) {
+    fn finish<R>(&mut self, trailer: &Trailer, digested: &Digested<R>) {
         self.checksum.clone_from(&trailer.checksum);
         let checksum = self.checksum.as_ref().map(checksum_algorithm);
         if let Some(Err(err)) = checksum {
             self.fault(&err, trailer.tail_position);
         }
         match Seal::decode(&trailer.tail) {
-            Ok(Some(FoundSeal { seal, digest })) => {
-                if *found != digest {
-                    let text = "the patch is not the one that was sealed: its digest differs";
-                    self.faults.push(Fault { position: trailer.tail_position, text: text.into() });
+            Ok(Some(found)) => {
+                if let Err(err) = digested.verify(&found) {
+                    self.fault(&err, trailer.tail_position);
                 }
-                self.seal = Some(seal);
+                self.seal = Some(found.seal);
             }
             Ok(None) => {}
             Err(err) => self.fault(&err, trailer.tail_position),
         }
-        if trailer.tail.len() == TAIL_BYTES_LIMIT {
-            let text = format!("{TAIL_BYTES_LIMIT} or more bytes stand behind the patch");
-            self.faults.push(Fault { position: trailer.tail_position, text });
-        }
-    }
-}
-
-/// Digests what is read, but for the last bytes, which a seal does not cover.
-struct Digested<R> {
-    input: R,
-    hasher: blake3::Hasher,
-    held: Vec<u8>,
-}
-
-impl<R> Digested<R> {
-    fn new(input: R) -> Self {
-        Self { input, hasher: blake3::Hasher::new(), held: vec![] }
-    }
-
-    fn digest(&self) -> blake3::Hash {
-        self.hasher.finalize()
-    }
-}
-
-impl<R: Read> Read for Digested<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.input.read(buf)?;
-        let new = &buf[..n];
-        let ready = (self.held.len() + n).saturating_sub(SEAL_BEHIND_BYTES);
-        let from_held = ready.min(self.held.len());
-        self.hasher.update(&self.held[..from_held]);
-        self.held.drain(..from_held);
-        self.hasher.update(&new[..ready - from_held]);
-        self.held.extend_from_slice(&new[ready - from_held..]);
-        Ok(n)
     }
 }
 
@@ -236,6 +199,7 @@ impl<R: Read> Read for Digested<R> {
 mod tests {
     use super::*;
     use crate::patch::PatchWriter;
+    use crate::patch::format::TAIL_BYTES_LIMIT;
 
     fn patch(blocks: &[(u64, Vec<u8>)], seal: Option<&Seal>) -> Vec<u8> {
         let header = Header { size_bytes: 10_000, name: b"/dev/x".to_vec() };

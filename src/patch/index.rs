@@ -14,8 +14,9 @@
 use std::cell::Cell;
 use std::io::{self, Read, Seek, SeekFrom};
 
-use super::format::{Header, RECORD_HEADER_BYTES, RECORD_READ_BYTES_MAX, TAIL_BYTES_LIMIT};
+use super::format::{Header, RECORD_HEADER_BYTES, RECORD_READ_BYTES_MAX};
 use super::reader::{PatchReader, RecordPlace, Trailer};
+use super::seal::Seal;
 use super::sweep::{Stretch, Sweep};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -143,10 +144,10 @@ impl PatchIndex {
             entries.truncate(visible);
         }
         mark_extents(&mut entries);
-        let tail_bytes = trailer.tail.len();
-        // More than a tail may hold is not the patch's, as on a disk that it was copied to.
-        let tail_bytes = if tail_bytes < TAIL_BYTES_LIMIT { tail_bytes as u64 } else { 0 };
-        let patch_bytes = trailer.tail_position + tail_bytes;
+        // A seal that is damaged, or that too much stands in place of, is part of its structure.
+        Seal::decode(&trailer.tail)
+            .map_err(|err| err.with_path(patch.path()).with_offset(trailer.tail_position))?;
+        let patch_bytes = trailer.tail_position + trailer.tail.len() as u64;
         if patch.is_changed() {
             return Err(changed(patch));
         }
@@ -533,17 +534,18 @@ mod tests {
     }
 
     #[test]
-    fn seal_belongs_to_the_patch_and_longer_rests_do_not() {
+    fn seal_belongs_to_the_patch_and_longer_rests_are_refused() {
         let patch = patch_of(10, &[]);
         let with_rest = |len| {
             let rest: Vec<u8> = patch.iter().copied().chain(std::iter::repeat_n(7, len)).collect();
-            index_of(&rest).unwrap().patch_bytes()
+            index_of(&rest).map(|index| index.patch_bytes())
         };
         let own = patch.len() as u64;
-        assert_eq!(with_rest(0), own);
-        assert_eq!(with_rest(TAIL_BYTES_LIMIT - 1), own + TAIL_BYTES_LIMIT as u64 - 1);
-        assert_eq!(with_rest(TAIL_BYTES_LIMIT), own);
-        assert_eq!(with_rest(TAIL_BYTES_LIMIT * 3), own);
+        assert_eq!(with_rest(0).unwrap(), own);
+        let limit = format::TAIL_BYTES_LIMIT;
+        assert_eq!(with_rest(limit - 1).unwrap(), own + limit as u64 - 1);
+        assert_eq!(with_rest(limit).unwrap_err().exit_code(), 2);
+        assert_eq!(with_rest(limit * 3).unwrap_err().exit_code(), 2);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //!   check.rs    the whole patch, before anything is written
 //!   sweep.rs --> index.rs      a stored patch at random: which of its bytes are where
 //!      \--> squash.rs       several stored patches made one
-//!   base.rs     the state of the target, against the seal
+//!   digested.rs the patch itself, base.rs the state of the target: both against the seal
 //!   undo.rs     what will be overwritten, to a patch of its own
 //!   sizes.rs --> apply.rs (sparse.rs: zeros as holes) --> verify.rs, checksum.rs
 //! ```
@@ -21,6 +21,7 @@ mod apply;
 mod base;
 mod check;
 mod checksum;
+mod digested;
 mod fingerprint;
 pub mod format;
 mod index;
@@ -40,13 +41,12 @@ pub use apply::{Apply, Written};
 pub use base::{BaseState, base_state, verify_seal};
 pub use check::{Summary, check};
 pub use checksum::{Agreement, checksum_algorithm, verify_checksum};
+pub use digested::Digested;
 use fingerprint::Fingerprint;
 pub use format::{Checksum, Header};
 pub use index::{ENTRY_BYTES, PatchIndex, Piece};
 pub use reader::{Batch, PatchReader, Record, RecordPlace, Trailer};
-pub use seal::{
-    BEHIND_BYTES as SEAL_BEHIND_BYTES, Base, BaseMaker, FoundSeal, IDENTITY_BYTES_MAX, Seal,
-};
+pub use seal::{Base, BaseMaker, FoundSeal, IDENTITY_BYTES_MAX, Seal};
 pub use sizes::SizePlan;
 pub use source::{PatchFile, PatchStream};
 pub use spool::{spool, spool_file};

@@ -131,12 +131,23 @@ impl Seal {
         [&digest[..], MARK].concat()
     }
 
-    /// The seal in the bytes behind a patch's checksum field; `None` when they hold none.
+    /// The seal in the bytes behind a patch's checksum field, as many of them as may be there
+    /// or [`TAIL_BYTES_LIMIT`]; `None` when they hold none.
     ///
     /// # Errors
-    /// `Kind::Patch` when they hold a damaged one.
+    /// `Kind::Patch` when they hold a damaged one, and when they are too many.
     pub fn decode(tail: &[u8]) -> Result<Option<FoundSeal>> {
-        if !tail.starts_with(MARK) && !tail.ends_with(MARK) {
+        if tail.len() >= TAIL_BYTES_LIMIT {
+            // A record header that was damaged can make an end mark of zeros in the data: the
+            // rest of the records, and the seal, stand behind it then.
+            let what = format!(
+                "malformed patch: {TAIL_BYTES_LIMIT} or more bytes stand behind its end, so that \
+                 it is damaged or not alone"
+            );
+            return Err(Error::new(Kind::Patch, what));
+        }
+        let is_begun = !tail.is_empty() && MARK.starts_with(tail);
+        if !is_begun && !tail.starts_with(MARK) && !tail.ends_with(MARK) {
             return Ok(None);
         }
         let found = Fields { rest: tail }.seal(tail.len());
@@ -263,12 +274,19 @@ mod tests {
     }
 
     #[test]
+    fn more_bytes_than_may_stand_behind_a_patch_are_refused() {
+        assert_eq!(Seal::decode(&[7; TAIL_BYTES_LIMIT - 1]).unwrap(), None);
+        let err = Seal::decode(&[7; TAIL_BYTES_LIMIT]).unwrap_err();
+        assert_eq!(err.kind(), Kind::Patch);
+    }
+
+    #[test]
     fn other_bytes_are_no_seal_and_cut_ones_are_damaged() {
         for tail in [&b""[..], b"\0", b"something else"] {
             assert_eq!(Seal::decode(tail).unwrap(), None);
         }
         let bytes = bytes_of(&seal_of(3, 5, 32));
-        for len in MARK.len()..bytes.len() {
+        for len in 1..bytes.len() {
             assert_eq!(Seal::decode(&bytes[..len]).unwrap_err().kind(), Kind::Patch);
         }
         for damaged in [0, bytes.len() - 1] {

@@ -80,8 +80,7 @@ impl Layer {
             Some(found) => {
                 let input = DeviceReader { device: &*patch, at: 0 };
                 let input = std::io::BufReader::with_capacity(READ_BYTES as usize, input);
-                verify_seal(input, index.patch_bytes(), &found.digest, &|| Ok(()))
-                    .map_err(named)?;
+                verify_seal(input, &found, &|| Ok(())).map_err(named)?;
                 Some(found.seal)
             }
         };

@@ -1,165 +1,176 @@
-//! Power loss: whatever part of an apply reached the disk, undo gives the old content, and
-//! applying again the new.
+//! An apply as the command does it, over devices and patches that are not as they should be.
 
-use std::fs;
-use std::io::Cursor;
+mod faults;
+mod power_loss;
+mod sealed;
+
+use std::io::{Read, Seek};
 use std::path::Path;
 
-use parking_lot::Mutex;
-use proptest::prelude::*;
-
-use super::{Apply, Header, PatchReader, PatchWriter, SizePlan, Written, write_undo};
-use crate::device::{Device, DeviceMut, MemoryDevice};
-use crate::error::Result;
+use super::{
+    Apply, BaseMaker, BaseState, Checksum, Digested, Header, PatchReader, PatchWriter, Seal,
+    SizePlan, Written, base_state, check, checksum_algorithm, verify_checksum, verify_records,
+    verify_seal, write_undo,
+};
+use crate::device::DeviceMut;
+use crate::digest::{Algorithm, BlockHasher, Hasher};
+use crate::error::{Error, Kind, Result};
 use crate::progress::Silent;
-use crate::units::{ByteRange, SizeRule};
+use crate::units::SizeRule;
 
-/// What was asked of a disk.
-#[derive(Clone, Debug)]
-enum Step {
-    Write(u64, Vec<u8>),
-    SetSize(u64),
-    Sync,
+/// How a patch is applied.
+#[derive(Clone, Copy, Default)]
+struct Options<'a> {
+    undo: Option<&'a Path>,
+    sparse: bool,
+    verify: bool,
+    force: bool,
 }
 
-/// A disk that notes everything.
-struct Journal {
-    disk: MemoryDevice,
-    steps: Mutex<Vec<Step>>,
-}
-
-impl Device for Journal {
-    fn path(&self) -> &Path {
-        self.disk.path()
+/// Applies a patch that can be read twice, in the steps of `bdsync --patch`.
+fn apply_checked<R: Read + Seek>(
+    target: &dyn DeviceMut,
+    input: impl Fn() -> R,
+    options: Options<'_>,
+) -> Result<()> {
+    let go_on = || Ok(());
+    let open = || PatchReader::new(input(), "patch");
+    let summary = check(open()?)?;
+    if let Some(checksum) = &summary.trailer.checksum {
+        checksum_algorithm(checksum)?;
     }
-
-    fn size(&self) -> u64 {
-        self.disk.size()
+    let seal = Seal::decode(&summary.trailer.tail)?;
+    if let Some(found) = &seal {
+        verify_seal(input(), found, &go_on)?;
     }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.disk.read_exact_at(buf, offset)
-    }
-
-    fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
-        self.disk.next_data(from)
-    }
-}
-
-impl DeviceMut for Journal {
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.steps.lock().push(Step::Write(offset, buf.to_vec()));
-        self.disk.write_all_at(buf, offset)
-    }
-
-    fn sync(&self) -> Result<()> {
-        self.steps.lock().push(Step::Sync);
-        Ok(())
-    }
-
-    fn set_size(&self, size_bytes: u64) -> Result<()> {
-        self.steps.lock().push(Step::SetSize(size_bytes));
-        self.disk.set_size(size_bytes)
-    }
-}
-
-/// What the disk holds when the power goes after some steps: all that was synced; of the rest
-/// each step or not, in any order, writes perhaps in part. `chance` decides.
-fn after_power_loss(old: &[u8], steps: &[Step], mut chance: impl FnMut(usize) -> usize) -> Vec<u8> {
-    let synced = steps.iter().rposition(|step| matches!(step, Step::Sync)).unwrap_or(0);
-    let (durable, pending) = steps.split_at(synced);
-    let mut content = old.to_vec();
-    durable.iter().for_each(|step| replay(&mut content, step));
-    let mut pending: Vec<&Step> = pending.iter().collect();
-    while !pending.is_empty() {
-        let step = pending.swap_remove(chance(pending.len()));
-        match (chance(3), step) {
-            (0, _) => {}
-            (1, Step::Write(offset, data)) => {
-                let part = Step::Write(*offset, data[..chance(data.len() + 1)].to_vec());
-                replay(&mut content, &part);
-            }
-            (_, step) => replay(&mut content, step),
+    let sizes = SizePlan::new(SizeRule::Resize, target, summary.header.size_bytes)?;
+    let base = seal.as_ref().and_then(|found| found.seal.base.as_ref());
+    if let Some(base) = base.filter(|_| !options.force) {
+        match base_state(target, base, sizes.limit_bytes, &open, &go_on)? {
+            BaseState::Original | BaseState::Interrupted => {}
+            BaseState::Applied if sizes.resize_bytes.is_none() => return Ok(()),
+            BaseState::Applied => {}
+            BaseState::Foreign { .. } => return Err(Error::new(Kind::Seal, "foreign")),
         }
     }
-    content
-}
-
-fn replay(content: &mut Vec<u8>, step: &Step) {
-    match step {
-        Step::Sync => {}
-        Step::SetSize(size) => content.resize(*size as usize, 0),
-        Step::Write(offset, data) => {
-            let (start, end) = (*offset as usize, *offset as usize + data.len());
-            // A file grows with what is written behind its end.
-            if content.len() < end {
-                content.resize(end, 0);
-            }
-            content[start..end].copy_from_slice(data);
-        }
+    if let Some(path) = options.undo {
+        write_undo(path, target, &sizes, &mut open()?, &go_on)?;
+    }
+    let record_bytes_max = write(target, &mut open()?, &sizes, options.sparse)?;
+    if options.verify {
+        verify_records(target, sizes.limit_bytes, summary.ascending, &open, &go_on)?;
+    }
+    match &summary.trailer.checksum {
+        Some(sum) => verify_checksum(target, sum, &sizes, record_bytes_max, &go_on).map(drop),
+        None => Ok(()),
     }
 }
 
-fn apply(target: &dyn DeviceMut, rule: SizeRule, patch: &[u8]) {
-    let mut reader = PatchReader::new(patch, "patch").unwrap();
-    let sizes = SizePlan::new(rule, target, reader.header().size_bytes).unwrap();
+/// The size that no target in memory gets.
+const ROOM_BYTES: u64 = 1 << 20;
+
+/// Applies a patch as it comes.
+fn apply_stream(target: &dyn DeviceMut, patch: impl Read) -> Result<()> {
+    let mut input = Digested::new(patch);
+    let mut reader = PatchReader::new(&mut input, "patch")?;
+    let sizes = SizePlan::new(SizeRule::Resize, target, reader.header().size_bytes)?;
+    if sizes.resize_bytes.is_some_and(|bytes| bytes > ROOM_BYTES) {
+        return Err(Error::new(Kind::Write, "no room"));
+    }
+    let record_bytes_max = write(target, &mut reader, &sizes, false)?;
+    let trailer = reader.trailer().cloned().expect("all is read");
+    if let Some(found) = Seal::decode(&trailer.tail)? {
+        input.verify(&found)?;
+    }
+    match &trailer.checksum {
+        Some(sum) => verify_checksum(target, sum, &sizes, record_bytes_max, &|| Ok(())).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Everything that changes the target; returns the longest record's length.
+fn write<R: Read>(
+    target: &dyn DeviceMut,
+    reader: &mut PatchReader<R>,
+    sizes: &SizePlan,
+    sparse: bool,
+) -> Result<u64> {
     let limit_bytes = sizes.limit_bytes;
-    sizes.grow(target).unwrap();
-    let apply = Apply { target, limit_bytes, sparse: true, signal: &|| None, progress: &Silent };
-    apply.write_records(&mut reader, &mut Written::default()).unwrap();
-    sizes.shrink(target).unwrap();
-    target.sync().unwrap();
+    let apply = Apply { target, limit_bytes, sparse, signal: &|| None, progress: &Silent };
+    let mut written = Written::default();
+    sizes.grow(target)?;
+    apply.write_records(reader, &mut written)?;
+    sizes.shrink(target)?;
+    target.sync()?;
+    Ok(written.record_bytes_max)
 }
 
-fn applied_to(content: &[u8], patch: &[u8]) -> Vec<u8> {
-    let target = MemoryDevice::new(content);
-    apply(&target, SizeRule::Resize, patch);
-    target.content()
+/// A patch from `old` to `new`, made of what a client's is made of.
+struct Making<'a> {
+    old: &'a [u8],
+    new: &'a [u8],
+    block_bytes: usize,
+    algorithm: Algorithm,
+    checksum: Option<Algorithm>,
+    /// What the seal says of the two devices.
+    identities: [&'a [u8]; 2],
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-    #[test]
-    fn power_loss_at_any_moment_can_be_undone_and_redone(
-        blocks in proptest::collection::vec((0u64..12_000, 1usize..6000, 0u8..3), 1..8),
-        old_size in 0usize..30_000,
-        new_size in 18_000u64..24_000,
-        seed: u64,
-    ) {
-        let folder = tempfile::tempdir().unwrap();
-        let undo_path = folder.path().join("undo");
-        let header = Header { size_bytes: new_size, name: b"d".to_vec() };
-        let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
-        for (offset, len, byte) in blocks {
-            writer.write_block(offset, &vec![byte; len]).unwrap();
-        }
-        let patch = writer.finish(None).unwrap();
-        let old: Vec<u8> = (0..old_size).map(|i| (i % 251) as u8 | 4).collect();
-        let target = Journal { disk: MemoryDevice::new(old.clone()), steps: Mutex::default() };
-        let sizes = SizePlan::new(SizeRule::Resize, &target, new_size).unwrap();
-        let mut reader = PatchReader::new(Cursor::new(&patch), "patch").unwrap();
-        write_undo(&undo_path, &target, &sizes, &mut reader, &|| Ok(())).unwrap();
-        prop_assert!(target.steps.lock().is_empty(), "the undo patch comes first");
-        let undo = fs::read(&undo_path).unwrap();
-        apply(&target, SizeRule::Resize, &patch);
-        let new = target.disk.content();
-        let steps = target.steps.into_inner();
-        prop_assert!(matches!(steps.last(), Some(Step::Sync)), "synced at the end");
-        let mut state = seed | 1;
-        let mut chance = move |limit: usize| {
-            // Xorshift: good enough to pick.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state % limit as u64) as usize
-        };
-        for prefix in 0..=steps.len() {
-            for _ in 0..4 {
-                let left = after_power_loss(&old, &steps[..prefix], &mut chance);
-                prop_assert!(applied_to(&left, &undo) == old, "undone after {prefix} steps");
-                prop_assert!(applied_to(&left, &patch) == new, "redone after {prefix} steps");
+impl Making<'_> {
+    fn sealed(&self) -> Vec<u8> {
+        let Self { old, new, block_bytes, .. } = *self;
+        let header = Header { size_bytes: new.len() as u64, name: b"/dev/target".to_vec() };
+        let mut writer = PatchWriter::new_sealed(Vec::new(), &header).unwrap();
+        let salt = [7; 32];
+        let hasher = BlockHasher::new(self.algorithm, &salt).unwrap();
+        let mut base = BaseMaker::new(block_bytes as u64, self.algorithm, &salt);
+        let mut hashes = [vec![0; hasher.hash_len()], vec![0; hasher.hash_len()]];
+        for at in (0..new.len()).step_by(block_bytes) {
+            let blocks = [old, new]
+                .map(|image| &image[at.min(image.len())..(at + block_bytes).min(image.len())]);
+            for (block, hash) in blocks.iter().zip(&mut hashes) {
+                hasher.hash_block(block, block_bytes as u64, hash);
+            }
+            if hashes[0] != hashes[1] {
+                writer.write_block(at as u64, blocks[1]).unwrap();
+                base.add(at as u64, &hashes[0]);
             }
         }
-        prop_assert!(after_power_loss(&old, &steps, chance) == new, "durable when it is done");
+        let checksum = self.checksum.map(|algorithm| {
+            let mut hasher = Hasher::new(algorithm);
+            hasher.update(new);
+            Checksum { name: algorithm.name().into(), digest: hasher.finish().to_vec() }
+        });
+        let [source, target] = self.identities.map(<[u8]>::to_vec);
+        let seal = Seal { resize: false, base: Some(base.finish()), source, target };
+        writer.finish_sealed(checksum.as_ref(), &seal).unwrap()
     }
+}
+
+/// Xorshift: good enough to pick.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+}
+
+/// An image of stretches of zeros, of one byte, and of noise.
+fn image(seed: u64, size: usize) -> Vec<u8> {
+    let mut chance = Chance(seed | 1);
+    let mut bytes = vec![];
+    while bytes.len() < size {
+        let len = 1 + chance.below(3000);
+        match chance.below(4) {
+            0 | 1 => bytes.resize(bytes.len() + len, 0),
+            2 => bytes.resize(bytes.len() + len, 0xee),
+            _ => bytes.extend((0..len).map(|_| chance.below(256) as u8)),
+        }
+    }
+    bytes.truncate(size);
+    bytes
 }

@@ -49,8 +49,8 @@ pub fn write_undo<R: Read + Seek>(
     refuse_existing(path)?;
     let failed = |err| Error::io(Kind::Write, "cannot make the undo patch", err).with_path(path);
     let partial = Partial::create(path).map_err(failed)?;
-    let mut saver =
-        Saver { target, check, run: ByteRange::new(0, 0), writer: partial.begin(target)? };
+    let writer = partial.begin(target).map_err(|err| err.with_path(path))?;
+    let mut saver = Saver { path, target, check, run: ByteRange::new(0, 0), writer };
     saver.save_records(sizes, reader)?;
     saver.save_cut_off(sizes)?;
     // Its own size counts without a --diffsize; its digest finds out when it was damaged.
@@ -62,6 +62,8 @@ pub fn write_undo<R: Read + Seek>(
 
 /// Copies ranges of the target into the undo patch, neighbours together.
 struct Saver<'a> {
+    /// What messages call the undo patch.
+    path: &'a Path,
     target: &'a dyn Device,
     check: &'a dyn Fn() -> Result<()>,
     writer: PatchWriter<File>,
@@ -108,7 +110,7 @@ impl Saver<'_> {
         (self.check)()?;
         let mut old = vec![0; self.run.len() as usize];
         self.target.read_exact_at(&mut old, self.run.start)?;
-        self.writer.write_block(self.run.start, &old)
+        self.writer.write_block(self.run.start, &old).map_err(|err| err.with_path(self.path))
     }
 }
 
@@ -172,7 +174,9 @@ impl Drop for Partial {
 }
 
 fn exists(path: &Path) -> Error {
-    Error::new(Kind::Usage, "the undo patch must not exist yet").with_path(path)
+    let what = "the undo patch must not exist yet (one of an apply of this patch that was cut short \
+                is still good: apply the patch again without --undo)";
+    Error::new(Kind::Usage, what).with_path(path)
 }
 
 #[cfg(test)]

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 use crate::support::images::{Random, changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
-use crate::support::requirements::{loop_devices, require};
+use crate::support::requirements::{loop_devices, require, root, skip};
 use crate::support::run::binary;
 use crate::support::{Workdir, bdsync, patch_file};
 
@@ -152,15 +153,129 @@ fn a_sealed_patch_is_for_one_state_of_its_target_only() {
         work.write(target, &[&new[..500_000], &old[500_000..]].concat());
         apply(&[]).expect(0).says("cut short");
         assert!(work.read(target) == new);
-        for at in (0..sealed.len()).step_by(sealed.len() / 50) {
-            let mut damaged = sealed.clone();
-            damaged[at] ^= 1;
-            work.write("patch", &damaged);
-            work.write(target, &old);
-            apply(&[]).expect(2);
-            assert!(work.read(target) == old, "byte {at}");
-        }
     }
+}
+
+/// What `src/patch` does with every byte, here with the whole program.
+#[test]
+fn a_damaged_sealed_patch_is_refused_before_the_first_write_or_told_of() {
+    let old = random_bytes(1, 300_000);
+    let new = changed(&old, 2, 20);
+    let work = Workdir::with_pair(&new, &old);
+    let (sealed, plain) = (work.patch(&["--seal", "-csha1"]), work.patch(&["-csha1"]));
+    let mut random = Random::new(3);
+    for i in 0..60 {
+        let mut damaged = sealed.clone();
+        // From the beginning, from the end, and from anywhere.
+        let limit = if i % 3 == 2 { sealed.len() } else { 700 };
+        let at = random.below(limit as u64) as usize;
+        let at = if i % 3 == 1 { sealed.len() - 1 - at } else { at };
+        damaged[at] ^= 1 << random.below(8);
+        if i % 5 == 4 {
+            damaged = sealed[..at].to_vec();
+        }
+        // Cut between its checksum and its seal it is an ordinary patch.
+        let is_whole = damaged == plain;
+        let damaged_file = work.write("damaged", &damaged);
+        let from_file = bdsync(["-p"]).in_folder(work.folder()).stdin_file(&damaged_file).run();
+        for out in [from_file, work.apply(&["--spool=."], &damaged)] {
+            out.expect(if is_whole { 0 } else { 2 });
+            assert!(work.read("remote.img") == if is_whole { &new[..] } else { &old }, "byte {at}");
+            work.write("remote.img", &old);
+        }
+        let out = work.apply(&[], &damaged);
+        assert!(if is_whole { out.code() == 0 } else { [2, 3, 12].contains(&out.code()) }, "{out}");
+        work.write("remote.img", &old);
+    }
+}
+
+#[test]
+fn a_sealed_patch_from_a_pipe_is_held_against_its_seal_at_its_end() {
+    let old = random_bytes(1, 300_000);
+    let new = changed(&old, 2, 20);
+    let work = Workdir::with_pair(&new, &old);
+    let mut sealed = work.patch(&["--seal"]);
+    work.apply(&[], &sealed).expect(0).says("warning").says("was not checked").says("--spool");
+    assert!(work.read("remote.img") == new);
+    let undo = {
+        work.write("remote.img", &old);
+        work.apply(&["--undo=undo"], &sealed).expect(0);
+        work.read("undo")
+    };
+    let out = work.apply(&[], &undo).expect(0);
+    assert!(out.stderr.is_empty(), "an undo patch is for any state: {out}");
+    let first = patch_file::parse(&sealed).records[0].1.clone();
+    let at = sealed.windows(first.len()).position(|bytes| bytes == first).unwrap();
+    sealed[at] ^= 1;
+    let out = work.apply(&[], &sealed).expect(2).says("its digest differs");
+    out.says("was written to before").says("remote.img").says("--spool");
+}
+
+#[test]
+fn a_checksum_of_more_than_the_patch_has_is_no_error_unless_proof_is_asked_for() {
+    let small = random_bytes(1, 50_000);
+    let large = [&changed(&small, 2, 5)[..], &random_bytes(3, 50_000)].concat();
+    // Made of a part of the source, then applied in part.
+    let work = Workdir::with_pair(&large, &small);
+    let patch = work.patch(&["-dmin", "-csha1"]);
+    let out = work.apply(&["-dmin"], &patch).expect(0);
+    out.says("not what the patch promised").says("--verify");
+    assert!(work.read("remote.img") == large[..50_000]);
+    work.apply(&["-dmin", "--verify"], &patch).expect(5).says("expected sha1").says("found");
+    work.apply(&[], &patch).expect(5);
+    work.write("remote.img", &large[..20_000]);
+    for options in [&["-dmin"][..], &["-dmin", "--verify"]] {
+        let out = work.apply(options, &patch).expect(0);
+        out.says("not compared: it is of 50000 bytes, 20000 of which the target has");
+    }
+    // The whole source: then it is compared as ever.
+    let work = Workdir::with_pair(&small, &large);
+    let patch = work.patch(&["-dmin", "-csha1"]);
+    work.apply(&["-dmin", "--verify", "-v"], &patch).expect(0).says("has the patch's checksum");
+}
+
+#[test]
+fn an_undo_patch_that_finds_no_room_is_exit_9_before_the_first_write() {
+    require!(root());
+    let small = TempDir::with_prefix("bdsync-small").unwrap();
+    let mount = |options: &str| {
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", options, "none"]).arg(small.path());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !mount("size=256k") {
+        skip("to mount a tmpfs");
+        return;
+    }
+    let full = small.path().join("undo");
+    let old = random_bytes(1, 1_000_000);
+    let new = random_bytes(2, 1_000_000);
+    let work = Workdir::with_pair(&new, &old);
+    let patch = work.patch(&[]);
+    let undo = format!("--undo={}", full.display());
+    let refused = work.apply(&[&undo], &patch);
+    let left = fs::read_dir(small.path()).unwrap().count();
+    let spooled = work.apply(&[&format!("--spool={}", small.path().display())], &patch);
+    // A sparse target on a full disk: written in part, which the undo patch takes back.
+    let target = small.path().join("target");
+    File::create(&target).unwrap().set_len(1_000_000).unwrap();
+    let target = format!("--patch={}", target.display());
+    let torn = bdsync([&target, "--undo=undo"]).in_folder(work.folder()).stdin(&patch).run();
+    // As when room is made.
+    let room = mount("remount,size=16m");
+    let undo = work.path("undo");
+    let undone = bdsync([&target]).stdin_file(&undo).run();
+    let restored = fs::read(&target["--patch=".len()..]).unwrap();
+    let unmounted = Command::new("umount").arg(small.path()).status().unwrap();
+    assert!(unmounted.success());
+    refused.expect(9).says("No space left").says("undo");
+    assert_eq!(left, 0);
+    spooled.expect(9).says("No space left");
+    assert!(work.read("remote.img") == old);
+    torn.expect(9).says("No space left").says("apply the patch again").says("to go back");
+    assert!(room);
+    undone.expect(0);
+    assert!(restored == vec![0; 1_000_000]);
 }
 
 #[test]
@@ -237,4 +352,54 @@ fn killed_at_any_moment_it_can_be_undone_and_redone() {
     }
     eprintln!("killed: {untouched} before the first write, {torn} in between, {done} behind");
     assert_eq!(untouched + torn + done, KILLS);
+}
+
+/// What was written is a beginning of the patch: the seal knows that state, and no --force is needed.
+/// Only where it ends in the last of the seal's parts it could be another one.
+#[test]
+fn a_sealed_patch_that_was_killed_is_finished_by_the_same_patch() {
+    let old = random_bytes(1, 400_000);
+    let mut new = old.clone();
+    new.chunks_mut(32).for_each(|two_blocks| two_blocks[3] ^= 1);
+    let work = Workdir::with_pair(&new, &old);
+    let patch = work.write("patch", &work.patch(&["--seal", "--blocksize=16"]));
+    let start = || {
+        let input = File::open(&patch).unwrap();
+        let mut command = Command::new(binary());
+        command.arg("-p").current_dir(work.folder()).stdin(input).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let started = Instant::now();
+    assert!(start().wait().unwrap().success());
+    let whole = started.elapsed();
+    let mut random = Random::new(2);
+    let again = || bdsync(["-p"]).in_folder(work.folder()).stdin_file(&patch).run();
+    let (mut torn, mut last_part) = (0, 0);
+    for _ in 0..40 {
+        work.write("remote.img", &old);
+        let mut child = start();
+        std::thread::sleep(whole.mul_f64(random.below(1100) as f64 / 1000.0));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left = work.read("remote.img");
+        torn += u32::from(left != old && left != new);
+        let first_old = left.chunks(32).zip(new.chunks(32)).position(|(a, b)| a != b);
+        let out = again();
+        if out.code() == 14 {
+            // 12500 blocks, 128 to a part.
+            assert!(first_old.is_some_and(|block| block >= 12_500 - 128), "{out}");
+            out.says("power failure").says("--force");
+            bdsync(["-p", "--force"]).in_folder(work.folder()).stdin_file(&patch).run().expect(0);
+            last_part += 1;
+        } else {
+            out.expect(0);
+        }
+        assert!(work.read("remote.img") == new);
+    }
+    eprintln!("killed: {torn} in between, {last_part} of them in the last part");
+    // And for sure: at the first block, in the middle, and in the last part.
+    for (end, code) in [(32, 0), (200_000, 0), (200_048, 0), (399_968, 14), (400_000, 0)] {
+        work.write("remote.img", &[&new[..end], &old[end..]].concat());
+        again().expect(code);
+    }
 }
