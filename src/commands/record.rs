@@ -24,6 +24,8 @@ pub struct Record {
     started: Instant,
     started_at: SystemTime,
     facts: Mutex<Facts>,
+    /// What the record goes to, where it had to be opened in advance.
+    output: Mutex<Option<File>>,
 }
 
 /// One device of the run.
@@ -164,7 +166,19 @@ impl Record {
     #[must_use]
     pub fn new(mode: &'static str) -> Self {
         let (started, started_at) = (Instant::now(), SystemTime::now());
-        Self { mode, started, started_at, facts: Mutex::default() }
+        let (facts, output) = (Mutex::default(), Mutex::default());
+        Self { mode, started, started_at, facts, output }
+    }
+
+    /// Puts an empty file at `path`, which [`Record::save`] will write to: for a run that will
+    /// not be able to open files in the end.
+    ///
+    /// # Errors
+    /// `Kind::Write`.
+    pub fn open_early(&self, path: &Path) -> Result<()> {
+        let opened = open_output(path, |_| Ok(()));
+        *self.output.lock() = Some(opened.map_err(|err| cannot_write(err, path))?);
+        Ok(())
     }
 
     /// Fills in what is known by now.
@@ -228,7 +242,7 @@ impl Record {
         self.started.elapsed()
     }
 
-    /// Writes the record to `path`, whole or not at all.
+    /// Writes the record to `path`, whole or not at all, unless that was opened in advance.
     ///
     /// # Errors
     /// `Kind::Write`.
@@ -243,28 +257,37 @@ impl Record {
             error: outcome.as_ref().err().map(Error::full_message),
             facts: &facts,
         };
-        let written = serde_json::to_vec_pretty(&file)
-            .map_err(io::Error::from)
-            .and_then(|text| replace_file(path, &text));
-        written
-            .map_err(|err| Error::io(Kind::Write, "cannot write the report", err).with_path(path))
+        let written =
+            serde_json::to_vec_pretty(&file).map_err(io::Error::from).and_then(|mut text| {
+                text.push(b'\n');
+                match &mut *self.output.lock() {
+                    Some(output) => output.write_all(&text),
+                    None => open_output(path, |output| output.write_all(&text)).map(drop),
+                }
+            });
+        written.map_err(|err| cannot_write(err, path))
     }
 }
 
-/// Puts `text` and a line end at `path`. Whoever reads there finds the old file or the new one.
-fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
+fn cannot_write(err: io::Error, path: &Path) -> Error {
+    Error::io(Kind::Write, "cannot write the report", err).with_path(path)
+}
+
+/// Puts a new file at `path`, after `fill` has written to it: whoever reads there finds the old
+/// file or the new one. It can be written to further.
+fn open_output(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
     // A device or a pipe is written to, not replaced.
     if path.exists() && !path.is_file() {
         let mut file = OpenOptions::new().write(true).open(path)?;
-        file.write_all(text)?;
-        return file.write_all(b"\n");
+        fill(&mut file)?;
+        return Ok(file);
     }
     let temporary = Temporary(beside(path)?);
     let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary.0)?;
-    file.write_all(text)?;
-    file.write_all(b"\n")?;
-    File::sync_all(&file)?;
-    fs::rename(&temporary.0, path)
+    fill(&mut file)?;
+    file.sync_all()?;
+    fs::rename(&temporary.0, path)?;
+    Ok(file)
 }
 
 fn beside(path: &Path) -> io::Result<PathBuf> {
@@ -324,8 +347,28 @@ mod tests {
     }
 
     #[test]
+    fn file_that_was_opened_early_is_written_to_even_when_its_folder_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report");
+        fs::write(&path, "old").unwrap();
+        let record = Record::new("server");
+        record.open_early(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"", "until it is known what to write");
+        let other_folder = tempfile::tempdir().unwrap();
+        let moved = other_folder.path().join("report");
+        fs::rename(&path, &moved).unwrap();
+        drop(folder);
+        record.save(&path, &Ok(0)).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(moved).unwrap()).unwrap();
+        assert_eq!(json["mode"], "server");
+    }
+
+    #[test]
     fn folder_that_does_not_exist_is_a_write_error() {
-        let err = Record::new("client").save(Path::new("/no/such/report"), &Ok(0)).unwrap_err();
-        assert_eq!((err.kind(), err.path()), (Kind::Write, Some(Path::new("/no/such/report"))));
+        let path = Path::new("/no/such/report");
+        let record = Record::new("client");
+        for err in [record.save(path, &Ok(0)), record.open_early(path)].map(Result::unwrap_err) {
+            assert_eq!((err.kind(), err.path()), (Kind::Write, Some(path)));
+        }
     }
 }

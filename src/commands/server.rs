@@ -16,19 +16,21 @@ use crate::wire::Extensions;
 /// hash has the same value either way.
 ///
 /// # Errors
-/// As [`serve::session`], and `Kind::Connection` when stdin or stdout cannot be used.
+/// As [`serve::session`]; `Kind::Connection` when stdin or stdout cannot be used, `Kind::Write`
+/// when the report cannot be opened.
 pub fn run(options: &ServerOptions, record: &Record) -> Result<()> {
     report::log_as_server(options.verbosity);
     let allowed = serve::Allowed::new(&options.allow)?;
+    // What is open stays open once the process is confined.
+    if let Some(path) = &options.report {
+        record.open_early(path)?;
+    }
     // Found out while the files that tell it can still be opened.
     digest::core_count();
     serve::session(stdio(options.timeout)?, Extensions::ALL, &|path| {
         let device = allowed.open(path)?;
         record.tell(|facts| facts.source = Some(DeviceFacts::here(&device)));
-        // A confined process could not write its report.
-        if options.report.is_none() {
-            serve::confine();
-        }
+        serve::confine();
         Ok(Box::new(device) as Box<dyn Device>)
     })
 }

@@ -11,7 +11,7 @@ const NEWEST: ABI = ABI::V6;
 
 /// Gives up, for this thread and all that it starts from now on: gaining privileges, opening
 /// any file, binding and connecting to network ports, signals to and abstract sockets of other
-/// processes. What is open stays open: the device, the connection, stderr, syslog.
+/// processes. What is open stays open: the device, the connection, stderr, syslog, the report.
 ///
 /// As far as the kernel can; where it cannot at all, nothing is lost but this second wall.
 pub fn confine() {

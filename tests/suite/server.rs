@@ -95,6 +95,33 @@ fn a_server_with_an_open_device_has_given_up_privileges() {
     assert_eq!(server.ends_within(SOON), 0);
 }
 
+#[test]
+fn a_server_that_leaves_a_report_gives_up_privileges_as_well() {
+    let work = Workdir::new();
+    let path = full_file(&work, 10_000);
+    let report = work.write("report", b"of an earlier run");
+    let option = format!("--report={}", report.display());
+    for ends_well in [true, false] {
+        let mut server = RawServer::open(&[&option], CLASSIC, &path, "md5", "");
+        server.send(&Message::GetBlock { offset: 0, len: 10 });
+        assert!(matches!(server.receive(), Message::Block { .. }));
+        assert_eq!(server.status_field("NoNewPrivs:"), Some(1));
+        assert_eq!(fs::read(&report).unwrap(), b"", "until the session is over");
+        if ends_well {
+            server.send(&Message::Done);
+            assert_eq!(server.receive(), Message::Done);
+        }
+        server.hang_up();
+        let code = server.ends_within(SOON);
+        assert_eq!(code, if ends_well { 0 } else { 6 });
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+        assert_eq!((&json["mode"], &json["exit_code"]), (&"server".into(), &code.into()));
+        assert_eq!(json["source"]["size_bytes"], 10_000);
+    }
+    let mut server = RawServer::start(&["--report=/nonexistent/report"]);
+    assert_eq!(server.ends_within(SOON), 9);
+}
+
 /// Work that would take minutes to years, and a client that goes away meanwhile.
 #[test]
 fn a_server_does_not_outlive_its_client() {
