@@ -121,7 +121,15 @@ impl FileDevice {
         };
         let flags = flags | OFlag::O_NOCTTY;
         let mut file = mode.custom_flags(flags.bits()).open(path).map_err(failed)?;
-        let kind = disk_kind(path, &file.metadata().map_err(failed)?)?;
+        let opened = file.metadata().map_err(failed)?;
+        let kind = match disk_kind(path, &opened)? {
+            opened_kind if opened_kind == kind && opened.rdev() == found.rdev() => kind,
+            // The checks before were of another device.
+            _ => {
+                let what = "cannot open the device: another one took its path just now";
+                return Err(Error::new(Kind::Open, what).with_path(path));
+            }
+        };
         if flags.contains(OFlag::O_NONBLOCK) {
             fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|err| failed(err.into()))?;
         }

@@ -8,6 +8,9 @@
 //! 1 TiB in blocks of 4 KiB takes 128 KiB while unknown and 65 MiB when every chunk is mixed.
 //! The counts a chunk serve as the rank index: how many blocks differ below an offset.
 
+/// The most blocks that a map is made for: their slots take 64 MiB, whatever is known of them. In
+/// blocks of 4 KiB that is 512 TiB.
+pub const BLOCKS_MAX: u64 = 1 << 37;
 /// Blocks in one chunk.
 pub const CHUNK_BLOCKS: u64 = 1 << 15;
 const WORDS: usize = (CHUNK_BLOCKS / 64) as usize;
@@ -44,7 +47,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// A map of `blocks` blocks of which nothing is known.
+    /// A map of `blocks` blocks, [`BLOCKS_MAX`] at most, of which nothing is known.
     #[must_use]
     pub fn new(blocks: u64) -> Self {
         let chunks = (0..blocks.div_ceil(CHUNK_BLOCKS)).map(|_| Chunk::Uniform(State::Unknown));

@@ -43,7 +43,7 @@ pub use density::Density;
 pub use engine::{Engine, Found};
 pub use ladder::{Ladder, Probe};
 pub use left_out::LeftOut;
-pub use map::{Map, State};
+pub use map::{BLOCKS_MAX, Map, State};
 pub use plan::Plan;
 pub use prints::{Print, print_of};
 pub use remote::{OnBytes, RemoteBlocks, changed_error};

@@ -31,7 +31,7 @@ use self::streams::Streams;
 use super::change::{Change, Done, Image};
 use super::layout::Layout;
 use super::status::{self, Form, Link, ScanState, Status};
-use crate::diff::{Density, Engine, RemoteBlocks, Resolver, SourceChecksum};
+use crate::diff::{BLOCKS_MAX, Density, Engine, RemoteBlocks, Resolver, SourceChecksum};
 use crate::error::{Error, Kind, Result};
 use crate::patch::Header;
 use crate::progress::Progress;
@@ -86,9 +86,19 @@ impl LiveChange {
     /// unless `options` want a scan in the background.
     ///
     /// # Errors
-    /// `Kind::Usage` when the device's name or the checksum's does not fit a patch.
+    /// `Kind::Usage` when the device's name or the checksum's does not fit a patch, or a device
+    /// has more blocks than can be kept track of.
     pub fn new(engine: Arc<Engine>, density: Density, options: LiveOptions) -> Result<Self> {
         let plan = engine.plan();
+        let blocks = plan.compared.end.div_ceil(plan.block_bytes);
+        if blocks > BLOCKS_MAX {
+            let what = format!(
+                "the devices are too large for a mount: expected at most {BLOCKS_MAX} blocks of \
+                 {} bytes, found {blocks} (a larger --blocksize makes it fewer)",
+                plan.block_bytes
+            );
+            return Err(Error::new(Kind::Usage, what));
+        }
         let header = Header { size_bytes: plan.header_bytes, name: options.name };
         let (name, checksum) = options.checksum.unzip();
         let digest_bytes = checksum.as_ref().map(|checksum| checksum.digest_bytes());

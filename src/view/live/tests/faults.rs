@@ -5,9 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::rig::{Rig, Setup, TestDevice, noise};
+use crate::diff::BLOCKS_MAX;
 use crate::digest::Algorithm;
 use crate::error::Kind;
-use crate::units::{ByteRange, Direction, KIB, MIB};
+use crate::units::{ByteRange, Direction, KIB, MIB, SizeRule};
 use crate::view::change::Image;
 use crate::wire::Message;
 
@@ -153,4 +154,17 @@ fn hashes_whose_print_is_gone_are_asked_for_again_with_the_block() {
         matches!(again[..], [Message::GetHashes { n: 1, .. }, Message::GetBlock { .. }]),
         "{again:?}"
     );
+}
+
+#[test]
+fn device_of_a_size_that_no_memory_is_enough_for_is_refused() {
+    let near = TestDevice::sparse(4096);
+    for size in [u64::MAX, 1 << 62, 4096 * BLOCKS_MAX + 1] {
+        let setup = Setup { rule: SizeRule::Resize, ..Setup::own(Direction::Pull) };
+        let err = Rig::try_new(setup, near.clone(), TestDevice::sparse(size)).err().unwrap();
+        assert_eq!(err.kind(), Kind::Usage, "{size}");
+        let common = Setup { rule: SizeRule::MinSize, ..setup };
+        let rig = Rig::new(common, near.clone(), TestDevice::sparse(size));
+        assert_eq!(rig.read(Image::Merged, 0, 4096).unwrap(), [0; 4096]);
+    }
 }
