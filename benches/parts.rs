@@ -48,16 +48,25 @@ mod hashing {
     /// Blocks of 4 KiB, leaves of 16 KiB.
     #[divan::bench(args = [BLOCK, 4 * BLOCK])]
     fn blake3(bencher: Bencher, step: usize) {
-        blocks(bencher, Algorithm::Blake3, step);
+        blocks(bencher, &hasher(Algorithm::Blake3), step);
+    }
+
+    /// Leaves by the faster hash.
+    #[divan::bench(args = [BLOCK, 4 * BLOCK])]
+    fn nh(bencher: Bencher, step: usize) {
+        blocks(bencher, hasher(Algorithm::Blake3).with_universal_leaves(true).leaves(), step);
     }
 
     #[divan::bench(args = ["md5", "sha1", "sha256", "blake2b512"])]
     fn classic(bencher: Bencher, name: &str) {
-        blocks(bencher, Algorithm::from_name(name).expect("a digest"), BLOCK);
+        blocks(bencher, &hasher(Algorithm::from_name(name).expect("a digest")), BLOCK);
     }
 
-    fn blocks(bencher: Bencher, algorithm: Algorithm, step: usize) {
-        let hasher = BlockHasher::new(algorithm, &SALT).expect("a salt");
+    fn hasher(algorithm: Algorithm) -> BlockHasher {
+        BlockHasher::new(algorithm, &SALT).expect("a salt")
+    }
+
+    fn blocks(bencher: Bencher, hasher: &BlockHasher, step: usize) {
         let data = noise(MIB);
         let mut out = vec![0; MIB / step * hasher.hash_len()];
         bencher
@@ -73,17 +82,17 @@ mod hashing {
             "zeros" => MemoryDevice::new(vec![0; 4 * MIB]),
             _ => MemoryDevice::new(vec![0; 4 * MIB]).with_holes(BLOCK),
         };
-        let hasher = BlockHasher::new(Algorithm::Blake3, &SALT).expect("a salt");
+        let hasher = hasher(Algorithm::Blake3).with_universal_leaves(true);
         let mut scratch = Scratch::new();
         let step = 4 * BLOCK as u64;
         bencher
             .counter(BytesCount::new(4 * MIB))
-            .bench_local(|| hash_range(&device, &hasher, 0, step, 256, &mut scratch));
+            .bench_local(|| hash_range(&device, hasher.leaves(), 0, step, 256, &mut scratch));
     }
 
     #[divan::bench]
     fn fold_two_levels(bencher: Bencher) {
-        let hasher = BlockHasher::new(Algorithm::Blake3, &SALT).expect("a salt");
+        let hasher = hasher(Algorithm::Blake3);
         let hashes = noise(256 * hasher.hash_len());
         bencher.counter(ItemsCount::new(256_usize)).bench_local(|| fold(&hasher, &hashes, 2));
     }
@@ -143,11 +152,13 @@ mod comparing {
             checksum_bytes: 0,
         };
         let peer = opening.start(&digests).expect("digests");
-        let hasher = BlockHasher::new(algorithm, &SALT).expect("a salt");
+        let hasher =
+            BlockHasher::new(algorithm, &SALT).expect("a salt").with_universal_leaves(true);
+        let density = Density::for_peer(block, &hasher, true, false);
         let pool = HashPool::new().expect("threads");
         let engine = Engine::new(plan, Arc::new(local), peer, pool, hasher);
         let mut sink = Count(0);
-        walk(&engine, Density::for_peer(block, algorithm, true, false), &mut sink).expect("a walk");
+        walk(&engine, density, &mut sink).expect("a walk");
         engine.peer().finish().expect("a good end");
         server.join().expect("no panic").expect("a good session");
         sink.0

@@ -89,7 +89,12 @@ impl Meeting {
         let named_hash = compare.hash.as_deref().map(block_hash).transpose()?;
         let checksum = compare.checksum.as_deref().map(checksum_digest).transpose()?;
         let local = open_source(local)?;
-        let offer = if compare.skip_unreadable { Extensions::ALL } else { Extensions::STRICT };
+        let offer = Extensions {
+            skip: compare.skip_unreadable,
+            // A hash that was asked for is the only one. NH needs keys that nobody could foresee.
+            nh: named_hash.is_none() && !compare.fixed_salt,
+            ..Extensions::ALL
+        };
         let mut opening = Peer::connect(connect()?, offer)?;
         let remote_bytes = opening.open(remote.as_bytes())?;
         let remote = remote.to_owned();
@@ -132,7 +137,7 @@ impl Meeting {
             algorithm.name(),
         );
         let salt = salt(compare.fixed_salt)?;
-        let hasher = BlockHasher::new(algorithm, &salt)?;
+        let hasher = BlockHasher::new(algorithm, &salt)?.with_universal_leaves(extensions.nh);
         let remote_checksum = match direction {
             Direction::Pull => checksum,
             Direction::Push => None,
@@ -187,8 +192,8 @@ impl Session {
         let plan = self.engine.plan();
         let classic = self.extensions == Extensions::NONE;
         let in_order = classic && self.checksum.is_some() && plan.direction == Direction::Pull;
-        let algorithm = self.engine.hasher().algorithm();
-        Density::for_peer(plan.block_bytes, algorithm, self.extensions.tree, in_order)
+        let hasher = self.engine.hasher();
+        Density::for_peer(plan.block_bytes, hasher, self.extensions.tree, in_order)
     }
 }
 

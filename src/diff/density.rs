@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::ladder::Ladder;
-use crate::digest::Algorithm;
+use crate::digest::BlockHasher;
 use crate::units::MIB;
 
 /// Segments asked for directly between two looks from the top.
@@ -30,8 +30,10 @@ pub struct Density {
 }
 
 /// Share of the bytes reaching the last probe above which going down a tree is dearer than
-/// hashing blocks at once: a leaf hashes about twice as fast as its blocks.
+/// hashing blocks at once: a leaf hashes about twice as fast as its blocks, reading included.
 const THRESHOLD_TREE: f64 = 0.5;
+/// The same where leaves have the faster hash: four to five times as fast.
+const THRESHOLD_UNIVERSAL: f64 = 0.75;
 /// The same without a tree, where a coarse block that differs is read and hashed twice.
 const THRESHOLD_FLAT: f64 = 0.125;
 
@@ -39,17 +41,25 @@ impl Density {
     /// The choice for a peer: `tree` when it has that extension, `in_order` when it must be
     /// asked for every block once and in ascending order.
     #[must_use]
-    pub fn for_peer(block_bytes: u64, algorithm: Algorithm, tree: bool, in_order: bool) -> Self {
+    pub fn for_peer(block_bytes: u64, hasher: &BlockHasher, tree: bool, in_order: bool) -> Self {
         let direct = Ladder::direct(block_bytes);
         if in_order {
             return Self::new(direct.clone(), direct, 1.0);
         }
         if !tree {
-            return Self::new(Ladder::flat(block_bytes, algorithm), direct, THRESHOLD_FLAT);
+            return Self::new(
+                Ladder::flat(block_bytes, hasher.algorithm()),
+                direct,
+                THRESHOLD_FLAT,
+            );
         }
-        let coarse = Ladder::tree(block_bytes, algorithm);
+        let coarse = Ladder::tree(block_bytes, hasher);
         // Where leaves are blocks, going down costs no second look, so it always pays.
-        let threshold = if coarse.compares_blocks() { 1.0 } else { THRESHOLD_TREE };
+        let threshold = match (coarse.compares_blocks(), hasher.leaves_are_blocks()) {
+            (true, _) => 1.0,
+            (false, true) => THRESHOLD_TREE,
+            (false, false) => THRESHOLD_UNIVERSAL,
+        };
         Self::new(coarse, direct, threshold)
     }
 
@@ -101,10 +111,16 @@ impl Density {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Algorithm;
+
+    fn tree(block_bytes: u64) -> Ladder {
+        let hasher = BlockHasher::new(Algorithm::Blake3, &[7; 32]).unwrap();
+        Ladder::tree(block_bytes, &hasher)
+    }
 
     #[test]
     fn dense_changes_turn_to_blocks_at_once_and_come_back() {
-        let coarse = Ladder::tree(4096, Algorithm::Blake3);
+        let coarse = tree(4096);
         let mut density = Density::new(coarse.clone(), Ladder::direct(4096), 0.5);
         for _ in 0..8 {
             let used = density.choose();

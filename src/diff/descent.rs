@@ -213,7 +213,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::digest::Algorithm;
+    use crate::digest::{Algorithm, BlockHasher};
+
+    fn tree(block_bytes: u64, algorithm: Algorithm) -> Ladder {
+        Ladder::tree(block_bytes, &BlockHasher::new(algorithm, &[7; 32]).unwrap())
+    }
 
     const HASH_LEN: usize = 16;
 
@@ -281,7 +285,7 @@ mod tests {
         fn finds_exactly_what_differs_whatever_the_ladder(
             blocks in 1u64..3000,
             changes in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
-            which in 0usize..4,
+            which in 0usize..5,
             per_answer in 1usize..300,
             shuffle in any::<u64>(),
         ) {
@@ -289,8 +293,12 @@ mod tests {
             let ladder = Arc::new(match which {
                 0 => Ladder::direct(block_bytes),
                 1 => Ladder::flat(block_bytes, Algorithm::Md5),
-                2 => Ladder::tree(block_bytes, Algorithm::Md5),
-                _ => Ladder::tree(block_bytes, Algorithm::Blake3),
+                2 => tree(block_bytes, Algorithm::Md5),
+                3 => tree(block_bytes, Algorithm::Blake3),
+                _ => {
+                    let hasher = BlockHasher::new(Algorithm::Blake3, &[7; 32]).unwrap();
+                    Ladder::tree(block_bytes, &hasher.with_universal_leaves(true))
+                }
             });
             let ours = Side((0..blocks).map(|b| b + 1).collect());
             let mut theirs = Side(ours.0.clone());
@@ -320,7 +328,7 @@ mod tests {
 
     #[test]
     fn an_unchanged_range_takes_one_question() {
-        let ladder = Arc::new(Ladder::tree(4096, Algorithm::Blake3));
+        let ladder = Arc::new(tree(4096, Algorithm::Blake3));
         let mut descent = Descent::new(ladder, HASH_LEN, 1 << 17, ByteRange::new(0, 4 << 20));
         let actions = descent.start();
         assert!(matches!(actions[0], Action::Ask(Ask { count: 1, .. })), "{actions:?}");

@@ -178,8 +178,14 @@ impl Engine {
         if self.local.next_data(range.start)?.is_none_or(|data| data.start >= range.end) {
             return Ok(self.zero_hashes(range, probes));
         }
-        let leaves =
-            hash_range(&*self.local, &self.hasher, range.start, finest.step_bytes, count, scratch)?;
+        let leaves = hash_range(
+            &*self.local,
+            self.hasher.leaves(),
+            range.start,
+            finest.step_bytes,
+            count,
+            scratch,
+        )?;
         let mut lists = vec![leaves];
         for _ in 1..probes.len() {
             let above = fold(&self.hasher, &lists[lists.len() - 1], 1);

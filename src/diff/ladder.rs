@@ -8,7 +8,7 @@
 //! Going down a tree costs hashes on the wire but no second read: nodes are digests of their
 //! children's hashes. A coarse block of the classic protocol has to be read again.
 
-use crate::digest::{Algorithm, node_leaves};
+use crate::digest::{Algorithm, BlockHasher, node_leaves};
 use crate::units::{KIB, MIB};
 
 /// Smallest leaf, in bytes, for BLAKE3: it hashes 16 KiB at twice the speed of 4 KiB.
@@ -51,10 +51,11 @@ impl Ladder {
         Self { probes: vec![Probe { step_bytes: block_bytes, level: None }] }
     }
 
-    /// Tree nodes down to leaves, then blocks where a leaf is more than one block.
+    /// Tree nodes down to leaves, then blocks where a leaf is more than one block or has
+    /// another hash.
     #[must_use]
-    pub fn tree(block_bytes: u64, algorithm: Algorithm) -> Self {
-        let leaf_min = match algorithm {
+    pub fn tree(block_bytes: u64, hasher: &BlockHasher) -> Self {
+        let leaf_min = match hasher.algorithm() {
             Algorithm::Blake3 => LEAF_BYTES_BLAKE3,
             _ => LEAF_BYTES_SERIAL,
         };
@@ -65,7 +66,7 @@ impl Ladder {
         }
         let mut probes: Vec<_> =
             (0..=top).rev().map(|level| Probe { step_bytes: leaf, level: Some(level) }).collect();
-        if leaf != block_bytes {
+        if leaf != block_bytes || !hasher.leaves_are_blocks() {
             probes.push(Probe { step_bytes: block_bytes, level: None });
         }
         Self { probes }
@@ -107,19 +108,42 @@ impl Ladder {
 mod tests {
     use super::*;
 
+    fn hasher(algorithm: Algorithm) -> BlockHasher {
+        BlockHasher::new(algorithm, &[7; 32]).unwrap()
+    }
+
+    fn tree(block_bytes: u64, algorithm: Algorithm) -> Ladder {
+        Ladder::tree(block_bytes, &hasher(algorithm))
+    }
+
+    fn universal(block_bytes: u64) -> Ladder {
+        Ladder::tree(block_bytes, &hasher(Algorithm::Blake3).with_universal_leaves(true))
+    }
+
     #[test]
     fn default_ladder_ends_at_blocks_and_starts_at_four_mebibytes() {
-        let ladder = Ladder::tree(4096, Algorithm::Blake3);
-        let covers: Vec<_> = ladder.probes().iter().map(Probe::cover_bytes).collect();
-        assert_eq!(covers, [4 * MIB, 256 * KIB, 16 * KIB, 4 * KIB]);
-        assert_eq!(ladder.probes()[3].level, None);
+        for ladder in [tree(4096, Algorithm::Blake3), universal(4096)] {
+            let covers: Vec<_> = ladder.probes().iter().map(Probe::cover_bytes).collect();
+            assert_eq!(covers, [4 * MIB, 256 * KIB, 16 * KIB, 4 * KIB]);
+            assert_eq!(ladder.probes()[3].level, None);
+        }
+    }
+
+    #[test]
+    fn leaf_of_another_hash_never_stands_for_a_block() {
+        for block in [4096, 16384, 65536, 1 << 20] {
+            let ladder = universal(block);
+            let last = Probe { step_bytes: block, level: None };
+            assert_eq!(ladder.probes().last(), Some(&last));
+            assert!(!ladder.compares_blocks());
+        }
     }
 
     #[test]
     fn leaf_of_one_block_needs_no_flat_probe() {
-        let ladder = Ladder::tree(65536, Algorithm::Blake3);
+        let ladder = tree(65536, Algorithm::Blake3);
         assert_eq!(ladder.probes().last(), Some(&Probe { step_bytes: 65536, level: Some(0) }));
-        let ladder = Ladder::tree(4096, Algorithm::Md5);
+        let ladder = tree(4096, Algorithm::Md5);
         assert_eq!(ladder.probes().last(), Some(&Probe { step_bytes: 4096, level: Some(0) }));
     }
 
@@ -127,9 +151,11 @@ mod tests {
     fn every_cover_is_a_multiple_of_the_next_finer_one() {
         for block in [1, 7, 512, 1000, 4096, 100_000, 1 << 20, 16 << 20] {
             for algorithm in [Algorithm::Md5, Algorithm::Blake3, Algorithm::Sha512] {
-                for ladder in [Ladder::tree(block, algorithm), Ladder::flat(block, algorithm)] {
+                for ladder in
+                    [tree(block, algorithm), Ladder::flat(block, algorithm), universal(block)]
+                {
                     let covers: Vec<_> = ladder.probes().iter().map(Probe::cover_bytes).collect();
-                    assert!(covers.windows(2).all(|w| w[0] % w[1] == 0 && w[0] > w[1]));
+                    assert!(covers.windows(2).all(|w| w[0] % w[1] == 0));
                     assert_eq!(*covers.last().unwrap(), block);
                 }
             }
@@ -139,7 +165,7 @@ mod tests {
     #[test]
     fn unchanged_devices_cost_under_34_bytes_a_mebibyte() {
         // Headers of gettree and tree: 5 + 25 bytes each.
-        let ladder = Ladder::tree(4096, Algorithm::Blake3);
+        let ladder = tree(4096, Algorithm::Blake3);
         let per_mib = (60 + Algorithm::Blake3.len() as u64) * MIB / ladder.top_bytes();
         assert!(per_mib < 34, "{per_mib}");
     }

@@ -4,6 +4,7 @@ use parking_lot::RwLock;
 
 use super::algorithm::{Algorithm, Digest};
 use super::hasher::{BlockLoop, Hasher};
+use super::nh::{Nh, NhStream};
 use crate::error::{Error, Kind, Result};
 use crate::units::MIB;
 
@@ -24,6 +25,8 @@ pub struct BlockHasher {
     key: [u8; 32],
     /// Step and hash of zero blocks.
     zero_hashes: RwLock<Vec<(u64, Digest)>>,
+    /// What hashes the leaves of trees, where that is not this.
+    leaves: Option<Box<BlockHasher>>,
 }
 
 impl BlockHasher {
@@ -43,8 +46,34 @@ impl BlockHasher {
             })?,
             _ => [0; 32],
         };
-        let prefix = Hasher::salted(algorithm, salt, &key);
-        Ok(Self { prefix, key, zero_hashes: RwLock::new(Vec::new()) })
+        Ok(Self::behind(Hasher::salted(algorithm, salt, &key), key))
+    }
+
+    fn behind(prefix: Hasher, key: [u8; 32]) -> Self {
+        Self { prefix, key, zero_hashes: RwLock::new(Vec::new()), leaves: None }
+    }
+
+    /// The same, but if `wanted` (and blocks have BLAKE3) with [NH](super::nh) for the leaves of
+    /// trees.
+    #[must_use]
+    pub fn with_universal_leaves(mut self, wanted: bool) -> Self {
+        if wanted && self.algorithm() == Algorithm::Blake3 {
+            let prefix = Hasher::universal(NhStream::new(Nh::new(&self.key)));
+            self.leaves = Some(Box::new(Self::behind(prefix, self.key)));
+        }
+        self
+    }
+
+    /// What hashes the leaves of trees, the blocks of level 0.
+    #[must_use]
+    pub fn leaves(&self) -> &Self {
+        self.leaves.as_deref().unwrap_or(self)
+    }
+
+    /// Whether a leaf's hash is that of a block, so that leaves can be compared in place of blocks.
+    #[must_use]
+    pub fn leaves_are_blocks(&self) -> bool {
+        self.leaves.is_none()
     }
 
     /// The algorithm.
@@ -68,7 +97,7 @@ impl BlockHasher {
         if is_zero(data) {
             out.copy_from_slice(&self.zero_hash(step));
         } else if missing == 0 {
-            self.hash_bytes(data, out);
+            self.prefix.state.for_blocks(&self.key, One(data, out));
         } else {
             let mut hasher = self.stream();
             hasher.update(data);
@@ -95,18 +124,17 @@ impl BlockHasher {
         }
     }
 
-    /// The hash of exactly `bytes`, with no look at zeros.
+    /// The hash of a tree's node over the hashes of its children.
     ///
     /// # Panics
     /// When `out` is not one hash long.
-    pub fn hash_bytes(&self, bytes: &[u8], out: &mut [u8]) {
-        struct One<'a>(&'a [u8], &'a mut [u8]);
-        impl BlockLoop for One<'_> {
-            fn run(self, digest: impl Fn(&[u8], &mut [u8])) {
-                digest(self.0, self.1);
+    pub(super) fn hash_children(&self, hashes: &[u8], out: &mut [u8]) {
+        match self.algorithm() {
+            Algorithm::Blake3 => {
+                out.copy_from_slice(blake3::keyed_hash(&self.key, hashes).as_bytes());
             }
+            _ => self.prefix.state.for_blocks(&self.key, One(hashes, out)),
         }
-        self.prefix.state.for_blocks(&self.key, One(bytes, out));
     }
 
     /// The hash of `step` zero bytes; computed once for each step.
@@ -159,6 +187,15 @@ pub(super) fn feed_zeros(
         left -= piece;
     }
     Ok(())
+}
+
+/// One whole block.
+struct One<'a>(&'a [u8], &'a mut [u8]);
+
+impl BlockLoop for One<'_> {
+    fn run(self, digest: impl Fn(&[u8], &mut [u8])) {
+        digest(self.0, self.1);
+    }
 }
 
 /// The loop over blocks that are all of full length.

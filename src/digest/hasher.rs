@@ -3,6 +3,7 @@
 use ::digest::Digest as _;
 
 use super::algorithm::{Algorithm, Digest};
+use super::nh::NhStream;
 
 /// Zeros to feed where a device has a hole or a block is padded.
 static ZEROS: [u8; 65536] = [0; 65536];
@@ -16,6 +17,8 @@ macro_rules! states {
             $($name($digest),)+
             /// The key is kept for hashing whole blocks at once, which is where BLAKE3 is fast.
             Blake3(Box<blake3::Hasher>),
+            /// Leaves of trees only; its hashes are BLAKE3's.
+            Nh(Box<NhStream>),
         }
 
         impl State {
@@ -30,6 +33,7 @@ macro_rules! states {
                 match self {
                     $(Self::$name(state) => state.update(data),)+
                     Self::Blake3(state) => { state.update(data); }
+                    Self::Nh(state) => state.update(data),
                 }
             }
 
@@ -37,6 +41,7 @@ macro_rules! states {
                 match self {
                     $(Self::$name(state) => out.copy_from_slice(&state.finalize()),)+
                     Self::Blake3(state) => out.copy_from_slice(state.finalize().as_bytes()),
+                    Self::Nh(state) => state.finish_into(out),
                 }
             }
 
@@ -52,6 +57,7 @@ macro_rules! states {
                     Self::Blake3(_) => each.run(|block, out| {
                         out.copy_from_slice(blake3::keyed_hash(key, block).as_bytes());
                     }),
+                    Self::Nh(state) => each.run(|block, out| state.nh().hash(block, out)),
                 }
             }
         }
@@ -106,6 +112,11 @@ impl Hasher {
         let mut hasher = Self::new(algorithm);
         hasher.update(salt);
         hasher
+    }
+
+    /// A tree's leaf by NH, of which nothing was fed yet.
+    pub(super) fn universal(stream: NhStream) -> Self {
+        Self { algorithm: Algorithm::Blake3, state: State::Nh(Box::new(stream)) }
     }
 
     /// Feeds `data`.

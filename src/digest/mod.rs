@@ -6,6 +6,7 @@
 //!   algorithm.rs   names <-> algorithms, lengths
 //!   hasher.rs      one digest, streaming (checksums)
 //!   block.rs       salted hashes of blocks; the hash of a zero block, computed once a step
+//!   nh.rs          the faster hash of a tree's leaves
 //!   range.rs       blocks of a device: holes skipped, large reads, padding
 //!   tree.rs        hashes over the hashes of 16 children, level by level
 //!   checksum.rs    the digest of exactly a device's bytes
@@ -16,6 +17,7 @@ mod algorithm;
 mod block;
 mod checksum;
 mod hasher;
+mod nh;
 mod pool;
 mod range;
 #[cfg(test)]

@@ -3,8 +3,9 @@
 //! ```text
 //!   level 2             H(salt || 16 hashes of level 1)         covers 256 steps
 //!   level 1    H(salt || 16 block hashes) ...                   covers 16 steps
-//!   level 0  the ordinary block hashes, the leaves              one step each
+//!   level 0  the leaves                                         one step each
 //! ```
+//! A leaf's hash is that of a block, or a faster one: [`BlockHasher::leaves`].
 //! A node always has 16 children: blocks past the device's end are blocks of zeros.
 
 use super::algorithm::Digest;
@@ -40,7 +41,7 @@ pub fn fold(hasher: &BlockHasher, hashes: &[u8], levels: u8) -> Vec<u8> {
         let nodes = hashes.chunks_exact(FAN * hash_len);
         nodes
             .zip(parents.chunks_exact_mut(hash_len))
-            .for_each(|(children, parent)| hasher.hash_bytes(children, parent));
+            .for_each(|(children, parent)| hasher.hash_children(children, parent));
         hashes = parents;
     }
     hashes
@@ -50,10 +51,10 @@ pub fn fold(hasher: &BlockHasher, hashes: &[u8], levels: u8) -> Vec<u8> {
 /// above it up to `top`.
 #[must_use]
 pub fn zero_nodes(hasher: &BlockHasher, step: u64, top: u8) -> Vec<Digest> {
-    let mut nodes = vec![hasher.zero_hash(step)];
+    let mut nodes = vec![hasher.leaves().zero_hash(step)];
     for level in 1..=usize::from(top) {
         let children = nodes[level - 1].repeat(FAN);
-        nodes.push(Digest::filled(hasher.hash_len(), |out| hasher.hash_bytes(&children, out)));
+        nodes.push(Digest::filled(hasher.hash_len(), |out| hasher.hash_children(&children, out)));
     }
     nodes
 }
@@ -80,7 +81,7 @@ pub fn hash_node(
     assert!(level <= LEVEL_MAX, "a level that exists");
     let leaves = Blocks::new(start, step, node_leaves(level))?;
     let mut folder = Folder::new(hasher, step, level);
-    walk(device, hasher, leaves, store, scratch, &mut |run| match run {
+    walk(device, hasher.leaves(), leaves, store, scratch, &mut |run| match run {
         Run::Zeros(count) => folder.push_zeros(count),
         Run::Hashes(hashes) => {
             hashes.chunks_exact(hasher.hash_len()).for_each(|leaf| folder.push(0, leaf));
@@ -116,7 +117,7 @@ impl<'a> Folder<'a> {
             let (children, parents) = self.pending[level..].split_at_mut(1);
             let at = parents[0].len();
             parents[0].resize(at + hash_len, 0);
-            self.hasher.hash_bytes(&children[0], &mut parents[0][at..]);
+            self.hasher.hash_children(&children[0], &mut parents[0][at..]);
             children[0].clear();
             level += 1;
         }

@@ -86,7 +86,8 @@ impl Digests {
                     Error::new(Kind::Checksum, format!("unknown checksum {name:?}"))
                 })?),
             };
-        Ok(Self { hasher: BlockHasher::new(hash, salt)?, checksum })
+        let hasher = BlockHasher::new(hash, salt)?.with_universal_leaves(extensions.nh);
+        Ok(Self { hasher, checksum })
     }
 }
 
@@ -398,7 +399,7 @@ impl Requests {
             }
             Message::GetTree { start, step, n, level } if self.shared.extensions.tree => {
                 let plan = HashPlan::tree(start, step, n, level, hash_len)?;
-                Answer::Tree { start, step, n, level, task: start_task(Work::Hashes(plan)) }
+                Answer::Tree { start, step, n, level, task: start_task(Work::Tree(plan)) }
             }
             Message::GetBlock { offset, len } => {
                 let range = block_range(offset, len, source.device.size())?;

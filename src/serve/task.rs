@@ -138,7 +138,7 @@ impl Source {
     /// Whether the first hashes that `work` wants are kept: then so are the rest of them, or most.
     fn has_hashes(&self, work: &Work) -> bool {
         match (work, &self.leaves) {
-            (Work::Hashes(plan), Some(leaves)) => leaves.has(plan.unit(0).start(), plan.step()),
+            (Work::Tree(plan), Some(leaves)) => leaves.has(plan.unit(0).start(), plan.step()),
             _ => false,
         }
     }
@@ -161,8 +161,10 @@ impl Source {
 
 /// What to do for one answer.
 pub(super) enum Work {
-    /// Compute hashes.
+    /// Compute hashes of blocks.
     Hashes(HashPlan),
+    /// Compute hashes of a tree.
+    Tree(HashPlan),
     /// Read these bytes, which fit an answer.
     Read(ByteRange),
 }
@@ -170,7 +172,7 @@ pub(super) enum Work {
 impl Work {
     fn units(&self) -> u64 {
         match self {
-            Work::Hashes(plan) => plan.units(),
+            Work::Hashes(plan) | Work::Tree(plan) => plan.units(),
             Work::Read(_) => 1,
         }
     }
@@ -178,7 +180,7 @@ impl Work {
     /// The bytes that units `from..to` read; both are at most [`Work::units`], and `from < to`.
     fn range(&self, from: u64, to: u64) -> ByteRange {
         match self {
-            Work::Hashes(plan) => {
+            Work::Hashes(plan) | Work::Tree(plan) => {
                 ByteRange::new(plan.unit(from).start(), plan.unit(to - 1).range().end)
             }
             Work::Read(range) => *range,
@@ -211,7 +213,9 @@ impl Task {
         threads: usize,
     ) -> Arc<Self> {
         let bytes = match &work {
-            Work::Hashes(plan) => plan.nodes() as usize * source.hasher.hash_len(),
+            Work::Hashes(plan) | Work::Tree(plan) => {
+                plan.nodes() as usize * source.hasher.hash_len()
+            }
             Work::Read(range) => range.len() as usize,
         };
         let units = work.units();
@@ -258,7 +262,7 @@ impl Task {
         drop(state);
         self.source.check_told()?;
         Ok(match &self.work {
-            Work::Hashes(plan) if plan.fold_levels > 0 => {
+            Work::Tree(plan) if plan.fold_levels > 0 => {
                 fold(&self.source.hasher, &parts, plan.fold_levels)
             }
             _ => parts,
@@ -312,8 +316,11 @@ impl Task {
                 source.was_read(*range);
                 (0, data)
             }
-            Work::Hashes(plan) => {
-                let hashes = hash_unit(source, plan, unit, scratch)?;
+            Work::Hashes(plan) | Work::Tree(plan) => {
+                let hashes = match self.work {
+                    Work::Tree(_) => hash_tree_unit(source, plan, unit, scratch)?,
+                    _ => hash_blocks_unit(source, plan, unit, scratch)?,
+                };
                 source.was_read(plan.unit(unit).range());
                 (plan.unit_offset(unit) as usize * source.hasher.hash_len(), hashes)
             }
@@ -331,8 +338,21 @@ impl Task {
     }
 }
 
-/// The hashes of one unit of a plan.
-fn hash_unit(
+/// The block hashes of one unit of a plan; those that a tree needed are still there.
+fn hash_blocks_unit(
+    source: &Source,
+    plan: &HashPlan,
+    unit: u64,
+    scratch: &mut Scratch,
+) -> Result<Vec<u8>> {
+    let Source { hasher, leaves, .. } = source;
+    let known = leaves.as_ref().filter(|_| hasher.leaves_are_blocks()).map(LeafCache::read_only);
+    let known = known.as_ref().map(|cache| cache as &dyn LeafStore);
+    hash_range_with(source.answers(), hasher, plan.unit(unit), known, scratch)
+}
+
+/// The hashes of one unit of a tree: leaves, or nodes of the plan's level.
+fn hash_tree_unit(
     source: &Source,
     plan: &HashPlan,
     unit: u64,
@@ -341,17 +361,20 @@ fn hash_unit(
     let Source { hasher, leaves, .. } = source;
     let device = source.answers();
     let nodes = plan.unit(unit);
-    let looked_at = leaves.as_ref().map(LeafCache::read_only);
-    let looked_at = looked_at.as_ref().map(|cache| cache as &dyn LeafStore);
-    let kept_in = leaves.as_ref().map(|cache| cache as &dyn LeafStore);
+    let store = leaves.as_ref().map(|cache| cache as &dyn LeafStore);
+    if plan.level == 0 && plan.fold_levels == 0 {
+        // What a client asks for leaf by leaf it does not ask for again.
+        let known = leaves.as_ref().map(LeafCache::read_only);
+        let known = known.as_ref().map(|cache| cache as &dyn LeafStore);
+        return hash_range_with(device, hasher.leaves(), nodes, known, scratch);
+    }
     if plan.level == 0 {
-        let store = if plan.fold_levels > 0 { kept_in } else { looked_at };
-        return hash_range_with(device, hasher, nodes, store, scratch);
+        return hash_range_with(device, hasher.leaves(), nodes, store, scratch);
     }
     let mut hashes = Vec::with_capacity(nodes.n() as usize * hasher.hash_len());
     for i in 0..nodes.n() {
         let start = nodes.offset(i);
-        let node = hash_node(device, hasher, start, plan.step(), plan.level, kept_in, scratch)?;
+        let node = hash_node(device, hasher, start, plan.step(), plan.level, store, scratch)?;
         hashes.extend_from_slice(&node);
     }
     Ok(hashes)

@@ -26,17 +26,17 @@ pub struct Extensions {
     pub faults: bool,
     /// After a `fault` the bytes count as zeros.
     pub skip: bool,
+    /// With `blake3`, leaves of trees are hashed by NH.
+    pub nh: bool,
 }
 
 impl Extensions {
     /// None, as a classic peer.
-    pub const NONE: Self = Self { blake3: false, tree: false, faults: false, skip: false };
+    pub const NONE: Self =
+        Self { blake3: false, tree: false, faults: false, skip: false, nh: false };
 
     /// All that this program knows: what a server offers.
-    pub const ALL: Self = Self { blake3: true, tree: true, faults: true, skip: true };
-
-    /// What a client asks for that wants to be told of unreadable bytes and then gives up.
-    pub const STRICT: Self = Self { skip: false, ..Self::ALL };
+    pub const ALL: Self = Self { blake3: true, tree: true, faults: true, skip: true, nh: true };
 
     /// Those that both have.
     #[must_use]
@@ -46,6 +46,7 @@ impl Extensions {
             tree: self.tree && other.tree,
             faults: self.faults && other.faults,
             skip: self.skip && other.skip,
+            nh: self.nh && other.nh,
         }
     }
 
@@ -56,6 +57,7 @@ impl Extensions {
             (self.tree, "tree"),
             (self.faults, "faults"),
             (self.skip, "skip"),
+            (self.nh, "nh"),
         ];
         let words: Vec<&str> =
             words.into_iter().filter_map(|(has, word)| has.then_some(word)).collect();
@@ -90,6 +92,7 @@ impl Extensions {
                     b"tree" => found.tree = true,
                     b"faults" => found.faults = true,
                     b"skip" => found.skip = true,
+                    b"nh" => found.nh = true,
                     _ => {}
                 }
             }
@@ -253,8 +256,9 @@ mod tests {
             tree: bool,
             faults: bool,
             skip: bool,
+            nh: bool,
         ) {
-            let mine = Extensions { blake3, tree, faults, skip };
+            let mine = Extensions { blake3, tree, faults, skip, nh };
             prop_assert_eq!(Extensions::from_hello(&mine.hello("CLIENT")).unwrap(), mine);
         }
 

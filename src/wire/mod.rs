@@ -59,7 +59,7 @@
 //!
 //! - `blake3`: the hash name in `digests` may be `blake3`: a block's hash is BLAKE3 keyed with the
 //!   salt, which must be 32 bytes long, over the block filled up to `step`, without the salt in front.
-//! - `tree`: `gettree` and `tree`. Level 0 hashes are ordinary block hashes. The hash of a node of
+//! - `tree`: `gettree` and `tree`. Level 0 hashes are those of blocks. The hash of a node of
 //!   level k (1 to 7) is `digest(salt || its 16 children's hashes of level k - 1)`, with `blake3` the
 //!   keyed hash of the children's hashes alone. A node of level k covers step * 16^k bytes;
 //!   node i of a request starts at start + i * step * 16^k. Blocks past the device's end
@@ -68,8 +68,11 @@
 //!   place of its answer, and the session goes on. It names ranges that cannot be read, and the
 //!   reason in words.
 //! - `skip`: with `faults`: once a server has told that bytes cannot be read they count as zeros,
-//!   so that a request that is repeated gets its answer. Each range is told once, before the
-//!   answer to any request that is sent after the one that found it.
+//!   so that a request that is repeated gets its answer. Each range is told once, before any answer
+//!   that takes those zeros for its bytes.
+//! - `nh`: with `tree` and the hash `blake3`: the hash of level 0 of a tree is not a block's but the
+//!   faster one that `digest/nh.rs` defines. Those of `hashes` stay what they are. A client that
+//!   was told which hash to use, or has a fixed salt, does not announce it.
 
 mod fault;
 mod frame;

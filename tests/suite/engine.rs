@@ -74,12 +74,13 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> Vec<u8> {
             checksum_bytes: 0,
         })
         .expect("digests");
-    let density =
-        Density::for_peer(way.block_bytes, way.algorithm, way.extensions.tree, way.in_order);
     let header = Header { size_bytes: plan.header_bytes, name: NAME.to_vec() };
     let local: Arc<dyn Device> = Arc::new(device(local, way.hole_unit));
     let pool = HashPool::with_threads(way.threads).expect("threads");
-    let hasher = BlockHasher::new(way.algorithm, &SALT).expect("a hasher");
+    let hasher = BlockHasher::new(way.algorithm, &SALT)
+        .expect("a hasher")
+        .with_universal_leaves(way.extensions.nh);
+    let density = Density::for_peer(way.block_bytes, &hasher, way.extensions.tree, way.in_order);
     let engine = Engine::new(plan, local, peer, pool, hasher);
     let mut sink = Writer(PatchWriter::new(Vec::new(), &header).expect("a header"));
     walk(&engine, density, &mut sink).expect("a walk");
@@ -161,6 +162,7 @@ fn ways(same_size: bool, large: bool) -> impl Strategy<Value = Way> {
         Extensions::NONE,
         Extensions { blake3: true, ..Extensions::NONE },
         Extensions { tree: true, ..Extensions::NONE },
+        Extensions { nh: false, ..Extensions::ALL },
         Extensions::ALL,
     ];
     (

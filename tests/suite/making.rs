@@ -194,7 +194,7 @@ fn engine(
     let server = thread::spawn(move || {
         serve::session(theirs, Extensions::ALL, &|_| Ok(remote.lock().take().unwrap()))
     });
-    let offer = if skips { Extensions::ALL } else { Extensions::STRICT };
+    let offer = Extensions { skip: skips, ..Extensions::ALL };
     let mut opening = Peer::connect(ours, offer).unwrap();
     let remote_bytes = opening.open(b"remote.img").unwrap();
     let plan = Plan::new(direction, local.size(), remote_bytes, 4096, SizeRule::Strict).unwrap();
@@ -208,7 +208,7 @@ fn engine(
     };
     let peer = opening.start(&digests).unwrap();
     let pool = HashPool::with_threads(3).unwrap();
-    let hasher = BlockHasher::new(algorithm, &[7; 32]).unwrap();
+    let hasher = BlockHasher::new(algorithm, &[7; 32]).unwrap().with_universal_leaves(true);
     let engine = match skips {
         true => {
             let local = Arc::new(TolerantDevice::new(local));
@@ -219,8 +219,8 @@ fn engine(
     (engine, server)
 }
 
-fn density() -> Density {
-    Density::for_peer(4096, Algorithm::Blake3, true, false)
+fn density(engine: &Engine) -> Density {
+    Density::for_peer(4096, engine.hasher(), true, false)
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn unreadable_blocks_of_both_sides_are_left_out_and_nothing_else() {
             let theirs = Box::new(Broken(MemoryDevice::new(&remote[..]), remote_bad.clone()));
             let (engine, server) = engine(direction, ours, theirs, true);
             let mut sink = Collected(vec![], engine.left_out());
-            walk(&engine, density(), &mut sink).unwrap();
+            walk(&engine, density(&engine), &mut sink).unwrap();
             engine.peer().finish().unwrap();
             server.join().unwrap().unwrap();
 
@@ -287,7 +287,7 @@ fn without_skipping_a_remote_read_error_ends_the_walk_and_not_the_link() {
         let theirs = Box::new(Broken(MemoryDevice::new(&bytes[..]), bad.clone()));
         let ours = Box::new(MemoryDevice::new(&bytes[..]));
         let (engine, server) = engine(direction, ours, theirs, false);
-        let err = walk(&engine, density(), &mut Collected(vec![], None)).unwrap_err();
+        let err = walk(&engine, density(&engine), &mut Collected(vec![], None)).unwrap_err();
         assert_eq!(err.kind(), Kind::Read);
         let text = err.full_message();
         assert_eq!(text, "read error of the remote: broken, bytes [500000, 500010)");
@@ -342,7 +342,7 @@ fn a_push_writes_the_very_bytes_that_it_hashed() {
     let theirs = Box::new(MemoryDevice::new(vec![0; SIZE as usize]));
     let (engine, server) = engine(Direction::Push, Box::new(ours), theirs, false);
     let mut sink = Collected(vec![], None);
-    walk(&engine, density(), &mut sink).unwrap();
+    walk(&engine, density(&engine), &mut sink).unwrap();
     engine.peer().finish().unwrap();
     server.join().unwrap().unwrap();
     let given = given.lock();
@@ -366,6 +366,6 @@ fn a_pull_of_a_device_that_changes_is_exit_11() {
     };
     let ours = Box::new(MemoryDevice::new(vec![0; 500_000]));
     let (engine, _server) = engine(Direction::Pull, ours, Box::new(theirs), false);
-    let err = walk(&engine, density(), &mut Collected(vec![], None)).unwrap_err();
+    let err = walk(&engine, density(&engine), &mut Collected(vec![], None)).unwrap_err();
     assert_eq!(err.kind(), Kind::Transmission);
 }

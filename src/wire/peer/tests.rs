@@ -200,7 +200,7 @@ fn counters_are_those_of_the_stream() {
     let Counters { sent_bytes, received_bytes, requests } = peer.counters();
     assert_eq!(sent_bytes, *seen.lock());
     // hello, size, hashes, done
-    assert_eq!(received_bytes, (5 + 34) + (5 + 8) + (5 + 24 + 1600) + 5);
+    assert_eq!(received_bytes, (5 + 37) + (5 + 8) + (5 + 24 + 1600) + 5);
     assert_eq!(requests, 1);
 }
 

@@ -26,7 +26,7 @@ pub fn printed(setup: Setup, local: &[u8], remote: &[u8]) -> Vec<u8> {
     let header =
         Header { size_bytes: rig.engine.plan().header_bytes, name: b"/dev/target".to_vec() };
     let mut sink = Written(PatchWriter::new(Vec::new(), &header).unwrap());
-    let density = Density::for_peer(setup.block_bytes, setup.algorithm, setup.own, false);
+    let density = Density::for_peer(setup.block_bytes, rig.engine.hasher(), setup.own, false);
     walk(&rig.engine, density, &mut sink).unwrap();
     let checksum = setup.checksum.map(|algorithm| {
         let source = if setup.direction == Direction::Push { local } else { remote };

@@ -233,7 +233,7 @@ impl Rig {
             checksum: remote_checksum.map_or("", Algorithm::name).into(),
             checksum_bytes: remote_checksum.map_or(0, Algorithm::len),
         })?;
-        let hasher = BlockHasher::new(setup.algorithm, &salt)?;
+        let hasher = BlockHasher::new(setup.algorithm, &salt)?.with_universal_leaves(setup.own);
         let pool = HashPool::with_threads(2)?;
         let engine = Engine::new(plan, local.clone(), peer, pool, hasher);
         let checksum = match setup.checksum {
@@ -249,7 +249,7 @@ impl Rig {
             cache_bytes: setup.cache_bytes,
             background: setup.background,
         };
-        let density = Density::for_peer(setup.block_bytes, setup.algorithm, setup.own, false);
+        let density = Density::for_peer(setup.block_bytes, engine.hasher(), setup.own, false);
         let live = Some(LiveChange::new(engine.clone(), density, options)?);
         let thread = Some(thread);
         Ok(Self { live, engine, local, remote, log, budget_bytes, server: control, thread })
