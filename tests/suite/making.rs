@@ -94,6 +94,13 @@ fn a_server_that_sends_other_blocks_than_it_announced_is_noticed() {
     }
     let out = work.client_through(&["--remdata"], &liar("fault")).run();
     out.expect(6).says("read error of the remote: so it \\x1b[31m says");
+    for mode in ["count", "step"] {
+        work.client_through(&[], &liar(mode)).run().expect(4);
+    }
+    for direction in [&["-dmin"][..], &["-dmin", "--remdata"]] {
+        let out = work.client_through(direction, &liar("huge")).run().expect(0);
+        assert!(out.stdout == work.patch(direction), "only the common part counts");
+    }
     let out = work.client_through(&["--remdata"], &liar("truth")).run().expect(0);
     assert!(out.stdout == work.patch(&["--remdata"]));
 }

@@ -1,7 +1,9 @@
 //! A server that lies: `liar MODE COMMAND...` starts a real one and changes its answers.
 //!
 //! block: a byte of every block; hash: a bit of every hash; short: blocks lack their last byte;
-//! offset: blocks are said to be from elsewhere; fault: every block is said to be unreadable.
+//! offset: blocks are said to be from elsewhere; fault: every block is said to be unreadable;
+//! huge: the device is said to be as large as 64 bits can say; count: more hashes are said to
+//! follow than do; step: hashes are said to be of other blocks.
 
 use std::io::{self, Write};
 use std::process::{Command, ExitCode, Stdio};
@@ -56,6 +58,19 @@ fn lie(mode: &str, message: Message) -> Message {
         ("hash", Message::Tree { start, step, n, level, mut hashes }) => {
             hashes.iter_mut().step_by(16).for_each(|byte| *byte ^= 1);
             Message::Tree { start, step, n, level, hashes }
+        }
+        ("huge", Message::Size(_)) => Message::Size(u64::MAX),
+        ("count", Message::Hashes { start, step, hashes, .. }) => {
+            Message::Hashes { start, step, n: u64::MAX, hashes }
+        }
+        ("count", Message::Tree { start, step, level, hashes, .. }) => {
+            Message::Tree { start, step, n: u64::MAX, level, hashes }
+        }
+        ("step", Message::Tree { start, n, level, hashes, .. }) => {
+            Message::Tree { start, step: u64::MAX, n, level, hashes }
+        }
+        ("step", Message::Hashes { start, n, hashes, .. }) => {
+            Message::Hashes { start, step: u64::MAX, n, hashes }
         }
         (_, other) => other,
     }
