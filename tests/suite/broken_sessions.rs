@@ -52,7 +52,7 @@ fn session(
 }
 
 fn compared(direction: Direction, ours: Connection, local: Box<dyn Device>) -> Result<Blocks> {
-    let mut opening = Peer::connect(ours, Extensions::STRICT)?;
+    let mut opening = Peer::connect(ours, Extensions { skip: false, ..Extensions::ALL })?;
     let remote_bytes = opening.open(b"remote.img")?;
     let plan = Plan::new(direction, local.size(), remote_bytes, BLOCK_BYTES, SizeRule::Strict)?;
     let algorithm = Algorithm::Blake3;
@@ -63,10 +63,10 @@ fn compared(direction: Direction, ours: Connection, local: Box<dyn Device>) -> R
         checksum: String::new(),
         checksum_bytes: 0,
     })?;
-    let hasher = BlockHasher::new(algorithm, &[7; 32])?;
+    let hasher = BlockHasher::new(algorithm, &[7; 32])?.with_universal_leaves(true);
     let engine = Engine::new(plan, Arc::from(local), peer, HashPool::with_threads(2)?, hasher);
     let mut blocks = Blocks::default();
-    walk(&engine, Density::for_peer(BLOCK_BYTES, algorithm, true, false), &mut blocks)?;
+    walk(&engine, Density::for_peer(BLOCK_BYTES, engine.hasher(), true, false), &mut blocks)?;
     engine.peer().finish()?;
     Ok(blocks)
 }
