@@ -51,7 +51,7 @@ impl Extensions {
     }
 
     /// The hello of `role` (`CLIENT`, `SERVER`) that announces these.
-    fn hello(self, role: &str) -> Vec<u8> {
+    pub(super) fn hello(self, role: &str) -> Vec<u8> {
         let words = [
             (self.blake3, "blake3"),
             (self.tree, "tree"),

@@ -312,9 +312,16 @@ fn drop_tells_who_waits_and_closes_the_remotes_stdin() {
 
 #[test]
 fn abort_tells_who_waits_and_ends_a_waiting_finish() {
-    let (peer, server) = meet(None, |reader, _| while reader.read_message().unwrap().is_some() {});
+    let (asked, arrived) = unbounded();
+    let (peer, server) = meet(None, move |reader, _| {
+        while reader.read_message().unwrap().is_some() {
+            let _ = asked.send(());
+        }
+    });
     let peer = Arc::new(peer);
     let answer = scan(&peer, hint(0));
+    // What is still queued would be refused by `finish`.
+    arrived.recv().unwrap();
     let finishing = thread::spawn({
         let peer = peer.clone();
         move || peer.finish()
@@ -424,7 +431,7 @@ fn shell_server(last: &str) -> (tempfile::TempDir, String) {
     write("done", &[Message::Done]);
     let Digests { salt, hash, checksum, .. } = digests();
     let sent = [
-        Message::Hello(b"CLIENT+blake3,tree 0.5".to_vec()),
+        Message::Hello(Extensions::ALL.hello("CLIENT")),
         Message::DevFile(b"/dev/x".to_vec()),
         Message::Digests { salt, hash, checksum },
         Message::Done,
