@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::ladder::Ladder;
+use super::ladder::{Ladder, Probe};
 use crate::digest::BlockHasher;
 use crate::units::MIB;
 
@@ -98,6 +98,15 @@ impl Density {
             let share = candidate_bytes as f64 / segment_bytes as f64;
             self.average += (share - self.average) / MEMORY;
         }
+    }
+
+    /// Bytes of our own hashes of `bytes`, each of `hash_len`, that the finer ladder needs.
+    #[must_use]
+    pub fn hash_bytes(&self, bytes: u64, hash_len: usize) -> u64 {
+        let compared = |probe: &&Probe| probe.level.is_some();
+        let finest = self.coarse.probes().iter().rev().find(compared);
+        let step_bytes = finest.map_or_else(|| self.direct.top_bytes(), |leaf| leaf.step_bytes);
+        bytes.div_ceil(step_bytes).saturating_mul(hash_len as u64)
     }
 
     /// Bytes of one segment: whole coarsest probes of either ladder.

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -21,10 +22,16 @@ use super::ladder::Ladder;
 use crate::error::Result;
 use crate::units::{ByteRange, Direction, MIB, Priority};
 
-/// Bytes of the device whose hashes may be under way, at most.
-const FIND_BYTES_MAX: u64 = 256 * MIB;
-/// Segments whose hashes may be under way, at most.
-const FIND_SEGMENTS_MAX: usize = 64;
+/// Segments whose hashes may be under way, as long as our own threads have enough to do.
+const FIND_SEGMENTS: usize = 64;
+/// Bytes of the device whose hashes may be under way then, at most.
+const FIND_BYTES: u64 = 256 * MIB;
+/// How many times more of both may be under way where the link is what is waited for.
+const FIND_GROWTH_MAX: usize = 8;
+/// Our own hashes that wait to be compared, at most, but for those of one segment.
+const FIND_HASH_BYTES_MAX: u64 = 8 * MIB;
+/// How long nothing may happen before the link counts as what is waited for.
+const PATIENCE: Duration = Duration::from_millis(4);
 /// Bytes of one segment where the local device has a hole: nothing is read there, so what
 /// counts is how few questions are asked.
 const HOLE_SEGMENT_BYTES: u64 = 64 * MIB;
@@ -96,6 +103,8 @@ struct Walk<'a> {
     held_bytes: u64,
     next_start: u64,
     window: usize,
+    /// How many times [`FIND_SEGMENTS`] may be under way: more on a long link.
+    growth: usize,
     events: Receiver<Event>,
     sender: Sender<Event>,
 }
@@ -110,6 +119,7 @@ impl<'a> Walk<'a> {
             held_bytes: 0,
             next_start: engine.plan().compared.start,
             window: density.segments_at_first(),
+            growth: 1,
             density,
             events,
             sender,
@@ -125,10 +135,23 @@ impl<'a> Walk<'a> {
             if self.segments.is_empty() {
                 return Ok(());
             }
-            if let Ok(event) = self.events.recv() {
+            if let Some(event) = self.wait() {
                 self.take(event)?;
             }
         }
+    }
+
+    /// The next event; `None` when it is better to ask for more first: while nothing comes in
+    /// and our own threads have nothing to do, the link or the remote is what is waited for.
+    fn wait(&mut self) -> Option<Event> {
+        if self.growth == FIND_GROWTH_MAX || self.next_start >= self.end() {
+            return self.events.recv().ok();
+        }
+        let event = self.events.recv_timeout(PATIENCE).ok();
+        if event.is_none() && self.engine.pool().is_idle() {
+            self.growth *= 2;
+        }
+        event
     }
 
     fn end(&self) -> u64 {
@@ -138,9 +161,8 @@ impl<'a> Walk<'a> {
     /// Asks for the hashes of further segments, as far ahead as the window allows.
     fn start_finding(&mut self) -> Result<()> {
         let segment_bytes = self.density.segment_bytes();
-        let most = usize::try_from(FIND_BYTES_MAX / segment_bytes).unwrap_or(1);
-        let window = self.window.min(most.clamp(1, FIND_SEGMENTS_MAX));
-        while self.segments.len() < window && self.next_start < self.end() {
+        let window = self.window.min(self.segments_max());
+        while self.segments.len() < window && self.next_start < self.end() && self.has_room() {
             let range = self.next_segment(segment_bytes)?;
             self.next_start = range.end;
             let ladder = self.density.choose();
@@ -158,6 +180,21 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
+    }
+
+    /// How many segments may be under way, whatever the window.
+    fn segments_max(&self) -> usize {
+        let segment_bytes = self.density.segment_bytes();
+        let most = usize::try_from(FIND_BYTES / segment_bytes).unwrap_or(usize::MAX);
+        most.clamp(1, FIND_SEGMENTS) * self.growth
+    }
+
+    /// Whether another segment's hashes fit into memory.
+    fn has_room(&self) -> bool {
+        let Some(first) = self.segments.front() else { return true };
+        let under_way = self.next_start - first.range.start;
+        let hash_len = self.engine.hasher().hash_len();
+        self.density.hash_bytes(under_way, hash_len) < FIND_HASH_BYTES_MAX
     }
 
     /// The segment behind the last one, longer where there is nothing to read.

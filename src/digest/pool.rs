@@ -133,6 +133,13 @@ impl HashPool {
         self.submitter.submit(priority, job);
     }
 
+    /// Whether no job waits for a thread.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let queues = self.submitter.0.queues.lock();
+        queues.interactive.is_empty() && queues.scan.is_empty()
+    }
+
     /// A handle for submitting that outlives a borrow of the pool.
     #[must_use]
     pub fn submitter(&self) -> Submitter {
