@@ -139,8 +139,8 @@ mod comparing {
                 Ok(Box::new(remote.lock().take().expect("one session")) as Box<dyn Device>)
             })
         });
-        let mut opening = Peer::connect(ours, Extensions::ALL).expect("a hello");
-        let (size, block) = (opening.open(b"remote").expect("a size"), BLOCK as u64);
+        let opening = Peer::connect(ours, Extensions::ALL, b"remote").expect("a hello");
+        let (size, block) = (opening.size(), BLOCK as u64);
         let plan =
             Plan::new(Direction::Push, local.size(), size, block, SizeRule::Strict).expect("sizes");
         let algorithm = Algorithm::Blake3;

@@ -66,7 +66,6 @@ pub struct Session {
 pub struct Meeting {
     local: FileDevice,
     opening: Opening,
-    remote_bytes: u64,
     /// Its path, for messages.
     remote: OsString,
     direction: Direction,
@@ -95,10 +94,9 @@ impl Meeting {
             nh: named_hash.is_none() && !compare.fixed_salt,
             ..Extensions::ALL
         };
-        let mut opening = Peer::connect(connect()?, offer)?;
-        let remote_bytes = opening.open(remote.as_bytes())?;
+        let opening = Peer::connect(connect()?, offer, remote.as_bytes())?;
         let remote = remote.to_owned();
-        Ok(Self { local, opening, remote_bytes, remote, direction, named_hash, checksum })
+        Ok(Self { local, opening, remote, direction, named_hash, checksum })
     }
 
     /// What the remote side can do beyond the classic.
@@ -113,7 +111,7 @@ impl Meeting {
 
     /// Size of the remote device.
     pub fn remote_bytes(&self) -> u64 {
-        self.remote_bytes
+        self.opening.size()
     }
 
     /// Agrees on sizes, digests and salt.
@@ -121,8 +119,8 @@ impl Meeting {
     /// # Errors
     /// As [`Session::open`].
     pub fn agree(self, compare: &CompareOptions, sizes: SizeOptions) -> Result<Session> {
-        let Self { local, opening, remote_bytes, remote, direction, named_hash, checksum } = self;
-        let extensions = opening.extensions();
+        let Self { local, opening, remote, direction, named_hash, checksum } = self;
+        let (extensions, remote_bytes) = (opening.extensions(), opening.size());
         if local.size() != remote_bytes && sizes.tells_difference() {
             report::different_sizes(local.size(), remote_bytes);
         }

@@ -101,8 +101,8 @@ impl Extensions {
     }
 }
 
-/// The asking side: greets at once, announcing `offer`, then waits for the other's hello.
-/// Returns the extensions that both have.
+/// The asking side: greets at once, announcing `offer`, and sends `first` with that, which saves
+/// a round trip; then waits for the other's hello. Returns the extensions that both have.
 ///
 /// # Errors
 /// `Kind::Read` or `Kind::Connection` when the link fails, `Kind::Protocol` when the answer is
@@ -111,8 +111,12 @@ pub fn client_handshake(
     reader: &mut FrameReader<impl Read>,
     writer: &mut FrameWriter<impl Write>,
     offer: Extensions,
+    first: &Message,
 ) -> Result<Extensions> {
-    let sent = writer.write(&Message::Hello(offer.hello("CLIENT"))).and_then(|()| writer.flush());
+    let sent = writer
+        .write(&Message::Hello(offer.hello("CLIENT")))
+        .and_then(|()| writer.write(first))
+        .and_then(|()| writer.flush());
     match (sent, read_hello(reader)) {
         (Ok(()), theirs) => Ok(theirs?.and(offer)),
         // A remote that went away before it read may have said something of another kind
@@ -223,9 +227,10 @@ mod tests {
             &mut FrameReader::new(&b"\x17\0\0\0\x01SERVER+tree,blake3 0.5"[..]),
             &mut FrameWriter::new(&mut sent),
             Extensions { blake3: true, ..Extensions::NONE },
+            &Message::Done,
         );
         assert_eq!(both.unwrap(), Extensions { blake3: true, ..Extensions::NONE });
-        assert_eq!(&sent[5..], b"CLIENT+blake3 0.5");
+        assert_eq!(sent, b"\x12\0\0\0\x01CLIENT+blake3 0.5\x01\0\0\0\x07");
     }
 
     #[test]

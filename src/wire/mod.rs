@@ -39,7 +39,7 @@
 //! | 65 | tree | server | the same four numbers, then n hashes of the digest's length |
 //! | 66 | fault | server | u16 count (at most 4096), as many times u64 start and u64 length, then text |
 //!
-//! Order: both sides greet, the client without waiting. Then devfile, size, digests, then any
+//! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests, then any
 //! mix of requests, which are answered in order, then done from the client, answered by the
 //! server, which exits.
 //!

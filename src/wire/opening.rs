@@ -59,23 +59,30 @@ impl fmt::Debug for Opening {
 }
 
 impl Opening {
-    /// Greets the remote, announcing `offer`, and waits for its hello.
+    /// Greets the remote, announcing `offer`, and has it open the device at `remote_path`.
     ///
     /// # Errors
-    /// `Kind::Protocol` when the remote speaks another protocol, `Kind::Read` when it went away
-    /// and `Kind::Spawn` when a signal ended it, both with the end of its command,
-    /// `Kind::Connection` when it stays silent for longer than the timeout.
-    pub(super) fn connect(connection: Connection, offer: Extensions) -> Result<Self> {
+    /// `Kind::Protocol` when the remote speaks another protocol, `Kind::Read` when it went away,
+    /// as one does that cannot open the device, and `Kind::Spawn` when a signal ended it, both
+    /// with the end of its command, `Kind::Connection` when it stays silent for longer than the
+    /// timeout.
+    pub(super) fn connect(
+        connection: Connection,
+        offer: Extensions,
+        remote_path: &[u8],
+    ) -> Result<Self> {
         let Connection { reader, writer, control, remote } = connection;
         let link = Link::new(control, remote);
         let guard = LinkGuard(link.clone());
         let mut reader = FrameReader::new(Counted { stream: reader, link: link.clone() });
         let mut writer = FrameWriter::new(Counted { stream: writer, link: link.clone() });
         link.control.expect_answer();
-        let extensions =
-            client_handshake(&mut reader, &mut writer, offer).map_err(|err| link.explain(err))?;
+        let device = Message::DevFile(remote_path.to_vec());
+        let extensions = client_handshake(&mut reader, &mut writer, offer, &device)
+            .map_err(|err| link.explain(err))?;
+        let size = read_size(&mut reader).map_err(|err| link.explain(err))?;
         link.control.rest();
-        Ok(Self { guard, reader, writer, extensions, size: 0 })
+        Ok(Self { guard, reader, writer, extensions, size })
     }
 
     /// The extensions that both sides have.
@@ -90,23 +97,13 @@ impl Opening {
         self.guard.0.counters()
     }
 
-    /// Has the remote open the device at `remote_path`; returns its size in bytes. To be called
-    /// once.
-    ///
-    /// # Errors
-    /// As [`Peer::connect`]; a remote that cannot open the device goes away.
-    pub fn open(&mut self, remote_path: &[u8]) -> Result<u64> {
-        let link = &self.guard.0;
-        link.control.expect_answer();
-        let size = ask_size(&mut self.reader, &mut self.writer, remote_path)
-            .map_err(|err| link.explain(err))?;
-        link.control.rest();
-        self.size = size;
-        Ok(size)
+    /// Size of the remote device in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
-    /// Agrees on `digests` and starts the exchange of requests and answers, after
-    /// [`open`](Self::open).
+    /// Agrees on `digests` and starts the exchange of requests and answers.
     ///
     /// # Errors
     /// `Kind::Protocol` when `digests` cannot be sent; others as [`Peer::connect`].
@@ -129,9 +126,7 @@ impl Opening {
     }
 }
 
-fn ask_size(reader: &mut Reader, writer: &mut Writer, remote_path: &[u8]) -> Result<u64> {
-    writer.write(&Message::DevFile(remote_path.to_vec()))?;
-    writer.flush()?;
+fn read_size(reader: &mut Reader) -> Result<u64> {
     match reader.expect_message()? {
         Message::Size(size) => Ok(size),
         other => Err(unexpected("size", &other)),

@@ -75,15 +75,20 @@ enum Phase {
 }
 
 impl Peer {
-    /// Connects as the asking side, see [`Opening`]: sends hello at once, announcing
-    /// `offer`, and reads the remote's.
+    /// Connects as the asking side, see [`Opening`]: sends hello at once, announcing `offer`,
+    /// together with the path of the device, and reads the remote's hello and the device's size.
     ///
     /// # Errors
-    /// `Kind::Protocol` when the remote speaks another protocol, `Kind::Read` when it went away
-    /// and `Kind::Spawn` when a signal ended it, both with the end of its command,
-    /// `Kind::Connection` when it stays silent for longer than the timeout.
-    pub fn connect(connection: Connection, offer: Extensions) -> Result<Opening> {
-        Opening::connect(connection, offer)
+    /// `Kind::Protocol` when the remote speaks another protocol, `Kind::Read` when it went away,
+    /// as one does that cannot open the device, and `Kind::Spawn` when a signal ended it, both
+    /// with the end of its command, `Kind::Connection` when it stays silent for longer than the
+    /// timeout.
+    pub fn connect(
+        connection: Connection,
+        offer: Extensions,
+        remote_path: &[u8],
+    ) -> Result<Opening> {
+        Opening::connect(connection, offer, remote_path)
     }
 
     pub(super) fn start(opening: Opening, session: Session) -> Result<Self> {

@@ -52,8 +52,9 @@ fn session(
 }
 
 fn compared(direction: Direction, ours: Connection, local: Box<dyn Device>) -> Result<Blocks> {
-    let mut opening = Peer::connect(ours, Extensions { skip: false, ..Extensions::ALL })?;
-    let remote_bytes = opening.open(b"remote.img")?;
+    let offer = Extensions { skip: false, ..Extensions::ALL };
+    let opening = Peer::connect(ours, offer, b"remote.img")?;
+    let remote_bytes = opening.size();
     let plan = Plan::new(direction, local.size(), remote_bytes, BLOCK_BYTES, SizeRule::Strict)?;
     let algorithm = Algorithm::Blake3;
     let peer = opening.start(&Digests {

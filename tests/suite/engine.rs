@@ -59,8 +59,8 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> Vec<u8> {
     let server = thread::spawn(move || {
         serve::session(theirs, extensions, &|_| Ok(Box::new(device(&remote_device, unit))))
     });
-    let mut opening = Peer::connect(ours, Extensions::ALL).expect("a hello");
-    let remote_bytes = opening.open(b"remote.img").expect("a size");
+    let opening = Peer::connect(ours, Extensions::ALL, b"remote.img").expect("a hello");
+    let remote_bytes = opening.size();
     assert_eq!(opening.extensions(), way.extensions);
     let plan =
         Plan::new(way.direction, local.len() as u64, remote_bytes, way.block_bytes, way.rule)

@@ -202,8 +202,8 @@ fn engine(
         serve::session(theirs, Extensions::ALL, &|_| Ok(remote.lock().take().unwrap()))
     });
     let offer = Extensions { skip: skips, ..Extensions::ALL };
-    let mut opening = Peer::connect(ours, offer).unwrap();
-    let remote_bytes = opening.open(b"remote.img").unwrap();
+    let opening = Peer::connect(ours, offer, b"remote.img").unwrap();
+    let remote_bytes = opening.size();
     let plan = Plan::new(direction, local.size(), remote_bytes, 4096, SizeRule::Strict).unwrap();
     let algorithm = Algorithm::Blake3;
     let digests = Digests {

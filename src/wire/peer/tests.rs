@@ -75,9 +75,7 @@ fn good(reader: &mut ServerReader, writer: &mut ServerWriter) -> (Vec<Message>, 
 }
 
 fn open(connection: Connection) -> Result<Peer> {
-    let mut opening = Peer::connect(connection, Extensions::ALL)?;
-    opening.open(b"/dev/x")?;
-    opening.start(&digests())
+    Peer::connect(connection, Extensions::ALL, b"/dev/x")?.start(&digests())
 }
 
 /// A peer of the scripted server.

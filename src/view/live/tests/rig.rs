@@ -221,8 +221,8 @@ impl Rig {
             let _ = crate::serve::session(server, setup.offer(), &open);
         });
         let salt = [7; 32];
-        let mut opening = Peer::connect(client, setup.offer())?;
-        let remote_bytes = opening.open(b"/dev/remote")?;
+        let opening = Peer::connect(client, setup.offer(), b"/dev/remote")?;
+        let remote_bytes = opening.size();
         let plan =
             Plan::new(setup.direction, local.size(), remote_bytes, setup.block_bytes, setup.rule)?;
         let remote_checksum = setup.checksum.filter(|_| setup.direction == Direction::Pull);
