@@ -1,9 +1,13 @@
 //! The terms that all parts share: byte ranges, block sizes, directions, and the arithmetic on them that cannot overflow.
 //!
 //! Every number that a peer or a patch sent goes through the `checked_*`
-//! functions here before it is used. Pure: no I/O, no allocation.
+//! functions here before it is used. Pure: no I/O.
+
+mod range_set;
 
 use std::fmt;
+
+pub use range_set::RangeSet;
 
 /// A kibibyte, in bytes.
 pub const KIB: u64 = 1024;
@@ -159,63 +163,6 @@ pub fn push_joined(ranges: &mut Vec<ByteRange>, range: ByteRange) {
     }
 }
 
-/// Bytes of a device, as ascending ranges that neither touch nor overlap.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RangeSet(Vec<ByteRange>);
-
-impl RangeSet {
-    /// No bytes.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    /// Adds the bytes of `range`.
-    pub fn insert(&mut self, range: ByteRange) {
-        if range.is_empty() {
-            return;
-        }
-        let from = self.0.partition_point(|known| known.end < range.start);
-        let to = self.0.partition_point(|known| known.start <= range.end);
-        let joined = self.0[from..to].iter().fold(range, |all, known| {
-            ByteRange::new(all.start.min(known.start), all.end.max(known.end))
-        });
-        self.0.splice(from..to, [joined]);
-    }
-
-    /// Whether it has any byte of `range`.
-    #[must_use]
-    pub fn intersects(&self, range: ByteRange) -> bool {
-        let at = self.0.partition_point(|known| known.end <= range.start);
-        self.0.get(at).is_some_and(|known| !known.intersect(&range).is_empty())
-    }
-
-    /// Whether it has every byte of `range`.
-    #[must_use]
-    pub fn contains(&self, range: ByteRange) -> bool {
-        let at = self.0.partition_point(|known| known.end < range.end);
-        range.is_empty() || self.0.get(at).is_some_and(|known| known.start <= range.start)
-    }
-
-    /// The ranges.
-    #[must_use]
-    pub fn ranges(&self) -> &[ByteRange] {
-        &self.0
-    }
-
-    /// How many ranges.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether it has no byte.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,33 +192,6 @@ mod tests {
         assert!(ByteRange::new(0, 4).intersect(&ByteRange::new(4, 8)).is_empty());
         assert_eq!(ByteRange::new(0, 5).intersect(&ByteRange::new(4, 8)), ByteRange::new(4, 5));
         assert!(ByteRange::new(10, 20).clip(5).is_empty());
-    }
-
-    #[test]
-    fn sets_of_ranges_agree_with_sets_of_numbers() {
-        let mut seed = 1_u64;
-        let mut next = |limit: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (seed >> 33) % limit
-        };
-        for _ in 0..200 {
-            let (mut set, mut naive) = (RangeSet::new(), [false; 40]);
-            for _ in 0..next(8) {
-                let start = next(35);
-                let range = ByteRange::new(start, start + next(6));
-                set.insert(range);
-                (range.start..range.end).for_each(|i| naive[i as usize] = true);
-            }
-            for start in 0..40 {
-                assert_eq!(set.intersects(ByteRange::new(start, start + 1)), naive[start as usize]);
-            }
-            let (start, len) = (next(30), next(6));
-            let range = ByteRange::new(start, start + len);
-            let all = (range.start..range.end).all(|i| naive[i as usize]);
-            assert_eq!(set.contains(range), all, "{range} in {set:?}");
-            assert!(set.ranges().windows(2).all(|two| two[0].end < two[1].start), "{set:?}");
-            assert!(!set.intersects(ByteRange::new(3, 3)));
-        }
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! nobody touches tells which are there. It costs one system call for each range, works on files
 //! and block devices, and changes nothing (reads with `RWF_NOWAIT` would start read-ahead).
 
-use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -14,9 +13,9 @@ use std::ptr;
 
 use parking_lot::Mutex;
 
-use crate::units::ByteRange;
+use crate::units::{ByteRange, RangeSet};
 
-/// Most ranges of pages that are remembered, about 3 MiB; pages beyond that stay in the cache.
+/// Most ranges of pages that are remembered, 1 MiB; pages beyond that stay in the cache.
 const RANGES_MAX: usize = 64 * 1024;
 /// Pages asked about in one system call.
 const PAGES_PER_CALL: usize = 1024;
@@ -25,7 +24,7 @@ const PAGES_PER_CALL: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Residency {
     mapping: Mapping,
-    ours: Mutex<Ranges>,
+    ours: Mutex<RangeSet>,
 }
 
 impl Residency {
@@ -40,7 +39,11 @@ impl Residency {
         let pages = range.align_out(self.mapping.page_bytes);
         let mut ours = self.ours.lock();
         for gap in ours.gaps(pages) {
-            self.mapping.absent(gap, &mut |absent| ours.insert(absent));
+            self.mapping.absent(gap, &mut |absent| {
+                if ours.len() < RANGES_MAX {
+                    ours.insert(absent);
+                }
+            });
         }
     }
 
@@ -54,70 +57,6 @@ impl Residency {
             false => range.end - range.end % page,
         };
         self.ours.lock().take(ByteRange::new(start, end))
-    }
-}
-
-/// Ranges that neither overlap nor touch: start -> end.
-#[derive(Debug, Default)]
-struct Ranges(BTreeMap<u64, u64>);
-
-impl Ranges {
-    /// The parts of `range` that are in none of these.
-    fn gaps(&self, range: ByteRange) -> Vec<ByteRange> {
-        let mut gaps = Vec::new();
-        let mut at = range.start;
-        for found in self.overlapping(range) {
-            if found.start > at {
-                gaps.push(ByteRange::new(at, found.start));
-            }
-            at = at.max(found.end);
-        }
-        if at < range.end {
-            gaps.push(ByteRange::new(at, range.end));
-        }
-        gaps
-    }
-
-    /// Adds a range that overlaps none of these.
-    fn insert(&mut self, range: ByteRange) {
-        let ByteRange { mut start, mut end } = range;
-        if let Some((&before, &touches)) = self.0.range(..start).next_back()
-            && touches == start
-        {
-            start = before;
-        }
-        if let Some(after) = self.0.remove(&end) {
-            end = after;
-        }
-        if self.0.len() < RANGES_MAX || self.0.contains_key(&start) {
-            self.0.insert(start, end);
-        }
-    }
-
-    /// Removes and returns what lies inside `range`.
-    fn take(&mut self, range: ByteRange) -> Vec<ByteRange> {
-        let found: Vec<_> = self.overlapping(range).collect();
-        for whole in &found {
-            self.0.remove(&whole.start);
-            for rest in
-                [ByteRange::new(whole.start, range.start), ByteRange::new(range.end, whole.end)]
-            {
-                if !rest.is_empty() {
-                    self.0.insert(rest.start, rest.end);
-                }
-            }
-        }
-        found.iter().map(|whole| whole.intersect(&range)).collect()
-    }
-
-    fn overlapping(&self, range: ByteRange) -> impl Iterator<Item = ByteRange> + '_ {
-        let before = self.0.range(..range.start).next_back();
-        let inside = self.0.range(range.start..range.end.max(range.start));
-        before
-            .into_iter()
-            .chain(inside)
-            .map(|(&start, &end)| ByteRange::new(start, end))
-            .filter(move |found| found.end > range.start && !range.is_empty())
     }
 }
 
@@ -185,52 +124,5 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and nothing refers to it any more.
         unsafe { libc::munmap(self.address, self.len.get()) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn ranges_beyond_the_limit_are_not_remembered() {
-        let mut ranges = Ranges::default();
-        for i in 0..=RANGES_MAX as u64 {
-            ranges.insert(ByteRange::new(i * 2, i * 2 + 1));
-        }
-        assert_eq!(ranges.0.len(), RANGES_MAX);
-        ranges.insert(ByteRange::new(1, 2));
-        assert_eq!(ranges.take(ByteRange::new(0, 4)), [ByteRange::new(0, 3)]);
-    }
-
-    proptest! {
-        #[test]
-        fn ranges_are_sets(steps in proptest::collection::vec((any::<bool>(), 0u64..60, 0u64..9), 0..40)) {
-            let mut ranges = Ranges::default();
-            let mut model = [false; 70];
-            for (adds, start, len) in steps {
-                let range = ByteRange::new(start, start + len);
-                let places = start as usize..(start + len) as usize;
-                if adds {
-                    for gap in ranges.gaps(range) {
-                        prop_assert!((gap.start..gap.end).all(|at| !model[at as usize]));
-                        ranges.insert(gap);
-                    }
-                    model[places].fill(true);
-                } else {
-                    let taken: u64 = ranges.take(range).iter().map(ByteRange::len).sum();
-                    let expected = model[places.clone()].iter().filter(|set| **set).count();
-                    prop_assert_eq!(taken, expected as u64);
-                    model[places].fill(false);
-                }
-                let held: Vec<_> = ranges.overlapping(ByteRange::new(0, 70)).collect();
-                prop_assert!(held.windows(2).all(|two| two[0].end < two[1].start), "{held:?}");
-                prop_assert_eq!(
-                    held.iter().map(ByteRange::len).sum::<u64>(),
-                    model.iter().filter(|set| **set).count() as u64
-                );
-            }
-        }
     }
 }
