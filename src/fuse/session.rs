@@ -180,6 +180,8 @@ impl Mount {
         let failed =
             |err| Error::io(Kind::Read, "the mount has failed", err).with_path(self.path());
         match threads.join() {
+            // What a thread is told that looks for a request just while the kernel gives up.
+            Ok(Err(err)) if err.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
             Ok(result) => result.map_err(failed),
             Err(_) => Err(failed(io::Error::other("a thread has panicked"))),
         }

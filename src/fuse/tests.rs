@@ -167,10 +167,13 @@ impl Fixture {
     }
 
     /// A process that has come to wait for something that it reads.
-    fn waiting_reader(&self, program: &mut Command) -> Reader {
+    fn waiting_reader(&self, program: &Command) -> Reader {
         let before = self.change.waiting();
-        program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let reader = Reader(program.spawn().unwrap());
+        // Jobs in the background, as these tests may be, ignore SIGINT, and so do their children.
+        let mut reader = Command::new("env");
+        reader.arg("--default-signal").arg(program.get_program()).args(program.get_args());
+        reader.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let reader = Reader(reader.spawn().unwrap());
         wait_until("the reader reads", || self.change.waiting() > before);
         reader
     }
@@ -258,7 +261,7 @@ fn ctrl_c_ends_a_waiting_reader_within_two_seconds() {
         } else {
             program.arg(fixture.path("patch"));
         }
-        let mut reader = fixture.waiting_reader(&mut program);
+        let mut reader = fixture.waiting_reader(&program);
         reader.signal(signal);
         let took = reader.gone();
         assert!(took < GONE_WITHIN, "{program:?} after {signal}: {took:?}");

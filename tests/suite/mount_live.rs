@@ -252,8 +252,9 @@ fn others_are_answered_while_a_reader_waits_and_ctrl_c_ends_it() {
     let (work, local, _) = pair(17);
     let mut mounted = mount(&work, &["--hash=sha512", "--blocksize=512"], &crawling_server());
     for name in ["patch", "changes"] {
-        let mut cat = Command::new("tail")
-            .args(["-c", "+1"])
+        // Jobs in the background ignore SIGINT, and so would this child.
+        let mut cat = Command::new("env")
+            .args(["--default-signal", "tail", "-c", "+1"])
             .arg(mounted.path(name))
             .stdout(Stdio::piped())
             .spawn()
