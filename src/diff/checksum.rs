@@ -7,7 +7,7 @@ use std::thread;
 use parking_lot::Mutex;
 
 use super::engine::{Engine, unexpected_answer};
-use super::remote::OnBytes;
+use super::gathering::OnBytes;
 use crate::digest::{Algorithm, checksum};
 use crate::error::{Error, Kind, Result};
 use crate::units::{Direction, Priority};

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::compare::Announced;
 use super::engine::{Engine, unexpected_answer};
+use super::gathering::Gathering;
 use crate::digest::{BlockHasher, Scratch, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Direction, MIB, Priority};
@@ -154,20 +155,36 @@ impl Engine {
     pub fn fetch(self: &Arc<Self>, remote: Announced, priority: Priority, done: OnFetched) {
         let range = remote.blocks.clip(self.plan().remote_bytes);
         let parts: Vec<_> = range.pieces(FETCH_BYTES).collect();
-        let state = FetchState { data: vec![0; range.len() as usize], missing: parts.len(), done };
-        let fetch = Arc::new(Fetch {
-            engine: Arc::clone(self),
-            remote,
-            range,
-            priority,
-            state: Mutex::new(Some(state)),
-        });
+        let engine = Arc::clone(self);
+        let arrived = move |bytes: Result<Vec<u8>>| match bytes {
+            // Hashing belongs on the pool: the peer's reader thread must stay quick.
+            Ok(data) => {
+                let work = Arc::clone(&engine);
+                let check = move |_: &mut Scratch| done(work.take_fetched(&remote, range, data));
+                engine.pool().submit(priority, check);
+            }
+            Err(err) => done(Err(err)),
+        };
+        let bytes = vec![0; range.len() as usize];
+        let gathering = Gathering::new(range, bytes, parts.len(), Box::new(arrived));
         if parts.is_empty() {
-            let nothing =
-                Changed { offset: range.start, data: Vec::new(), target_hashes: Vec::new() };
-            fetch.end(Ok(nothing));
+            gathering.check();
         }
-        parts.into_iter().for_each(|part| fetch.ask(part, 0));
+        for part in parts {
+            let gathering = Arc::clone(&gathering);
+            Fetch { engine: Arc::clone(self), gathering, part, priority }.ask(0);
+        }
+    }
+
+    fn take_fetched(
+        &self,
+        remote: &Announced,
+        range: ByteRange,
+        mut data: Vec<u8>,
+    ) -> Result<Changed> {
+        self.check_fetched(remote, &data)?;
+        data.truncate(self.plan().writable(range).len() as usize);
+        Ok(Changed { offset: range.start, data, target_hashes: Vec::new() })
     }
 
     fn check_fetched(&self, remote: &Announced, data: &[u8]) -> Result<()> {
@@ -240,70 +257,28 @@ impl Gather {
     }
 }
 
-/// A run of blocks on its way.
+/// A part of a run of blocks on its way.
 struct Fetch {
     engine: Arc<Engine>,
-    remote: Announced,
-    /// The bytes that exist on the remote device.
-    range: ByteRange,
+    gathering: Arc<Gathering>,
+    part: ByteRange,
     priority: Priority,
-    state: Mutex<Option<FetchState>>,
-}
-
-struct FetchState {
-    data: Vec<u8>,
-    missing: usize,
-    done: OnFetched,
 }
 
 impl Fetch {
-    fn ask(self: &Arc<Self>, part: ByteRange, attempts: u32) {
-        let fetch = Arc::clone(self);
-        let got = move |answer| fetch.arrived(part, answer, attempts);
-        let request = Request::Block { range: part };
-        self.engine.peer().submit(request, self.priority, Box::new(got));
+    fn ask(self, attempts: u32) {
+        let (engine, priority) = (Arc::clone(&self.engine), self.priority);
+        let request = Request::Block { range: self.part };
+        let got = move |answer| self.arrived(answer, attempts);
+        engine.peer().submit(request, priority, Box::new(got));
     }
 
-    fn arrived(self: &Arc<Self>, part: ByteRange, answer: Result<Answer>, attempts: u32) {
-        let block = match answer {
-            Ok(Answer::Block(block)) => block,
-            Ok(_) => return self.end(Err(unexpected_answer())),
-            Err(err) if self.engine.is_worth_another(&err, attempts) => {
-                return self.ask(part, attempts + 1);
-            }
-            Err(err) => return self.end(Err(err)),
-        };
-        let complete = match &mut *self.state.lock() {
-            Some(state) => {
-                let at = (part.start - self.range.start) as usize;
-                state.data[at..][..block.len()].copy_from_slice(&block);
-                state.missing -= 1;
-                state.missing == 0
-            }
-            None => false,
-        };
-        if complete {
-            let fetch = Arc::clone(self);
-            let check = move |_: &mut Scratch| fetch.check();
-            self.engine.pool().submit(self.priority, check);
-        }
-    }
-
-    /// Hashing belongs on the pool: the peer's reader thread must stay quick.
-    fn check(&self) {
-        let Some(FetchState { data, done, .. }) = self.state.lock().take() else { return };
-        done(self.engine.check_fetched(&self.remote, &data).map(|()| {
-            let carried = self.engine.plan().writable(self.range).len() as usize;
-            let mut data = data;
-            data.truncate(carried);
-            Changed { offset: self.range.start, data, target_hashes: Vec::new() }
-        }));
-    }
-
-    fn end(&self, result: Result<Changed>) {
-        let state = self.state.lock().take();
-        if let Some(state) = state {
-            (state.done)(result);
+    fn arrived(self, answer: Result<Answer>, attempts: u32) {
+        match answer {
+            Ok(Answer::Block(block)) => self.gathering.put(self.part.start, &block),
+            Ok(_) => self.gathering.fail(unexpected_answer()),
+            Err(err) if self.engine.is_worth_another(&err, attempts) => self.ask(attempts + 1),
+            Err(err) => self.gathering.fail(err),
         }
     }
 }

@@ -7,6 +7,7 @@
 //!   descent.rs  one comparison from coarse to fine, a state machine     (pure)
 //!   engine.rs   drives descents with the peer's answers and the pool
 //!   content.rs  bytes of differing blocks, checked against their hashes
+//!   gathering.rs bytes that arrive in parts, for one who waits for all
 //!   left_out.rs bytes that a side cannot read, if they are to be left out
 //!   map.rs      what is known of every block                            (pure)
 //!   resolver.rs what is known and who waits for more, for readers in any order
@@ -26,6 +27,7 @@ mod content;
 mod density;
 mod descent;
 mod engine;
+mod gathering;
 mod ladder;
 mod left_out;
 mod map;
@@ -41,11 +43,12 @@ pub use compare::Announced;
 pub use content::Changed;
 pub use density::Density;
 pub use engine::{Engine, Found};
+pub use gathering::{Gathering, OnBytes};
 pub use ladder::{Ladder, Probe};
 pub use left_out::LeftOut;
 pub use map::{BLOCKS_MAX, Map, State};
 pub use plan::Plan;
 pub use prints::{Print, print_of};
-pub use remote::{OnBytes, RemoteBlocks, changed_error};
+pub use remote::{RemoteBlocks, changed_error};
 pub use resolver::{Blocks, OnKnown, Progress, Resolver};
 pub use walk::{Sink, walk};

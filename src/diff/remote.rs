@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use super::cache::{Cache, Side};
 use super::content::FETCH_BYTES;
 use super::engine::unexpected_answer;
+use super::gathering::{Gathering, OnBytes, copy_part};
 use super::map::State;
 use super::prints::print_of;
 use super::resolver::{Blocks, Resolver};
@@ -26,9 +27,6 @@ use crate::digest::Scratch;
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Priority};
 use crate::wire::{Answer, Request};
-
-/// Called once with the bytes that were asked for.
-pub type OnBytes = Box<dyn FnOnce(Result<Vec<u8>>) + Send>;
 
 /// The blocks of the remote device.
 pub struct RemoteBlocks {
@@ -39,19 +37,7 @@ pub struct RemoteBlocks {
 struct BlocksState {
     cache: Cache,
     /// Blocks on their way, and who waits for each.
-    waiting: HashMap<u64, Vec<Arc<Want>>>,
-}
-
-/// One read that waits for some of its blocks.
-struct Want {
-    range: ByteRange,
-    state: Mutex<Option<WantState>>,
-}
-
-struct WantState {
-    data: Vec<u8>,
-    missing: usize,
-    done: OnBytes,
+    waiting: HashMap<u64, Vec<Arc<Gathering>>>,
 }
 
 /// What a fetched block is held against.
@@ -116,8 +102,7 @@ impl RemoteBlocks {
                 waits.push(block);
             }
         }
-        let want_state = WantState { data: bytes, missing: waits.len(), done };
-        let want = Arc::new(Want { range, state: Mutex::new(Some(want_state)) });
+        let want = Gathering::new(range, bytes, waits.len(), done);
         for block in waits {
             let waiting = state.waiting.entry(block).or_default();
             if waiting.is_empty() {
@@ -253,7 +238,10 @@ impl RemoteBlocks {
         let wants = state.waiting.remove(&block).unwrap_or_default();
         drop(state);
         for want in wants {
-            want.take(block * self.block_bytes(), result);
+            match result {
+                Ok(data) => want.put(block * self.block_bytes(), data),
+                Err(err) => want.fail(err.duplicate()),
+            }
         }
     }
 }
@@ -273,47 +261,5 @@ fn push_block(units: &mut Vec<Range<u64>>, block: u64, blocks_max: u64) {
     match units.last_mut() {
         Some(last) if last.end == block && last.end - last.start < blocks_max => last.end += 1,
         _ => units.push(block..block + 1),
-    }
-}
-
-/// Copies the part of `block` (which begins at `offset`) that lies in `range` to its place in `bytes`.
-fn copy_part(bytes: &mut [u8], range: ByteRange, offset: u64, block: &[u8]) {
-    let part = ByteRange::new(offset, offset + block.len() as u64).intersect(&range);
-    if !part.is_empty() {
-        let from = &block[(part.start - offset) as usize..][..part.len() as usize];
-        bytes[(part.start - range.start) as usize..][..from.len()].copy_from_slice(from);
-    }
-}
-
-impl Want {
-    fn take(&self, offset: u64, result: Result<&[u8], &Error>) {
-        let mut guard = self.state.lock();
-        let Some(state) = &mut *guard else { return };
-        match result {
-            Ok(data) => {
-                copy_part(&mut state.data, self.range, offset, data);
-                state.missing -= 1;
-                drop(guard);
-                self.check();
-            }
-            Err(err) => {
-                let state = guard.take();
-                drop(guard);
-                if let Some(state) = state {
-                    (state.done)(Err(err.duplicate()));
-                }
-            }
-        }
-    }
-
-    /// Calls back when nothing is missing any more.
-    fn check(&self) {
-        let mut guard = self.state.lock();
-        let complete = guard.as_ref().is_some_and(|state| state.missing == 0);
-        let state = if complete { guard.take() } else { None };
-        drop(guard);
-        if let Some(WantState { data, done, .. }) = state {
-            done(Ok(data));
-        }
     }
 }

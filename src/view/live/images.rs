@@ -10,12 +10,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::super::change::{Done, Image};
 use super::Live;
 use super::streams::WINDOW_BYTES_MIN;
-use crate::diff::{Blocks, Map, Plan, State};
+use crate::diff::{Blocks, Gathering, Map, Plan, State};
 use crate::error::Result;
 use crate::units::{ByteRange, Direction, Priority};
 
@@ -173,14 +171,16 @@ impl Live {
                 }
             }
         }
-        let state = Some(AssemblyState { bytes, missing: remote.len(), done });
-        let assembly = Arc::new(Assembly { range, state: Mutex::new(state) });
+        let gathering = Gathering::new(range, bytes, remote.len(), done);
         if remote.is_empty() {
-            return assembly.check();
+            return gathering.check();
         }
         for piece in remote {
-            let assembly = Arc::clone(&assembly);
-            let got = move |result| assembly.take(piece, result);
+            let gathering = Arc::clone(&gathering);
+            let got = move |result: Result<Vec<u8>>| match result {
+                Ok(data) => gathering.put(piece.start, &data),
+                Err(err) => gathering.fail(err),
+            };
             self.remote.read(piece, Priority::Interactive, Box::new(got));
         }
     }
@@ -258,52 +258,6 @@ impl Live {
 /// Where the run of blocks that differ, or do not, ends that `at` lies in.
 fn run_end(map: &Map, at: u64, end: u64, differs: bool) -> u64 {
     map.find(at, end, |state| (state == State::Differs) != differs).unwrap_or(end)
-}
-
-/// A read that waits for parts from the remote side.
-struct Assembly {
-    range: ByteRange,
-    state: Mutex<Option<AssemblyState>>,
-}
-
-struct AssemblyState {
-    bytes: Vec<u8>,
-    missing: usize,
-    done: Done<Vec<u8>>,
-}
-
-impl Assembly {
-    fn take(&self, piece: ByteRange, result: Result<Vec<u8>>) {
-        let mut guard = self.state.lock();
-        let Some(state) = &mut *guard else { return };
-        match result {
-            Ok(data) => {
-                let at = (piece.start - self.range.start) as usize;
-                state.bytes[at..][..data.len()].copy_from_slice(&data);
-                state.missing -= 1;
-                drop(guard);
-                self.check();
-            }
-            Err(err) => {
-                let state = guard.take();
-                drop(guard);
-                if let Some(state) = state {
-                    (state.done)(Err(err));
-                }
-            }
-        }
-    }
-
-    /// Calls back when nothing is missing.
-    fn check(&self) {
-        let mut guard = self.state.lock();
-        let complete = guard.as_ref().is_some_and(|state| state.missing == 0);
-        let state = if complete { guard.take() } else { None };
-        drop(guard);
-        if let Some(AssemblyState { bytes, done, .. }) = state {
-            done(Ok(bytes));
-        }
-    }
 }
 
 #[cfg(test)]
