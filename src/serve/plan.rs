@@ -23,6 +23,8 @@ pub(super) struct HashPlan {
     step: u64,
     nodes: u64,
     unit_nodes: u64,
+    /// Whether the hashes are a tree's, whose leaves may have another hash than blocks.
+    pub(super) of_tree: bool,
     /// Level of the nodes that a unit computes.
     pub(super) level: u8,
     /// How many levels the request is above them.
@@ -35,7 +37,7 @@ impl HashPlan {
     /// # Errors
     /// `Kind::Protocol` when a number is out of bounds or the hashes do not fit an answer.
     pub(super) fn hashes(start: u64, step: u64, n: u64, hash_len: usize) -> Result<Self> {
-        Self::new(Blocks::new(start, step, n)?, 0, hash_len, HASHES_BYTES_MAX)
+        Self::new(Blocks::new(start, step, n)?, None, hash_len, HASHES_BYTES_MAX)
     }
 
     /// The plan for `gettree`; `level` is at most 7.
@@ -47,10 +49,17 @@ impl HashPlan {
             let what = format!("the remote asked for too much: {n} nodes of level {level}");
             Error::new(Kind::Protocol, what).with_offset(start)
         })?;
-        Self::new(Blocks::new(start, step, leaves)?, level, hash_len, TREE_BYTES_MAX)
+        Self::new(Blocks::new(start, step, leaves)?, Some(level), hash_len, TREE_BYTES_MAX)
     }
 
-    fn new(leaves: Blocks, request_level: u8, hash_len: usize, answer_max: usize) -> Result<Self> {
+    /// `tree_level`: `None` for the hashes of blocks.
+    fn new(
+        leaves: Blocks,
+        tree_level: Option<u8>,
+        hash_len: usize,
+        answer_max: usize,
+    ) -> Result<Self> {
+        let request_level = tree_level.unwrap_or(0);
         let (step, hash_len) = (leaves.step(), hash_len as u64);
         if step > STEP_BYTES_MAX {
             let what = format!(
@@ -82,6 +91,7 @@ impl HashPlan {
             step,
             nodes: nodes_of(level),
             unit_nodes: (UNIT_BYTES / (step * node_leaves(level))).max(1),
+            of_tree: tree_level.is_some(),
             level,
             fold_levels: request_level - level,
         })

@@ -399,7 +399,7 @@ impl Requests {
             }
             Message::GetTree { start, step, n, level } if self.shared.extensions.tree => {
                 let plan = HashPlan::tree(start, step, n, level, hash_len)?;
-                Answer::Tree { start, step, n, level, task: start_task(Work::Tree(plan)) }
+                Answer::Tree { start, step, n, level, task: start_task(Work::Hashes(plan)) }
             }
             Message::GetBlock { offset, len } => {
                 let range = block_range(offset, len, source.device.size())?;

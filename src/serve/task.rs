@@ -137,10 +137,14 @@ impl Source {
 
     /// Whether the first hashes that `work` wants are kept: then so are the rest of them, or most.
     fn has_hashes(&self, work: &Work) -> bool {
-        match (work, &self.leaves) {
-            (Work::Tree(plan), Some(leaves)) => leaves.has(plan.unit(0).start(), plan.step()),
-            _ => false,
-        }
+        let Work::Hashes(plan) = work else { return false };
+        self.kept_for(plan).is_some_and(|leaves| leaves.has(plan.unit(0).start(), plan.step()))
+    }
+
+    /// The kept leaves that are of use for `plan`: for block hashes only where leaves have the
+    /// same.
+    fn kept_for(&self, plan: &HashPlan) -> Option<&LeafCache> {
+        self.leaves.as_ref().filter(|_| plan.of_tree || self.hasher.leaves_are_blocks())
     }
 
     /// Lets go of all that was read, where the client wants that.
@@ -161,10 +165,8 @@ impl Source {
 
 /// What to do for one answer.
 pub(super) enum Work {
-    /// Compute hashes of blocks.
+    /// Compute hashes.
     Hashes(HashPlan),
-    /// Compute hashes of a tree.
-    Tree(HashPlan),
     /// Read these bytes, which fit an answer.
     Read(ByteRange),
 }
@@ -172,7 +174,7 @@ pub(super) enum Work {
 impl Work {
     fn units(&self) -> u64 {
         match self {
-            Work::Hashes(plan) | Work::Tree(plan) => plan.units(),
+            Work::Hashes(plan) => plan.units(),
             Work::Read(_) => 1,
         }
     }
@@ -180,7 +182,7 @@ impl Work {
     /// The bytes that units `from..to` read; both are at most [`Work::units`], and `from < to`.
     fn range(&self, from: u64, to: u64) -> ByteRange {
         match self {
-            Work::Hashes(plan) | Work::Tree(plan) => {
+            Work::Hashes(plan) => {
                 ByteRange::new(plan.unit(from).start(), plan.unit(to - 1).range().end)
             }
             Work::Read(range) => *range,
@@ -213,9 +215,7 @@ impl Task {
         threads: usize,
     ) -> Arc<Self> {
         let bytes = match &work {
-            Work::Hashes(plan) | Work::Tree(plan) => {
-                plan.nodes() as usize * source.hasher.hash_len()
-            }
+            Work::Hashes(plan) => plan.nodes() as usize * source.hasher.hash_len(),
             Work::Read(range) => range.len() as usize,
         };
         let units = work.units();
@@ -262,7 +262,7 @@ impl Task {
         drop(state);
         self.source.check_told()?;
         Ok(match &self.work {
-            Work::Tree(plan) if plan.fold_levels > 0 => {
+            Work::Hashes(plan) if plan.fold_levels > 0 => {
                 fold(&self.source.hasher, &parts, plan.fold_levels)
             }
             _ => parts,
@@ -316,11 +316,8 @@ impl Task {
                 source.was_read(*range);
                 (0, data)
             }
-            Work::Hashes(plan) | Work::Tree(plan) => {
-                let hashes = match self.work {
-                    Work::Tree(_) => hash_tree_unit(source, plan, unit, scratch)?,
-                    _ => hash_blocks_unit(source, plan, unit, scratch)?,
-                };
+            Work::Hashes(plan) => {
+                let hashes = hash_unit(source, plan, unit, scratch)?;
                 source.was_read(plan.unit(unit).range());
                 (plan.unit_offset(unit) as usize * source.hasher.hash_len(), hashes)
             }
@@ -338,43 +335,28 @@ impl Task {
     }
 }
 
-/// The block hashes of one unit of a plan; those that a tree needed are still there.
-fn hash_blocks_unit(
+/// The hashes of one unit of a plan.
+fn hash_unit(
     source: &Source,
     plan: &HashPlan,
     unit: u64,
     scratch: &mut Scratch,
 ) -> Result<Vec<u8>> {
-    let Source { hasher, leaves, .. } = source;
-    let known = leaves.as_ref().filter(|_| hasher.leaves_are_blocks()).map(LeafCache::read_only);
-    let known = known.as_ref().map(|cache| cache as &dyn LeafStore);
-    hash_range_with(source.answers(), hasher, plan.unit(unit), known, scratch)
-}
-
-/// The hashes of one unit of a tree: leaves, or nodes of the plan's level.
-fn hash_tree_unit(
-    source: &Source,
-    plan: &HashPlan,
-    unit: u64,
-    scratch: &mut Scratch,
-) -> Result<Vec<u8>> {
-    let Source { hasher, leaves, .. } = source;
-    let device = source.answers();
-    let nodes = plan.unit(unit);
-    let store = leaves.as_ref().map(|cache| cache as &dyn LeafStore);
-    if plan.level == 0 && plan.fold_levels == 0 {
-        // What a client asks for leaf by leaf it does not ask for again.
-        let known = leaves.as_ref().map(LeafCache::read_only);
-        let known = known.as_ref().map(|cache| cache as &dyn LeafStore);
-        return hash_range_with(device, hasher.leaves(), nodes, known, scratch);
-    }
+    let (hasher, device, nodes) = (&source.hasher, source.answers(), plan.unit(unit));
+    let kept = source.kept_for(plan);
+    let looked_at = kept.map(LeafCache::read_only);
+    let looked_at = looked_at.as_ref().map(|cache| cache as &dyn LeafStore);
+    let kept_in = kept.map(|cache| cache as &dyn LeafStore);
     if plan.level == 0 {
-        return hash_range_with(device, hasher.leaves(), nodes, store, scratch);
+        // What a client asks for one by one it does not ask for again.
+        let store = if plan.fold_levels > 0 { kept_in } else { looked_at };
+        let hasher = if plan.of_tree { hasher.leaves() } else { hasher };
+        return hash_range_with(device, hasher, nodes, store, scratch);
     }
     let mut hashes = Vec::with_capacity(nodes.n() as usize * hasher.hash_len());
     for i in 0..nodes.n() {
         let start = nodes.offset(i);
-        let node = hash_node(device, hasher, start, plan.step(), plan.level, store, scratch)?;
+        let node = hash_node(device, hasher, start, plan.step(), plan.level, kept_in, scratch)?;
         hashes.extend_from_slice(&node);
     }
     Ok(hashes)
