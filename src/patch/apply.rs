@@ -157,7 +157,7 @@ struct Run<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::sizes::SizePlan;
-    use super::super::{Header, PatchWriter};
+    use super::super::tests::written_patch as patch_of;
     use super::*;
     use crate::device::faulty::{Call, Fault, FaultyDevice, Operation};
     use crate::device::{Device, MemoryDevice};
@@ -165,15 +165,6 @@ mod tests {
     use crate::progress::{Recording, Silent};
     use crate::units::{ByteRange, SizeRule};
     use proptest::prelude::*;
-
-    fn patch_of(size_bytes: u64, blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
-        let header = Header { size_bytes, name: b"d".to_vec() };
-        let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
-        for (offset, data) in blocks {
-            writer.write_block(*offset, data).unwrap();
-        }
-        writer.finish(None).unwrap()
-    }
 
     fn apply(target: &dyn DeviceMut, patch: &[u8], rule: SizeRule) -> Result<Written> {
         let mut reader = PatchReader::new(patch, "patch")?;

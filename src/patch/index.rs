@@ -385,7 +385,7 @@ impl Seek for DeviceReader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{PatchWriter, format};
+    use super::super::{PatchWriter, format, tests};
     use super::*;
     use crate::device::MemoryDevice;
     use proptest::collection::vec;
@@ -393,17 +393,8 @@ mod tests {
 
     const SIZE: u64 = 600;
 
-    /// A patch of these records, as they come.
     fn patch_of(size_bytes: u64, records: &[(u64, Vec<u8>)]) -> Vec<u8> {
-        let mut bytes = Header { size_bytes, name: b"d".to_vec() }.encode().unwrap();
-        for (offset, data) in records {
-            let len = data.len() as u16;
-            bytes.extend(format::RecordHeader { offset: *offset, len }.encode());
-            bytes.extend(data);
-        }
-        bytes.extend(format::END);
-        bytes.push(0);
-        bytes
+        tests::patch_of(size_bytes, "d", records)
     }
 
     fn index_of(patch: &[u8]) -> Result<PatchIndex> {

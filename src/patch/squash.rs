@@ -335,7 +335,8 @@ impl<'a> Pieces<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::fingerprint::FingerprintBuilder;
-    use super::super::{Apply, PatchReader, SizePlan, Written, check, format};
+    use super::super::tests::patch_of;
+    use super::super::{Apply, PatchReader, SizePlan, Written, check};
     use super::*;
     use crate::device::MemoryDevice;
     use crate::digest::Algorithm;
@@ -344,19 +345,6 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::io::Cursor;
-
-    /// Records in any order, as no writer of ours would write them.
-    fn patch_of(size_bytes: u64, name: &str, records: &[(u64, Vec<u8>)]) -> Vec<u8> {
-        let mut bytes = Header { size_bytes, name: name.into() }.encode().unwrap();
-        for (offset, data) in records {
-            let len = data.len() as u16;
-            bytes.extend(format::RecordHeader { offset: *offset, len }.encode());
-            bytes.extend(data);
-        }
-        bytes.extend(format::END);
-        bytes.push(0);
-        bytes
-    }
 
     fn layer(patch: &[u8]) -> Layer {
         Layer::open(Arc::new(MemoryDevice::new(patch).with_path("p"))).unwrap()

@@ -9,14 +9,37 @@ use std::path::Path;
 
 use super::{
     Apply, BaseMaker, BaseState, Checksum, Digested, Header, PatchReader, PatchWriter, Seal,
-    SizePlan, Written, base_state, check, checksum_algorithm, verify_checksum, verify_records,
-    verify_seal, write_undo,
+    SizePlan, Written, base_state, check, checksum_algorithm, format, verify_checksum,
+    verify_records, verify_seal, write_undo,
 };
 use crate::device::DeviceMut;
 use crate::digest::{Algorithm, BlockHasher, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Silent;
 use crate::units::SizeRule;
+
+/// A patch of these records as they come, also in an order that no writer of ours would choose.
+pub(super) fn patch_of(size_bytes: u64, name: &str, records: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = Header { size_bytes, name: name.into() }.encode().unwrap();
+    for (offset, data) in records {
+        let len = data.len() as u16;
+        bytes.extend(format::RecordHeader { offset: *offset, len }.encode());
+        bytes.extend(data);
+    }
+    bytes.extend(format::END);
+    bytes.push(0);
+    bytes
+}
+
+/// A patch of these blocks, as the writer makes it.
+pub(super) fn written_patch(size_bytes: u64, blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let header = Header { size_bytes, name: b"d".to_vec() };
+    let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
+    for (offset, data) in blocks {
+        writer.write_block(*offset, data).unwrap();
+    }
+    writer.finish(None).unwrap()
+}
 
 /// How a patch is applied.
 #[derive(Clone, Copy, Default)]

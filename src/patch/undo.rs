@@ -183,6 +183,7 @@ fn exists(path: &Path) -> Error {
 mod tests {
     use std::io::Cursor;
 
+    use super::super::tests::written_patch as patch_of;
     use super::super::{Apply, Written, check};
     use super::*;
     use crate::device::faulty::{Fault, FaultyDevice, Operation};
@@ -190,15 +191,6 @@ mod tests {
     use crate::progress::Silent;
     use crate::units::SizeRule;
     use proptest::prelude::*;
-
-    fn patch_of(size_bytes: u64, blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
-        let header = Header { size_bytes, name: b"d".to_vec() };
-        let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
-        for (offset, data) in blocks {
-            writer.write_block(*offset, data).unwrap();
-        }
-        writer.finish(None).unwrap()
-    }
 
     fn undo_of(target: &dyn DeviceMut, rule: SizeRule, patch: &[u8], path: &Path) -> Result<()> {
         let mut reader = PatchReader::new(Cursor::new(patch), "patch")?;

@@ -130,7 +130,7 @@ fn excuse(suspects: &mut Vec<Suspect>, record_index: u64, written: ByteRange) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Header, PatchWriter};
+    use super::super::tests::written_patch;
     use super::*;
     use crate::device::{DeviceMut, MemoryDevice};
     use proptest::prelude::*;
@@ -140,12 +140,7 @@ mod tests {
     }
 
     fn patch_of(blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
-        let header = Header { size_bytes: 200, name: vec![] };
-        let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
-        for (offset, data) in blocks {
-            writer.write_block(*offset, data).unwrap();
-        }
-        writer.finish(None).unwrap()
+        written_patch(200, blocks)
     }
 
     #[test]
