@@ -416,6 +416,10 @@ impl DeviceMut for FileDevice {
     }
 
     fn write_all_vectored_at(&self, parts: &[&[u8]], offset: u64) -> Result<()> {
+        // Scattered blocks come alone; the kernel takes a vector of one slower than a slice.
+        if let [part] = parts {
+            return self.write_all_at(part, offset);
+        }
         let mut at = offset;
         for group in parts.chunks(SLICES_MAX) {
             let slices: Vec<IoSlice> = group.iter().map(|part| IoSlice::new(part)).collect();

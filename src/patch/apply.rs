@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::progress::Progress;
 use crate::signals::interrupted;
 
-/// Batches, of up to a mebibyte, that are read and wait to be written.
-const BATCHES_AHEAD: usize = 1;
+/// Batches, of up to 256 KiB, that are read and wait to be written.
+const BATCHES_AHEAD: usize = 2;
 
 /// Where records go and who watches.
 #[derive(Clone, Copy)]
@@ -109,6 +109,8 @@ impl Apply<'_> {
 
     fn write_batch(&self, batch: &Batch<'_>, written: &mut Written) -> Result<()> {
         let mut run = Run { start: 0, end: 0, parts: Vec::new() };
+        // End in the patch of the last record that was not left out.
+        let mut used = 0;
         for record in batch.records() {
             let len = record.data.len() as u64;
             written.record_bytes_max = written.record_bytes_max.max(len);
@@ -125,9 +127,13 @@ impl Apply<'_> {
             run.parts.push(&record.data[..room as usize]);
             written.records += 1;
             written.bytes += room;
-            self.progress.advance(run.end, record.position + len);
+            used = record.position + len;
         }
-        self.write_run(&mut run)
+        self.write_run(&mut run)?;
+        if used > 0 {
+            self.progress.advance(run.end, used);
+        }
+        Ok(())
     }
 
     fn write_run(&self, run: &mut Run<'_>) -> Result<()> {

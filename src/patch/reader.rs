@@ -13,8 +13,9 @@ use super::format::{
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
-/// Bytes of the patch that are held at a time; any record fits several times.
-pub const BUFFER_BYTES: usize = 1024 * 1024;
+/// Bytes of the patch that are held at a time; any record fits several times. More would not stay
+/// in a core's own cache until it is written, and fresh memory costs more than what it holds.
+pub const BUFFER_BYTES: usize = 256 * 1024;
 /// Records of at least this many bytes are stepped over, not read, when only places are wanted:
 /// a system call for the next header takes the time of copying about 8 KiB.
 const STEP_OVER_BYTES_MIN: u16 = 12 * 1024;
