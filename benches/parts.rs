@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use bdsync::device::{Device, MemoryDevice};
-use bdsync::diff::{Density, Engine, Map, Plan, Sink, State, walk};
+use bdsync::diff::{Afterwards, Density, Engine, Map, Plan, Sink, State, walk};
 use bdsync::digest::{Algorithm, BlockHasher, HashPool, Scratch, fold, hash_range, is_zero};
 use bdsync::error::Result;
 use bdsync::patch::{Header, PatchIndex, PatchReader, PatchWriter};
@@ -94,7 +94,9 @@ mod hashing {
     fn fold_two_levels(bencher: Bencher) {
         let hasher = hasher(Algorithm::Blake3);
         let hashes = noise(256 * hasher.hash_len());
-        bencher.counter(ItemsCount::new(256_usize)).bench_local(|| fold(&hasher, &hashes, 2));
+        bencher
+            .counter(ItemsCount::new(256_usize))
+            .bench_local(|| fold(&hasher, hashes.clone(), 2));
     }
 
     #[divan::bench]
@@ -144,21 +146,22 @@ mod comparing {
         let plan =
             Plan::new(Direction::Push, local.size(), size, block, SizeRule::Strict).expect("sizes");
         let algorithm = Algorithm::Blake3;
+        let hasher =
+            BlockHasher::new(algorithm, &SALT).expect("a salt").with_universal_leaves(true);
         let digests = Digests {
             salt: SALT.to_vec(),
             hash: algorithm.name().to_owned(),
-            hash_bytes: algorithm.len(),
+            hash_bytes: hasher.hash_len(),
+            tree_hash_bytes: hasher.tree_hash_len(),
             checksum: String::new(),
             checksum_bytes: 0,
         };
         let peer = opening.start(&digests).expect("digests");
-        let hasher =
-            BlockHasher::new(algorithm, &SALT).expect("a salt").with_universal_leaves(true);
         let density = Density::for_peer(block, &hasher, true, false);
         let pool = HashPool::new().expect("threads");
         let engine = Engine::new(plan, Arc::new(local), peer, pool, hasher);
         let mut sink = Count(0);
-        walk(&engine, density, &mut sink).expect("a walk");
+        walk(&engine, density, Afterwards::Nothing, &mut sink).expect("a walk");
         engine.peer().finish().expect("a good end");
         server.join().expect("no panic").expect("a good session");
         sink.0

@@ -37,6 +37,27 @@ pub enum Priority {
     Interactive,
     /// A walk over the device, which loses nothing by waiting a little.
     Scan,
+    /// A walk's first look at what it has not come to yet; what it has begun with goes first.
+    Ahead,
+    /// The bytes of what a walk has found: they are many, and all else shows where more are.
+    Bulk,
+}
+
+impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 4] = [Self::Interactive, Self::Scan, Self::Ahead, Self::Bulk];
+
+    /// For the first look at something that is then followed up with this priority.
+    #[must_use]
+    pub fn of_first_look(self) -> Self {
+        if self == Self::Scan { Self::Ahead } else { self }
+    }
+
+    /// For the bytes of something that was found with this priority.
+    #[must_use]
+    pub fn of_bytes(self) -> Self {
+        if self == Self::Scan { Self::Bulk } else { self }
+    }
 }
 
 /// Largest block size accepted, in bytes. A block is held in memory while it is verified.

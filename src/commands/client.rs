@@ -15,7 +15,7 @@ use super::session::{Ends, Session};
 use super::sync::Touched;
 use crate::cli::{ClientOptions, CompareOptions};
 use crate::device::identity;
-use crate::diff::{Engine, Sink, walk};
+use crate::diff::{Afterwards, Engine, Sink, walk};
 use crate::digest::{Algorithm, Digest, Scratch, checksum, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::patch::{BaseMaker, Checksum, Header, PatchWriter, Seal};
@@ -39,7 +39,8 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
     session.describe(&options.remote, record);
     let name = target_name(options);
     let sealed_for = options.seal.then_some(options.remote.as_os_str());
-    let job = Job { session: &session, name, compare: &options.compare, sealed_for, record };
+    let compare = &options.compare;
+    let job = Job { session: &session, name, compare, sealed_for, closes: true, record };
     let outcome = input::encoded(output, options.compression)
         .and_then(|output| job.make_patch(&*progress, output, None))
         .and_then(input::finish);
@@ -81,6 +82,8 @@ pub struct Job<'a> {
     pub compare: &'a CompareOptions,
     /// For a sealed patch: what the remote device is called.
     pub sealed_for: Option<&'a OsStr>,
+    /// Whether nothing is asked of the remote once the patch is made.
+    pub closes: bool,
     /// Where the result is kept.
     pub record: &'a Record,
 }
@@ -109,7 +112,7 @@ impl Job<'_> {
         if self.compare.flush_cache {
             hint(engine, 0, 0);
         }
-        let walked = walk(engine, self.session.density(), &mut sink);
+        let walked = walk(engine, self.session.density(), self.afterwards(), &mut sink);
         let PatchSink { writer, base, differing: (blocks, bytes), .. } = sink;
         self.record.tell(|facts| {
             facts.differing_blocks = Some(blocks);
@@ -143,6 +146,16 @@ impl Job<'_> {
         }
         progress.finish();
         Ok(output.output)
+    }
+
+    /// What the remote is asked for behind the walk: its checksum, and to let go of its cache.
+    fn afterwards(&self) -> Afterwards {
+        let asks_checksum = self.session.checksum.is_some()
+            && self.session.engine.plan().direction == Direction::Pull;
+        match self.closes && !asks_checksum && !self.compare.flush_cache {
+            true if self.session.extensions != Extensions::NONE => Afterwards::Nothing,
+            _ => Afterwards::Requests,
+        }
     }
 
     /// Begins the patch.

@@ -143,7 +143,8 @@ impl Meeting {
         let peer = opening.start(&Digests {
             salt: salt.to_vec(),
             hash: algorithm.name().to_owned(),
-            hash_bytes: algorithm.len(),
+            hash_bytes: hasher.hash_len(),
+            tree_hash_bytes: hasher.tree_hash_len(),
             checksum: remote_checksum.map_or_else(String::new, |digest| digest.name().to_owned()),
             checksum_bytes: remote_checksum.map_or(0, Algorithm::len),
         })?;

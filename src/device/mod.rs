@@ -20,6 +20,7 @@ pub mod faulty;
 mod file;
 mod identity;
 mod memory;
+mod read_ahead;
 mod residency;
 mod tolerant;
 
@@ -27,6 +28,7 @@ pub use direct::DirectDevice;
 pub use file::{FileDevice, FileKind, TargetOptions, open_source, open_target};
 pub use identity::identity;
 pub use memory::MemoryDevice;
+pub use read_ahead::ReadAhead;
 pub use tolerant::{TolerantDevice, UNREADABLE_RANGES_MAX};
 
 use std::fs::File;

@@ -270,7 +270,7 @@ impl Fetch {
         let (engine, priority) = (Arc::clone(&self.engine), self.priority);
         let request = Request::Block { range: self.part };
         let got = move |answer| self.arrived(answer, attempts);
-        engine.peer().submit(request, priority, Box::new(got));
+        engine.peer().submit(request, priority.of_bytes(), Box::new(got));
     }
 
     fn arrived(self, answer: Result<Answer>, attempts: u32) {

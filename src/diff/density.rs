@@ -3,7 +3,11 @@
 //! Looking at coarse hashes first pays while few of them differ. Where most do, the second
 //! look costs more than the first one saved, so blocks are asked for at once; now and then one
 //! segment is looked at from the top again, to notice that the dense part has ended.
+//!
+//! A walk begins in a hurry: until its first differing bytes come in, the link has nothing to
+//! carry, so that hashes which save round trips cost no time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ladder::{Ladder, Probe};
@@ -16,6 +20,9 @@ const DIRECT_RUN: u32 = 15;
 const SEGMENT_BYTES_MIN: u64 = 4 * MIB;
 /// Segments looked at from the top before anything is known, where that may be for nothing.
 const FLAT_SEGMENTS_AT_FIRST: usize = 8;
+/// One part in so many of a walk is looked at with the shortest ladder, and with the second
+/// shortest, which costs hardly any bytes where something is found.
+const HURRIED_SHARES: [u64; 2] = [32, 16];
 /// Weight of the newest segment in the moving average, as a divisor.
 const MEMORY: f64 = 4.0;
 
@@ -23,6 +30,8 @@ const MEMORY: f64 = 4.0;
 pub struct Density {
     coarse: Arc<Ladder>,
     direct: Arc<Ladder>,
+    /// For the bytes that are looked at in a hurry, and how many are left of them.
+    hurry: VecDeque<(Arc<Ladder>, u64)>,
     /// Above this share of bytes that reach the last probe, going down is dearer.
     threshold: f64,
     average: f64,
@@ -68,7 +77,17 @@ impl Density {
     #[must_use]
     pub fn new(coarse: Ladder, direct: Ladder, threshold: f64) -> Self {
         let (coarse, direct) = (Arc::new(coarse), Arc::new(direct));
-        Self { coarse, direct, threshold, average: 0.0, since_probe: 0 }
+        Self { coarse, direct, hurry: VecDeque::new(), threshold, average: 0.0, since_probe: 0 }
+    }
+
+    /// Of a walk over `compared_bytes`, looks at the beginning in a hurry. So small a part that
+    /// an unchanged device stays within its bytes on the wire.
+    #[must_use]
+    pub fn with_hurry(mut self, compared_bytes: u64) -> Self {
+        let shorter = self.coarse.shortened().into_iter().map(Arc::new);
+        let bytes = HURRIED_SHARES.map(|share| compared_bytes / share);
+        self.hurry = shorter.zip(bytes).collect();
+        self
     }
 
     /// How many segments to ask for before the first answer shows how dense the changes are.
@@ -80,8 +99,15 @@ impl Density {
         if is_flat && self.coarse.probes().len() > 1 { FLAT_SEGMENTS_AT_FIRST } else { usize::MAX }
     }
 
-    /// The ladder for the next segment.
-    pub fn choose(&mut self) -> Arc<Ladder> {
+    /// The ladder for the next segment, of `bytes`.
+    pub fn choose(&mut self, bytes: u64) -> Arc<Ladder> {
+        while let Some((ladder, left)) = self.hurry.front_mut() {
+            if bytes <= *left {
+                *left -= bytes;
+                return Arc::clone(ladder);
+            }
+            self.hurry.pop_front();
+        }
         if self.average <= self.threshold || self.since_probe >= DIRECT_RUN {
             self.since_probe = 0;
             return Arc::clone(&self.coarse);
@@ -132,23 +158,42 @@ mod tests {
         let coarse = tree(4096);
         let mut density = Density::new(coarse.clone(), Ladder::direct(4096), 0.5);
         for _ in 0..8 {
-            let used = density.choose();
+            let used = density.choose(100);
             assert_eq!(*used, coarse);
             density.learn(&used, 100, 100);
             if density.average > 0.5 {
                 break;
             }
         }
-        let direct = (0..DIRECT_RUN).filter(|_| *density.choose() != coarse).count();
+        let direct = (0..DIRECT_RUN).filter(|_| *density.choose(100) != coarse).count();
         assert_eq!(direct, DIRECT_RUN as usize);
         for _ in 0..8 {
             density.since_probe = DIRECT_RUN;
-            let used = density.choose();
+            let used = density.choose(100);
             assert_eq!(*used, coarse, "a look from the top now and then");
             density.learn(&used, 100, 0);
         }
-        assert_eq!(*density.choose(), coarse);
+        assert_eq!(*density.choose(100), coarse);
         density.since_probe = 0;
-        assert_eq!(*density.choose(), coarse);
+        assert_eq!(*density.choose(100), coarse);
+    }
+
+    #[test]
+    fn a_walk_begins_in_a_hurry() {
+        let coarse = tree(4096);
+        let short = coarse.shortened();
+        let covers = |ladder: &Ladder| -> Vec<_> {
+            ladder.probes().iter().map(|probe| probe.cover_bytes() / 1024).collect()
+        };
+        assert_eq!(short.iter().map(covers).collect::<Vec<_>>(), [vec![256, 4], vec![256, 16, 4]]);
+        let mut density = Density::new(coarse.clone(), Ladder::direct(4096), 0.5)
+            .with_hurry(300 * HURRIED_SHARES[0]);
+        for (bytes, ladder) in [(200, &short[0]), (100, &short[0]), (599, &short[1])] {
+            assert_eq!(*density.choose(bytes), *ladder);
+        }
+        assert_eq!(*density.choose(2), coarse);
+        let flat = Ladder::flat(4096, Algorithm::Md5);
+        let mut density = Density::new(flat.clone(), Ladder::direct(4096), 0.5).with_hurry(4800);
+        assert_eq!(*density.choose(1), flat, "two probes are as few as there can be");
     }
 }

@@ -45,11 +45,20 @@ pub enum Action {
     Finished(Vec<Announced>),
 }
 
+/// Lengths of hashes, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashLengths {
+    /// Of blocks.
+    pub block: usize,
+    /// Of a tree's leaves and nodes. The same where leaves are compared in place of blocks.
+    pub tree: usize,
+}
+
 /// One comparison of one range.
 pub struct Descent {
     ladder: Arc<Ladder>,
-    hash_len: usize,
-    hashes_max: u64,
+    lengths: HashLengths,
+    hashes_bytes_max: usize,
     /// Where local hashes start: the range aligned to the coarsest probe.
     aligned: ByteRange,
     /// The bytes in question; nothing behind its end is asked for at block level.
@@ -62,20 +71,20 @@ pub struct Descent {
 }
 
 impl Descent {
-    /// A comparison of `wanted`, whose start must be a multiple of the block size. An answer
-    /// holds at most `hashes_bytes_max` bytes of hashes.
+    /// A comparison of `wanted`, whose start must be a multiple of the block size, by hashes of
+    /// these `lengths`. An answer holds at most `hashes_bytes_max` bytes of them.
     #[must_use]
     pub fn new(
         ladder: Arc<Ladder>,
-        hash_len: usize,
+        lengths: HashLengths,
         hashes_bytes_max: usize,
         wanted: ByteRange,
     ) -> Self {
         let aligned = wanted.align_out(ladder.top_bytes());
         Self {
             ladder,
-            hash_len,
-            hashes_max: (hashes_bytes_max / hash_len) as u64,
+            lengths,
+            hashes_bytes_max,
             aligned,
             wanted,
             stage: 0,
@@ -103,9 +112,9 @@ impl Descent {
     /// # Panics
     /// When the answer is not of the length that was asked for; the peer checks that.
     pub fn remote(&mut self, index: usize, hashes: Vec<u8>) -> Vec<Action> {
-        let probe = self.probe();
+        let (cover, hash_len) = (self.probe().cover_bytes(), self.hash_len());
         let (range, slot) = &mut self.asks[index];
-        let expected = range.len().div_ceil(probe.cover_bytes()) as usize * self.hash_len;
+        let expected = range.len().div_ceil(cover) as usize * hash_len;
         assert_eq!(hashes.len(), expected, "hashes of {range}");
         if slot.replace(hashes).is_none() {
             self.missing -= 1;
@@ -121,6 +130,11 @@ impl Descent {
 
     fn probe(&self) -> Probe {
         self.ladder.probes()[self.stage]
+    }
+
+    /// Length of the current probe's hashes.
+    fn hash_len(&self) -> usize {
+        if self.probe().level.is_some() { self.lengths.tree } else { self.lengths.block }
     }
 
     fn is_last(&self) -> bool {
@@ -139,7 +153,8 @@ impl Descent {
         self.asks.clear();
         for range in ranges {
             let whole = range.intersect(&self.wanted).align_out(cover);
-            let piece_bytes = cover.saturating_mul(self.hashes_max);
+            let hashes_max = (self.hashes_bytes_max / self.hash_len()) as u64;
+            let piece_bytes = cover.saturating_mul(hashes_max);
             self.asks.extend(whole.pieces(piece_bytes).map(|piece| (piece, None)));
         }
         self.missing = self.asks.len();
@@ -175,7 +190,8 @@ impl Descent {
     fn own(&self, range: ByteRange) -> Option<&[u8]> {
         let list = self.local.as_ref()?.get(self.stage)?;
         let cover = self.probe().cover_bytes();
-        let index = |offset: u64| ((offset - self.aligned.start) / cover) as usize * self.hash_len;
+        let index =
+            |offset: u64| ((offset - self.aligned.start) / cover) as usize * self.hash_len();
         Some(&list[index(range.start)..index(range.end)])
     }
 
@@ -184,7 +200,7 @@ impl Descent {
         for (range, theirs) in &self.asks {
             let (Some(ours), Some(theirs)) = (self.own(*range), theirs) else { continue };
             let cover = self.probe().cover_bytes();
-            for part in differing(*range, cover, self.hash_len, ours, theirs) {
+            for part in differing(*range, cover, self.hash_len(), ours, theirs) {
                 push_joined(&mut changed, part);
             }
         }
@@ -199,7 +215,7 @@ impl Descent {
             let announced = Announced { blocks, hashes };
             match self.own(blocks) {
                 Some(ours) => {
-                    found.extend(announced.differing_from(ours, block_bytes, self.hash_len));
+                    found.extend(announced.differing_from(ours, block_bytes, self.hash_len()));
                 }
                 None => found.push(announced),
             }
@@ -220,6 +236,7 @@ mod tests {
     }
 
     const HASH_LEN: usize = 16;
+    const LENGTHS: HashLengths = HashLengths { block: HASH_LEN, tree: HASH_LEN };
 
     /// A device of one number a block, and hashes of it that are collision-free by construction.
     struct Side(Vec<u64>);
@@ -253,7 +270,7 @@ mod tests {
         hashes_max: usize,
         mut shuffle: u64,
     ) -> Vec<Announced> {
-        let mut descent = Descent::new(Arc::clone(ladder), HASH_LEN, hashes_max, wanted);
+        let mut descent = Descent::new(Arc::clone(ladder), LENGTHS, hashes_max, wanted);
         let mut queue = descent.start();
         loop {
             assert!(!queue.is_empty(), "a comparison that waits for nothing");
@@ -329,7 +346,7 @@ mod tests {
     #[test]
     fn an_unchanged_range_takes_one_question() {
         let ladder = Arc::new(tree(4096, Algorithm::Blake3));
-        let mut descent = Descent::new(ladder, HASH_LEN, 1 << 17, ByteRange::new(0, 4 << 20));
+        let mut descent = Descent::new(ladder, LENGTHS, 1 << 17, ByteRange::new(0, 4 << 20));
         let actions = descent.start();
         assert!(matches!(actions[0], Action::Ask(Ask { count: 1, .. })), "{actions:?}");
         assert!(matches!(actions[1], Action::HashLocal { probes: 3, .. }), "{actions:?}");
@@ -341,7 +358,7 @@ mod tests {
     #[test]
     fn nothing_is_asked_for_an_empty_range() {
         let ladder = Arc::new(Ladder::direct(4096));
-        let mut descent = Descent::new(ladder, HASH_LEN, 1 << 17, ByteRange::new(0, 0));
+        let mut descent = Descent::new(ladder, LENGTHS, 1 << 17, ByteRange::new(0, 0));
         assert_eq!(descent.start(), [Action::Finished(vec![])]);
     }
 }

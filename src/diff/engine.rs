@@ -14,11 +14,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::compare::Announced;
-use super::descent::{Action, Ask, Descent};
+use super::descent::{Action, Ask, Descent, HashLengths};
 use super::ladder::{Ladder, Probe};
 use super::left_out::LeftOut;
 use super::plan::Plan;
-use crate::device::{Device, TolerantDevice};
+use crate::device::{Device, ReadAhead, TolerantDevice};
 use crate::digest::{BlockHasher, HashPool, Scratch, fold, hash_range, zero_nodes};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Priority};
@@ -44,6 +44,7 @@ pub struct Engine {
     pool: HashPool,
     hasher: BlockHasher,
     left_out: Option<LeftOut>,
+    read_ahead: ReadAhead,
 }
 
 impl Engine {
@@ -56,7 +57,8 @@ impl Engine {
         pool: HashPool,
         hasher: BlockHasher,
     ) -> Arc<Self> {
-        Arc::new(Self { plan, local, peer, pool, hasher, left_out: None })
+        let read_ahead = ReadAhead::new(Arc::clone(&local));
+        Arc::new(Self { plan, local, peer, pool, hasher, left_out: None, read_ahead })
     }
 
     /// An engine that leaves out what cannot be read instead of failing: `local` reads around
@@ -70,7 +72,8 @@ impl Engine {
         hasher: BlockHasher,
     ) -> Arc<Self> {
         let left_out = Some(LeftOut::new(Arc::clone(&local)));
-        Arc::new(Self { plan, local, peer, pool, hasher, left_out })
+        let read_ahead = ReadAhead::new(Arc::clone(&local) as Arc<dyn Device>);
+        Arc::new(Self { plan, local, peer, pool, hasher, left_out, read_ahead })
     }
 
     /// What was left out so far; `None` for an engine that fails instead.
@@ -124,13 +127,14 @@ impl Engine {
         priority: Priority,
         done: OnFound,
     ) {
-        let hash_len = self.hasher.hash_len();
+        let lengths =
+            HashLengths { block: self.hasher.hash_len(), tree: self.hasher.tree_hash_len() };
         let wanted = range.intersect(&self.plan.compared);
-        let mut descent = Descent::new(Arc::clone(&ladder), hash_len, HASHES_BYTES_MAX, wanted);
+        let mut descent = Descent::new(Arc::clone(&ladder), lengths, HASHES_BYTES_MAX, wanted);
         let actions = descent.start();
         let state = Mutex::new(Some((descent, done)));
         let job = Arc::new(Job { engine: Arc::clone(self), ladder, priority, state });
-        job.act(actions);
+        job.act(actions, priority.of_first_look());
     }
 
     /// Like [`Engine::find`], and compares the blocks themselves too: `done` gets those that
@@ -186,10 +190,13 @@ impl Engine {
             count,
             scratch,
         )?;
-        let mut lists = vec![leaves];
-        for _ in 1..probes.len() {
-            let above = fold(&self.hasher, &lists[lists.len() - 1], 1);
-            lists.push(above);
+        let (mut nodes, mut level) = (leaves, 0);
+        let mut lists = Vec::with_capacity(probes.len());
+        for probe in probes.iter().rev() {
+            let wanted = probe.level.unwrap_or(0);
+            nodes = fold(&self.hasher, nodes, wanted - level);
+            level = wanted;
+            lists.push(nodes.clone());
         }
         lists.reverse();
         Ok(lists)
@@ -217,26 +224,26 @@ struct Job {
 
 impl Job {
     /// Carries out what the state machine asked for. Never called with the state locked.
-    fn act(self: &Arc<Self>, actions: Vec<Action>) {
+    fn act(self: &Arc<Self>, actions: Vec<Action>, priority: Priority) {
         for action in actions {
             match action {
-                Action::Ask(ask) => self.ask(ask),
-                Action::HashLocal { range, probes } => self.hash_local(range, probes),
+                Action::Ask(ask) => self.ask(ask, priority),
+                Action::HashLocal { range, probes } => self.hash_local(range, probes, priority),
                 Action::Finished(candidates) => self.end(Ok(candidates)),
             }
         }
     }
 
-    fn ask(self: &Arc<Self>, ask: Ask) {
+    fn ask(self: &Arc<Self>, ask: Ask, priority: Priority) {
         let Ask { index, probe, start, count: n } = ask;
         let request = match probe.level {
             Some(level) => Request::Tree { start, step: probe.step_bytes, n, level },
             None => Request::Hashes { start, step: probe.step_bytes, n },
         };
-        self.submit(index, request, 0);
+        self.submit(index, request, priority, 0);
     }
 
-    fn submit(self: &Arc<Self>, index: usize, request: Request, attempts: u32) {
+    fn submit(self: &Arc<Self>, index: usize, request: Request, priority: Priority, attempts: u32) {
         let job = Arc::clone(self);
         let again = request.clone();
         let done = move |answer: Result<Answer>| match answer {
@@ -245,26 +252,28 @@ impl Job {
             }
             Ok(_) => job.end(Err(unexpected_answer())),
             Err(err) if job.engine.is_worth_another(&err, attempts) => {
-                job.submit(index, again, attempts + 1);
+                job.submit(index, again, priority, attempts + 1);
             }
             Err(err) => job.end(Err(err)),
         };
-        self.engine.peer.submit(request, self.priority, Box::new(done));
+        self.engine.peer.submit(request, priority, Box::new(done));
     }
 
-    fn hash_local(self: &Arc<Self>, range: ByteRange, probes: usize) {
+    fn hash_local(self: &Arc<Self>, range: ByteRange, probes: usize, priority: Priority) {
         let job = Arc::clone(self);
-        self.engine.local.will_need(range.clip(self.engine.local.size()));
+        self.engine.read_ahead.add(range);
         let work = move |scratch: &mut Scratch| {
-            if job.state.lock().is_none() {
-                return;
-            }
-            match job.engine.local_hashes(range, &job.ladder.probes()[..probes], scratch) {
+            let is_wanted = job.state.lock().is_some();
+            let hash = || job.engine.local_hashes(range, &job.ladder.probes()[..probes], scratch);
+            let hashes = is_wanted.then(hash);
+            job.engine.read_ahead.done(range);
+            let Some(hashes) = hashes else { return };
+            match hashes {
                 Ok(lists) => job.step(|descent| descent.local(lists)),
                 Err(err) => job.end(Err(err)),
             }
         };
-        self.engine.pool.submit(self.priority, work);
+        self.engine.pool.submit(priority, work);
     }
 
     fn step(self: &Arc<Self>, change: impl FnOnce(&mut Descent) -> Vec<Action>) {
@@ -272,7 +281,7 @@ impl Job {
             Some((descent, _)) => change(descent),
             None => return,
         };
-        self.act(actions);
+        self.act(actions, self.priority);
     }
 
     fn end(&self, result: Result<Vec<Announced>>) {

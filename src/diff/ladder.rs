@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   own server       tree nodes of 16^k leaves ... 16 leaves, one leaf, then blocks
+//!   own, in a hurry  tree nodes one level below those, then blocks at once
 //!   classic server   one coarse block, then blocks
 //!   dense changes    blocks at once
 //! ```
@@ -70,6 +71,19 @@ impl Ladder {
             probes.push(Probe { step_bytes: block_bytes, level: None });
         }
         Self { probes }
+    }
+
+    /// The same with fewer probes, the shortest first: more hashes and fewer round trips. None
+    /// where there is no probe to leave out.
+    #[must_use]
+    pub fn shortened(&self) -> Vec<Self> {
+        match self.probes.as_slice() {
+            [_, second, .., last] if self.probes.len() > 2 => {
+                let shorter = [vec![*second, *last], self.probes[1..].to_vec()];
+                shorter.into_iter().map(|probes| Self { probes }).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// One coarse block, then blocks: all that a classic server understands.

@@ -15,6 +15,7 @@
 //!   remote.rs   blocks of the remote device: fetched once, checked, kept in cache.rs
 //!   checksum.rs the digest of the whole source, on demand
 //!   walk.rs     all of it from start to end, in order, for a sink
+//!   window.rs   how much of it is looked at at once                    (pure)
 //! ```
 //! What is found never depends on the ladder, the number of threads or the peer's extensions:
 //! a block is reported exactly when its own hash differs.
@@ -36,6 +37,7 @@ mod prints;
 mod remote;
 mod resolver;
 mod walk;
+mod window;
 
 pub use cache::Side;
 pub use checksum::SourceChecksum;
@@ -51,4 +53,4 @@ pub use plan::Plan;
 pub use prints::{Print, print_of};
 pub use remote::{RemoteBlocks, changed_error};
 pub use resolver::{Blocks, OnKnown, Progress, Resolver};
-pub use walk::{Sink, walk};
+pub use walk::{Afterwards, Sink, walk};

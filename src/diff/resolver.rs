@@ -218,11 +218,11 @@ impl Resolver {
         // Most of a segment is compared from coarse to fine, a part of it in one round trip.
         let coarse = 2 * (job.end - job.start) >= self.segment_blocks
             && job.start.is_multiple_of(self.segment_blocks);
+        let range = ByteRange::new(job.start * block_bytes, job.end * block_bytes);
         let ladder = match coarse {
-            true => self.known.lock().density.choose(),
+            true => self.known.lock().density.choose(range.len()),
             false => Arc::clone(&self.direct),
         };
-        let range = ByteRange::new(job.start * block_bytes, job.end * block_bytes);
         self.engine.local().will_need(range.clip(self.engine.local().size()));
         let (this, used) = (Arc::clone(self), Arc::clone(&ladder));
         let found = move |result: Result<Found>| match result {

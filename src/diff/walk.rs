@@ -5,8 +5,8 @@
 //!                          \_ SETTLE_BYTES_MAX held ______/ \_ window, grows as answers come
 //! ```
 //! Finding (hashes) runs far ahead of settling (bytes), because hashes are small and a long
-//! link needs many of them under way. Both are started in ascending order, so the head of
-//! the line never waits for room that a later segment took.
+//! link needs many of them under way, and so that bytes never wait for hashes. Both are started
+//! in ascending order, so the head of the line never waits for room that a later segment took.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,17 +19,12 @@ use super::content::Changed;
 use super::density::Density;
 use super::engine::{Engine, Found};
 use super::ladder::Ladder;
+use super::window::Window;
 use crate::error::Result;
 use crate::units::{ByteRange, Direction, MIB, Priority};
 
-/// Segments whose hashes may be under way, as long as our own threads have enough to do.
-const FIND_SEGMENTS: usize = 64;
-/// Bytes of the device whose hashes may be under way then, at most.
-const FIND_BYTES: u64 = 256 * MIB;
-/// How many times more of both may be under way where the link is what is waited for.
-const FIND_GROWTH_MAX: usize = 8;
-/// Our own hashes that wait to be compared, at most, but for those of one segment.
-const FIND_HASH_BYTES_MAX: u64 = 8 * MIB;
+/// Segments that are not handed on yet, at most: a few hundred KiB of memory.
+const SEGMENTS_MAX: usize = 4096;
 /// How long nothing may happen before the link counts as what is waited for.
 const PATIENCE: Duration = Duration::from_millis(4);
 /// Bytes of one segment where the local device has a hole: nothing is read there, so what
@@ -37,6 +32,7 @@ const PATIENCE: Duration = Duration::from_millis(4);
 const HOLE_SEGMENT_BYTES: u64 = 64 * MIB;
 /// Bytes of blocks read or fetched and not yet handed on, at most (one piece at least).
 const SETTLE_BYTES_MAX: u64 = 16 * MIB;
+
 /// Takes what a walk found, in ascending order.
 pub trait Sink {
     /// A block that differs, with the source's bytes; of a push with the hash that the target
@@ -53,12 +49,26 @@ pub trait Sink {
     fn reached(&mut self, position: u64) -> Result<()>;
 }
 
+/// What the remote is needed for after a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// Something.
+    Requests,
+    /// Nothing: the session is closed as soon as all that the walk needs is asked for.
+    Nothing,
+}
+
 /// Walks over everything that is compared.
 ///
 /// # Errors
 /// The first error of either device, the peer or the sink.
-pub fn walk(engine: &Arc<Engine>, density: Density, sink: &mut dyn Sink) -> Result<()> {
-    Walk::new(engine, density).run(sink)
+pub fn walk(
+    engine: &Arc<Engine>,
+    density: Density,
+    afterwards: Afterwards,
+    sink: &mut dyn Sink,
+) -> Result<()> {
+    Walk::new(engine, density, afterwards).run(sink)
 }
 
 /// What the threads of engine and pool report to the walk; both name the segment.
@@ -100,29 +110,39 @@ struct Walk<'a> {
     segments: VecDeque<Segment>,
     /// Number of the first segment in the queue.
     head: u64,
+    window: Window,
+    /// Bytes of blocks that are being settled or wait to be handed on.
     held_bytes: u64,
     next_start: u64,
-    window: usize,
-    /// How many times [`FIND_SEGMENTS`] may be under way: more on a long link.
-    growth: usize,
+    afterwards: Afterwards,
     events: Receiver<Event>,
     sender: Sender<Event>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(engine: &'a Arc<Engine>, density: Density) -> Self {
+    fn new(engine: &'a Arc<Engine>, density: Density, afterwards: Afterwards) -> Self {
         let (sender, events) = unbounded();
-        Self {
+        let density = density.with_hurry(engine.plan().compared.len());
+        let walk = Self {
             engine,
             segments: VecDeque::new(),
             head: 0,
+            window: Window::new(density.segments_at_first(), density.segment_bytes()),
             held_bytes: 0,
             next_start: engine.plan().compared.start,
-            window: density.segments_at_first(),
-            growth: 1,
             density,
+            afterwards,
             events,
             sender,
+        };
+        walk.limit_looks();
+        walk
+    }
+
+    /// Keeps first looks over the link within the window's limit, where bytes are fetched too.
+    fn limit_looks(&self) {
+        if self.engine.plan().direction == Direction::Pull {
+            self.engine.peer().look_ahead(self.window.looks());
         }
     }
 
@@ -132,6 +152,7 @@ impl<'a> Walk<'a> {
             self.emit(sink)?;
             self.start_finding()?;
             self.start_settling();
+            self.close_when_all_is_asked();
             if self.segments.is_empty() {
                 return Ok(());
             }
@@ -144,12 +165,12 @@ impl<'a> Walk<'a> {
     /// The next event; `None` when it is better to ask for more first: while nothing comes in
     /// and our own threads have nothing to do, the link or the remote is what is waited for.
     fn wait(&mut self) -> Option<Event> {
-        if self.growth == FIND_GROWTH_MAX || self.next_start >= self.end() {
+        if !self.window.can_grow() || self.next_start >= self.end() {
             return self.events.recv().ok();
         }
         let event = self.events.recv_timeout(PATIENCE).ok();
         if event.is_none() && self.engine.pool().is_idle() {
-            self.growth *= 2;
+            self.window.grow();
         }
         event
     }
@@ -161,11 +182,11 @@ impl<'a> Walk<'a> {
     /// Asks for the hashes of further segments, as far ahead as the window allows.
     fn start_finding(&mut self) -> Result<()> {
         let segment_bytes = self.density.segment_bytes();
-        let window = self.window.min(self.segments_max());
-        while self.segments.len() < window && self.next_start < self.end() && self.has_room() {
+        while self.next_start < self.end() && self.may_look_on() {
             let range = self.next_segment(segment_bytes)?;
             self.next_start = range.end;
-            let ladder = self.density.choose();
+            self.window.begin(range.len());
+            let ladder = self.density.choose(range.len());
             let number = self.head + self.segments.len() as u64;
             let sender = self.sender.clone();
             let done = Box::new(move |found| {
@@ -182,19 +203,10 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// How many segments may be under way, whatever the window.
-    fn segments_max(&self) -> usize {
-        let segment_bytes = self.density.segment_bytes();
-        let most = usize::try_from(FIND_BYTES / segment_bytes).unwrap_or(usize::MAX);
-        most.clamp(1, FIND_SEGMENTS) * self.growth
-    }
-
-    /// Whether another segment's hashes fit into memory.
-    fn has_room(&self) -> bool {
-        let Some(first) = self.segments.front() else { return true };
-        let under_way = self.next_start - first.range.start;
-        let hash_len = self.engine.hasher().hash_len();
-        self.density.hash_bytes(under_way, hash_len) < FIND_HASH_BYTES_MAX
+    fn may_look_on(&self) -> bool {
+        let hash_len = self.engine.hasher().tree_hash_len();
+        let hash_bytes = self.density.hash_bytes(self.window.finding_bytes(), hash_len);
+        self.window.is_open(hash_bytes) && self.segments.len() < SEGMENTS_MAX
     }
 
     /// The segment behind the last one, longer where there is nothing to read.
@@ -219,6 +231,7 @@ impl<'a> Walk<'a> {
                 let piece = settling.first + settling.started.len();
                 settling.started.push_back(Piece { held_bytes, changed: None });
                 self.held_bytes += held_bytes;
+                self.window.settling(held_bytes);
                 let sender = self.sender.clone();
                 let done = move |result| {
                     let _ = sender.send(Event::Settled { segment: number, piece, result });
@@ -228,18 +241,37 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Closes the session behind the last request, if nothing comes afterwards. A request that
+    /// failed may have to be sent again where what cannot be read is left out.
+    fn close_when_all_is_asked(&mut self) {
+        if self.afterwards == Afterwards::Requests || self.next_start < self.end() {
+            return;
+        }
+        let pulls = self.engine.plan().direction == Direction::Pull;
+        let is_asked = |segment: &Segment| match &segment.stage {
+            Stage::Finding => false,
+            Stage::Settling(settling) => !pulls || settling.waiting.is_empty(),
+        };
+        if self.engine.left_out().is_none() && self.segments.iter().all(is_asked) {
+            self.engine.peer().close();
+            self.afterwards = Afterwards::Requests;
+        }
+    }
+
     fn take(&mut self, event: Event) -> Result<()> {
         match event {
             Event::Found(number, found) => {
                 let found = found?;
-                self.window = self.window.saturating_add(1);
+                let found_bytes = found.runs.iter().map(|run| run.blocks.len()).sum();
                 let segment = &mut self.segments[(number - self.head) as usize];
                 self.density.learn(&segment.ladder, segment.range.len(), found.candidate_bytes);
+                self.window.found(segment.range.len(), found_bytes);
                 segment.stage = Stage::Settling(Settling {
                     waiting: self.engine.group(found.runs).into(),
                     started: VecDeque::new(),
                     first: 0,
                 });
+                self.limit_looks();
             }
             Event::Settled { segment, piece, result } => {
                 let segment = &mut self.segments[(segment - self.head) as usize];

@@ -85,7 +85,13 @@ impl BlockHasher {
     /// Length of a hash in bytes.
     #[must_use]
     pub fn hash_len(&self) -> usize {
-        self.prefix.algorithm.len()
+        self.prefix.hash_len()
+    }
+
+    /// Length of the hashes of a tree's leaves and nodes, in bytes.
+    #[must_use]
+    pub fn tree_hash_len(&self) -> usize {
+        self.leaves().hash_len()
     }
 
     /// Hashes one block of `step` bytes. `data` may be shorter: the rest counts as zeros.
@@ -127,11 +133,12 @@ impl BlockHasher {
     /// The hash of a tree's node over the hashes of its children.
     ///
     /// # Panics
-    /// When `out` is not one hash long.
+    /// When `out` is not one hash of a tree long.
     pub(super) fn hash_children(&self, hashes: &[u8], out: &mut [u8]) {
         match self.algorithm() {
             Algorithm::Blake3 => {
-                out.copy_from_slice(blake3::keyed_hash(&self.key, hashes).as_bytes());
+                let hash = blake3::keyed_hash(&self.key, hashes);
+                out.copy_from_slice(&hash.as_bytes()[..self.tree_hash_len()]);
             }
             _ => self.prefix.state.for_blocks(&self.key, One(hashes, out)),
         }

@@ -3,7 +3,7 @@
 use ::digest::Digest as _;
 
 use super::algorithm::{Algorithm, Digest};
-use super::nh::NhStream;
+use super::nh::{HASH_BYTES, NhStream};
 
 /// Zeros to feed where a device has a hole or a block is padded.
 static ZEROS: [u8; 65536] = [0; 65536];
@@ -17,7 +17,7 @@ macro_rules! states {
             $($name($digest),)+
             /// The key is kept for hashing whole blocks at once, which is where BLAKE3 is fast.
             Blake3(Box<blake3::Hasher>),
-            /// Leaves of trees only; its hashes are BLAKE3's.
+            /// Leaves of trees only.
             Nh(Box<NhStream>),
         }
 
@@ -119,6 +119,14 @@ impl Hasher {
         Self { algorithm: Algorithm::Blake3, state: State::Nh(Box::new(stream)) }
     }
 
+    /// Length of what it ends in, in bytes.
+    pub(super) fn hash_len(&self) -> usize {
+        match self.state {
+            State::Nh(_) => HASH_BYTES,
+            _ => self.algorithm.len(),
+        }
+    }
+
     /// Feeds `data`.
     pub fn update(&mut self, data: &[u8]) {
         self.state.update(data);
@@ -136,7 +144,7 @@ impl Hasher {
     /// The digest of all that was fed.
     #[must_use]
     pub fn finish(self) -> Digest {
-        Digest::filled(self.algorithm.len(), |out| self.state.finish_into(out))
+        Digest::filled(self.hash_len(), |out| self.state.finish_into(out))
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   leaf     | 4 KiB       | 4 KiB       | ... | rest, filled up to 64 bytes |
 //!               4 sums        4 sums              4 sums       of 64 bits, little-endian
-//!               \__________________ BLAKE3, keyed ___________________________/ --> the leaf's hash
+//!               \__________________ BLAKE3, keyed ___________________________/ --> 16 bytes
 //! ```
 //! A sum is Black, Halevi, Krawczyk, Krovetz and Rogaway's NH (UMAC, CRYPTO '99) over 32-bit
 //! words: `(m0 + k0) * (m1 + k1) + (m2 + k2) * (m3 + k3) + ...`, the inner sums modulo 2^32, the
@@ -12,7 +12,8 @@
 //! probability of at most 2^-128, **whatever** they hold, for keys that are drawn without
 //! regard to them. That is what a comparison needs: the salt is drawn when it begins. It is no
 //! cryptographic hash: who knows the salt can make collisions. So nothing that outlives the
-//! comparison (a patch's checksum, its seal) and no block that is shipped depends on it.
+//! comparison (a patch's checksum, its seal) and no block that is shipped depends on it. More
+//! than 16 bytes of hash, of a leaf or of the nodes above, would not make it any surer.
 //!
 //! Key: BLAKE3 in its mode for deriving keys, with [`CONTEXT`], over the salt. Of its output, the
 //! first 32 bytes are the key of the last step, the others NH's key, as little-endian words.
@@ -20,6 +21,9 @@
 use std::sync::Arc;
 
 use multiversion::multiversion;
+
+/// Length of a hash, and of those of the nodes above such leaves.
+pub(super) const HASH_BYTES: usize = 16;
 
 /// What the keys are for, as BLAKE3 wants to be told.
 const CONTEXT: &str = "bdsync 2026-11-23 NH hashes of tree leaves";
@@ -83,7 +87,7 @@ impl Nh {
     pub(super) fn hash(&self, leaf: &[u8], out: &mut [u8]) {
         let mut last = blake3::Hasher::new_keyed(&self.last);
         leaf.chunks(PIECE_BYTES).for_each(|piece| self.feed_sums(piece, &mut last));
-        out.copy_from_slice(last.finalize().as_bytes());
+        out.copy_from_slice(&last.finalize().as_bytes()[..HASH_BYTES]);
     }
 }
 
@@ -154,7 +158,7 @@ impl NhStream {
         if !self.begun.is_empty() {
             self.nh.feed_sums(&self.begun, &mut self.last);
         }
-        out.copy_from_slice(self.last.finalize().as_bytes());
+        out.copy_from_slice(&self.last.finalize().as_bytes()[..HASH_BYTES]);
     }
 }
 
@@ -165,7 +169,7 @@ mod tests {
     use super::*;
 
     /// From the definition, word by word.
-    fn naive(salt: &[u8; 32], leaf: &[u8]) -> [u8; 32] {
+    fn naive(salt: &[u8; 32], leaf: &[u8]) -> [u8; HASH_BYTES] {
         let mut bytes = vec![0; 32 + PIECE_BYTES + (SUMS - 1) * ROW_BYTES];
         blake3::Hasher::new_derive_key(CONTEXT).update(salt).finalize_xof().fill(&mut bytes);
         let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
@@ -182,15 +186,15 @@ mod tests {
                 last.update(&total.to_le_bytes());
             }
         }
-        *last.finalize().as_bytes()
+        *last.finalize().as_bytes().first_chunk().unwrap()
     }
 
     fn bytes(len: usize, seed: u8) -> Vec<u8> {
         (0..len).map(|i| (i * 7 + i / 251) as u8 ^ seed).collect()
     }
 
-    fn hash(salt: &[u8; 32], leaf: &[u8]) -> [u8; 32] {
-        let mut out = [0; 32];
+    fn hash(salt: &[u8; 32], leaf: &[u8]) -> [u8; HASH_BYTES] {
+        let mut out = [0; HASH_BYTES];
         Nh::new(salt).hash(leaf, &mut out);
         out
     }
@@ -240,7 +244,7 @@ mod tests {
                 rest = after;
             }
             stream.update(rest);
-            let mut out = [0; 32];
+            let mut out = [0; HASH_BYTES];
             stream.finish_into(&mut out);
             prop_assert_eq!(out, hash(&[2; 32], &leaf));
         }

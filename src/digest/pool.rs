@@ -1,4 +1,4 @@
-//! Threads that hash: interactive jobs before those of a scan.
+//! Threads that hash, the most urgent jobs first.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -55,8 +55,8 @@ type Job = Box<dyn FnOnce(&mut Scratch) + Send>;
 
 #[derive(Default)]
 struct Queues {
-    interactive: VecDeque<Job>,
-    scan: VecDeque<Job>,
+    /// One for each priority, in their order.
+    waiting: [VecDeque<Job>; Priority::ALL.len()],
     closed: bool,
 }
 
@@ -78,10 +78,7 @@ impl Submitter {
         if queues.closed {
             return;
         }
-        match priority {
-            Priority::Interactive => queues.interactive.push_back(Box::new(job)),
-            Priority::Scan => queues.scan.push_back(Box::new(job)),
-        }
+        queues.waiting[priority as usize].push_back(Box::new(job));
         drop(queues);
         self.0.changed.notify_one();
     }
@@ -136,8 +133,7 @@ impl HashPool {
     /// Whether no job waits for a thread.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let queues = self.submitter.0.queues.lock();
-        queues.interactive.is_empty() && queues.scan.is_empty()
+        self.submitter.0.queues.lock().waiting.iter().all(VecDeque::is_empty)
     }
 
     /// A handle for submitting that outlives a borrow of the pool.
@@ -151,7 +147,7 @@ impl Drop for HashPool {
     fn drop(&mut self) {
         let mut queues = self.submitter.0.queues.lock();
         queues.closed = true;
-        let waiting = (std::mem::take(&mut queues.interactive), std::mem::take(&mut queues.scan));
+        let waiting = std::mem::take(&mut queues.waiting);
         drop(queues);
         // Outside the lock: what a job owns may submit more when it is dropped.
         drop(waiting);
@@ -174,8 +170,7 @@ fn work(shared: &Shared) {
             if queues.closed {
                 return;
             }
-            let next = queues.interactive.pop_front().or_else(|| queues.scan.pop_front());
-            match next {
+            match queues.waiting.iter_mut().find_map(VecDeque::pop_front) {
                 Some(job) => break job,
                 None => shared.changed.wait(&mut queues),
             }
@@ -209,10 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn interactive_jobs_overtake_those_of_a_scan() {
+    fn urgent_jobs_overtake_others_and_each_kind_keeps_its_order() {
         let (pool, go) = blocked_pool();
         let (done, order) = mpsc::channel();
         for (name, priority) in [
+            ("bulk", Priority::Bulk),
+            ("ahead", Priority::Ahead),
             ("scan 1", Priority::Scan),
             ("scan 2", Priority::Scan),
             ("reader 1", Priority::Interactive),
@@ -223,7 +220,7 @@ mod tests {
         }
         drop((go, done));
         let order: Vec<_> = order.iter().collect();
-        assert_eq!(order, ["reader 1", "reader 2", "scan 1", "scan 2"]);
+        assert_eq!(order, ["reader 1", "reader 2", "scan 1", "scan 2", "ahead", "bulk"]);
     }
 
     #[test]

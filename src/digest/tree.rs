@@ -32,9 +32,8 @@ pub const fn node_leaves(level: u8) -> u64 {
 /// # Panics
 /// When `hashes` are not whole nodes of that level.
 #[must_use]
-pub fn fold(hasher: &BlockHasher, hashes: &[u8], levels: u8) -> Vec<u8> {
-    let hash_len = hasher.hash_len();
-    let mut hashes = hashes.to_vec();
+pub fn fold(hasher: &BlockHasher, mut hashes: Vec<u8>, levels: u8) -> Vec<u8> {
+    let hash_len = hasher.tree_hash_len();
     for _ in 0..levels {
         assert_eq!(hashes.len() % (FAN * hash_len), 0, "whole nodes only");
         let mut parents = vec![0; hashes.len() / FAN];
@@ -54,7 +53,9 @@ pub fn zero_nodes(hasher: &BlockHasher, step: u64, top: u8) -> Vec<Digest> {
     let mut nodes = vec![hasher.leaves().zero_hash(step)];
     for level in 1..=usize::from(top) {
         let children = nodes[level - 1].repeat(FAN);
-        nodes.push(Digest::filled(hasher.hash_len(), |out| hasher.hash_children(&children, out)));
+        nodes.push(Digest::filled(hasher.tree_hash_len(), |out| {
+            hasher.hash_children(&children, out)
+        }));
     }
     nodes
 }
@@ -84,7 +85,7 @@ pub fn hash_node(
     walk(device, hasher.leaves(), leaves, store, scratch, &mut |run| match run {
         Run::Zeros(count) => folder.push_zeros(count),
         Run::Hashes(hashes) => {
-            hashes.chunks_exact(hasher.hash_len()).for_each(|leaf| folder.push(0, leaf));
+            hashes.chunks_exact(hasher.tree_hash_len()).for_each(|leaf| folder.push(0, leaf));
         }
     })?;
     Ok(folder.finish())
@@ -110,7 +111,7 @@ impl<'a> Folder<'a> {
     /// Appends a node of `level`, which the leaves before it fill up to.
     fn push(&mut self, level: u8, hash: &[u8]) {
         self.leaves += node_leaves(level);
-        let hash_len = self.hasher.hash_len();
+        let hash_len = self.hasher.tree_hash_len();
         let mut level = usize::from(level);
         self.pending[level].extend_from_slice(hash);
         while level < usize::from(self.top) && self.pending[level].len() == FAN * hash_len {
@@ -146,7 +147,7 @@ impl<'a> Folder<'a> {
 
     fn finish(self) -> Digest {
         let root = &self.pending[usize::from(self.top)];
-        Digest::filled(self.hasher.hash_len(), |out| out.copy_from_slice(root))
+        Digest::filled(self.hasher.tree_hash_len(), |out| out.copy_from_slice(root))
     }
 }
 
@@ -232,7 +233,7 @@ mod tests {
         ) {
             let leaves = naive_hashes(&device, &hasher(), start, step, node_leaves(level));
             let node = hash_node(&device, &hasher(), start, step, level, None, &mut Scratch::new());
-            prop_assert_eq!(&node.expect("a node")[..], &fold(&hasher(), &leaves, level)[..]);
+            prop_assert_eq!(&node.expect("a node")[..], &fold(&hasher(), leaves, level)[..]);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The answering side: what `bdsync --server` does with a client's messages.
 //!
-//! Opens the one device that the client names, read-only, and answers requests about it in
-//! their order. Announces extensions only to clients that announced them, and is a classic
+//! Opens the one device that the client names, read-only, and answers requests about it.
+//! Announces extensions only to clients that announced them, and is a classic
 //! server, byte for byte, to all others. Everything that a client sends is hostile: numbers are
 //! bounded before they are used, and what is held for one session stays under 64 MiB.
 //!
@@ -9,14 +9,18 @@
 //!   client -> reader thread --- plan.rs: bounds, units of work (pure)
 //!                 |   \
 //!                 |    task.rs on the hash pool: hashes and blocks, several at once
-//!     queue of answers in order  |
+//!      backlog of answers        |
 //!                 |              leaf_cache.rs: hashes that a tree descent asks for again
-//!   client <- session.rs: waits for each answer, writes
+//!   client <- answers.rs: picks the next that is finished (bell.rs), writes
 //! ```
+//! `checksum.rs` digests the whole device meanwhile, for a client that wants that.
 //! `allow.rs` says which devices a client may name; `confine.rs` gives up the rest of the
 //! system once one is open.
 
 mod allow;
+mod answers;
+mod bell;
+mod checksum;
 mod confine;
 mod leaf_cache;
 mod plan;
@@ -26,7 +30,8 @@ mod task;
 mod tests;
 
 pub use allow::Allowed;
+pub use answers::REQUESTS_MAX;
 pub use confine::confine;
 pub use leaf_cache::LEAF_CACHE_BYTES;
 pub use plan::STEP_BYTES_MAX;
-pub use session::{REQUESTS_MAX, session};
+pub use session::session;

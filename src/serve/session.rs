@@ -8,22 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
+use super::answers::{Answer, Backlog, write_answers, write_done};
+use super::bell::Bell;
+use super::checksum::ChecksumCell;
 use super::leaf_cache::{LEAF_CACHE_BYTES, LeafCache};
 use super::plan::{HashPlan, block_range};
 use super::task::{ServedDevice, Source, Task, Work};
-use crate::device::{Device, TolerantDevice};
-use crate::digest::{Algorithm, BlockHasher, Digest, HashPool, Submitter, checksum};
+use crate::device::{Device, ReadAhead, TolerantDevice};
+use crate::digest::{Algorithm, BlockHasher, HashPool, Submitter};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control};
-use crate::units::ByteRange;
+use crate::units::Priority;
 use crate::wire::{Extensions, FrameReader, FrameWriter, Message, server_handshake, unexpected};
-
-/// How many requests are read ahead. Each holds two answers' bytes at most, so all of them
-/// stay under 16 MiB.
-pub const REQUESTS_MAX: usize = 64;
 
 /// Serves one client, to its `done`. `open` opens the device that the client names.
 ///
@@ -92,9 +90,10 @@ impl Digests {
 }
 
 /// What the threads of a session share.
-struct Shared {
-    source: Arc<Source>,
-    extensions: Extensions,
+pub(super) struct Shared {
+    pub(super) source: Arc<Source>,
+    pub(super) extensions: Extensions,
+    pub(super) backlog: Backlog,
     control: Arc<Control>,
     /// Requests that were read and not answered yet. While there are any the client may be
     /// silent; a client that owes us the next request for too long is given up on.
@@ -112,9 +111,14 @@ impl Shared {
         self.end();
     }
 
+    /// Why the reader gave up, if it did.
+    pub(super) fn take_fault(&self) -> Option<Error> {
+        self.fault.lock().take()
+    }
+
     /// Whether the session goes on without an answer that failed by `err`: it is the disk's
     /// fault, and the client understands that.
-    fn may_tell(&self, err: &Error) -> bool {
+    pub(super) fn may_tell(&self, err: &Error) -> bool {
         self.extensions.faults && err.kind() == Kind::Read && !self.source.device.is_over()
     }
 
@@ -126,7 +130,7 @@ impl Shared {
     }
 
     /// An answer went out, or into the batch that goes out before anybody waits.
-    fn answer_written(&self) {
+    pub(super) fn answer_written(&self) {
         let mut unanswered = self.unanswered.lock();
         *unanswered -= 1;
         if *unanswered == 0 {
@@ -138,113 +142,7 @@ impl Shared {
     fn end(&self) {
         self.source.device.end();
         self.control.close();
-    }
-}
-
-/// The device's checksum, once it is known.
-#[derive(Default)]
-struct ChecksumCell {
-    value: Mutex<Option<Result<Digest>>>,
-    changed: Condvar,
-}
-
-impl ChecksumCell {
-    /// Computes it on a thread of its own.
-    fn start(source: &Arc<Source>, algorithm: Algorithm) -> Result<Arc<Self>> {
-        let cell = Arc::new(Self::default());
-        let (source, result) = (Arc::clone(source), Arc::clone(&cell));
-        spawn("checksum", move || {
-            let unless_it_ends = Unless(&result);
-            let value = checksum(&source.device, algorithm, &mut |_| source.device.check());
-            unless_it_ends.0.set(value);
-        })?;
-        Ok(cell)
-    }
-
-    /// Sets the value, once.
-    fn set(&self, value: Result<Digest>) {
-        self.value.lock().get_or_insert(value);
-        self.changed.notify_all();
-    }
-
-    fn wait(&self) -> Result<Digest> {
-        let mut value = self.value.lock();
-        loop {
-            match &*value {
-                Some(Ok(digest)) => return Ok(*digest),
-                Some(Err(err)) => return Err(err.duplicate()),
-                None => self.changed.wait(&mut value),
-            }
-        }
-    }
-}
-
-/// A thread that panics must not leave those alone who wait for its checksum.
-struct Unless<'a>(&'a ChecksumCell);
-
-impl Drop for Unless<'_> {
-    fn drop(&mut self) {
-        self.0.set(Err(Error::new(Kind::Checksum, "the checksum's thread failed")));
-    }
-}
-
-/// An answer in its place in the order.
-enum Answer {
-    Ready(Message),
-    Hashes {
-        start: u64,
-        step: u64,
-        n: u64,
-        task: Arc<Task>,
-    },
-    Tree {
-        start: u64,
-        step: u64,
-        n: u64,
-        level: u8,
-        task: Arc<Task>,
-    },
-    Block {
-        offset: u64,
-        task: Arc<Task>,
-    },
-    Checksum(Arc<ChecksumCell>),
-    /// Everything below this was answered and is not asked for again.
-    Release {
-        below: u64,
-    },
-    Done,
-}
-
-impl Answer {
-    fn is_finished(&self) -> bool {
-        match self {
-            Answer::Hashes { task, .. }
-            | Answer::Tree { task, .. }
-            | Answer::Block { task, .. } => task.is_finished(),
-            Answer::Checksum(cell) => cell.value.lock().is_some(),
-            Answer::Ready(_) | Answer::Release { .. } | Answer::Done => true,
-        }
-    }
-
-    /// The message, when it is ready.
-    fn wait(self, source: &Source) -> Result<Message> {
-        Ok(match self {
-            Answer::Ready(message) => message,
-            Answer::Hashes { start, step, n, task } => {
-                Message::Hashes { start, step, n, hashes: task.wait()? }
-            }
-            Answer::Tree { start, step, n, level, task } => {
-                Message::Tree { start, step, n, level, hashes: task.wait()? }
-            }
-            Answer::Block { offset, task } => Message::Block { offset, data: task.wait()? },
-            Answer::Checksum(cell) => Message::Checksum(cell.wait()?.to_vec()),
-            Answer::Release { below } => {
-                source.device.done_with(ByteRange::new(0, below.min(source.device.size())));
-                Message::Hashes { start: below, step: 1, n: 0, hashes: vec![] }
-            }
-            Answer::Done => Message::Done,
-        })
+        self.backlog.close();
     }
 }
 
@@ -258,16 +156,18 @@ fn answer_requests(
     extensions: Extensions,
 ) -> Result<()> {
     let leaves =
-        extensions.tree.then(|| LeafCache::new(digests.hasher.hash_len(), LEAF_CACHE_BYTES));
+        extensions.tree.then(|| LeafCache::new(digests.hasher.tree_hash_len(), LEAF_CACHE_BYTES));
     let device = ServedDevice::new(device);
     let skips = extensions.faults && extensions.skip;
     let tolerant = skips.then(|| TolerantDevice::new(Box::new(device.clone())));
     let source = Arc::new(Source {
+        read_ahead: ReadAhead::new(Arc::new(device.clone())),
         device,
         tolerant,
         hasher: digests.hasher,
         leaves,
         flush: AtomicBool::new(false),
+        bell: Bell::default(),
     });
     let pool = HashPool::new()?;
     let checksum = match digests.checksum {
@@ -277,18 +177,17 @@ fn answer_requests(
     let shared = Arc::new(Shared {
         source,
         extensions,
+        backlog: Backlog::default(),
         control,
         unanswered: Mutex::new(0),
         checksum,
         fault: Mutex::default(),
     });
-    let (queue, answers) = bounded(REQUESTS_MAX);
     let requests = Requests {
         reader,
         shared: Arc::clone(&shared),
         pool: pool.submitter(),
         threads: pool.threads(),
-        queue,
     };
     spawn("requests", move || requests.run())?;
     let watched = Arc::clone(&shared);
@@ -298,64 +197,20 @@ fn answer_requests(
         }
     })?;
 
-    let result = write_answers(&answers, &mut writer, &shared);
+    let result = write_answers(&mut writer, &shared);
     shared.end();
-    drop(answers);
     drop(pool);
     shared.source.release_all();
     result
 }
 
 /// Starts a named thread that is not waited for.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     thread::Builder::new()
         .name(name.into())
         .spawn(work)
         .map(drop)
         .map_err(|err| Error::io(Kind::Digest, format!("cannot start the {name} thread"), err))
-}
-
-/// Writes the answers in their order, up to `done`.
-fn write_answers(
-    answers: &Receiver<Answer>,
-    writer: &mut FrameWriter<impl Write>,
-    shared: &Shared,
-) -> Result<()> {
-    // What the reader found is the cause of what the tasks then fail with.
-    let cause = |err| shared.fault.lock().take().unwrap_or(err);
-    loop {
-        let answer = match answers.try_recv() {
-            Ok(answer) => Some(answer),
-            Err(TryRecvError::Disconnected) => None,
-            Err(TryRecvError::Empty) => {
-                writer.flush().map_err(cause)?;
-                answers.recv().ok()
-            }
-        };
-        let Some(answer) = answer else {
-            return Err(cause(Error::new(Kind::Read, "the requests end without a done")));
-        };
-        if matches!(answer, Answer::Done) {
-            return write_done(writer);
-        }
-        if !answer.is_finished() {
-            writer.flush().map_err(cause)?;
-        }
-        let message = match answer.wait(&shared.source) {
-            Err(err) if shared.may_tell(&err) => {
-                log::warn!("{}", err.full_message());
-                shared.source.fault(&err)
-            }
-            other => other.map_err(cause)?,
-        };
-        writer.write(&message).map_err(cause)?;
-        shared.answer_written();
-    }
-}
-
-fn write_done(writer: &mut FrameWriter<impl Write>) -> Result<()> {
-    writer.write(&Message::Done)?;
-    writer.flush()
 }
 
 /// The thread that reads requests and has them computed.
@@ -364,13 +219,24 @@ struct Requests {
     shared: Arc<Shared>,
     pool: Submitter,
     threads: usize,
-    queue: Sender<Answer>,
+}
+
+/// However the thread that reads requests ends, the one that writes answers learns of it.
+struct EndOfRequests<'a>(&'a Shared);
+
+impl Drop for EndOfRequests<'_> {
+    fn drop(&mut self) {
+        self.0.backlog.complete();
+        self.0.source.bell.ring();
+    }
 }
 
 impl Requests {
     /// Reads to `done`, or to the first fault, which ends the session at once: nobody may be
     /// there any more to read what is being computed.
     fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _last = EndOfRequests(&shared);
         loop {
             let message = self.reader.expect_message();
             self.shared.request_arrived();
@@ -380,25 +246,29 @@ impl Requests {
                 Err(err) => return self.shared.abort(err),
             };
             let is_last = matches!(answer, Answer::Done);
-            if self.queue.send(answer).is_err() || is_last {
+            if !self.shared.backlog.push(answer) || is_last {
                 return;
             }
+            self.shared.source.bell.ring();
         }
     }
 
     /// Checks a request and starts its work.
     fn answer(&self, request: Message) -> Result<Answer> {
         let source = &self.shared.source;
-        let hash_len = source.hasher.hash_len();
-        let start_task = |work| Task::start(source, work, &self.pool, self.threads);
+        let hasher = &source.hasher;
+        let start_task = |work: Work| {
+            let priority = self.priority(&work);
+            Task::start(source, work, &self.pool, self.threads, priority)
+        };
         Ok(match request {
             Message::GetHashes { start, step, n: 0 } => self.hint(start, step),
             Message::GetHashes { start, step, n } => {
-                let plan = HashPlan::hashes(start, step, n, hash_len)?;
+                let plan = HashPlan::hashes(start, step, n, hasher.hash_len())?;
                 Answer::Hashes { start, step, n, task: start_task(Work::Hashes(plan)) }
             }
             Message::GetTree { start, step, n, level } if self.shared.extensions.tree => {
-                let plan = HashPlan::tree(start, step, n, level, hash_len)?;
+                let plan = HashPlan::tree(start, step, n, level, hasher.tree_hash_len())?;
                 Answer::Tree { start, step, n, level, task: start_task(Work::Hashes(plan)) }
             }
             Message::GetBlock { offset, len } => {
@@ -415,6 +285,22 @@ impl Requests {
             Message::Done => Answer::Done,
             other => return Err(unexpected("a request", &other)),
         })
+    }
+
+    /// When to work on an answer. Bytes are what keeps a link busy, so they come first; hashes
+    /// that nobody has looked at yet come last.
+    fn priority(&self, work: &Work) -> Priority {
+        if !self.shared.extensions.reorder {
+            // Answers go out in the order of their requests, so that order is right.
+            return Priority::Scan;
+        }
+        match work {
+            Work::Read(_) => Priority::Interactive,
+            Work::Hashes(plan) if plan.of_tree && !self.shared.source.has_hashes(work) => {
+                Priority::Ahead
+            }
+            Work::Hashes(_) => Priority::Scan,
+        }
     }
 
     /// A request for no hashes says something about the cache (protocol, section 2).

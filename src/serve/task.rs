@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
+use super::bell::Bell;
 use super::leaf_cache::LeafCache;
 use super::plan::HashPlan;
-use crate::device::{Device, TolerantDevice};
+use crate::device::{Device, ReadAhead, TolerantDevice};
 use crate::digest::{BlockHasher, LeafStore, Scratch, Submitter, fold, hash_node, hash_range_with};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Priority};
@@ -96,6 +97,9 @@ pub(super) struct Source {
     pub(super) leaves: Option<LeafCache>,
     /// Whether the page cache shall forget what was read.
     pub(super) flush: AtomicBool,
+    pub(super) read_ahead: ReadAhead,
+    /// Rung when anything that an answer waits for is finished.
+    pub(super) bell: Bell,
 }
 
 impl Source {
@@ -135,8 +139,13 @@ impl Source {
         }
     }
 
+    /// Length of the hashes that `plan` makes, in bytes.
+    fn hash_len(&self, plan: &HashPlan) -> usize {
+        if plan.of_tree { self.hasher.tree_hash_len() } else { self.hasher.hash_len() }
+    }
+
     /// Whether the first hashes that `work` wants are kept: then so are the rest of them, or most.
-    fn has_hashes(&self, work: &Work) -> bool {
+    pub(super) fn has_hashes(&self, work: &Work) -> bool {
         let Work::Hashes(plan) = work else { return false };
         self.kept_for(plan).is_some_and(|leaves| leaves.has(plan.unit(0).start(), plan.step()))
     }
@@ -201,9 +210,12 @@ struct State {
 pub(super) struct Task {
     source: Arc<Source>,
     work: Work,
+    /// Bytes of all results.
+    bytes: usize,
+    /// What the device was told to read for it.
+    ahead: Option<ByteRange>,
     next_unit: AtomicU64,
     state: Mutex<State>,
-    changed: Condvar,
 }
 
 impl Task {
@@ -213,48 +225,54 @@ impl Task {
         work: Work,
         pool: &Submitter,
         threads: usize,
+        priority: Priority,
     ) -> Arc<Self> {
         let bytes = match &work {
-            Work::Hashes(plan) => plan.nodes() as usize * source.hasher.hash_len(),
+            Work::Hashes(plan) => plan.nodes() as usize * source.hash_len(plan),
             Work::Read(range) => range.len() as usize,
         };
         let units = work.units();
-        if units > 0 && !source.has_hashes(&work) {
-            // Tasks wait for threads; the disk need not.
-            source.will_need(work.range(0, units.min(UNITS_AHEAD)));
+        // Tasks wait for threads; the disk need not.
+        let reads = units > 0 && !source.has_hashes(&work);
+        let ahead = reads.then(|| work.range(0, units.min(UNITS_AHEAD)));
+        if let Some(range) = ahead {
+            source.read_ahead.add(range);
         }
         let state = State { parts: vec![0; bytes], units_left: units, failed: None };
         let task = Arc::new(Self {
             source: Arc::clone(source),
             work,
+            bytes,
+            ahead,
             next_unit: AtomicU64::new(0),
             state: Mutex::new(state),
-            changed: Condvar::new(),
         });
         for _ in 0..units.min(threads as u64) {
             let task = Arc::clone(&task);
-            // All alike: answers go out in the order of their requests, so the pool's order is right.
-            pool.submit(Priority::Scan, move |scratch| task.run(scratch));
+            pool.submit(priority, move |scratch| task.run(scratch));
         }
         task
     }
 
-    /// Whether [`Task::wait`] would not wait.
+    /// Bytes that are held for the answer, at most.
+    pub(super) fn held_bytes(&self) -> usize {
+        // The answer is made while its parts are still there.
+        2 * self.bytes
+    }
+
+    /// Whether there is a result, or an error in its place. The source's bell rings then.
     pub(super) fn is_finished(&self) -> bool {
         let state = self.state.lock();
         state.units_left == 0 || state.failed.is_some()
     }
 
-    /// Waits for the answer's bytes; to be called once.
+    /// The answer's bytes; to be called once, when it is finished.
     ///
     /// # Errors
     /// The first error of any unit, or that of unreadable bytes which the client has not been
     /// told of.
-    pub(super) fn wait(&self) -> Result<Vec<u8>> {
+    pub(super) fn take_result(&self) -> Result<Vec<u8>> {
         let mut state = self.state.lock();
-        while state.units_left > 0 && state.failed.is_none() {
-            self.changed.wait(&mut state);
-        }
         if let Some(err) = state.failed.take() {
             return Err(err);
         }
@@ -263,7 +281,7 @@ impl Task {
         self.source.check_told()?;
         Ok(match &self.work {
             Work::Hashes(plan) if plan.fold_levels > 0 => {
-                fold(&self.source.hasher, &parts, plan.fold_levels)
+                fold(&self.source.hasher, parts, plan.fold_levels)
             }
             _ => parts,
         })
@@ -271,8 +289,18 @@ impl Task {
 
     /// Gives up, as one whose threads are gone.
     pub(super) fn fail(&self, err: Error) {
-        self.state.lock().failed.get_or_insert(err);
-        self.changed.notify_all();
+        let is_news = self.state.lock().failed.replace(err).is_none();
+        if is_news {
+            self.end();
+        }
+    }
+
+    /// There is a result, or an error.
+    fn end(&self) {
+        if let Some(range) = self.ahead {
+            self.source.read_ahead.done(range);
+        }
+        self.source.bell.ring();
     }
 
     /// Does units until none is left.
@@ -319,7 +347,7 @@ impl Task {
             Work::Hashes(plan) => {
                 let hashes = hash_unit(source, plan, unit, scratch)?;
                 source.was_read(plan.unit(unit).range());
-                (plan.unit_offset(unit) as usize * source.hasher.hash_len(), hashes)
+                (plan.unit_offset(unit) as usize * source.hash_len(plan), hashes)
             }
         };
         let mut state = self.state.lock();
@@ -328,8 +356,10 @@ impl Task {
             place.copy_from_slice(&bytes);
         }
         state.units_left -= 1;
-        if state.units_left == 0 {
-            self.changed.notify_all();
+        let is_end = state.units_left == 0 && state.failed.is_none();
+        drop(state);
+        if is_end {
+            self.end();
         }
         Ok(())
     }
@@ -353,7 +383,7 @@ fn hash_unit(
         let hasher = if plan.of_tree { hasher.leaves() } else { hasher };
         return hash_range_with(device, hasher, nodes, store, scratch);
     }
-    let mut hashes = Vec::with_capacity(nodes.n() as usize * hasher.hash_len());
+    let mut hashes = Vec::with_capacity(nodes.n() as usize * source.hash_len(plan));
     for i in 0..nodes.n() {
         let start = nodes.offset(i);
         let node = hash_node(device, hasher, start, plan.step(), plan.level, kept_in, scratch)?;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::session;
 use crate::device::{Device, MemoryDevice};
-use crate::digest::{Algorithm, BlockHasher, Hasher, Scratch, fold, hash_range};
+use crate::digest::{Algorithm, BlockHasher, Hasher, Scratch, core_count, fold, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, pair};
 use crate::units::ByteRange;
@@ -207,8 +207,8 @@ fn a_tree_is_what_its_leaves_fold_to_and_going_down_reads_nothing_again() {
     let (answers, end) = descend(&device, &requests);
     end.expect("a good session");
     let expected = [
-        fold(&hasher, &leaves(0, 3 * 256), 2),
-        fold(&hasher, &leaves(1 << 20, 256), 1),
+        fold(&hasher, leaves(0, 3 * 256), 2),
+        fold(&hasher, leaves(1 << 20, 256), 1),
         leaves(1 << 20, 16),
         leaves(1 << 20, 5),
     ];
@@ -276,6 +276,85 @@ fn answers_keep_the_order_of_their_requests() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A device that can be read at and behind `CLOSED` once it is opened.
+struct Gate {
+    device: MemoryDevice,
+    is_open: parking_lot::Mutex<bool>,
+    opened: parking_lot::Condvar,
+}
+
+const CLOSED: u64 = 1 << 20;
+
+struct Gated(Arc<Gate>);
+
+impl Device for Gated {
+    fn path(&self) -> &Path {
+        self.0.device.path()
+    }
+
+    fn size(&self) -> u64 {
+        self.0.device.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let mut is_open = self.0.is_open.lock();
+        while offset >= CLOSED && !*is_open {
+            self.0.opened.wait(&mut is_open);
+        }
+        drop(is_open);
+        self.0.device.read_exact_at(buf, offset)
+    }
+
+    fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
+        self.0.device.next_data(from)
+    }
+}
+
+#[test]
+fn what_is_finished_overtakes_what_is_not_where_the_client_knows_that() {
+    if core_count() < 2 {
+        eprintln!("skipped: one core has one thread, which waits in a read here");
+        return;
+    }
+    let gate = Arc::new(Gate {
+        device: MemoryDevice::new(vec![3; 2 << 20]),
+        is_open: parking_lot::Mutex::new(false),
+        opened: parking_lot::Condvar::new(),
+    });
+    let (client, server) = pair(None).expect("pipes");
+    let Connection { reader, mut writer, .. } = client;
+    let mut reader = FrameReader::new(reader);
+    let mut next = move || reader.expect_message().expect("an answer");
+    let mut send = move |messages: &[Message]| {
+        writer.write_all(&bytes_of(messages)).and_then(|()| writer.flush()).expect("a pipe");
+    };
+    thread::scope(|scope| {
+        let device = Arc::clone(&gate);
+        let open = move |_: &Path| Ok(Box::new(Gated(Arc::clone(&device))) as Box<dyn Device>);
+        let session = scope.spawn(move || session(server, Extensions::ALL, &open));
+        send(&opening("CLIENT+tree,reorder 0.5", "md5", ""));
+        assert_eq!(next(), Message::Hello("SERVER+tree,reorder 0.5".into()));
+        assert_eq!(next(), Message::Size(2 << 20));
+        send(&[
+            Message::GetTree { start: CLOSED, step: 4096, n: 1, level: 1 },
+            Message::GetHashes { start: 0, step: 1, n: 0 },
+            Message::GetBlock { offset: 5, len: 10 },
+        ]);
+        assert_eq!(next(), Message::Turn { older: 2 });
+        assert_eq!(next(), Message::Block { offset: 5, data: vec![3; 10] });
+        // The hint's echo says that all before it is answered, so it waits with the tree.
+        send(&[Message::GetHashes { start: 0, step: 4096, n: 1 }, Message::Done]);
+        assert_eq!(next(), Message::Turn { older: 2 });
+        assert!(matches!(next(), Message::Hashes { start: 0, n: 1, .. }));
+        *gate.is_open.lock() = true;
+        gate.opened.notify_all();
+        assert!(matches!(next(), Message::Tree { start: CLOSED, .. }));
+        assert_eq!(next(), Message::Hashes { start: 0, step: 1, n: 0, hashes: vec![] });
+        assert_eq!(next(), Message::Done);
+        session.join().expect("the session does not panic").expect("a good session");
+    });
 }
 
 #[test]

@@ -28,15 +28,18 @@ pub struct Extensions {
     pub skip: bool,
     /// With `blake3`, leaves of trees are hashed by NH.
     pub nh: bool,
+    /// Answers may come in another order than their requests.
+    pub reorder: bool,
 }
 
 impl Extensions {
     /// None, as a classic peer.
     pub const NONE: Self =
-        Self { blake3: false, tree: false, faults: false, skip: false, nh: false };
+        Self { blake3: false, tree: false, faults: false, skip: false, nh: false, reorder: false };
 
     /// All that this program knows: what a server offers.
-    pub const ALL: Self = Self { blake3: true, tree: true, faults: true, skip: true, nh: true };
+    pub const ALL: Self =
+        Self { blake3: true, tree: true, faults: true, skip: true, nh: true, reorder: true };
 
     /// Those that both have.
     #[must_use]
@@ -47,6 +50,7 @@ impl Extensions {
             faults: self.faults && other.faults,
             skip: self.skip && other.skip,
             nh: self.nh && other.nh,
+            reorder: self.reorder && other.reorder,
         }
     }
 
@@ -58,6 +62,7 @@ impl Extensions {
             (self.faults, "faults"),
             (self.skip, "skip"),
             (self.nh, "nh"),
+            (self.reorder, "reorder"),
         ];
         let words: Vec<&str> =
             words.into_iter().filter_map(|(has, word)| has.then_some(word)).collect();
@@ -93,6 +98,7 @@ impl Extensions {
                     b"faults" => found.faults = true,
                     b"skip" => found.skip = true,
                     b"nh" => found.nh = true,
+                    b"reorder" => found.reorder = true,
                     _ => {}
                 }
             }
@@ -262,8 +268,9 @@ mod tests {
             faults: bool,
             skip: bool,
             nh: bool,
+            reorder: bool,
         ) {
-            let mine = Extensions { blake3, tree, faults, skip, nh };
+            let mine = Extensions { blake3, tree, faults, skip, nh, reorder };
             prop_assert_eq!(Extensions::from_hello(&mine.hello("CLIENT")).unwrap(), mine);
         }
 

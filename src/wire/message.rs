@@ -22,6 +22,7 @@ const CHECKSUM: u8 = 11;
 const GETTREE: u8 = 64;
 const TREE: u8 = 65;
 const FAULT: u8 = 66;
+const TURN: u8 = 67;
 
 /// The longest salt, in bytes.
 pub const SALT_BYTES_MAX: usize = 127;
@@ -79,6 +80,9 @@ pub enum Message {
     Tree { start: u64, step: u64, n: u64, level: u8, hashes: Vec<u8> },
     /// Extension `faults`: in place of the answer to a request for bytes that cannot be read.
     Fault { ranges: Vec<ByteRange>, text: Vec<u8> },
+    /// Extension `reorder`: the next answer is to the request with so many older ones before it
+    /// that are not answered yet.
+    Turn { older: u32 },
 }
 
 impl Message {
@@ -100,6 +104,7 @@ impl Message {
             Message::GetTree { .. } => "gettree",
             Message::Tree { .. } => "tree",
             Message::Fault { .. } => "fault",
+            Message::Turn { .. } => "turn",
         }
     }
 
@@ -138,6 +143,7 @@ impl Message {
                 encode_frame(TREE, &[&numbers([start, step, n]), &[*level], hashes], out)
             }
             Message::Fault { ranges, text } => encode_fault(ranges, text, out),
+            Message::Turn { older } => encode_frame(TURN, &[&older.to_le_bytes()], out),
         }
     }
 
@@ -178,6 +184,7 @@ impl Message {
                 Ok(Message::Tree { start, step, n, level, hashes: f.rest().to_vec() })
             }),
             FAULT => Fields::new("fault", payload).exactly(decode_fault),
+            TURN => Fields::new("turn", payload).exactly(|f| Ok(Message::Turn { older: f.u32()? })),
             _ => Err(Error::new(
                 Kind::Protocol,
                 format!("the remote sent a message of unknown kind {token}"),
@@ -204,6 +211,7 @@ impl Message {
             Message::GetTree { .. } => 25,
             Message::Tree { hashes, .. } => 25 + hashes.len(),
             Message::Fault { ranges, text } => 2 + 16 * ranges.len() + text.len(),
+            Message::Turn { .. } => 4,
         };
         FRAME_HEAD_BYTES + payload_bytes
     }
@@ -314,6 +322,12 @@ impl<'a> Fields<'a> {
         Ok(self.take(1)?[0])
     }
 
+    fn u32(&mut self) -> Result<u32> {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(self.take(4)?);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
     fn u64(&mut self) -> Result<u64> {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(self.take(8)?);
@@ -393,6 +407,7 @@ mod tests {
             (three(), 0..=TREE_LEVEL_MAX, bytes()).prop_map(|((start, step, n), level, hashes)| {
                 Message::Tree { start, step, n, level, hashes }
             }),
+            any::<u32>().prop_map(|older| Message::Turn { older }),
             (vec(any::<(u32, u32)>(), 0..20), bytes()).prop_map(|(ranges, text)| {
                 let range = |(start, len): (u32, u32)| {
                     ByteRange::new(start.into(), u64::from(start) + u64::from(len))

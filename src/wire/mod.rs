@@ -9,6 +9,7 @@
 //!   opening.rs    hello, devfile, size, digests: then it becomes a peer
 //!   peer.rs       requests with callbacks; the reader and the writer thread
 //!   inbox.rs      what is queued and in flight, and which answer belongs to what (pure)
+//!   pace.rs       how many bytes to ask for at once (pure)
 //!   request.rs    Request, Answer; which is possible, which belongs to which (pure)
 //!   link.rs       traffic counters; REMSHCMD's end and how it explains a failure
 //!   handshake.rs  hello, version, extensions
@@ -38,6 +39,7 @@
 //! | 64 | gettree | client | u64 start, u64 step, u64 n, u8 level |
 //! | 65 | tree | server | the same four numbers, then n hashes of the digest's length |
 //! | 66 | fault | server | u16 count (at most 4096), as many times u64 start and u64 length, then text |
+//! | 67 | turn | server | u32 older |
 //!
 //! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests, then any
 //! mix of requests, which are answered in order, then done from the client, answered by the
@@ -71,8 +73,13 @@
 //!   so that a request that is repeated gets its answer. Each range is told once, before any answer
 //!   that takes those zeros for its bytes.
 //! - `nh`: with `tree` and the hash `blake3`: the hash of level 0 of a tree is not a block's but the
-//!   faster one that `digest/nh.rs` defines. Those of `hashes` stay what they are. A client that
+//!   faster one that `digest/nh.rs` defines, and all hashes of a tree have 16 bytes: of a node's the
+//!   first 16. Those of `hashes` stay what they are. A client that
 //!   was told which hash to use, or has a fixed salt, does not announce it.
+//! - `reorder`: answers may come in another order than their requests. A `turn` stands right before an
+//!   answer that overtakes others: it says how many older requests are not answered yet. Only the
+//!   answers to `gethashes` with n > 0, `gettree`, `getblock` and `getchecksum` overtake, and so does
+//!   a `fault` in the place of one of them.
 
 mod fault;
 mod frame;
@@ -81,19 +88,21 @@ mod inbox;
 mod link;
 mod message;
 mod opening;
+mod pace;
 mod peer;
 mod request;
 
 pub use fault::Fault;
 pub use frame::{FrameReader, FrameWriter, MESSAGE_BYTES_MAX};
 pub use handshake::{Extensions, client_handshake, server_handshake, unexpected};
-pub use inbox::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
+pub use inbox::{IN_FLIGHT_AHEAD_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
 pub use link::Counters;
 pub use message::{
     BLOCK_BYTES_MAX, DIGEST_NAME_BYTES_MAX, FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX,
     HASHES_BYTES_MAX, Message, SALT_BYTES_MAX, TREE_BYTES_MAX, TREE_LEVEL_MAX,
 };
 pub use opening::{Digests, Opening};
+pub use pace::{BULK_BYTES_MIN, IN_FLIGHT_BYTES_MAX};
 pub use peer::{Done, Peer};
 pub use request::{Answer, Request, Session};
 

@@ -25,6 +25,8 @@ pub struct Digests {
     pub hash: String,
     /// Its length in bytes; not 0.
     pub hash_bytes: usize,
+    /// Bytes of a tree's hash; not 0.
+    pub tree_hash_bytes: usize,
     /// Name of the checksum; empty for none.
     pub checksum: String,
     /// Its length in bytes; 0 for none.
@@ -108,8 +110,8 @@ impl Opening {
     /// # Errors
     /// `Kind::Protocol` when `digests` cannot be sent; others as [`Peer::connect`].
     pub fn start(mut self, digests: &Digests) -> Result<Peer> {
-        let Digests { salt, hash, hash_bytes, checksum, checksum_bytes } = digests;
-        if *hash_bytes == 0 {
+        let Digests { salt, hash, hash_bytes, tree_hash_bytes, checksum, checksum_bytes } = digests;
+        if *hash_bytes == 0 || *tree_hash_bytes == 0 {
             return Err(Error::new(Kind::Digest, format!("digest {hash} has no length")));
         }
         let message =
@@ -119,6 +121,7 @@ impl Opening {
         let session = Session {
             size: self.size,
             hash_bytes: *hash_bytes,
+            tree_hash_bytes: *tree_hash_bytes,
             checksum_bytes: *checksum_bytes,
             extensions: self.extensions,
         };

@@ -13,6 +13,7 @@ use std::fmt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -64,6 +65,8 @@ struct State {
 enum Phase {
     /// Requests are taken.
     Open,
+    /// No more of them; done goes out behind those that are queued.
+    Closing,
     /// No more of them; done is to be sent when what is in flight allows.
     Finishing,
     /// Done is sent.
@@ -94,7 +97,7 @@ impl Peer {
     pub(super) fn start(opening: Opening, session: Session) -> Result<Self> {
         let Opening { reader, writer, guard, .. } = opening;
         let state = State {
-            inbox: Inbox::new(),
+            inbox: Inbox::new(session.extensions.reorder),
             refused: Vec::new(),
             phase: Phase::Open,
             writer_closed: false,
@@ -155,14 +158,14 @@ impl Peer {
         }
     }
 
-    /// Whether requests have a chance of being answered.
+    /// Whether new requests have a chance of being answered.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         matches!(self.shared.state.lock().phase, Phase::Open)
     }
 
-    /// Asks. Never blocks. `done` is called exactly once, never on the calling thread and in
-    /// the order of the requests of its priority: with the answer, or with the error that
+    /// Asks. Never blocks. `done` is called exactly once, never on the calling thread, and without
+    /// the extension `reorder` in the order of the requests of its priority: with the answer, or with the error that
     /// ended the link or kept the request from being sent (`Kind::Usage` for one that
     /// makes no sense, see [`Request`]; `Kind::Connection` when too many wait).
     pub fn submit(&self, request: Request, priority: Priority, done: Done) {
@@ -183,7 +186,7 @@ impl Peer {
                     Err(done) => Some((done, full_error())),
                 }
             }
-            (Phase::Finishing | Phase::DoneSent | Phase::Ended, _) => {
+            (Phase::Closing | Phase::Finishing | Phase::DoneSent | Phase::Ended, _) => {
                 Some((done, finished_error()))
             }
         };
@@ -205,6 +208,25 @@ impl Peer {
         self.shared.work.notify_one();
     }
 
+    /// Lets so many requests of [`Priority::Ahead`] be in flight, at most
+    /// [`IN_FLIGHT_AHEAD_MAX`](super::IN_FLIGHT_AHEAD_MAX). It counts with the extension
+    /// `reorder` only.
+    pub fn look_ahead(&self, requests: usize) {
+        self.shared.state.lock().inbox.set_ahead_max(requests);
+        self.shared.work.notify_one();
+    }
+
+    /// No more requests will come: done is sent right behind the last one, so that the session's
+    /// end takes no round trip of its own. What is queued and in flight is still answered.
+    pub fn close(&self) {
+        let mut state = self.shared.state.lock();
+        if let Phase::Open = state.phase {
+            state.phase = Phase::Closing;
+            self.shared.link.control.expect_answer();
+            self.shared.work.notify_one();
+        }
+    }
+
     /// Ends the session in good order: what is in flight is answered, what is queued gets an
     /// error, done is sent and answered, the remote's stdin is closed (classic bug 10), and
     /// REMSHCMD waited for. Returns its exit status; success where there is no process.
@@ -215,7 +237,7 @@ impl Peer {
     pub fn finish(&self) -> Result<ExitStatus> {
         let shared = &*self.shared;
         let mut state = shared.state.lock();
-        if let Phase::Open = state.phase {
+        if let Phase::Open | Phase::Closing = state.phase {
             state.phase = Phase::Finishing;
             let queued = state.inbox.take_queued();
             state.refused.extend(queued.into_iter().map(|done| (done, finished_error())));
@@ -264,6 +286,16 @@ impl fmt::Debug for Peer {
     }
 }
 
+/// What a message of the remote was.
+enum Taken {
+    /// The answer to this callback's request.
+    Answer(Done, Result<Answer>),
+    /// The word which request is answered next.
+    Turn,
+    /// The session's end.
+    End,
+}
+
 /// At the end of a thread, however it ended, nobody may be left waiting.
 struct FailAtEnd<'a>(&'a Shared);
 
@@ -279,8 +311,9 @@ impl Shared {
         loop {
             let outcome = reader.expect_message().and_then(|message| self.take_answer(message));
             match outcome {
-                Ok(Some((done, answer))) => done(answer),
-                Ok(None) => break,
+                Ok(Taken::Answer(done, answer)) => done(answer),
+                Ok(Taken::Turn) => {}
+                Ok(Taken::End) => break,
                 Err(err) => return self.fail(err),
             }
         }
@@ -288,21 +321,23 @@ impl Shared {
         reader.discard_rest();
     }
 
-    /// The callback that `message` answers; `None` at the session's end.
-    fn take_answer(&self, message: Message) -> Result<Option<(Done, Result<Answer>)>> {
+    fn take_answer(&self, message: Message) -> Result<Taken> {
         let mut state = self.state.lock();
-        let answered = state.inbox.answered(message)?;
-        if state.inbox.is_idle() && !matches!(state.phase, Phase::Finishing | Phase::DoneSent) {
+        if let Message::Turn { older } = message {
+            return state.inbox.turn(older).map(|()| Taken::Turn);
+        }
+        let answered = state.inbox.answered(message, Instant::now())?;
+        if state.inbox.is_idle() && matches!(state.phase, Phase::Open) {
             self.link.control.rest();
         }
         self.work.notify_one();
         match (answered, &state.phase) {
-            (Ok(answered), _) => Ok(Some(answered)),
+            (Ok((done, answer)), _) => Ok(Taken::Answer(done, answer)),
             (Err(Message::Done), Phase::DoneSent) => {
                 state.phase = Phase::Ended;
                 self.link.control.rest();
                 self.progress.notify_all();
-                Ok(None)
+                Ok(Taken::End)
             }
             (Err(message), Phase::DoneSent) => Err(unexpected("done", &message)),
             (Err(message), _) => Err(unexpected("nothing", &message)),
@@ -342,12 +377,12 @@ impl Shared {
 
     /// Puts all that may be sent now into the writer, in memory; whether there was anything.
     fn next_batch(&self, state: &mut State, writer: &mut Writer) -> bool {
-        let mut any = false;
-        while let Some(message) = state.inbox.next_to_send() {
+        let (mut any, now) = (false, Instant::now());
+        while let Some(message) = state.inbox.next_to_send(now) {
             self.link.count_request();
             any |= writer.write(&message).is_ok();
         }
-        if matches!(state.phase, Phase::Finishing) && !state.inbox.has_queued() {
+        if matches!(state.phase, Phase::Closing | Phase::Finishing) && !state.inbox.has_queued() {
             state.phase = Phase::DoneSent;
             any |= writer.write(&Message::Done).is_ok();
         }

@@ -67,6 +67,8 @@ pub struct Session {
     pub size: u64,
     /// Bytes of a block hash; not 0.
     pub hash_bytes: usize,
+    /// Bytes of a tree's hash; not 0.
+    pub tree_hash_bytes: usize,
     /// Bytes of the checksum; 0 where none was agreed on.
     pub checksum_bytes: usize,
     /// The extensions in use.
@@ -83,7 +85,7 @@ impl Session {
     /// How many hashes one `tree` answer holds.
     #[must_use]
     pub fn tree_max(&self) -> u64 {
-        (TREE_BYTES_MAX / self.hash_bytes) as u64
+        (TREE_BYTES_MAX / self.tree_hash_bytes) as u64
     }
 
     /// Whether `request` may be sent, and how many bytes of hashes or data will answer it.
@@ -91,22 +93,22 @@ impl Session {
     /// # Errors
     /// `Kind::Usage`: a fault of the caller, which the remote could only answer with its end.
     pub(super) fn answer_bytes(&self, request: &Request) -> Result<usize> {
-        let hashes = |n: u64, max: u64| match usize::try_from(n) {
-            Ok(count @ 1..) if n <= max => Ok(count * self.hash_bytes),
+        let hashes = |n: u64, max: u64, each: usize| match usize::try_from(n) {
+            Ok(count @ 1..) if n <= max => Ok(count * each),
             _ => Err(refused(format!("{n} hashes asked for, 1 to {max} fit one answer"))),
         };
         match *request {
             Request::Hashes { step: 0, .. } | Request::Tree { step: 0, .. } => {
                 Err(refused("hashes of blocks of 0 bytes asked for".into()))
             }
-            Request::Hashes { n, .. } => hashes(n, self.hashes_max()),
+            Request::Hashes { n, .. } => hashes(n, self.hashes_max(), self.hash_bytes),
             Request::Tree { .. } if !self.extensions.tree => {
                 Err(refused("the remote does not have the extension tree".into()))
             }
             Request::Tree { level, .. } if level > TREE_LEVEL_MAX => {
                 Err(refused(format!("tree level {level} asked for, at most {TREE_LEVEL_MAX}")))
             }
-            Request::Tree { n, .. } => hashes(n, self.tree_max()),
+            Request::Tree { n, .. } => hashes(n, self.tree_max(), self.tree_hash_bytes),
             Request::Block { range } => match usize::try_from(range.len()) {
                 Ok(bytes @ 1..=BLOCK_BYTES_MAX) if range.end <= self.size => Ok(bytes),
                 _ => Err(refused(format!(
@@ -211,8 +213,13 @@ fn refused(why: String) -> Error {
 mod tests {
     use super::*;
 
-    const SESSION: Session =
-        Session { size: 1000, hash_bytes: 16, checksum_bytes: 20, extensions: Extensions::ALL };
+    const SESSION: Session = Session {
+        size: 1000,
+        hash_bytes: 16,
+        tree_hash_bytes: 16,
+        checksum_bytes: 20,
+        extensions: Extensions::ALL,
+    };
 
     fn hashes(n: u64) -> Request {
         Request::Hashes { start: 0, step: 4096, n }
@@ -260,7 +267,7 @@ mod tests {
     #[test]
     fn largest_answers_to_allowed_requests_fit_a_message() {
         for hash_bytes in [16, 20, 28, 32, 48, 64] {
-            let session = Session { hash_bytes, ..SESSION };
+            let session = Session { hash_bytes, tree_hash_bytes: hash_bytes, ..SESSION };
             let bytes = session.answer_bytes(&hashes(session.hashes_max())).unwrap();
             let answer = Message::Hashes { start: 0, step: 1, n: 1, hashes: vec![0; bytes] };
             assert!(answer.encode(&mut vec![]).is_ok());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use bdsync::device::{Device, MemoryDevice};
-use bdsync::diff::{Density, Engine, Plan, Sink, walk};
+use bdsync::diff::{Afterwards, Density, Engine, Plan, Sink, walk};
 use bdsync::digest::{Algorithm, BlockHasher, HashPool};
 use bdsync::error::{Error, Kind, Result};
 use bdsync::serve;
@@ -57,17 +57,19 @@ fn compared(direction: Direction, ours: Connection, local: Box<dyn Device>) -> R
     let remote_bytes = opening.size();
     let plan = Plan::new(direction, local.size(), remote_bytes, BLOCK_BYTES, SizeRule::Strict)?;
     let algorithm = Algorithm::Blake3;
+    let hasher = BlockHasher::new(algorithm, &[7; 32])?.with_universal_leaves(true);
     let peer = opening.start(&Digests {
         salt: vec![7; 32],
         hash: algorithm.name().to_owned(),
-        hash_bytes: algorithm.len(),
+        hash_bytes: hasher.hash_len(),
+        tree_hash_bytes: hasher.tree_hash_len(),
         checksum: String::new(),
         checksum_bytes: 0,
     })?;
-    let hasher = BlockHasher::new(algorithm, &[7; 32])?.with_universal_leaves(true);
     let engine = Engine::new(plan, Arc::from(local), peer, HashPool::with_threads(2)?, hasher);
     let mut blocks = Blocks::default();
-    walk(&engine, Density::for_peer(BLOCK_BYTES, engine.hasher(), true, false), &mut blocks)?;
+    let density = Density::for_peer(BLOCK_BYTES, engine.hasher(), true, false);
+    walk(&engine, density, Afterwards::Nothing, &mut blocks)?;
     engine.peer().finish()?;
     Ok(blocks)
 }

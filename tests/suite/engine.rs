@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use bdsync::device::{Device, MemoryDevice};
-use bdsync::diff::{Density, Engine, Plan, Sink, walk};
+use bdsync::diff::{Afterwards, Density, Engine, Plan, Sink, walk};
 use bdsync::digest::{Algorithm, BlockHasher, HashPool};
 use bdsync::error::Result;
 use bdsync::patch::{Header, PatchWriter};
@@ -30,6 +30,7 @@ struct Way {
     /// Zero runs of so many bytes are holes; 0: no holes.
     hole_unit: usize,
     in_order: bool,
+    afterwards: Afterwards,
 }
 
 struct Writer(PatchWriter<Vec<u8>>);
@@ -65,11 +66,15 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> Vec<u8> {
     let plan =
         Plan::new(way.direction, local.len() as u64, remote_bytes, way.block_bytes, way.rule)
             .expect("sizes that the rule allows");
+    let hasher = BlockHasher::new(way.algorithm, &SALT)
+        .expect("a hasher")
+        .with_universal_leaves(way.extensions.nh);
     let peer = opening
         .start(&Digests {
             salt: SALT.to_vec(),
             hash: way.algorithm.name().to_owned(),
-            hash_bytes: way.algorithm.len(),
+            hash_bytes: hasher.hash_len(),
+            tree_hash_bytes: hasher.tree_hash_len(),
             checksum: String::new(),
             checksum_bytes: 0,
         })
@@ -77,13 +82,10 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> Vec<u8> {
     let header = Header { size_bytes: plan.header_bytes, name: NAME.to_vec() };
     let local: Arc<dyn Device> = Arc::new(device(local, way.hole_unit));
     let pool = HashPool::with_threads(way.threads).expect("threads");
-    let hasher = BlockHasher::new(way.algorithm, &SALT)
-        .expect("a hasher")
-        .with_universal_leaves(way.extensions.nh);
     let density = Density::for_peer(way.block_bytes, &hasher, way.extensions.tree, way.in_order);
     let engine = Engine::new(plan, local, peer, pool, hasher);
     let mut sink = Writer(PatchWriter::new(Vec::new(), &header).expect("a header"));
-    walk(&engine, density, &mut sink).expect("a walk");
+    walk(&engine, density, way.afterwards, &mut sink).expect("a walk");
     engine.peer().finish().expect("a good end");
     server.join().expect("no panic").expect("a session that ends well");
     sink.0.finish(None).expect("a patch")
@@ -163,6 +165,7 @@ fn ways(same_size: bool, large: bool) -> impl Strategy<Value = Way> {
         Extensions { blake3: true, ..Extensions::NONE },
         Extensions { tree: true, ..Extensions::NONE },
         Extensions { nh: false, ..Extensions::ALL },
+        Extensions { reorder: false, ..Extensions::ALL },
         Extensions::ALL,
     ];
     (
@@ -174,9 +177,20 @@ fn ways(same_size: bool, large: bool) -> impl Strategy<Value = Way> {
         1usize..4,
         prop::sample::select(vec![0, 512, 4096, 65536]),
         any::<bool>(),
+        prop::sample::select(vec![Afterwards::Requests, Afterwards::Nothing]),
     )
         .prop_map(
-            |(direction, rule, block_bytes, extensions, other, threads, hole_unit, in_order)| {
+            |(
+                direction,
+                rule,
+                block_bytes,
+                extensions,
+                other,
+                threads,
+                hole_unit,
+                in_order,
+                afterwards,
+            )| {
                 let algorithm = if extensions.blake3 { Algorithm::Blake3 } else { other };
                 Way {
                     direction,
@@ -187,6 +201,7 @@ fn ways(same_size: bool, large: bool) -> impl Strategy<Value = Way> {
                     threads,
                     hole_unit,
                     in_order,
+                    afterwards,
                 }
             },
         )

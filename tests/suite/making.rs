@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use bdsync::device::{Device, MemoryDevice, TolerantDevice};
-use bdsync::diff::{Density, Engine, LeftOut, Plan, Sink, walk};
+use bdsync::diff::{Afterwards, Density, Engine, LeftOut, Plan, Sink, walk};
 use bdsync::digest::{Algorithm, BlockHasher, HashPool};
 use bdsync::error::{Error, Kind, Result};
 use bdsync::serve;
@@ -206,16 +206,17 @@ fn engine(
     let remote_bytes = opening.size();
     let plan = Plan::new(direction, local.size(), remote_bytes, 4096, SizeRule::Strict).unwrap();
     let algorithm = Algorithm::Blake3;
+    let hasher = BlockHasher::new(algorithm, &[7; 32]).unwrap().with_universal_leaves(true);
     let digests = Digests {
         salt: vec![7; 32],
         hash: algorithm.name().to_owned(),
-        hash_bytes: algorithm.len(),
+        hash_bytes: hasher.hash_len(),
+        tree_hash_bytes: hasher.tree_hash_len(),
         checksum: String::new(),
         checksum_bytes: 0,
     };
     let peer = opening.start(&digests).unwrap();
     let pool = HashPool::with_threads(3).unwrap();
-    let hasher = BlockHasher::new(algorithm, &[7; 32]).unwrap().with_universal_leaves(true);
     let engine = match skips {
         true => {
             let local = Arc::new(TolerantDevice::new(local));
@@ -251,7 +252,7 @@ fn unreadable_blocks_of_both_sides_are_left_out_and_nothing_else() {
             let theirs = Box::new(Broken(MemoryDevice::new(&remote[..]), remote_bad.clone()));
             let (engine, server) = engine(direction, ours, theirs, true);
             let mut sink = Collected(vec![], engine.left_out());
-            walk(&engine, density(&engine), &mut sink).unwrap();
+            walk(&engine, density(&engine), Afterwards::Nothing, &mut sink).unwrap();
             engine.peer().finish().unwrap();
             server.join().unwrap().unwrap();
 
@@ -294,7 +295,9 @@ fn without_skipping_a_remote_read_error_ends_the_walk_and_not_the_link() {
         let theirs = Box::new(Broken(MemoryDevice::new(&bytes[..]), bad.clone()));
         let ours = Box::new(MemoryDevice::new(&bytes[..]));
         let (engine, server) = engine(direction, ours, theirs, false);
-        let err = walk(&engine, density(&engine), &mut Collected(vec![], None)).unwrap_err();
+        let err =
+            walk(&engine, density(&engine), Afterwards::Nothing, &mut Collected(vec![], None))
+                .unwrap_err();
         assert_eq!(err.kind(), Kind::Read);
         let text = err.full_message();
         assert_eq!(text, "read error of the remote: broken, bytes [500000, 500010)");
@@ -349,7 +352,7 @@ fn a_push_writes_the_very_bytes_that_it_hashed() {
     let theirs = Box::new(MemoryDevice::new(vec![0; SIZE as usize]));
     let (engine, server) = engine(Direction::Push, Box::new(ours), theirs, false);
     let mut sink = Collected(vec![], None);
-    walk(&engine, density(&engine), &mut sink).unwrap();
+    walk(&engine, density(&engine), Afterwards::Nothing, &mut sink).unwrap();
     engine.peer().finish().unwrap();
     server.join().unwrap().unwrap();
     let given = given.lock();
@@ -373,6 +376,7 @@ fn a_pull_of_a_device_that_changes_is_exit_11() {
     };
     let ours = Box::new(MemoryDevice::new(vec![0; 500_000]));
     let (engine, _server) = engine(Direction::Pull, ours, Box::new(theirs), false);
-    let err = walk(&engine, density(&engine), &mut Collected(vec![], None)).unwrap_err();
+    let err = walk(&engine, density(&engine), Afterwards::Nothing, &mut Collected(vec![], None))
+        .unwrap_err();
     assert_eq!(err.kind(), Kind::Transmission);
 }

@@ -322,7 +322,8 @@ impl Sync<'_> {
         };
         let Self { options, record, .. } = self;
         let (name, compare) = (name.as_bytes(), &options.compare);
-        Job { session, name, compare, sealed_for: None, record }
+        let closes = options.dry_run || !options.verify;
+        Job { session, name, compare, sealed_for: None, closes, record }
     }
 
     /// Compares, and has the differences written as they are found.

@@ -20,6 +20,7 @@ fn digests() -> Digests {
         salt: vec![0; 32],
         hash: "md5".into(),
         hash_bytes: 16,
+        tree_hash_bytes: 16,
         checksum: "sha1".into(),
         checksum_bytes: 20,
     }
@@ -145,6 +146,7 @@ fn answers_reach_their_callbacks_and_finish_ends_in_order() {
 
 #[test]
 fn in_flight_is_bounded_and_interactive_overtakes_what_is_queued() {
+    const URGENT: u64 = 1_000_000;
     let (go, wait) = unbounded::<()>();
     let (peer, server) = meet(None, move |reader, writer| {
         wait.recv().unwrap();
@@ -152,7 +154,7 @@ fn in_flight_is_bounded_and_interactive_overtakes_what_is_queued() {
     });
     let max = IN_FLIGHT_REQUESTS_MAX as u64;
     let scans: Vec<_> = (0..max + 3).map(|start| scan(&peer, hint(start))).collect();
-    let urgent = ask(&peer, hint(1000), Priority::Interactive);
+    let urgent = ask(&peer, hint(URGENT), Priority::Interactive);
     while peer.counters().requests < max {
         thread::yield_now();
     }
@@ -172,9 +174,58 @@ fn in_flight_is_bounded_and_interactive_overtakes_what_is_queued() {
             other => panic!("{other:?}"),
         })
         .collect();
-    let urgent_at = starts.iter().position(|&start| start == 1000).unwrap();
+    let urgent_at = starts.iter().position(|&start| start == URGENT).unwrap();
     assert!(urgent_at <= max as usize, "{starts:?}");
-    assert!(starts.iter().filter(|&&start| start != 1000).is_sorted(), "{starts:?}");
+    assert!(starts.iter().filter(|&&start| start != URGENT).is_sorted(), "{starts:?}");
+}
+
+#[test]
+fn done_goes_out_behind_the_last_request_of_a_peer_that_closes() {
+    let (peer, server) = meet(None, |reader, writer| {
+        // Nothing is answered before done is there.
+        let mut requests = vec![];
+        while requests.last() != Some(&Message::Done) {
+            requests.push(reader.expect_message().unwrap());
+        }
+        requests.into_iter().for_each(|request| send(writer, &answer(request)));
+        reader.read_message().unwrap().is_none()
+    });
+    let all: Vec<_> = (0..3).map(|start| scan(&peer, hashes(start, 1))).collect();
+    peer.close();
+    assert_eq!(failed(&scan(&peer, hint(0))).kind(), Kind::Connection);
+    all.iter().for_each(|answer| drop(answer.recv().unwrap().unwrap()));
+    assert!(peer.finish().unwrap().success());
+    assert!(server.join().unwrap(), "the end-of-file follows");
+}
+
+#[test]
+fn answers_out_of_order_reach_their_callbacks() {
+    let (peer, server) = meet(None, |reader, writer| {
+        let mut requests: Vec<_> = (0..3).map(|_| reader.expect_message().unwrap()).collect();
+        send(writer, &Message::Turn { older: 2 });
+        send(writer, &answer(requests.remove(2)));
+        send(writer, &Message::Turn { older: 1 });
+        send(writer, &Message::Fault { ranges: vec![], text: b"broken".to_vec() });
+        send(writer, &answer(requests.remove(0)));
+        good(reader, writer)
+    });
+    let all: Vec<_> = (0..3).map(|start| scan(&peer, hashes(start, start + 1))).collect();
+    assert_eq!(all[2].recv().unwrap().unwrap(), Answer::Hashes(vec![0; 48]));
+    assert_eq!(failed(&all[1]).kind(), Kind::Read);
+    assert_eq!(all[0].recv().unwrap().unwrap(), Answer::Hashes(vec![0; 16]));
+    peer.finish().unwrap();
+    server.join().unwrap();
+}
+
+#[test]
+fn a_turn_of_no_request_ends_the_link() {
+    let (peer, server) = meet(None, |reader, writer| {
+        reader.expect_message().unwrap();
+        send(writer, &Message::Turn { older: 1 });
+    });
+    assert_eq!(failed(&scan(&peer, hint(0))).kind(), Kind::Protocol);
+    assert_eq!(peer.finish().unwrap_err().kind(), Kind::Protocol);
+    server.join().unwrap();
 }
 
 #[test]
@@ -198,7 +249,7 @@ fn counters_are_those_of_the_stream() {
     let Counters { sent_bytes, received_bytes, requests } = peer.counters();
     assert_eq!(sent_bytes, *seen.lock());
     // hello, size, hashes, done
-    assert_eq!(received_bytes, (5 + 37) + (5 + 8) + (5 + 24 + 1600) + 5);
+    assert_eq!(received_bytes, (5 + 45) + (5 + 8) + (5 + 24 + 1600) + 5);
     assert_eq!(requests, 1);
 }
 

@@ -1,7 +1,7 @@
 //! The patch file is the client's output, byte for byte, wherever one begins to read it.
 
 use super::rig::{Rig, Setup, noise};
-use crate::diff::{Density, Sink, walk};
+use crate::diff::{Afterwards, Density, Sink, walk};
 use crate::digest::Algorithm;
 use crate::error::{Kind, Result};
 use crate::patch::{Checksum, Header, PatchWriter};
@@ -27,7 +27,7 @@ pub fn printed(setup: Setup, local: &[u8], remote: &[u8]) -> Vec<u8> {
         Header { size_bytes: rig.engine.plan().header_bytes, name: b"/dev/target".to_vec() };
     let mut sink = Written(PatchWriter::new(Vec::new(), &header).unwrap());
     let density = Density::for_peer(setup.block_bytes, rig.engine.hasher(), setup.own, false);
-    walk(&rig.engine, density, &mut sink).unwrap();
+    walk(&rig.engine, density, Afterwards::Requests, &mut sink).unwrap();
     let checksum = setup.checksum.map(|algorithm| {
         let source = if setup.direction == Direction::Push { local } else { remote };
         let mut hasher = crate::digest::Hasher::new(algorithm);

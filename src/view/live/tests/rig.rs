@@ -225,15 +225,16 @@ impl Rig {
         let remote_bytes = opening.size();
         let plan =
             Plan::new(setup.direction, local.size(), remote_bytes, setup.block_bytes, setup.rule)?;
+        let hasher = BlockHasher::new(setup.algorithm, &salt)?.with_universal_leaves(setup.own);
         let remote_checksum = setup.checksum.filter(|_| setup.direction == Direction::Pull);
         let peer = opening.start(&Digests {
             salt: salt.to_vec(),
             hash: setup.algorithm.name().into(),
-            hash_bytes: setup.algorithm.len(),
+            hash_bytes: hasher.hash_len(),
+            tree_hash_bytes: hasher.tree_hash_len(),
             checksum: remote_checksum.map_or("", Algorithm::name).into(),
             checksum_bytes: remote_checksum.map_or(0, Algorithm::len),
         })?;
-        let hasher = BlockHasher::new(setup.algorithm, &salt)?.with_universal_leaves(setup.own);
         let pool = HashPool::with_threads(2)?;
         let engine = Engine::new(plan, local.clone(), peer, pool, hasher);
         let checksum = match setup.checksum {

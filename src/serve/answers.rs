@@ -1,0 +1,226 @@
+//! What a session owes its client: answers in the making, and which of them goes out next.
+//!
+//! In the order of their requests; with the extension `reorder` one that is finished may
+//! overtake those that are not, so that a block that is ready does not wait for the hashes of
+//! half a device.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::checksum::ChecksumCell;
+use super::session::Shared;
+use super::task::{Source, Task};
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::units::ByteRange;
+use crate::wire::{FrameWriter, Message};
+
+/// How many requests are read ahead.
+pub const REQUESTS_MAX: usize = 256;
+/// Bytes that are held for their answers, at most (those of one request at least).
+const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// An answer in the making.
+pub(super) enum Answer {
+    /// A message that needs no work.
+    Ready(Message),
+    /// To `gethashes`, with its numbers.
+    Hashes { start: u64, step: u64, n: u64, task: Arc<Task> },
+    /// To `gettree`, with its numbers.
+    Tree { start: u64, step: u64, n: u64, level: u8, task: Arc<Task> },
+    /// To `getblock`.
+    Block { offset: u64, task: Arc<Task> },
+    /// To `getchecksum`.
+    Checksum(Arc<ChecksumCell>),
+    /// Everything below this was answered and is not asked for again.
+    Release { below: u64 },
+    /// The session's end.
+    Done,
+}
+
+impl Answer {
+    fn is_finished(&self) -> bool {
+        match self {
+            Answer::Hashes { task, .. }
+            | Answer::Tree { task, .. }
+            | Answer::Block { task, .. } => task.is_finished(),
+            Answer::Checksum(cell) => cell.is_known(),
+            Answer::Ready(_) | Answer::Release { .. } | Answer::Done => true,
+        }
+    }
+
+    /// Bytes that are held for it, at most.
+    fn held_bytes(&self) -> usize {
+        match self {
+            Answer::Hashes { task, .. }
+            | Answer::Tree { task, .. }
+            | Answer::Block { task, .. } => task.held_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it says nothing of those before it.
+    fn may_overtake(&self) -> bool {
+        !matches!(self, Answer::Ready(_) | Answer::Release { .. } | Answer::Done)
+    }
+
+    /// The message; to be called once it is finished.
+    fn message(self, source: &Source) -> Result<Message> {
+        Ok(match self {
+            Answer::Ready(message) => message,
+            Answer::Hashes { start, step, n, task } => {
+                Message::Hashes { start, step, n, hashes: task.take_result()? }
+            }
+            Answer::Tree { start, step, n, level, task } => {
+                Message::Tree { start, step, n, level, hashes: task.take_result()? }
+            }
+            Answer::Block { offset, task } => Message::Block { offset, data: task.take_result()? },
+            Answer::Checksum(cell) => Message::Checksum(cell.value()?.to_vec()),
+            Answer::Release { below } => {
+                source.device.done_with(ByteRange::new(0, below.min(source.device.size())));
+                Message::Hashes { start: below, step: 1, n: 0, hashes: vec![] }
+            }
+            Answer::Done => Message::Done,
+        })
+    }
+}
+
+/// The answers that are owed, oldest request first.
+#[derive(Default)]
+pub(super) struct Backlog {
+    state: Mutex<Owed>,
+    /// There is room again, or nobody takes answers any more.
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Owed {
+    answers: VecDeque<Answer>,
+    held_bytes: usize,
+    /// No more requests come.
+    is_complete: bool,
+    /// No more answers go out.
+    is_closed: bool,
+}
+
+impl Owed {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.answers.len() < REQUESTS_MAX
+            && (self.answers.is_empty() || self.held_bytes + bytes <= HELD_BYTES_MAX)
+    }
+}
+
+/// What there is to do for who writes answers.
+enum Next {
+    /// Write this one, which has so many older ones before it.
+    Write(usize, Answer),
+    /// None is finished.
+    Wait,
+    /// All are written, and no more requests come.
+    End,
+}
+
+impl Backlog {
+    /// Adds the answer to the newest request; waits while there is no room. Returns whether more
+    /// are wanted.
+    pub(super) fn push(&self, answer: Answer) -> bool {
+        let mut owed = self.state.lock();
+        while !owed.has_room(answer.held_bytes()) && !owed.is_closed {
+            self.room.wait(&mut owed);
+        }
+        if !owed.is_closed {
+            owed.held_bytes += answer.held_bytes();
+            owed.answers.push_back(answer);
+        }
+        !owed.is_closed
+    }
+
+    /// No more requests come.
+    pub(super) fn complete(&self) {
+        self.state.lock().is_complete = true;
+    }
+
+    /// No more answers go out.
+    pub(super) fn close(&self) {
+        let mut owed = self.state.lock();
+        owed.is_closed = true;
+        // What a task owns may take long to drop.
+        let answers = std::mem::take(&mut owed.answers);
+        drop(owed);
+        drop(answers);
+        self.room.notify_all();
+    }
+
+    fn next(&self, reorder: bool) -> Next {
+        let mut owed = self.state.lock();
+        let candidates = if reorder { owed.answers.len() } else { 1 };
+        let finished = |(index, answer): &(usize, &Answer)| {
+            answer.is_finished() && (*index == 0 || answer.may_overtake())
+        };
+        let index = owed.answers.iter().enumerate().take(candidates).find(finished);
+        let Some(index) = index.map(|(index, _)| index) else {
+            return if owed.is_complete && owed.answers.is_empty() {
+                Next::End
+            } else {
+                Next::Wait
+            };
+        };
+        let answer = owed.answers.remove(index).expect("the index was found in it");
+        owed.held_bytes -= answer.held_bytes();
+        drop(owed);
+        self.room.notify_one();
+        Next::Write(index, answer)
+    }
+}
+
+/// Writes answers as they are finished, up to `done`.
+pub(super) fn write_answers(writer: &mut FrameWriter<impl Write>, shared: &Shared) -> Result<()> {
+    let bell = &shared.source.bell;
+    // What the reader found is the cause of what the tasks then fail with.
+    let cause = |err| shared.take_fault().unwrap_or(err);
+    loop {
+        let rings = bell.rings();
+        match shared.backlog.next(shared.extensions.reorder) {
+            Next::Write(_, Answer::Done) => return write_done(writer),
+            Next::Write(older, answer) => {
+                if older > 0 {
+                    // There are at most `REQUESTS_MAX`.
+                    writer.write(&Message::Turn { older: older as u32 }).map_err(cause)?;
+                }
+                write_answer(answer, writer, shared).map_err(cause)?;
+                shared.answer_written();
+            }
+            Next::Wait => {
+                writer.flush().map_err(cause)?;
+                bell.wait_past(rings);
+            }
+            Next::End => {
+                return Err(cause(Error::new(Kind::Read, "the requests end without a done")));
+            }
+        }
+    }
+}
+
+fn write_answer(
+    answer: Answer,
+    writer: &mut FrameWriter<impl Write>,
+    shared: &Shared,
+) -> Result<()> {
+    let message = match answer.message(&shared.source) {
+        Err(err) if shared.may_tell(&err) => {
+            log::warn!("{}", err.full_message());
+            shared.source.fault(&err)
+        }
+        other => other?,
+    };
+    writer.write(&message)
+}
+
+/// The session's end.
+pub(super) fn write_done(writer: &mut FrameWriter<impl Write>) -> Result<()> {
+    writer.write(&Message::Done)?;
+    writer.flush()
+}

@@ -1,0 +1,60 @@
+//! The digest of a session's device, made beside everything else.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::bell::RingAtEnd;
+use super::session::spawn;
+use super::task::Source;
+use crate::device::Device;
+use crate::digest::{Algorithm, Digest, checksum};
+use crate::error::{Error, Kind, Result};
+
+/// The device's checksum, once it is known.
+#[derive(Default)]
+pub(super) struct ChecksumCell {
+    value: Mutex<Option<Result<Digest>>>,
+}
+
+impl ChecksumCell {
+    /// Computes it on a thread of its own, which rings the source's bell when it ends.
+    pub(super) fn start(source: &Arc<Source>, algorithm: Algorithm) -> Result<Arc<Self>> {
+        let cell = Arc::new(Self::default());
+        let (source, result) = (Arc::clone(source), Arc::clone(&cell));
+        spawn("checksum", move || {
+            let _last = RingAtEnd(&source.bell);
+            let unless_it_ends = Unless(&result);
+            let value = checksum(&source.device, algorithm, &mut |_| source.device.check());
+            unless_it_ends.0.set(value);
+        })?;
+        Ok(cell)
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.value.lock().is_some()
+    }
+
+    /// The digest; to be called once it is known.
+    pub(super) fn value(&self) -> Result<Digest> {
+        match &*self.value.lock() {
+            Some(Ok(digest)) => Ok(*digest),
+            Some(Err(err)) => Err(err.duplicate()),
+            None => Err(Error::new(Kind::Checksum, "the checksum is not known yet")),
+        }
+    }
+
+    /// Sets the value, once.
+    fn set(&self, value: Result<Digest>) {
+        self.value.lock().get_or_insert(value);
+    }
+}
+
+/// A thread that panics must not leave those alone who wait for its checksum.
+struct Unless<'a>(&'a ChecksumCell);
+
+impl Drop for Unless<'_> {
+    fn drop(&mut self) {
+        self.0.set(Err(Error::new(Kind::Checksum, "the checksum's thread failed")));
+    }
+}
