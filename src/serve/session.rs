@@ -146,7 +146,8 @@ impl Shared {
     }
 }
 
-/// Reads requests ahead, computes them in parallel, and answers them in their order.
+/// Reads requests ahead, computes them in parallel, and answers them, in their order where the
+/// client knows no other.
 fn answer_requests(
     reader: FrameReader<Box<dyn Read + Send>>,
     mut writer: FrameWriter<impl Write>,

@@ -42,7 +42,7 @@
 //! | 67 | turn | server | u32 older |
 //!
 //! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests, then any
-//! mix of requests, which are answered in order, then done from the client, answered by the
+//! mix of requests, which are answered in order (but see `reorder`), then done from the client, answered by the
 //! server, which exits.
 //!
 //! A block's hash is `digest(salt || block)`; a block that reaches past the device's end is
