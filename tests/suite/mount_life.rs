@@ -92,7 +92,9 @@ fn second_signal_ends_a_busy_mount_at_once() {
     mounted.wait_until("it tells", |mounted| mounted.said().contains("still in use"));
     mounted.signal(Signal::SIGTERM);
     assert_eq!(mounted.ended().code(), Some(143));
-    assert!(mounted.said().contains("ended while the mount was still in use"));
+    mounted.wait_until("it says so", |mounted| {
+        mounted.said().contains("ended while the mount was still in use")
+    });
     assert!(file.read_to_end(&mut vec![]).is_err());
     assert!(!is_mounted(&stored.at()));
 }

@@ -180,7 +180,7 @@ fn a_source_that_changes_is_an_error_and_never_other_bytes() {
     let local = vec![1; SIZE];
     let remote = vec![2; SIZE];
     let work = Workdir::with_pair(&local, &remote);
-    let mounted = mount(&work, &["--remdata"], &server_command(&[]));
+    let mut mounted = mount(&work, &["--remdata"], &server_command(&[]));
     // Everything is compared; nothing is fetched yet.
     let changes = fs::read_to_string(mounted.path("changes")).unwrap();
     assert_eq!(changes.lines().count(), 1);
@@ -189,7 +189,7 @@ fn a_source_that_changes_is_an_error_and_never_other_bytes() {
     let err = read_at(&mounted.path("merged"), 1 << 20, 4096).unwrap_err();
     assert_eq!(err.raw_os_error(), Some(Errno::EIO as i32));
     assert_eq!(status(&mounted)["source_changed"], true);
-    assert!(mounted.said().contains("changed"), "{}", mounted.said());
+    mounted.wait_until("it says so", |mounted| mounted.said().contains("changed"));
     // Elsewhere it still reads.
     assert!(read_at(&mounted.path("merged"), 4 << 20, 4096).unwrap() == [2; 4096]);
 }

@@ -144,10 +144,12 @@ fn merged_has_the_size_that_the_target_will_have() {
     let mut merged = base.clone();
     merged.extend(random_bytes(7, 12_345));
     let stored = Stored::of(base, merged);
-    let mounted = stored.mount(&["--diffsize=resize,warn"]);
+    let mut mounted = stored.mount(&["--diffsize=resize,warn"]);
     assert!(fs::read(mounted.path("merged")).unwrap() == stored.merged);
     assert!(fs::read(mounted.path("original")).unwrap() == stored.base);
-    assert!(mounted.said().contains("Different sizes current=20000 patch=32345"));
+    mounted.wait_until("it says so", |mounted| {
+        mounted.said().contains("Different sizes current=20000 patch=32345")
+    });
 }
 
 #[test]
