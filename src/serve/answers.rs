@@ -42,24 +42,26 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    fn is_finished(&self) -> bool {
+    /// The work that it comes from.
+    fn task(&self) -> Option<&Task> {
         match self {
             Answer::Hashes { task, .. }
             | Answer::Tree { task, .. }
-            | Answer::Block { task, .. } => task.is_finished(),
+            | Answer::Block { task, .. } => Some(task),
+            _ => None,
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self {
             Answer::Checksum(cell) => cell.is_known(),
-            Answer::Ready(_) | Answer::Release { .. } | Answer::Done => true,
+            _ => self.task().is_none_or(Task::is_finished),
         }
     }
 
     /// Bytes that are held for it, at most.
     fn held_bytes(&self) -> usize {
-        match self {
-            Answer::Hashes { task, .. }
-            | Answer::Tree { task, .. }
-            | Answer::Block { task, .. } => task.held_bytes(),
-            _ => 0,
-        }
+        self.task().map_or(0, Task::held_bytes)
     }
 
     /// Whether it says nothing of those before it.

@@ -29,12 +29,3 @@ impl Bell {
         }
     }
 }
-
-/// Rings when it is dropped: also where a thread panics.
-pub(super) struct RingAtEnd<'a>(pub(super) &'a Bell);
-
-impl Drop for RingAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.ring();
-    }
-}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::bell::RingAtEnd;
+use super::bell::Bell;
 use super::session::spawn;
 use super::task::Source;
 use crate::device::Device;
@@ -23,10 +23,9 @@ impl ChecksumCell {
         let cell = Arc::new(Self::default());
         let (source, result) = (Arc::clone(source), Arc::clone(&cell));
         spawn("checksum", move || {
-            let _last = RingAtEnd(&source.bell);
-            let unless_it_ends = Unless(&result);
+            let _last = AtEnd { cell: &result, bell: &source.bell };
             let value = checksum(&source.device, algorithm, &mut |_| source.device.check());
-            unless_it_ends.0.set(value);
+            result.set(value);
         })?;
         Ok(cell)
     }
@@ -51,10 +50,14 @@ impl ChecksumCell {
 }
 
 /// A thread that panics must not leave those alone who wait for its checksum.
-struct Unless<'a>(&'a ChecksumCell);
+struct AtEnd<'a> {
+    cell: &'a ChecksumCell,
+    bell: &'a Bell,
+}
 
-impl Drop for Unless<'_> {
+impl Drop for AtEnd<'_> {
     fn drop(&mut self) {
-        self.0.set(Err(Error::new(Kind::Checksum, "the checksum's thread failed")));
+        self.cell.set(Err(Error::new(Kind::Checksum, "the checksum's thread failed")));
+        self.bell.ring();
     }
 }

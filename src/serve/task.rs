@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::bell::Bell;
 use super::leaf_cache::LeafCache;
@@ -204,6 +204,8 @@ struct State {
     parts: Vec<u8>,
     units_left: u64,
     failed: Option<Error>,
+    /// Whether all units are done, or one has failed.
+    is_finished: bool,
 }
 
 /// One answer in the making. Its units may be done by any thread in any order.
@@ -238,7 +240,12 @@ impl Task {
         if let Some(range) = ahead {
             source.read_ahead.add(range);
         }
-        let state = State { parts: vec![0; bytes], units_left: units, failed: None };
+        let state = State {
+            parts: vec![0; bytes],
+            units_left: units,
+            failed: None,
+            is_finished: units == 0,
+        };
         let task = Arc::new(Self {
             source: Arc::clone(source),
             work,
@@ -262,8 +269,7 @@ impl Task {
 
     /// Whether there is a result, or an error in its place. The source's bell rings then.
     pub(super) fn is_finished(&self) -> bool {
-        let state = self.state.lock();
-        state.units_left == 0 || state.failed.is_some()
+        self.state.lock().is_finished
     }
 
     /// The answer's bytes; to be called once, when it is finished.
@@ -289,14 +295,17 @@ impl Task {
 
     /// Gives up, as one whose threads are gone.
     pub(super) fn fail(&self, err: Error) {
-        let is_news = self.state.lock().failed.replace(err).is_none();
-        if is_news {
-            self.end();
+        let mut state = self.state.lock();
+        if !state.is_finished {
+            state.failed = Some(err);
+            self.end(state);
         }
     }
 
-    /// There is a result, or an error.
-    fn end(&self) {
+    /// There is a result, or the first error in its place.
+    fn end(&self, mut state: MutexGuard<'_, State>) {
+        state.is_finished = true;
+        drop(state);
         if let Some(range) = self.ahead {
             self.source.read_ahead.done(range);
         }
@@ -356,10 +365,8 @@ impl Task {
             place.copy_from_slice(&bytes);
         }
         state.units_left -= 1;
-        let is_end = state.units_left == 0 && state.failed.is_none();
-        drop(state);
-        if is_end {
-            self.end();
+        if state.units_left == 0 {
+            self.end(state);
         }
         Ok(())
     }

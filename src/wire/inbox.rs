@@ -96,9 +96,11 @@ impl<T> Inbox<T> {
         Ok(())
     }
 
-    /// Lets so many first looks be in flight, at most [`IN_FLIGHT_AHEAD_MAX`].
-    pub(super) fn set_ahead_max(&mut self, requests: usize) {
-        self.ahead_max = requests.min(IN_FLIGHT_AHEAD_MAX);
+    /// Lets so many first looks be in flight, at most [`IN_FLIGHT_AHEAD_MAX`]; whether those are
+    /// more than before.
+    pub(super) fn set_ahead_max(&mut self, requests: usize) -> bool {
+        let before = std::mem::replace(&mut self.ahead_max, requests.min(IN_FLIGHT_AHEAD_MAX));
+        self.ahead_max > before
     }
 
     /// Whether nothing is queued or in flight: the remote owes nothing.

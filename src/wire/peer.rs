@@ -212,8 +212,10 @@ impl Peer {
     /// [`IN_FLIGHT_AHEAD_MAX`](super::IN_FLIGHT_AHEAD_MAX). It counts with the extension
     /// `reorder` only.
     pub fn look_ahead(&self, requests: usize) {
-        self.shared.state.lock().inbox.set_ahead_max(requests);
-        self.shared.work.notify_one();
+        let may_send_more = self.shared.state.lock().inbox.set_ahead_max(requests);
+        if may_send_more {
+            self.shared.work.notify_one();
+        }
     }
 
     /// No more requests will come: done is sent right behind the last one, so that the session's
