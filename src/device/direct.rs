@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use super::buffer::{PAGE_BYTES, PageBuffer};
 use super::{Device, FileDevice};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
-/// What offsets, lengths and memory of direct reads are aligned to, in bytes. More than any
-/// common sector or page; a device that wants more is found out when it is opened.
-const ALIGN_BYTES: usize = 4096;
+/// What offsets, lengths and memory of direct reads are aligned to, in bytes. A device that
+/// wants more is found out when it is opened.
+const ALIGN_BYTES: usize = PAGE_BYTES;
 /// Bytes read at a time.
 const WINDOW_BYTES: usize = 1024 * 1024;
 
@@ -24,8 +25,8 @@ pub struct DirectDevice {
     path: PathBuf,
     file: File,
     size_bytes: u64,
-    /// One window, with room to align it.
-    buffer: Mutex<Vec<u8>>,
+    /// One window.
+    buffer: Mutex<PageBuffer>,
 }
 
 impl DirectDevice {
@@ -43,7 +44,7 @@ impl DirectDevice {
             path: device.path().to_owned(),
             file,
             size_bytes: device.size(),
-            buffer: Mutex::new(vec![0; WINDOW_BYTES + ALIGN_BYTES]),
+            buffer: Mutex::new(PageBuffer::new(WINDOW_BYTES)),
         };
         // Some file systems take the flag and then refuse every read.
         let first = direct.read_window(&mut direct.buffer.lock(), 0, ALIGN_BYTES);
@@ -54,18 +55,12 @@ impl DirectDevice {
         }
     }
 
-    /// Reads up to `len` bytes at `offset`, both aligned; the bytes are in the returned place
-    /// of `buffer`, fewer than asked for only at the end.
-    fn read_window(
-        &self,
-        buffer: &mut [u8],
-        offset: u64,
-        len: usize,
-    ) -> io::Result<std::ops::Range<usize>> {
-        let start = buffer.as_ptr().align_offset(ALIGN_BYTES).min(ALIGN_BYTES);
+    /// Reads up to `len` bytes at `offset`, both aligned, to the beginning of `buffer`; fewer
+    /// than asked for only at the end.
+    fn read_window(&self, buffer: &mut [u8], offset: u64, len: usize) -> io::Result<usize> {
         loop {
-            match self.file.read_at(&mut buffer[start..start + len], offset) {
-                Ok(n) => return Ok(start..start + n),
+            match self.file.read_at(&mut buffer[..len], offset) {
+                Ok(n) => return Ok(n),
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                 Err(err) => return Err(err),
             }
@@ -99,7 +94,7 @@ impl Device for DirectDevice {
                 .read_window(&mut buffer, window.start, len)
                 .map_err(|err| self.read_error(ByteRange::new(at, end), err))?;
             let skip = (at - window.start) as usize;
-            let bytes = buffer[found].get(skip..).unwrap_or_default();
+            let bytes = buffer[..found].get(skip..).unwrap_or_default();
             let place = &mut buf[(at - offset) as usize..];
             let n = bytes.len().min(place.len());
             if n == 0 {

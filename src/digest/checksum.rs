@@ -4,7 +4,7 @@ use super::algorithm::{Algorithm, Digest};
 use super::hasher::Hasher;
 use super::pool::READ_BYTES;
 use super::range::next_data;
-use crate::device::Device;
+use crate::device::{Device, PageBuffer};
 use crate::error::Result;
 
 /// The digest of exactly the device's bytes, without padding, whatever block size is in use.
@@ -21,7 +21,7 @@ pub fn checksum(
 ) -> Result<Digest> {
     let size = device.size();
     let mut hasher = Hasher::new(algorithm);
-    let mut buffer = vec![0; READ_BYTES];
+    let mut buffer = PageBuffer::new(READ_BYTES);
     let mut pos = 0;
     while let Some(data) = next_data(device, pos, size)? {
         feed_zeros(&mut hasher, pos, data.start, progress)?;

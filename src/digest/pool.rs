@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::device::PageBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::units::Priority;
 
@@ -21,7 +22,7 @@ const THREADS_MAX: usize = 32;
 /// The buffers of one hashing thread, kept from job to job.
 #[derive(Default)]
 pub struct Scratch {
-    pub(super) data: Vec<u8>,
+    data: PageBuffer,
     pub(super) hashes: Vec<u8>,
 }
 
@@ -34,12 +35,15 @@ impl Scratch {
 
     /// The read buffer of [`READ_BYTES`], made on first use.
     pub fn data(&mut self) -> &mut [u8] {
-        self.grow();
-        &mut self.data
+        self.both().0
     }
 
-    pub(super) fn grow(&mut self) {
-        self.data.resize(READ_BYTES, 0);
+    /// The read buffer, and the one for hashes.
+    pub(super) fn both(&mut self) -> (&mut [u8], &mut Vec<u8>) {
+        if self.data.is_empty() {
+            self.data = PageBuffer::new(READ_BYTES);
+        }
+        (&mut self.data, &mut self.hashes)
     }
 }
 

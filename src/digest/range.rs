@@ -212,12 +212,12 @@ fn hash_read(
         scratch.hashes.extend_from_slice(&hash);
         return Ok(());
     }
+    let (data, hashes) = scratch.both();
     // Both casts are of at most READ_BYTES.
-    scratch.hashes.resize(blocks.n as usize * hasher.hash_len(), 0);
-    scratch.grow();
-    let data = &mut scratch.data[..range.len() as usize];
+    hashes.resize(blocks.n as usize * hasher.hash_len(), 0);
+    let data = &mut data[..range.len() as usize];
     device.read_exact_at(data, range.start)?;
-    hasher.hash_blocks(data, blocks.step as usize, &mut scratch.hashes);
+    hasher.hash_blocks(data, blocks.step as usize, hashes);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::format::Checksum;
 use super::sizes::SizePlan;
-use crate::device::Device;
+use crate::device::{Device, PageBuffer};
 use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, KIB, MIB};
@@ -95,7 +95,7 @@ fn feed_device(
     end: u64,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
-    let mut buffer = vec![0; STEP_BYTES as usize];
+    let mut buffer = PageBuffer::new(STEP_BYTES as usize);
     let mut at = 0;
     while at < end {
         let data = match device.next_data(at)? {

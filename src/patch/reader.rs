@@ -10,6 +10,7 @@ use super::format::{
     CHECKSUM_BYTES_MAX, Checksum, HEADER_BYTES, Header, MAGIC, NAME_BYTES_MAX, RECORD_HEADER_BYTES,
     RECORD_READ_BYTES_MAX, RecordHeader, TAIL_BYTES_LIMIT,
 };
+use crate::device::PageBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
@@ -67,7 +68,7 @@ pub struct Batch<'a> {
 #[derive(Debug, Default)]
 pub struct OwnedBatch {
     records: Vec<Entry>,
-    buffer: Box<[u8]>,
+    buffer: PageBuffer,
     buffer_position: u64,
 }
 
@@ -96,7 +97,7 @@ struct Entry {
 pub struct PatchReader<R> {
     input: R,
     path: PathBuf,
-    buffer: Box<[u8]>,
+    buffer: PageBuffer,
     /// The bytes `start..end` of the buffer are read and not yet used.
     start: usize,
     end: usize,
@@ -130,7 +131,7 @@ impl<R: Read> PatchReader<R> {
         let mut reader = Self {
             input,
             path: path.into(),
-            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            buffer: PageBuffer::new(BUFFER_BYTES),
             start: 0,
             end: 0,
             position: 0,
@@ -233,7 +234,7 @@ impl<R: Read> PatchReader<R> {
         let Some(Batch { buffer_position, .. }) = self.next_batch()? else { return Ok(None) };
         let OwnedBatch { mut records, mut buffer, .. } = used;
         if buffer.is_empty() {
-            buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
+            buffer = PageBuffer::new(BUFFER_BYTES);
         }
         // The rest is less than a record, or what follows the last one.
         let rest = self.end - self.start;

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::source::PatchFile;
+use crate::device::PageBuffer;
 use crate::error::{Error, Kind, Result};
 
 /// Bytes copied at a time.
@@ -37,7 +38,7 @@ pub fn spool_file(
         Error::io(Kind::Write, what, err).with_path(folder)
     };
     let mut file = unnamed_file(folder).map_err(failed)?;
-    let mut buffer = vec![0; COPY_BYTES];
+    let mut buffer = PageBuffer::new(COPY_BYTES);
     loop {
         check()?;
         match input.read(&mut buffer) {

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::reader::{BUFFER_BYTES, PatchReader, Record};
-use crate::device::Device;
+use crate::device::{Device, PageBuffer};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, push_joined};
 
@@ -36,7 +36,7 @@ pub fn verify_records<R: Read>(
     let mut suspects = Vec::new();
     let suspects_max = if ascending { 1 } else { SUSPECTS_MAX };
     let mut record_index = 0;
-    let mut found = vec![0; BUFFER_BYTES];
+    let mut found = PageBuffer::new(BUFFER_BYTES);
     let mut reader = open()?;
     while let Some(batch) = reader.next_batch()? {
         check()?;
