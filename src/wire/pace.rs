@@ -7,12 +7,13 @@
 
 use std::time::Duration;
 
-use crate::units::MIB;
+use crate::units::{KIB, MIB};
 
 /// The most bytes of answers to requests sent and not answered yet. One request may always go.
 pub const IN_FLIGHT_BYTES_MAX: usize = (4 * MIB) as usize;
-/// As many are always asked for: on a link of 50 ms they are 20 MB a second.
-pub const BULK_BYTES_MIN: usize = MIB as usize;
+/// As many are always asked for: on a link of 50 ms they are 13 MB a second. More would stand
+/// before the hashes that show where further bytes are, which take several round trips.
+pub const BULK_BYTES_MIN: usize = (640 * KIB) as usize;
 /// How long an answer may have waited behind others.
 const QUEUED_MAX: Duration = Duration::from_millis(50);
 
