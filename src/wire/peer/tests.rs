@@ -148,11 +148,15 @@ fn answers_reach_their_callbacks_and_finish_ends_in_order() {
 fn in_flight_is_bounded_and_interactive_overtakes_what_is_queued() {
     const URGENT: u64 = 1_000_000;
     let (go, wait) = unbounded::<()>();
-    let (peer, server) = meet(None, move |reader, writer| {
-        wait.recv().unwrap();
-        good(reader, writer).0
-    });
     let max = IN_FLIGHT_REQUESTS_MAX as u64;
+    let (peer, server) = meet(None, move |reader, writer| {
+        // They are more than a pipe may hold.
+        let mut requests: Vec<_> = (0..max).map(|_| reader.expect_message().unwrap()).collect();
+        wait.recv().unwrap();
+        requests.iter().for_each(|request| send(writer, &answer(request.clone())));
+        requests.extend(good(reader, writer).0);
+        requests
+    });
     let scans: Vec<_> = (0..max + 3).map(|start| scan(&peer, hint(start))).collect();
     let urgent = ask(&peer, hint(URGENT), Priority::Interactive);
     while peer.counters().requests < max {
