@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::buffer::{PAGE_BYTES, PageBuffer};
 use super::{Device, FileDevice};
+use crate::buffer::{PAGE_BYTES, PageBuffer};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 

@@ -11,10 +11,8 @@
 //!                \--- memory.rs  a vector of bytes
 //!                \--- tolerant.rs a wrapper that reads around unreadable places
 //!                \--- faulty.rs  a wrapper that fails, shortens or records calls (tests)
-//!   buffer.rs    memory that is read into
 //! ```
 
-mod buffer;
 mod busy;
 mod direct;
 #[cfg(test)]
@@ -26,7 +24,6 @@ mod read_ahead;
 mod residency;
 mod tolerant;
 
-pub use buffer::PageBuffer;
 pub use direct::DirectDevice;
 pub use file::{FileDevice, FileKind, TargetOptions, open_source, open_target};
 pub use identity::identity;

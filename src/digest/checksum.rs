@@ -4,7 +4,8 @@ use super::algorithm::{Algorithm, Digest};
 use super::hasher::Hasher;
 use super::pool::READ_BYTES;
 use super::range::next_data;
-use crate::device::{Device, PageBuffer};
+use crate::buffer::PageBuffer;
+use crate::device::Device;
 use crate::error::Result;
 
 /// The digest of exactly the device's bytes, without padding, whatever block size is in use.

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::device::PageBuffer;
+use crate::buffer::PageBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::units::Priority;
 

@@ -2,7 +2,8 @@
 
 use super::format::Checksum;
 use super::sizes::SizePlan;
-use crate::device::{Device, PageBuffer};
+use crate::buffer::PageBuffer;
+use crate::device::Device;
 use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, KIB, MIB};

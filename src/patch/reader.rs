@@ -10,7 +10,7 @@ use super::format::{
     CHECKSUM_BYTES_MAX, Checksum, HEADER_BYTES, Header, MAGIC, NAME_BYTES_MAX, RECORD_HEADER_BYTES,
     RECORD_READ_BYTES_MAX, RecordHeader, TAIL_BYTES_LIMIT,
 };
-use crate::device::PageBuffer;
+use crate::buffer::PageBuffer;
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::source::PatchFile;
-use crate::device::PageBuffer;
+use crate::buffer::PageBuffer;
 use crate::error::{Error, Kind, Result};
 
 /// Bytes copied at a time.

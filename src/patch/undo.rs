@@ -14,6 +14,7 @@ use super::reader::PatchReader;
 use super::seal::Seal;
 use super::sizes::SizePlan;
 use super::writer::PatchWriter;
+use crate::buffer::PageBuffer;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, MIB};
@@ -50,7 +51,8 @@ pub fn write_undo<R: Read + Seek>(
     let failed = |err| Error::io(Kind::Write, "cannot make the undo patch", err).with_path(path);
     let partial = Partial::create(path).map_err(failed)?;
     let writer = partial.begin(target).map_err(|err| err.with_path(path))?;
-    let mut saver = Saver { path, target, check, run: ByteRange::new(0, 0), writer };
+    let old = PageBuffer::new(SAVE_BYTES as usize);
+    let mut saver = Saver { path, target, check, run: ByteRange::new(0, 0), old, writer };
     saver.save_records(sizes, reader)?;
     saver.save_cut_off(sizes)?;
     // Its own size counts without a --diffsize; its digest finds out when it was damaged.
@@ -67,8 +69,10 @@ struct Saver<'a> {
     target: &'a dyn Device,
     check: &'a dyn Fn() -> Result<()>,
     writer: PatchWriter<File>,
-    /// Seen and not yet saved.
+    /// Seen and not yet saved: at most [`SAVE_BYTES`].
     run: ByteRange,
+    /// What it held.
+    old: PageBuffer,
 }
 
 impl Saver<'_> {
@@ -108,9 +112,9 @@ impl Saver<'_> {
 
     fn save_run(&mut self) -> Result<()> {
         (self.check)()?;
-        let mut old = vec![0; self.run.len() as usize];
-        self.target.read_exact_at(&mut old, self.run.start)?;
-        self.writer.write_block(self.run.start, &old).map_err(|err| err.with_path(self.path))
+        let old = &mut self.old[..self.run.len() as usize];
+        self.target.read_exact_at(old, self.run.start)?;
+        self.writer.write_block(self.run.start, old).map_err(|err| err.with_path(self.path))
     }
 }
 

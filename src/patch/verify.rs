@@ -3,7 +3,8 @@
 use std::io::Read;
 
 use super::reader::{BUFFER_BYTES, PatchReader, Record};
-use crate::device::{Device, PageBuffer};
+use crate::buffer::PageBuffer;
+use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, push_joined};
 

@@ -3,9 +3,10 @@
 //! A frame is `length: u32, token: u8, payload`, little-endian, where `length` counts the token
 //! and the payload: 1 to [`MESSAGE_BYTES_MAX`]. What the payload means is [`message`](super::message)'s.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 
 use super::message::Message;
+use crate::buffer::PageReader;
 use crate::error::{Error, Kind, Result};
 
 /// The largest value of a frame's length field: token and payload, in bytes (protocol, section 2).
@@ -26,14 +27,14 @@ const BATCH_BYTES: usize = MESSAGE_BYTES_MAX;
 /// Cuts a byte stream into frames. Holds at most one payload.
 #[derive(Debug)]
 pub struct FrameReader<R> {
-    input: BufReader<R>,
+    input: PageReader<R>,
     payload: Vec<u8>,
 }
 
 impl<R: Read> FrameReader<R> {
     /// Reads frames from `input`, which need not be buffered.
     pub fn new(input: R) -> Self {
-        Self { input: BufReader::with_capacity(READ_BUFFER_BYTES, input), payload: Vec::new() }
+        Self { input: PageReader::new(READ_BUFFER_BYTES, input), payload: Vec::new() }
     }
 
     /// The next frame's token and payload; `None` when the stream ends between two frames.

@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["transport"]),
     ("transport", &[]),
     ("device", &[]),
+    ("buffer", &[]),
     ("error", &[]),
     ("units", &[]),
     ("progress", &[]),
@@ -27,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("signals", &[]),
 ];
 const ANY: &[&str] = &["*"];
-const COMMON: [&str; 5] = ["error", "units", "progress", "report", "signals"];
+const COMMON: [&str; 6] = ["buffer", "error", "units", "progress", "report", "signals"];
 
 /// Lines of a file before its tests.
 const FILE_LINES_MAX: usize = 500;

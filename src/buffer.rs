@@ -1,5 +1,6 @@
 //! Memory for long reads, beginning at a page.
 
+use std::io::{self, BufRead, Read};
 use std::ops::{Deref, DerefMut};
 
 /// What the memory is aligned to, in bytes: a page of the common kind, and more than any
@@ -48,6 +49,45 @@ impl DerefMut for PageBuffer {
     }
 }
 
+/// Reads ahead from a stream, as [`io::BufReader`] does, into a [`PageBuffer`].
+#[derive(Debug)]
+pub struct PageReader<R> {
+    input: R,
+    buffer: PageBuffer,
+    /// The bytes `start..end` of the buffer are read and not yet used.
+    start: usize,
+    end: usize,
+}
+
+impl<R: Read> PageReader<R> {
+    /// Reads up to `len` bytes of `input` at a time.
+    pub fn new(len: usize, input: R) -> Self {
+        Self { input, buffer: PageBuffer::new(len), start: 0, end: 0 }
+    }
+}
+
+impl<R: Read> BufRead for PageReader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            self.end = self.input.read(&mut self.buffer)?;
+        }
+        Ok(&self.buffer[self.start..self.end])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start = self.end.min(self.start + count);
+    }
+}
+
+impl<R: Read> Read for PageReader<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(out)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +102,18 @@ mod tests {
             assert_eq!((moved.len(), moved[len - 1]), (len, 7));
         }
         assert!(PageBuffer::new(0).is_empty());
+    }
+
+    #[test]
+    fn a_stream_comes_out_as_it_went_in() {
+        let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 7 / 3) as u8).collect();
+        for len in [1, 7, 256, 2000] {
+            let mut reader = PageReader::new(len, &bytes[..]);
+            let mut found = vec![0; 10];
+            reader.read_exact(&mut found).unwrap();
+            reader.read_to_end(&mut found).unwrap();
+            assert_eq!(found, bytes, "{len} at a time");
+            assert!(reader.fill_buf().unwrap().is_empty());
+        }
     }
 }
