@@ -11,7 +11,7 @@ use crossbeam_channel::bounded;
 
 use super::input;
 use super::record::Record;
-use super::session::{Ends, Session};
+use super::session::{Ends, Reading, Session};
 use super::sync::Touched;
 use crate::cli::{ClientOptions, CompareOptions};
 use crate::device::identity;
@@ -35,7 +35,8 @@ const RELEASE_BYTES: u64 = 64 * MIB;
 pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Result<u8> {
     report::log_to_stderr(options.verbosity);
     let progress = super::progress(options.progress)?;
-    let session = Session::open(&Ends::of(options), &options.compare, options.sizes)?;
+    let session =
+        Session::open(&Ends::of(options), Reading::Whole, &options.compare, options.sizes)?;
     session.describe(&options.remote, record);
     let name = target_name(options);
     let sealed_for = options.seal.then_some(options.remote.as_os_str());

@@ -10,7 +10,7 @@ use super::input;
 use super::notify;
 use super::record::{DeviceFacts, Record};
 use super::scan::ScanWatch;
-use super::session::{Ends, Session};
+use super::session::{Ends, Reading, Session};
 use crate::cli::{ClientOptions, MountOptions, MountSource, Readers, SizeOptions};
 use crate::device::{Device, open_source};
 use crate::diff::SourceChecksum;
@@ -134,7 +134,8 @@ fn open_live(
     cache_mib: u32,
     record: &Record,
 ) -> Result<Arc<LiveChange>> {
-    let session = Session::open(&Ends::of(client), &client.compare, client.sizes)?;
+    let session =
+        Session::open(&Ends::of(client), Reading::OnDemand, &client.compare, client.sizes)?;
     session.describe(&client.remote, record);
     let engine = &session.engine;
     let checksum = match (session.checksum, client.compare.checksum.as_deref()) {

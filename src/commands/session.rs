@@ -11,16 +11,22 @@ use std::time::Duration;
 use super::record::Record;
 use crate::cli::{ClientOptions, CompareOptions, SizeOptions};
 use crate::device::{Device, FileDevice, TolerantDevice, open_source};
-use crate::diff::{Density, Engine, Plan};
-use crate::digest::{Algorithm, BlockHasher, HashPool};
+use crate::diff::{Density, Engine, Plan, has_usual_leaves};
+use crate::digest::{Algorithm, BlockHasher, HashPool, SALT_BYTES, draw_salt};
 use crate::error::{Error, Kind, Result};
 use crate::report;
 use crate::transport::{Connection, connect_command};
 use crate::units::Direction;
 use crate::wire::{Digests, Extensions, Opening, Peer};
 
-/// Bytes of the salt; BLAKE3's key has the same length.
-const SALT_BYTES: usize = 32;
+/// How a session reads its devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Whole, from the beginning.
+    Whole,
+    /// Where somebody wants to see something.
+    OnDemand,
+}
 
 /// What to compare with what, over which command.
 pub struct Ends<'a> {
@@ -75,6 +81,7 @@ pub struct Meeting {
 
 impl Meeting {
     /// Opens both devices, the local one first; `connect` connects to the remote side.
+    /// `reading` says what will be asked for.
     ///
     /// # Errors
     /// As [`Session::open`], without those about sizes.
@@ -82,6 +89,7 @@ impl Meeting {
         local: &Path,
         remote: &OsStr,
         direction: Direction,
+        reading: Reading,
         compare: &CompareOptions,
         connect: impl FnOnce() -> Result<Connection>,
     ) -> Result<Self> {
@@ -92,6 +100,10 @@ impl Meeting {
             skip: compare.skip_unreadable,
             // A hash that was asked for is the only one. NH needs keys that nobody could foresee.
             nh: named_hash.is_none() && !compare.fixed_salt,
+            // The hint about the page cache has to come before the first look.
+            early: reading == Reading::Whole
+                && !compare.flush_cache
+                && has_usual_leaves(compare.block_size_bytes),
             ..Extensions::ALL
         };
         let opening = Peer::connect(connect()?, offer, remote.as_bytes())?;
@@ -134,7 +146,7 @@ impl Meeting {
             remote.display(),
             algorithm.name(),
         );
-        let salt = salt(compare.fixed_salt)?;
+        let salt = agree_on_salt(opening.salt(), compare.fixed_salt)?;
         let hasher = BlockHasher::new(algorithm, &salt)?.with_universal_leaves(extensions.nh);
         let remote_checksum = match direction {
             Direction::Pull => checksum,
@@ -169,12 +181,17 @@ impl Session {
     /// As the exit codes say: `Kind::Open` for the local device, `Kind::Spawn` for REMSHCMD,
     /// `Kind::Usage` and `Kind::Checksum` for unknown digests, `Kind::Size`, and those of the
     /// connection.
-    pub fn open(ends: &Ends, compare: &CompareOptions, sizes: SizeOptions) -> Result<Self> {
+    pub fn open(
+        ends: &Ends,
+        reading: Reading,
+        compare: &CompareOptions,
+        sizes: SizeOptions,
+    ) -> Result<Self> {
         let connect = || {
             let stderr = Box::new(report::remote_line);
             connect_command(ends.remote_command, ends.timeout, stderr)
         };
-        Meeting::open(ends.local, ends.remote, ends.direction, compare, connect)?
+        Meeting::open(ends.local, ends.remote, ends.direction, reading, compare, connect)?
             .agree(compare, sizes)
     }
 
@@ -219,12 +236,17 @@ fn agree_on_hash(named: Option<Algorithm>, extensions: Extensions) -> Result<Alg
     }
 }
 
-fn salt(fixed: bool) -> Result<[u8; SALT_BYTES]> {
-    let mut salt = [0; SALT_BYTES];
-    if !fixed {
-        getrandom::fill(&mut salt).map_err(|err| {
-            Error::new(Kind::Random, "no random bytes for the salt").with_source(err)
-        })?;
+/// The salt that the remote has `drawn`, or one of ours.
+fn agree_on_salt(drawn: Option<&[u8]>, fixed: bool) -> Result<[u8; SALT_BYTES]> {
+    match drawn {
+        Some(drawn) => drawn.try_into().map_err(|_| {
+            let what = format!(
+                "the remote has drawn a salt of {} bytes, expected {SALT_BYTES}",
+                drawn.len()
+            );
+            Error::new(Kind::Protocol, what)
+        }),
+        None if fixed => Ok([0; SALT_BYTES]),
+        None => draw_salt(),
     }
-    Ok(salt)
 }

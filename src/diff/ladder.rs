@@ -22,6 +22,13 @@ const TOP_BYTES_MIN: u64 = 4 * MIB;
 /// A flat coarse block covers this many bytes for every 16 bytes of hash, for the same reason.
 const COARSE_BYTES: u64 = MIB;
 
+/// Whether a BLAKE3 tree over blocks of `block_bytes` has the leaves that it has over the usual ones,
+/// which are those that a server answers unasked (extension `early`).
+#[must_use]
+pub fn has_usual_leaves(block_bytes: u64) -> bool {
+    LEAF_BYTES_BLAKE3.is_multiple_of(block_bytes)
+}
+
 /// One step of a comparison: hashes of this coverage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {

@@ -46,7 +46,7 @@ pub use content::Changed;
 pub use density::Density;
 pub use engine::{Engine, Found};
 pub use gathering::{Gathering, OnBytes};
-pub use ladder::{Ladder, Probe};
+pub use ladder::{Ladder, Probe, has_usual_leaves};
 pub use left_out::LeftOut;
 pub use map::{BLOCKS_MAX, Map, State};
 pub use plan::Plan;

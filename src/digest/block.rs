@@ -11,6 +11,9 @@ use crate::units::MIB;
 /// Longest salt in bytes that a peer may send (protocol, section 2).
 pub const SALT_BYTES_MAX: usize = 127;
 
+/// Bytes of the salts that we draw; BLAKE3's key has the same length.
+pub const SALT_BYTES: usize = 32;
+
 /// How many hashes of zero blocks are kept; a client uses a handful of steps, a hostile one any number.
 const ZERO_HASHES_MAX: usize = 64;
 
@@ -22,11 +25,22 @@ pub struct BlockHasher {
     /// What has seen the salt already; cloned for each block.
     prefix: Hasher,
     /// The salt as BLAKE3's key; unused by the others.
-    key: [u8; 32],
+    key: [u8; SALT_BYTES],
     /// Step and hash of zero blocks.
     zero_hashes: RwLock<Vec<(u64, Digest)>>,
     /// What hashes the leaves of trees, where that is not this.
     leaves: Option<Box<BlockHasher>>,
+}
+
+/// A salt that nobody could foresee.
+///
+/// # Errors
+/// `Kind::Random` when the system has no random bytes.
+pub fn draw_salt() -> Result<[u8; SALT_BYTES]> {
+    let mut salt = [0; SALT_BYTES];
+    getrandom::fill(&mut salt)
+        .map_err(|err| Error::new(Kind::Random, "no random bytes for the salt").with_source(err))?;
+    Ok(salt)
 }
 
 impl BlockHasher {
@@ -44,7 +58,7 @@ impl BlockHasher {
                 let what = format!("salt of {} bytes, blake3 needs 32", salt.len());
                 Error::new(Kind::Protocol, what)
             })?,
-            _ => [0; 32],
+            _ => [0; SALT_BYTES],
         };
         Ok(Self::behind(Hasher::salted(algorithm, salt, &key), key))
     }

@@ -25,7 +25,7 @@ mod testing;
 mod tree;
 
 pub use algorithm::{Algorithm, Digest, HASH_BYTES_MAX};
-pub use block::{BlockHasher, SALT_BYTES_MAX, is_zero};
+pub use block::{BlockHasher, SALT_BYTES, SALT_BYTES_MAX, draw_salt, is_zero};
 pub use checksum::checksum;
 pub use hasher::Hasher;
 pub use pool::{HashPool, READ_BYTES, Scratch, Submitter, core_count};

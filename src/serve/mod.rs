@@ -13,6 +13,7 @@
 //!                 |              leaf_cache.rs: hashes that a tree descent asks for again
 //!   client <- answers.rs: picks the next that is finished (bell.rs), writes
 //! ```
+//! `early.rs` says what is answered before it is asked, `digests.rs` looks up the client's digests.
 //! `checksum.rs` digests the whole device meanwhile, for a client that wants that.
 //! `allow.rs` says which devices a client may name; `confine.rs` gives up the rest of the
 //! system once one is open.
@@ -22,6 +23,8 @@ mod answers;
 mod bell;
 mod checksum;
 mod confine;
+mod digests;
+mod early;
 mod leaf_cache;
 mod plan;
 mod session;

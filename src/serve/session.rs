@@ -1,4 +1,5 @@
-//! One session: hello, device, digests, requests, done.
+//! One session: hello, device, digests, requests, done. With the extension `early` the answers to
+//! the client's first requests go out before its digests come in.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -13,11 +14,13 @@ use parking_lot::Mutex;
 use super::answers::{Answer, Backlog, write_answers, write_done};
 use super::bell::Bell;
 use super::checksum::ChecksumCell;
+use super::digests::Digests;
+use super::early::Early;
 use super::leaf_cache::{LEAF_CACHE_BYTES, LeafCache};
 use super::plan::{HashPlan, block_range};
 use super::task::{ServedDevice, Source, Task, Work};
 use crate::device::{Device, ReadAhead, TolerantDevice};
-use crate::digest::{Algorithm, BlockHasher, HashPool, Submitter};
+use crate::digest::{HashPool, Submitter};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control};
 use crate::units::Priority;
@@ -50,43 +53,24 @@ pub fn session(
     };
     log::info!("serving {}, {} bytes", device.path().display(), device.size());
     writer.write(&Message::Size(device.size()))?;
+    let early = extensions.early.then(|| Early::draw(device.size(), extensions)).transpose()?;
+    if let Some((early, _)) = &early {
+        writer.write(&early.message())?;
+    }
     writer.flush()?;
     control.expect_answer();
 
-    let digests = match reader.expect_message()? {
-        Message::Digests { salt, hash, checksum } => {
-            Digests::find(&salt, &hash, &checksum, extensions)?
-        }
-        Message::Done => return write_done(&mut writer),
-        other => return Err(unexpected("digests", &other)),
+    let (early, digests) = match early {
+        Some((early, digests)) => (Some(early), digests),
+        None => match reader.expect_message()? {
+            Message::Digests { salt, hash, checksum } => {
+                (None, Digests::find(&salt, &hash, &checksum, extensions)?)
+            }
+            Message::Done => return write_done(&mut writer),
+            other => return Err(unexpected("digests", &other)),
+        },
     };
-    log::debug!("hash {:?}, checksum {:?}", digests.hasher.algorithm(), digests.checksum);
-    answer_requests(reader, writer, control, device, digests, extensions)
-}
-
-/// What a `digests` message names.
-struct Digests {
-    hasher: BlockHasher,
-    checksum: Option<Algorithm>,
-}
-
-impl Digests {
-    fn find(salt: &[u8], hash: &str, checksum: &str, extensions: Extensions) -> Result<Self> {
-        let known = |name: &str| {
-            Algorithm::from_name(name).filter(|a| *a != Algorithm::Blake3 || extensions.blake3)
-        };
-        let hash =
-            known(hash).ok_or_else(|| Error::new(Kind::Usage, format!("unknown hash {hash:?}")))?;
-        let checksum =
-            match checksum {
-                "" => None,
-                name => Some(known(name).ok_or_else(|| {
-                    Error::new(Kind::Checksum, format!("unknown checksum {name:?}"))
-                })?),
-            };
-        let hasher = BlockHasher::new(hash, salt)?.with_universal_leaves(extensions.nh);
-        Ok(Self { hasher, checksum })
-    }
+    answer_requests(reader, writer, control, device, digests, early, extensions)
 }
 
 /// What the threads of a session share.
@@ -98,8 +82,6 @@ pub(super) struct Shared {
     /// Requests that were read and not answered yet. While there are any the client may be
     /// silent; a client that owes us the next request for too long is given up on.
     unanswered: Mutex<usize>,
-    /// Set when the client sent `digests` with a checksum.
-    checksum: Option<Arc<ChecksumCell>>,
     /// Why the reader gave up.
     fault: Mutex<Option<Error>>,
 }
@@ -154,6 +136,7 @@ fn answer_requests(
     control: Arc<Control>,
     device: Box<dyn Device>,
     digests: Digests,
+    early: Option<Early>,
     extensions: Extensions,
 ) -> Result<()> {
     let leaves =
@@ -171,17 +154,14 @@ fn answer_requests(
         bell: Bell::default(),
     });
     let pool = HashPool::new()?;
-    let checksum = match digests.checksum {
-        Some(algorithm) => Some(ChecksumCell::start(&source, algorithm)?),
-        None => None,
-    };
+    let checksum =
+        digests.checksum.map(|algorithm| ChecksumCell::start(&source, algorithm)).transpose()?;
     let shared = Arc::new(Shared {
         source,
         extensions,
         backlog: Backlog::default(),
         control,
         unanswered: Mutex::new(0),
-        checksum,
         fault: Mutex::default(),
     });
     let requests = Requests {
@@ -189,8 +169,9 @@ fn answer_requests(
         shared: Arc::clone(&shared),
         pool: pool.submitter(),
         threads: pool.threads(),
+        checksum,
     };
-    spawn("requests", move || requests.run())?;
+    spawn("requests", move || requests.run(early))?;
     let watched = Arc::clone(&shared);
     spawn("hang-up", move || {
         if watched.control.wait_for_hang_up() {
@@ -220,6 +201,8 @@ struct Requests {
     shared: Arc<Shared>,
     pool: Submitter,
     threads: usize,
+    /// Where the client has named one.
+    checksum: Option<Arc<ChecksumCell>>,
 }
 
 /// However the thread that reads requests ends, the one that writes answers learns of it.
@@ -235,23 +218,52 @@ impl Drop for EndOfRequests<'_> {
 impl Requests {
     /// Reads to `done`, or to the first fault, which ends the session at once: nobody may be
     /// there any more to read what is being computed.
-    fn run(mut self) {
+    fn run(mut self, early: Option<Early>) {
         let shared = Arc::clone(&self.shared);
         let _last = EndOfRequests(&shared);
-        loop {
-            let message = self.reader.expect_message();
-            self.shared.request_arrived();
-            let answer = message.and_then(|message| self.answer(message));
-            let answer = match answer {
-                Ok(answer) => answer,
-                Err(err) => return self.shared.abort(err),
-            };
-            let is_last = matches!(answer, Answer::Done);
-            if !self.shared.backlog.push(answer) || is_last {
-                return;
-            }
-            self.shared.source.bell.ring();
+        let begun = early.map_or(Ok(true), |early| self.begin_early(&early));
+        let read = begun.and_then(|goes_on| if goes_on { self.read_requests() } else { Ok(()) });
+        if let Err(err) = read {
+            shared.abort(err);
         }
+    }
+
+    /// Answers what is not asked for, then reads the client's digests. Returns whether requests follow.
+    fn begin_early(&mut self, early: &Early) -> Result<bool> {
+        for request in early.requests() {
+            if !self.take(request)? {
+                return Ok(false);
+            }
+        }
+        match self.reader.expect_message()? {
+            Message::Digests { salt, hash, checksum } => {
+                let checksum = early.confirm(&salt, &hash, &checksum, self.shared.extensions)?;
+                let start = |algorithm| ChecksumCell::start(&self.shared.source, algorithm);
+                self.checksum = checksum.map(start).transpose()?;
+                Ok(true)
+            }
+            done @ Message::Done => self.take(done),
+            other => Err(unexpected("digests", &other)),
+        }
+    }
+
+    fn read_requests(&mut self) -> Result<()> {
+        loop {
+            let request = self.reader.expect_message()?;
+            if !self.take(request)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sees to the answer to `request`. Returns whether another may follow.
+    fn take(&self, request: Message) -> Result<bool> {
+        self.shared.request_arrived();
+        let answer = self.answer(request)?;
+        let is_last = matches!(answer, Answer::Done);
+        let goes_on = self.shared.backlog.push(answer) && !is_last;
+        self.shared.source.bell.ring();
+        Ok(goes_on)
     }
 
     /// Checks a request and starts its work.
@@ -276,7 +288,7 @@ impl Requests {
                 let range = block_range(offset, len, source.device.size())?;
                 Answer::Block { offset, task: start_task(Work::Read(range)) }
             }
-            Message::GetChecksum => match &self.shared.checksum {
+            Message::GetChecksum => match &self.checksum {
                 Some(cell) => Answer::Checksum(Arc::clone(cell)),
                 None => {
                     let what = "the remote asked for a checksum without having named one";

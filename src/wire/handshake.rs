@@ -30,27 +30,49 @@ pub struct Extensions {
     pub nh: bool,
     /// Answers may come in another order than their requests.
     pub reorder: bool,
+    /// The server draws the salt and answers the first looks of a walk before it is asked. In use
+    /// only with `blake3`, `tree` and `nh`.
+    pub early: bool,
 }
 
 impl Extensions {
     /// None, as a classic peer.
-    pub const NONE: Self =
-        Self { blake3: false, tree: false, faults: false, skip: false, nh: false, reorder: false };
+    pub const NONE: Self = Self {
+        blake3: false,
+        tree: false,
+        faults: false,
+        skip: false,
+        nh: false,
+        reorder: false,
+        early: false,
+    };
 
     /// All that this program knows: what a server offers.
-    pub const ALL: Self =
-        Self { blake3: true, tree: true, faults: true, skip: true, nh: true, reorder: true };
+    pub const ALL: Self = Self {
+        blake3: true,
+        tree: true,
+        faults: true,
+        skip: true,
+        nh: true,
+        reorder: true,
+        early: true,
+    };
 
-    /// Those that both have.
+    /// Those that are in use between one that has these and one that has `other`: what both have,
+    /// without what lacks another that it needs.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
+        let blake3 = self.blake3 && other.blake3;
+        let tree = self.tree && other.tree;
+        let nh = self.nh && other.nh;
         Self {
-            blake3: self.blake3 && other.blake3,
-            tree: self.tree && other.tree,
+            blake3,
+            tree,
             faults: self.faults && other.faults,
             skip: self.skip && other.skip,
-            nh: self.nh && other.nh,
+            nh,
             reorder: self.reorder && other.reorder,
+            early: self.early && other.early && blake3 && tree && nh,
         }
     }
 
@@ -63,6 +85,7 @@ impl Extensions {
             (self.skip, "skip"),
             (self.nh, "nh"),
             (self.reorder, "reorder"),
+            (self.early, "early"),
         ];
         let words: Vec<&str> =
             words.into_iter().filter_map(|(has, word)| has.then_some(word)).collect();
@@ -99,6 +122,7 @@ impl Extensions {
                     b"skip" => found.skip = true,
                     b"nh" => found.nh = true,
                     b"reorder" => found.reorder = true,
+                    b"early" => found.early = true,
                     _ => {}
                 }
             }
@@ -227,6 +251,18 @@ mod tests {
     }
 
     #[test]
+    fn early_is_in_use_only_with_what_it_needs() {
+        for missing in [
+            Extensions { blake3: false, ..Extensions::ALL },
+            Extensions { tree: false, ..Extensions::ALL },
+            Extensions { nh: false, ..Extensions::ALL },
+        ] {
+            assert!(!missing.and(Extensions::ALL).early && !Extensions::ALL.and(missing).early);
+        }
+        assert_eq!(Extensions::ALL.and(Extensions::ALL), Extensions::ALL);
+    }
+
+    #[test]
     fn client_uses_only_words_that_it_announced() {
         let mut sent = vec![];
         let both = client_handshake(
@@ -269,8 +305,9 @@ mod tests {
             skip: bool,
             nh: bool,
             reorder: bool,
+            early: bool,
         ) {
-            let mine = Extensions { blake3, tree, faults, skip, nh, reorder };
+            let mine = Extensions { blake3, tree, faults, skip, nh, reorder, early };
             prop_assert_eq!(Extensions::from_hello(&mine.hello("CLIENT")).unwrap(), mine);
         }
 

@@ -42,8 +42,8 @@ pub(super) type Answered<T> = Result<(T, Result<Answer>), Message>;
 pub(super) struct Inbox<T> {
     /// One for each priority, in their order.
     queued: [VecDeque<Pending<T>>; Priority::ALL.len()],
-    /// With the time when they were sent.
-    in_flight: VecDeque<(Instant, Pending<T>)>,
+    /// With the time when they were sent; none for those that the remote answers unasked.
+    in_flight: VecDeque<(Option<Instant>, Pending<T>)>,
     in_flight_bytes: usize,
     /// Those of [`Priority::Ahead`].
     in_flight_ahead: usize,
@@ -96,6 +96,18 @@ impl<T> Inbox<T> {
         Ok(())
     }
 
+    /// Puts a first look in flight that the remote answers unasked, behind those that are.
+    pub(super) fn expect(&mut self, request: Request, answer_bytes: usize, carried: T) {
+        let pending = Pending { request, answer_bytes, priority: Priority::Ahead, carried };
+        self.put_in_flight(None, pending);
+    }
+
+    fn put_in_flight(&mut self, sent: Option<Instant>, pending: Pending<T>) {
+        self.in_flight_bytes += pending.wire_bytes();
+        self.in_flight_ahead += usize::from(pending.priority == Priority::Ahead);
+        self.in_flight.push_back((sent, pending));
+    }
+
     /// Lets so many first looks be in flight, at most [`IN_FLIGHT_AHEAD_MAX`]; whether those are
     /// more than before.
     pub(super) fn set_ahead_max(&mut self, requests: usize) -> bool {
@@ -133,9 +145,7 @@ impl<T> Inbox<T> {
     pub(super) fn next_to_send(&mut self, now: Instant) -> Option<Message> {
         let next = self.queued[self.sendable()?].pop_front()?;
         let message = next.request.message();
-        self.in_flight_bytes += next.wire_bytes();
-        self.in_flight_ahead += usize::from(next.priority == Priority::Ahead);
-        self.in_flight.push_back((now, next));
+        self.put_in_flight(Some(now), next);
         Some(message)
     }
 
@@ -176,8 +186,10 @@ impl<T> Inbox<T> {
         self.turn = None;
         self.in_flight_bytes -= asked.wire_bytes();
         self.in_flight_ahead -= usize::from(asked.priority == Priority::Ahead);
-        let after = now.saturating_duration_since(*sent);
-        self.pace.answered(asked.wire_bytes(), after, asked.priority == Priority::Bulk);
+        if let Some(sent) = sent {
+            let after = now.saturating_duration_since(*sent);
+            self.pace.answered(asked.wire_bytes(), after, asked.priority == Priority::Bulk);
+        }
         let carried = self.in_flight.remove(index).map(|(_, pending)| pending.carried);
         Ok(Ok((carried.expect("it was found there"), answer)))
     }

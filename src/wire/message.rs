@@ -23,6 +23,7 @@ const GETTREE: u8 = 64;
 const TREE: u8 = 65;
 const FAULT: u8 = 66;
 const TURN: u8 = 67;
+const EARLY: u8 = 68;
 
 /// The longest salt, in bytes.
 pub const SALT_BYTES_MAX: usize = 127;
@@ -47,6 +48,25 @@ pub const FAULT_TEXT_BYTES_MAX: usize = 4096;
 
 /// The most bytes of data that one `block` message holds.
 pub const BLOCK_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 8;
+
+/// The most looks in an `early`: a server reads as many requests ahead.
+pub const EARLY_LOOKS_MAX: usize = 256;
+
+/// Bytes of a look on the wire, as of a `gettree`.
+const LOOK_BYTES: usize = 25;
+
+/// The numbers of a `gettree`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Offset of the first node, in bytes.
+    pub start: u64,
+    /// Bytes of a leaf.
+    pub step: u64,
+    /// Number of nodes.
+    pub n: u64,
+    /// Their level, at most [`TREE_LEVEL_MAX`].
+    pub level: u8,
+}
 
 /// A message of the protocol. Offsets, steps and lengths are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +103,8 @@ pub enum Message {
     /// Extension `reorder`: the next answer is to the request with so many older ones before it
     /// that are not answered yet.
     Turn { older: u32 },
+    /// Extension `early`: the session's salt, and what is answered next as if it had been asked.
+    Early { salt: Vec<u8>, looks: Vec<Look> },
 }
 
 impl Message {
@@ -105,6 +127,7 @@ impl Message {
             Message::Tree { .. } => "tree",
             Message::Fault { .. } => "fault",
             Message::Turn { .. } => "turn",
+            Message::Early { .. } => "early",
         }
     }
 
@@ -144,6 +167,7 @@ impl Message {
             }
             Message::Fault { ranges, text } => encode_fault(ranges, text, out),
             Message::Turn { older } => encode_frame(TURN, &[&older.to_le_bytes()], out),
+            Message::Early { salt, looks } => encode_early(salt, looks, out),
         }
     }
 
@@ -175,16 +199,16 @@ impl Message {
             BLOCK => Fields::new("block", payload)
                 .exactly(|f| Ok(Message::Block { offset: f.u64()?, data: f.rest().to_vec() })),
             GETTREE => Fields::new("gettree", payload).exactly(|f| {
-                let [start, step, n] = [f.u64()?, f.u64()?, f.u64()?];
-                Ok(Message::GetTree { start, step, n, level: f.level()? })
+                let Look { start, step, n, level } = f.look()?;
+                Ok(Message::GetTree { start, step, n, level })
             }),
             TREE => Fields::new("tree", payload).exactly(|f| {
-                let [start, step, n] = [f.u64()?, f.u64()?, f.u64()?];
-                let level = f.level()?;
+                let Look { start, step, n, level } = f.look()?;
                 Ok(Message::Tree { start, step, n, level, hashes: f.rest().to_vec() })
             }),
             FAULT => Fields::new("fault", payload).exactly(decode_fault),
             TURN => Fields::new("turn", payload).exactly(|f| Ok(Message::Turn { older: f.u32()? })),
+            EARLY => Fields::new("early", payload).exactly(decode_early),
             _ => Err(Error::new(
                 Kind::Protocol,
                 format!("the remote sent a message of unknown kind {token}"),
@@ -208,10 +232,11 @@ impl Message {
             Message::Done | Message::GetChecksum => 0,
             Message::GetBlock { .. } => 16,
             Message::Block { data, .. } => 8 + data.len(),
-            Message::GetTree { .. } => 25,
-            Message::Tree { hashes, .. } => 25 + hashes.len(),
+            Message::GetTree { .. } => LOOK_BYTES,
+            Message::Tree { hashes, .. } => LOOK_BYTES + hashes.len(),
             Message::Fault { ranges, text } => 2 + 16 * ranges.len() + text.len(),
             Message::Turn { .. } => 4,
+            Message::Early { salt, looks } => 1 + salt.len() + LOOK_BYTES * looks.len(),
         };
         FRAME_HEAD_BYTES + payload_bytes
     }
@@ -225,16 +250,19 @@ fn numbers(values: [&u64; 3]) -> [u8; 24] {
     bytes
 }
 
+/// The byte that goes before a salt.
+fn salt_bytes(salt: &[u8]) -> Result<u8> {
+    match u8::try_from(salt.len()) {
+        Ok(bytes) if salt.len() <= SALT_BYTES_MAX => Ok(bytes),
+        _ => Err(Error::new(
+            Kind::Protocol,
+            format!("the salt is too long: at most {SALT_BYTES_MAX} bytes, {}", salt.len()),
+        )),
+    }
+}
+
 fn encode_digests(salt: &[u8], names: [&String; 2], out: &mut Vec<u8>) -> Result<()> {
-    let salt_bytes = match u8::try_from(salt.len()) {
-        Ok(bytes) if salt.len() <= SALT_BYTES_MAX => bytes,
-        _ => {
-            return Err(Error::new(
-                Kind::Protocol,
-                format!("the salt is too long: at most {SALT_BYTES_MAX} bytes, {}", salt.len()),
-            ));
-        }
-    };
+    let salt_bytes = salt_bytes(salt)?;
     for name in names {
         if name.len() > DIGEST_NAME_BYTES_MAX || name.contains('\0') {
             let what = format!("digest name {name:?} cannot be sent to the remote");
@@ -246,14 +274,32 @@ fn encode_digests(salt: &[u8], names: [&String; 2], out: &mut Vec<u8>) -> Result
 }
 
 fn decode_digests(f: &mut Fields<'_>) -> Result<Message> {
-    let salt_bytes = usize::from(f.u8()?);
-    if salt_bytes > SALT_BYTES_MAX {
-        return Err(f.malformed(&format!(
-            "a salt of at most {SALT_BYTES_MAX} bytes expected, {salt_bytes} announced"
-        )));
+    Ok(Message::Digests { salt: f.salt()?, hash: f.name()?, checksum: f.name()? })
+}
+
+fn encode_early(salt: &[u8], looks: &[Look], out: &mut Vec<u8>) -> Result<()> {
+    if looks.len() > EARLY_LOOKS_MAX {
+        let what = format!("at most {EARLY_LOOKS_MAX} looks fit, found {}", looks.len());
+        return Err(Error::new(Kind::Protocol, what));
     }
-    let salt = f.take(salt_bytes)?.to_vec();
-    Ok(Message::Digests { salt, hash: f.name()?, checksum: f.name()? })
+    let mut numbers_of_all = Vec::with_capacity(LOOK_BYTES * looks.len());
+    for Look { start, step, n, level } in looks {
+        numbers_of_all.extend_from_slice(&numbers([start, step, n]));
+        numbers_of_all.push(*level);
+    }
+    encode_frame(EARLY, &[&[salt_bytes(salt)?], salt, &numbers_of_all], out)
+}
+
+fn decode_early(f: &mut Fields<'_>) -> Result<Message> {
+    let salt = f.salt()?;
+    let mut looks = Vec::new();
+    while !f.left.is_empty() {
+        if looks.len() == EARLY_LOOKS_MAX {
+            return Err(f.malformed(&format!("more than {EARLY_LOOKS_MAX} looks")));
+        }
+        looks.push(f.look()?);
+    }
+    Ok(Message::Early { salt, looks })
 }
 
 fn encode_fault(ranges: &[ByteRange], text: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -334,6 +380,20 @@ impl<'a> Fields<'a> {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    fn look(&mut self) -> Result<Look> {
+        Ok(Look { start: self.u64()?, step: self.u64()?, n: self.u64()?, level: self.level()? })
+    }
+
+    fn salt(&mut self) -> Result<Vec<u8>> {
+        let bytes = usize::from(self.u8()?);
+        if bytes > SALT_BYTES_MAX {
+            return Err(self.malformed(&format!(
+                "a salt of at most {SALT_BYTES_MAX} bytes expected, {bytes} announced"
+            )));
+        }
+        Ok(self.take(bytes)?.to_vec())
+    }
+
     fn level(&mut self) -> Result<u8> {
         match self.u8()? {
             level if level <= TREE_LEVEL_MAX => Ok(level),
@@ -377,6 +437,10 @@ mod tests {
         bytes
     }
 
+    fn look(((start, step, n), level): ((u64, u64, u64), u8)) -> Look {
+        Look { start, step, n, level }
+    }
+
     fn any_message() -> impl Strategy<Value = Message> {
         let bytes = || vec(any::<u8>(), 0..300);
         let three = || any::<(u64, u64, u64)>();
@@ -408,6 +472,12 @@ mod tests {
                 Message::Tree { start, step, n, level, hashes }
             }),
             any::<u32>().prop_map(|older| Message::Turn { older }),
+            (vec(any::<u8>(), 0..=127), vec((three(), 0..=TREE_LEVEL_MAX), 0..20)).prop_map(
+                |(salt, looks)| Message::Early {
+                    salt,
+                    looks: looks.into_iter().map(look).collect()
+                }
+            ),
             (vec(any::<(u32, u32)>(), 0..20), bytes()).prop_map(|(ranges, text)| {
                 let range = |(start, len): (u32, u32)| {
                     ByteRange::new(start.into(), u64::from(start) + u64::from(len))
@@ -433,7 +503,7 @@ mod tests {
 
         #[test]
         fn arbitrary_payloads_never_panic_and_encode_to_themselves(
-            token in prop_oneof![0u8..14, 63u8..67],
+            token in prop_oneof![0u8..14, 63u8..70],
             payload in vec(any::<u8>(), 0..300),
         ) {
             if let Ok(message) = Message::decode(token, &payload) {
@@ -474,6 +544,17 @@ mod tests {
         payload = vec![1; 300];
         payload[0] = 128;
         assert!(Message::decode(DIGESTS, &payload).is_err());
+    }
+
+    #[test]
+    fn refuses_more_looks_than_a_server_reads_ahead() {
+        let early = |n| Message::Early { salt: vec![1; 32], looks: vec![look(((0, 1, 1), 0)); n] };
+        let mut payload = encoded(&early(EARLY_LOOKS_MAX)).split_off(FRAME_HEAD_BYTES);
+        assert!(Message::decode(EARLY, &payload).is_ok());
+        assert!(Message::decode(EARLY, &payload[..payload.len() - 1]).is_err());
+        payload.extend_from_slice(&[0; LOOK_BYTES]);
+        assert!(Message::decode(EARLY, &payload).is_err());
+        assert!(early(EARLY_LOOKS_MAX + 1).encode(&mut vec![]).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!   opening.rs    hello, devfile, size, digests: then it becomes a peer
+//!   early.rs      answers that come before somebody asks
 //!   peer.rs       requests with callbacks; the reader and the writer thread
 //!   inbox.rs      what is queued and in flight, and which answer belongs to what (pure)
 //!   pace.rs       how many bytes to ask for at once (pure)
@@ -40,6 +41,7 @@
 //! | 65 | tree | server | the same four numbers, then n hashes of the digest's length |
 //! | 66 | fault | server | u16 count (at most 4096), as many times u64 start and u64 length, then text |
 //! | 67 | turn | server | u32 older |
+//! | 68 | early | server | u8 salt length, salt, then up to 256 times the four numbers of a gettree |
 //!
 //! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests, then any
 //! mix of requests, which are answered in order (but see `reorder`), then done from the client, answered by the
@@ -80,7 +82,14 @@
 //!   answer that overtakes others: it says how many older requests are not answered yet. Only the
 //!   answers to `gethashes` with n > 0, `gettree`, `getblock` and `getchecksum` overtake, and so does
 //!   a `fault` in the place of one of them.
+//! - `early`: the server draws the salt, and answers before it is asked: right after its size it sends an
+//!   `early`, and goes on as if the client had sent its `digests` with that salt and the hash
+//!   `blake3`, and a `gettree` with each of these numbers. The client sends its `digests` all the same, with
+//!   that salt and hash. So the first hashes come a round trip earlier. It is in use only where `blake3`,
+//!   `tree` and `nh` are. A client that does not look at a whole device from its beginning, or sends hints,
+//!   does not announce it.
 
+mod early;
 mod fault;
 mod frame;
 mod handshake;
@@ -98,8 +107,9 @@ pub use handshake::{Extensions, client_handshake, server_handshake, unexpected};
 pub use inbox::{IN_FLIGHT_AHEAD_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
 pub use link::Counters;
 pub use message::{
-    BLOCK_BYTES_MAX, DIGEST_NAME_BYTES_MAX, FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX,
-    HASHES_BYTES_MAX, Message, SALT_BYTES_MAX, TREE_BYTES_MAX, TREE_LEVEL_MAX,
+    BLOCK_BYTES_MAX, DIGEST_NAME_BYTES_MAX, EARLY_LOOKS_MAX, FAULT_RANGES_MAX,
+    FAULT_TEXT_BYTES_MAX, HASHES_BYTES_MAX, Look, Message, SALT_BYTES_MAX, TREE_BYTES_MAX,
+    TREE_LEVEL_MAX,
 };
 pub use opening::{Digests, Opening};
 pub use pace::{BULK_BYTES_MIN, IN_FLIGHT_BYTES_MAX};

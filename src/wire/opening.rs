@@ -1,9 +1,10 @@
-//! The first part of a session, step by step: hello, devfile, size, digests. No threads.
+//! The first part of a session, step by step: hello, devfile, size (and early), digests. No threads.
 
 use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+use super::early::Early;
 use super::frame::{FrameReader, FrameWriter};
 use super::handshake::{Extensions, client_handshake, unexpected};
 use super::link::{Counted, Counters, Link};
@@ -41,6 +42,7 @@ pub struct Opening {
     pub(super) writer: Writer,
     extensions: Extensions,
     size: u64,
+    pub(super) early: Option<Early>,
 }
 
 /// Ends REMSHCMD when it is dropped.
@@ -83,8 +85,10 @@ impl Opening {
         let extensions = client_handshake(&mut reader, &mut writer, offer, &device)
             .map_err(|err| link.explain(err))?;
         let size = read_size(&mut reader).map_err(|err| link.explain(err))?;
+        let early = extensions.early.then(|| read_early(&mut reader));
+        let early = early.transpose().map_err(|err| link.explain(err))?;
         link.control.rest();
-        Ok(Self { guard, reader, writer, extensions, size })
+        Ok(Self { guard, reader, writer, extensions, size, early })
     }
 
     /// The extensions that both sides have.
@@ -105,14 +109,25 @@ impl Opening {
         self.size
     }
 
+    /// The salt that the remote has drawn and answers with already: none other will do. `None`
+    /// where it waits for ours.
+    #[must_use]
+    pub fn salt(&self) -> Option<&[u8]> {
+        self.early.as_ref().map(|early| &early.salt[..])
+    }
+
     /// Agrees on `digests` and starts the exchange of requests and answers.
     ///
     /// # Errors
-    /// `Kind::Protocol` when `digests` cannot be sent; others as [`Peer::connect`].
+    /// `Kind::Protocol` when `digests` cannot be sent, `Kind::Digest` when they are not those that
+    /// the remote answers with already (see [`Opening::salt`]); others as [`Peer::connect`].
     pub fn start(mut self, digests: &Digests) -> Result<Peer> {
         let Digests { salt, hash, hash_bytes, tree_hash_bytes, checksum, checksum_bytes } = digests;
         if *hash_bytes == 0 || *tree_hash_bytes == 0 {
             return Err(Error::new(Kind::Digest, format!("digest {hash} has no length")));
+        }
+        if self.salt().is_some_and(|drawn| drawn != &salt[..]) {
+            return Err(Error::new(Kind::Digest, "the remote has drawn another salt"));
         }
         let message =
             Message::Digests { salt: salt.clone(), hash: hash.clone(), checksum: checksum.clone() };
@@ -127,6 +142,10 @@ impl Opening {
         };
         Peer::start(self, session)
     }
+}
+
+fn read_early(reader: &mut Reader) -> Result<Early> {
+    Early::of(reader.expect_message()?).map_err(|other| unexpected("early", &other))
 }
 
 fn read_size(reader: &mut Reader) -> Result<u64> {

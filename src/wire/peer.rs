@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::early::{Claim, EarlyAnswers};
 use super::frame::gone_error;
 use super::handshake::{Extensions, unexpected};
 use super::inbox::{Inbox, QUEUED_REQUESTS_MAX};
@@ -43,6 +44,7 @@ pub struct Peer {
 
 struct Shared {
     link: Arc<Link>,
+    early: Arc<EarlyAnswers>,
     state: Mutex<State>,
     /// Something for the writer thread to do.
     work: Condvar,
@@ -52,8 +54,9 @@ struct Shared {
 
 struct State {
     inbox: Inbox<Done>,
-    /// Callbacks of requests that were never sent, for the writer thread to call.
-    refused: Vec<(Done, Error)>,
+    /// Callbacks that wait for no message, for the writer thread to call: of requests that were
+    /// never sent, and of those that were answered before.
+    settled: Vec<(Done, Result<Answer>)>,
     phase: Phase,
     /// Whether the writer is dropped, which is the remote's end-of-file.
     writer_closed: bool,
@@ -95,16 +98,27 @@ impl Peer {
     }
 
     pub(super) fn start(opening: Opening, session: Session) -> Result<Self> {
-        let Opening { reader, writer, guard, .. } = opening;
+        let Opening { reader, writer, guard, early, .. } = opening;
+        let early = early.map_or_else(|| Ok(Vec::new()), |early| early.requests(&session))?;
+        let answers = Arc::new(EarlyAnswers::default());
+        let mut inbox = Inbox::new(session.extensions.reorder);
+        for (request, answer_bytes) in early {
+            let done = answers.expect(request.clone());
+            inbox.expect(request, answer_bytes, done);
+        }
+        if !inbox.is_idle() {
+            guard.0.control.expect_answer();
+        }
         let state = State {
-            inbox: Inbox::new(session.extensions.reorder),
-            refused: Vec::new(),
+            inbox,
+            settled: Vec::new(),
             phase: Phase::Open,
             writer_closed: false,
             dropped: false,
         };
         let shared = Arc::new(Shared {
             link: guard.0.clone(),
+            early: answers,
             state: Mutex::new(state),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -171,28 +185,41 @@ impl Peer {
     pub fn submit(&self, request: Request, priority: Priority, done: Done) {
         let allowed = self.session.answer_bytes(&request);
         let mut state = self.shared.state.lock();
-        let refusal = match (&state.phase, allowed) {
-            (Phase::Dead(err), _) => Some((done, err.duplicate())),
-            (Phase::Open, Err(err)) => Some((done, err)),
-            (Phase::Open, Ok(answer_bytes)) => {
-                let was_idle = state.inbox.is_idle();
-                match state.inbox.push(request, answer_bytes, priority, done) {
-                    Ok(()) => {
-                        if was_idle {
-                            self.shared.link.control.expect_answer();
-                        }
-                        None
-                    }
-                    Err(done) => Some((done, full_error())),
+        let settled = match (&state.phase, allowed) {
+            (Phase::Dead(err), _) => Some((done, Err(err.duplicate()))),
+            (Phase::Open, Err(err)) => Some((done, Err(err))),
+            (Phase::Open, Ok(answer_bytes)) => match self.shared.early.claim(&request, done) {
+                Claim::Here(done, answer) => Some((done, answer)),
+                Claim::Coming => None,
+                Claim::NotEarly(done) => {
+                    self.queue(&mut state, request, answer_bytes, priority, done)
                 }
-            }
+            },
             (Phase::Closing | Phase::Finishing | Phase::DoneSent | Phase::Ended, _) => {
-                Some((done, finished_error()))
+                Some((done, Err(finished_error())))
             }
         };
-        state.refused.extend(refusal);
+        state.settled.extend(settled);
         drop(state);
         self.shared.work.notify_one();
+    }
+
+    /// Queues a request that has to be sent; gives `done` back with an error when too many wait.
+    fn queue(
+        &self,
+        state: &mut State,
+        request: Request,
+        answer_bytes: usize,
+        priority: Priority,
+        done: Done,
+    ) -> Option<(Done, Result<Answer>)> {
+        let was_idle = state.inbox.is_idle();
+        match state.inbox.push(request, answer_bytes, priority, done) {
+            Ok(()) if was_idle => self.shared.link.control.expect_answer(),
+            Ok(()) => {}
+            Err(done) => return Some((done, Err(full_error()))),
+        }
+        None
     }
 
     /// Ends the link now: every request gets `err`, and a [`finish`](Self::finish) that waits
@@ -202,7 +229,7 @@ impl Peer {
         let left = self.shared.kill_link(err);
         let mut state = self.shared.state.lock();
         // Not here: the caller may hold what a callback needs.
-        state.refused.extend(left);
+        state.settled.extend(left);
         drop(state);
         self.shared.link.abort();
         self.shared.work.notify_one();
@@ -242,7 +269,7 @@ impl Peer {
         if let Phase::Open | Phase::Closing = state.phase {
             state.phase = Phase::Finishing;
             let queued = state.inbox.take_queued();
-            state.refused.extend(queued.into_iter().map(|done| (done, finished_error())));
+            state.settled.extend(queued.into_iter().map(|done| (done, Err(finished_error()))));
             shared.link.control.expect_answer();
             shared.work.notify_one();
         }
@@ -268,7 +295,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         let left = self.shared.kill_link(finished_error());
-        self.shared.state.lock().refused.extend(left);
+        self.shared.state.lock().settled.extend(left);
         // Closes the connection, which ends the reader's and the writer's waiting, and REMSHCMD.
         drop(self.guard.take());
         self.shared.state.lock().dropped = true;
@@ -351,11 +378,11 @@ impl Shared {
         let mut writer = Some(writer);
         let mut state = self.state.lock();
         loop {
-            if !state.refused.is_empty() {
-                let refused = std::mem::take(&mut state.refused);
+            if !state.settled.is_empty() {
+                let settled = std::mem::take(&mut state.settled);
                 MutexGuard::unlocked(&mut state, || {
-                    for (done, err) in refused {
-                        done(Err(err));
+                    for (done, answer) in settled {
+                        done(answer);
                     }
                 });
             } else if writer.is_some() && matches!(state.phase, Phase::Ended | Phase::Dead(_)) {
@@ -399,8 +426,8 @@ impl Shared {
         let err = self.link.explain(err);
         let left = self.kill_link(err);
         self.link.control.close();
-        for (done, err) in left {
-            done(Err(err));
+        for (done, answer) in left {
+            done(answer);
         }
         self.work.notify_one();
         self.link.kill();
@@ -412,13 +439,13 @@ impl Shared {
 
     /// Marks the link as dead of `err`, if it is not at its end already; returns all callbacks
     /// that wait, each with the error for it.
-    fn kill_link(&self, err: Error) -> Vec<(Done, Error)> {
+    fn kill_link(&self, err: Error) -> Vec<(Done, Result<Answer>)> {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Ended | Phase::Dead(_)) {
             return vec![];
         }
         let left = state.inbox.take_all();
-        let left = left.into_iter().map(|done| (done, err.duplicate())).collect();
+        let left = left.into_iter().map(|done| (done, Err(err.duplicate()))).collect();
         state.phase = Phase::Dead(err);
         self.progress.notify_all();
         left

@@ -58,9 +58,10 @@ fn compared(direction: Direction, ours: Connection, local: Box<dyn Device>) -> R
     let remote_bytes = opening.size();
     let plan = Plan::new(direction, local.size(), remote_bytes, BLOCK_BYTES, SizeRule::Strict)?;
     let algorithm = Algorithm::Blake3;
-    let hasher = BlockHasher::new(algorithm, &[7; 32])?.with_universal_leaves(true);
+    let salt = opening.salt().unwrap_or(&[7; 32]).to_vec();
+    let hasher = BlockHasher::new(algorithm, &salt)?.with_universal_leaves(true);
     let peer = opening.start(&Digests {
-        salt: vec![7; 32],
+        salt,
         hash: algorithm.name().to_owned(),
         hash_bytes: hasher.hash_len(),
         tree_hash_bytes: hasher.tree_hash_len(),

@@ -52,8 +52,8 @@ fn device(bytes: &[u8], hole_unit: usize) -> MemoryDevice {
     }
 }
 
-/// The patch that the engine makes.
-fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> Vec<u8> {
+/// The patch that the engine makes, and how many requests it sends for that.
+fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> (Vec<u8>, u64) {
     let (ours, theirs) = pair(None).expect("a pair of pipes");
     let remote_device = remote.to_vec();
     let (extensions, unit) = (way.extensions, way.hole_unit);
@@ -62,16 +62,17 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> Vec<u8> {
     });
     let opening = Peer::connect(ours, Extensions::ALL, b"remote.img").expect("a hello");
     let remote_bytes = opening.size();
-    assert_eq!(opening.extensions(), way.extensions);
+    assert_eq!(opening.extensions(), way.extensions.and(Extensions::ALL));
     let plan =
         Plan::new(way.direction, local.len() as u64, remote_bytes, way.block_bytes, way.rule)
             .expect("sizes that the rule allows");
-    let hasher = BlockHasher::new(way.algorithm, &SALT)
+    let salt = opening.salt().unwrap_or(&SALT).to_vec();
+    let hasher = BlockHasher::new(way.algorithm, &salt)
         .expect("a hasher")
         .with_universal_leaves(way.extensions.nh);
     let peer = opening
         .start(&Digests {
-            salt: SALT.to_vec(),
+            salt,
             hash: way.algorithm.name().to_owned(),
             hash_bytes: hasher.hash_len(),
             tree_hash_bytes: hasher.tree_hash_len(),
@@ -88,7 +89,7 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> Vec<u8> {
     walk(&engine, density, way.afterwards, &mut sink).expect("a walk");
     engine.peer().finish().expect("a good end");
     server.join().expect("no panic").expect("a session that ends well");
-    sink.0.finish(None).expect("a patch")
+    (sink.0.finish(None).expect("a patch"), engine.peer().counters().requests)
 }
 
 /// The same from the definition: every block whose bytes, filled up with zeros, differ.
@@ -166,6 +167,7 @@ fn ways(same_size: bool, large: bool) -> impl Strategy<Value = Way> {
         Extensions { tree: true, ..Extensions::NONE },
         Extensions { nh: false, ..Extensions::ALL },
         Extensions { reorder: false, ..Extensions::ALL },
+        Extensions { early: false, ..Extensions::ALL },
         Extensions::ALL,
     ];
     (
@@ -218,8 +220,32 @@ proptest! {
             (Just(images), ways(same, large))
         })
     ) {
-        let made = patch_of(&local, &remote, &way);
+        let (made, _) = patch_of(&local, &remote, &way);
         let expected = naive_patch(&local, &remote, &way);
         prop_assert!(made == expected, "{} bytes made, {} expected", made.len(), expected.len());
+    }
+}
+
+#[test]
+fn a_walk_finds_its_first_looks_answered() {
+    // So long that the walk begins in a hurry: one segment of 4 MiB, then 16 and a part of one.
+    let image: Vec<u8> =
+        (0..(68 << 20) + 5000u32).map(|i| (i.wrapping_mul(i) >> 9) as u8).collect();
+    for (early, block_bytes, requests) in
+        [(false, 4096, 18), (true, 4096, 0), (true, 1024, 0), (true, 16384, 0)]
+    {
+        let way = Way {
+            direction: Direction::Push,
+            rule: SizeRule::Strict,
+            block_bytes,
+            extensions: Extensions { early, ..Extensions::ALL },
+            algorithm: Algorithm::Blake3,
+            threads: 2,
+            hole_unit: 0,
+            in_order: false,
+            afterwards: Afterwards::Nothing,
+        };
+        let (_, sent) = patch_of(&image, &image, &way);
+        assert_eq!(sent, requests, "early {early}, blocks of {block_bytes}");
     }
 }

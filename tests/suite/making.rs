@@ -206,9 +206,10 @@ fn engine(
     let remote_bytes = opening.size();
     let plan = Plan::new(direction, local.size(), remote_bytes, 4096, SizeRule::Strict).unwrap();
     let algorithm = Algorithm::Blake3;
-    let hasher = BlockHasher::new(algorithm, &[7; 32]).unwrap().with_universal_leaves(true);
+    let salt = opening.salt().unwrap_or(&[7; 32]).to_vec();
+    let hasher = BlockHasher::new(algorithm, &salt).unwrap().with_universal_leaves(true);
     let digests = Digests {
-        salt: vec![7; 32],
+        salt,
         hash: algorithm.name().to_owned(),
         hash_bytes: hasher.hash_len(),
         tree_hash_bytes: hasher.tree_hash_len(),

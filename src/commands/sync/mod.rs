@@ -34,7 +34,7 @@ use std::time::Duration;
 use super::client::Job;
 use super::left_out;
 use super::record::{DeviceFacts, Record};
-use super::session::{Meeting, Session};
+use super::session::{Meeting, Reading, Session};
 use crate::cli::{Place, SizeOptions, SyncOptions};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
@@ -226,13 +226,14 @@ impl Sync<'_> {
     /// Opens both devices.
     fn meet(&self, words: Vec<OsString>) -> Result<Meeting> {
         let Sides { near, far, direction, .. } = &self.sides;
-        let meeting = Meeting::open(near, far, *direction, &self.options.compare, || {
-            let connection = self.connect(&words, connect_words)?;
-            Ok(match &self.throttles {
-                Some((up, down)) => connection.throttled(Arc::clone(up), Arc::clone(down)),
-                None => connection,
-            })
-        });
+        let meeting =
+            Meeting::open(near, far, *direction, Reading::Whole, &self.options.compare, || {
+                let connection = self.connect(&words, connect_words)?;
+                Ok(match &self.throttles {
+                    Some((up, down)) => connection.throttled(Arc::clone(up), Arc::clone(down)),
+                    None => connection,
+                })
+            });
         meeting.map_err(|err| self.unopened(err))
     }
 

@@ -10,10 +10,15 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::time::Duration;
 
+mod early;
+
 type ServerReader = FrameReader<Box<dyn Read + Send>>;
 type ServerWriter = FrameWriter<Box<dyn Write + Send>>;
 
 const SIZE: u64 = 1 << 20;
+
+/// Those of most tests: nothing is answered that nobody asked for.
+const ALL_BUT_EARLY: Extensions = Extensions { early: false, ..Extensions::ALL };
 
 fn digests() -> Digests {
     Digests {
@@ -34,7 +39,7 @@ fn scripted<T: Send + 'static>(
     let Connection { reader, writer, .. } = connection;
     let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
     thread::spawn(move || {
-        server_handshake(&mut reader, &mut writer, Extensions::ALL).unwrap();
+        server_handshake(&mut reader, &mut writer, ALL_BUT_EARLY).unwrap();
         assert_eq!(reader.expect_message().unwrap(), Message::DevFile(b"/dev/x".to_vec()));
         send(&mut writer, &Message::Size(SIZE));
         assert!(matches!(reader.expect_message().unwrap(), Message::Digests { .. }));
@@ -114,7 +119,7 @@ fn failed(answer: &Receiver<Result<Answer>>) -> Error {
 #[test]
 fn answers_reach_their_callbacks_and_finish_ends_in_order() {
     let (peer, server) = meet(None, good);
-    assert_eq!(peer.extensions(), Extensions::ALL);
+    assert_eq!(peer.extensions(), ALL_BUT_EARLY);
     assert_eq!(peer.session().size, SIZE);
     let block = Request::Block { range: ByteRange::new(5, 105) };
     let tree = Request::Tree { start: 0, step: 4096, n: 3, level: 2 };
@@ -292,7 +297,7 @@ fn every_way_to_break_off_or_babble_has_its_kind() {
             let Connection { reader, mut writer, .. } = theirs;
             let mut reader = FrameReader::new(reader);
             let mut hello = FrameWriter::new(&mut writer);
-            server_handshake(&mut reader, &mut hello, Extensions::ALL).unwrap();
+            server_handshake(&mut reader, &mut hello, ALL_BUT_EARLY).unwrap();
             hello.write(&Message::Size(SIZE)).and_then(|()| hello.flush()).unwrap();
             for _ in 0..3 {
                 reader.expect_message().unwrap();

@@ -181,7 +181,7 @@ impl Setup {
     }
 
     fn offer(&self) -> Extensions {
-        if self.own { Extensions::ALL } else { Extensions::NONE }
+        if self.own { Extensions { early: false, ..Extensions::ALL } } else { Extensions::NONE }
     }
 }
 

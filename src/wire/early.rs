@@ -1,0 +1,123 @@
+//! Answers that come before they are asked for, until somebody asks (extension `early`).
+//!
+//! ```text
+//!   remote: early, answer, answer ...        somebody: submit(request)
+//!             |      \--> kept, or straight to who has asked  <--/
+//!             \--> in flight as if it had been asked
+//! ```
+//! What nobody ever asks for is dropped with the link.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::message::{Look, Message};
+use super::pace::IN_FLIGHT_BYTES_MAX;
+use super::peer::Done;
+use super::request::{Answer, Request, Session};
+use crate::error::{Error, Kind, Result};
+
+/// What the remote answers before it is asked, and the salt that it does that with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Early {
+    /// Of the whole session.
+    pub(super) salt: Vec<u8>,
+    looks: Vec<Look>,
+}
+
+impl Early {
+    /// That of a message `early`; gives any other back.
+    pub(super) fn of(message: Message) -> Result<Self, Message> {
+        match message {
+            Message::Early { salt, looks } => Ok(Self { salt, looks }),
+            other => Err(other),
+        }
+    }
+
+    /// The requests that are answered, each with the bytes of its answer.
+    ///
+    /// # Errors
+    /// `Kind::Protocol` when one makes no sense in `session`, or all answers together are more
+    /// than may be in flight.
+    pub(super) fn requests(&self, session: &Session) -> Result<Vec<(Request, usize)>> {
+        let mut requests = Vec::with_capacity(self.looks.len());
+        let mut bytes_of_all = 0;
+        for &Look { start, step, n, level } in &self.looks {
+            let request = Request::Tree { start, step, n, level };
+            let bytes = session.answer_bytes(&request).map_err(|err| {
+                Error::new(Kind::Protocol, "the remote answers what nobody asks").with_source(err)
+            })?;
+            bytes_of_all += bytes;
+            if bytes_of_all > IN_FLIGHT_BYTES_MAX {
+                let what = format!(
+                    "the remote announced {bytes_of_all} bytes of early answers, \
+                     at most {IN_FLIGHT_BYTES_MAX} are allowed"
+                );
+                return Err(Error::new(Kind::Protocol, what));
+            }
+            requests.push((request, bytes));
+        }
+        Ok(requests)
+    }
+}
+
+/// The early answers that nobody has asked for yet.
+#[derive(Default)]
+pub(super) struct EarlyAnswers {
+    slots: Mutex<HashMap<Request, Slot>>,
+}
+
+enum Slot {
+    /// The answer is on its way.
+    Coming,
+    /// And somebody waits for it.
+    Wanted(Done),
+    /// It came first.
+    Here(Result<Answer>),
+}
+
+/// What becomes of a request.
+pub(super) enum Claim {
+    /// Its answer is there.
+    Here(Done, Result<Answer>),
+    /// Its answer is on its way, and `done` will be called.
+    Coming,
+    /// It has to be sent.
+    NotEarly(Done),
+}
+
+impl EarlyAnswers {
+    /// Expects the answer to `request`, which the returned callback takes.
+    pub(super) fn expect(self: &Arc<Self>, request: Request) -> Done {
+        self.slots.lock().insert(request.clone(), Slot::Coming);
+        let this = Arc::clone(self);
+        Box::new(move |answer| {
+            let mut slots = this.slots.lock();
+            match slots.remove(&request) {
+                Some(Slot::Wanted(done)) => {
+                    drop(slots);
+                    done(answer);
+                }
+                _ => drop(slots.insert(request, Slot::Here(answer))),
+            }
+        })
+    }
+
+    /// Asks for the answer to `request`, which each can be had once.
+    pub(super) fn claim(&self, request: &Request, done: Done) -> Claim {
+        let mut slots = self.slots.lock();
+        match slots.remove(request) {
+            Some(Slot::Here(answer)) => Claim::Here(done, answer),
+            Some(Slot::Coming) => {
+                slots.insert(request.clone(), Slot::Wanted(done));
+                Claim::Coming
+            }
+            Some(wanted @ Slot::Wanted(_)) => {
+                slots.insert(request.clone(), wanted);
+                Claim::NotEarly(done)
+            }
+            None => Claim::NotEarly(done),
+        }
+    }
+}
