@@ -18,11 +18,12 @@ use super::descent::{Action, Ask, Descent, HashLengths};
 use super::ladder::{Ladder, Probe};
 use super::left_out::LeftOut;
 use super::plan::Plan;
+use super::question::{Question, questions};
 use crate::device::{Device, ReadAhead, TolerantDevice};
 use crate::digest::{BlockHasher, HashPool, Scratch, fold, hash_range, zero_nodes};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Priority};
-use crate::wire::{Answer, HASHES_BYTES_MAX, Peer, Request};
+use crate::wire::{Answer, HASHES_BYTES_MAX, Peer};
 
 /// What comparing a range came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -225,38 +226,56 @@ struct Job {
 impl Job {
     /// Carries out what the state machine asked for. Never called with the state locked.
     fn act(self: &Arc<Self>, actions: Vec<Action>, priority: Priority) {
+        // Questions first: the remote works while we do.
+        let asks = actions.iter().filter_map(|action| match action {
+            Action::Ask(ask) => Some(*ask),
+            _ => None,
+        });
+        for question in questions(asks, self.engine.peer.session()) {
+            self.submit(question, priority, 0);
+        }
         for action in actions {
             match action {
-                Action::Ask(ask) => self.ask(ask, priority),
+                Action::Ask(_) => {}
                 Action::HashLocal { range, probes } => self.hash_local(range, probes, priority),
                 Action::Finished(candidates) => self.end(Ok(candidates)),
             }
         }
     }
 
-    fn ask(self: &Arc<Self>, ask: Ask, priority: Priority) {
-        let Ask { index, probe, start, count: n } = ask;
-        let request = match probe.level {
-            Some(level) => Request::Tree { start, step: probe.step_bytes, n, level },
-            None => Request::Hashes { start, step: probe.step_bytes, n },
-        };
-        self.submit(index, request, priority, 0);
-    }
-
-    fn submit(self: &Arc<Self>, index: usize, request: Request, priority: Priority, attempts: u32) {
+    fn submit(self: &Arc<Self>, question: Question, priority: Priority, attempts: u32) {
         let job = Arc::clone(self);
-        let again = request.clone();
+        let request = question.request.clone();
         let done = move |answer: Result<Answer>| match answer {
-            Ok(Answer::Hashes(hashes) | Answer::Tree(hashes)) => {
-                job.step(|descent| descent.remote(index, hashes));
+            Ok(Answer::Hashes(hashes) | Answer::Tree(hashes) | Answer::Runs(hashes)) => {
+                job.answered(&question.asks, hashes);
             }
             Ok(_) => job.end(Err(unexpected_answer())),
             Err(err) if job.engine.is_worth_another(&err, attempts) => {
-                job.submit(index, again, priority, attempts + 1);
+                job.submit(question, priority, attempts + 1);
             }
             Err(err) => job.end(Err(err)),
         };
         self.engine.peer.submit(request, priority, Box::new(done));
+    }
+
+    /// Passes the hashes that answer `asks` on, to each its own.
+    fn answered(self: &Arc<Self>, asks: &[Ask], hashes: Vec<u8>) {
+        if let [ask] = asks {
+            return self.step(|descent| descent.remote(ask.index, hashes));
+        }
+        let all: u64 = asks.iter().map(|ask| ask.count).sum();
+        let hash_len = hashes.len() / all as usize;
+        self.step(|descent| {
+            let mut rest = &hashes[..];
+            let mut actions = Vec::new();
+            for ask in asks {
+                let (own, others) = rest.split_at(ask.count as usize * hash_len);
+                actions.extend(descent.remote(ask.index, own.to_vec()));
+                rest = others;
+            }
+            actions
+        });
     }
 
     fn hash_local(self: &Arc<Self>, range: ByteRange, probes: usize, priority: Priority) {

@@ -5,6 +5,7 @@
 //!   ladder.rs   coarse-to-fine steps; density.rs chooses among them     (pure)
 //!   compare.rs  hash lists against each other                           (pure)
 //!   descent.rs  one comparison from coarse to fine, a state machine     (pure)
+//!   question.rs what a comparison asks for next, in as few requests as can be (pure)
 //!   engine.rs   drives descents with the peer's answers and the pool
 //!   content.rs  bytes of differing blocks, checked against their hashes
 //!   gathering.rs bytes that arrive in parts, for one who waits for all
@@ -34,6 +35,7 @@ mod left_out;
 mod map;
 mod plan;
 mod prints;
+mod question;
 mod remote;
 mod resolver;
 mod walk;

@@ -3,7 +3,7 @@
 use crate::digest::{Blocks, node_leaves};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, GIB, MIB};
-use crate::wire::{BLOCK_BYTES_MAX, HASHES_BYTES_MAX, TREE_BYTES_MAX};
+use crate::wire::{BLOCK_BYTES_MAX, HASHES_BYTES_MAX, HashRun, RUNS_BYTES_MAX, TREE_BYTES_MAX};
 
 /// Largest step in bytes that is hashed.
 pub const STEP_BYTES_MAX: u64 = 4 * GIB;
@@ -126,6 +126,87 @@ impl HashPlan {
     fn as_blocks(&self) -> Blocks {
         Blocks::new(self.start, self.step * node_leaves(self.level), self.nodes)
             .expect("the same bytes as the leaves that were checked")
+    }
+}
+
+/// The hashes of one answer: those of one plan after the other, at least one.
+pub(super) struct HashWork {
+    plans: Vec<Placed>,
+    units: u64,
+    nodes: u64,
+}
+
+/// A plan, and how many units and nodes stand before its own.
+struct Placed {
+    plan: HashPlan,
+    units_before: u64,
+    nodes_before: u64,
+}
+
+impl HashWork {
+    fn new(of: impl IntoIterator<Item = HashPlan>) -> Self {
+        let (mut plans, mut units, mut nodes) = (Vec::new(), 0, 0);
+        for plan in of {
+            let placed = Placed { plan, units_before: units, nodes_before: nodes };
+            units += plan.units();
+            nodes += plan.nodes();
+            plans.push(placed);
+        }
+        Self { plans, units, nodes }
+    }
+
+    /// The work for `getruns`; `level` is at most 7, `None` for the hashes of blocks.
+    ///
+    /// # Errors
+    /// As [`HashPlan::hashes`].
+    pub(super) fn runs(
+        step: u64,
+        level: Option<u8>,
+        runs: &[HashRun],
+        hash_len: usize,
+    ) -> Result<Self> {
+        let n: u64 = runs.iter().map(|run| u64::from(run.n)).sum();
+        let most = (RUNS_BYTES_MAX / hash_len) as u64;
+        if n > most {
+            let what =
+                format!("the remote asked for {n} hashes in runs, at most {most} fit an answer");
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        let plan = |run: &HashRun| match level {
+            Some(level) => HashPlan::tree(run.start, step, run.n.into(), level, hash_len),
+            None => HashPlan::hashes(run.start, step, run.n.into(), hash_len),
+        };
+        Ok(Self::new(runs.iter().map(plan).collect::<Result<Vec<_>>>()?))
+    }
+
+    /// How many units of work.
+    pub(super) fn units(&self) -> u64 {
+        self.units
+    }
+
+    /// How many hashes all units make.
+    pub(super) fn nodes(&self) -> u64 {
+        self.nodes
+    }
+
+    /// All plans, in the order of their answers.
+    pub(super) fn plans(&self) -> impl Iterator<Item = &HashPlan> {
+        self.plans.iter().map(|placed| &placed.plan)
+    }
+
+    /// The plan of unit `i`, which unit of that it is, and how many nodes come before its first;
+    /// `i` is below [`HashWork::units`].
+    pub(super) fn unit(&self, i: u64) -> (&HashPlan, u64, u64) {
+        let behind = self.plans.partition_point(|placed| placed.units_before <= i);
+        let Placed { plan, units_before, nodes_before } = &self.plans[behind - 1];
+        let unit = i - units_before;
+        (plan, unit, nodes_before + plan.unit_offset(unit))
+    }
+}
+
+impl From<HashPlan> for HashWork {
+    fn from(plan: HashPlan) -> Self {
+        Self::new([plan])
     }
 }
 

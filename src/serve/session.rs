@@ -17,7 +17,7 @@ use super::checksum::ChecksumCell;
 use super::digests::Digests;
 use super::early::Early;
 use super::leaf_cache::{LEAF_CACHE_BYTES, LeafCache};
-use super::plan::{HashPlan, block_range};
+use super::plan::{HashPlan, HashWork, block_range};
 use super::task::{ServedDevice, Source, Task, Work};
 use crate::device::{Device, ReadAhead, TolerantDevice};
 use crate::digest::{HashPool, Submitter};
@@ -278,11 +278,18 @@ impl Requests {
             Message::GetHashes { start, step, n: 0 } => self.hint(start, step),
             Message::GetHashes { start, step, n } => {
                 let plan = HashPlan::hashes(start, step, n, hasher.hash_len())?;
-                Answer::Hashes { start, step, n, task: start_task(Work::Hashes(plan)) }
+                Answer::Hashes { start, step, n, task: start_task(Work::Hashes(plan.into())) }
             }
             Message::GetTree { start, step, n, level } if self.shared.extensions.tree => {
                 let plan = HashPlan::tree(start, step, n, level, hasher.tree_hash_len())?;
-                Answer::Tree { start, step, n, level, task: start_task(Work::Hashes(plan)) }
+                Answer::Tree { start, step, n, level, task: start_task(Work::Hashes(plan.into())) }
+            }
+            Message::GetRuns { step, level, runs } if self.may_ask_runs(level) => {
+                let hash_len =
+                    if level.is_some() { hasher.tree_hash_len() } else { hasher.hash_len() };
+                let work = HashWork::runs(step, level, &runs, hash_len)?;
+                let count = runs.len() as u32;
+                Answer::Runs { step, level, count, task: start_task(Work::Hashes(work)) }
             }
             Message::GetBlock { offset, len } => {
                 let range = block_range(offset, len, source.device.size())?;
@@ -300,6 +307,12 @@ impl Requests {
         })
     }
 
+    /// Whether the client may ask for runs of nodes of `level`, or of blocks.
+    fn may_ask_runs(&self, level: Option<u8>) -> bool {
+        let extensions = &self.shared.extensions;
+        extensions.runs && (level.is_none() || extensions.tree)
+    }
+
     /// When to work on an answer. Bytes are what keeps a link busy, so they come first; hashes
     /// that nobody has looked at yet come last.
     fn priority(&self, work: &Work) -> Priority {
@@ -309,7 +322,10 @@ impl Requests {
         }
         match work {
             Work::Read(_) => Priority::Interactive,
-            Work::Hashes(plan) if plan.of_tree && !self.shared.source.has_hashes(work) => {
+            Work::Hashes(hashes)
+                if hashes.plans().any(|plan| plan.of_tree)
+                    && !self.shared.source.has_hashes(work) =>
+            {
                 Priority::Ahead
             }
             Work::Hashes(_) => Priority::Scan,

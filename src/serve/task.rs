@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::bell::Bell;
 use super::leaf_cache::LeafCache;
-use super::plan::HashPlan;
+use super::plan::{HashPlan, HashWork};
 use crate::device::{Device, ReadAhead, TolerantDevice};
 use crate::digest::{BlockHasher, LeafStore, Scratch, Submitter, fold, hash_node, hash_range_with};
 use crate::error::{Error, Kind, Result};
@@ -146,8 +146,11 @@ impl Source {
 
     /// Whether the first hashes that `work` wants are kept: then so are the rest of them, or most.
     pub(super) fn has_hashes(&self, work: &Work) -> bool {
-        let Work::Hashes(plan) = work else { return false };
-        self.kept_for(plan).is_some_and(|leaves| leaves.has(plan.unit(0).start(), plan.step()))
+        let Work::Hashes(hashes) = work else { return false };
+        hashes.plans().next().is_some_and(|plan| {
+            let kept = self.kept_for(plan);
+            kept.is_some_and(|leaves| leaves.has(plan.unit(0).start(), plan.step()))
+        })
     }
 
     /// The kept leaves that are of use for `plan`: for block hashes only where leaves have the
@@ -175,7 +178,7 @@ impl Source {
 /// What to do for one answer.
 pub(super) enum Work {
     /// Compute hashes.
-    Hashes(HashPlan),
+    Hashes(HashWork),
     /// Read these bytes, which fit an answer.
     Read(ByteRange),
 }
@@ -183,20 +186,50 @@ pub(super) enum Work {
 impl Work {
     fn units(&self) -> u64 {
         match self {
-            Work::Hashes(plan) => plan.units(),
+            Work::Hashes(hashes) => hashes.units(),
             Work::Read(_) => 1,
         }
     }
 
-    /// The bytes that units `from..to` read; both are at most [`Work::units`], and `from < to`.
-    fn range(&self, from: u64, to: u64) -> ByteRange {
+    /// Bytes of all results.
+    fn bytes(&self, source: &Source) -> usize {
         match self {
-            Work::Hashes(plan) => {
-                ByteRange::new(plan.unit(from).start(), plan.unit(to - 1).range().end)
+            // All plans make hashes of one kind.
+            Work::Hashes(hashes) => {
+                let hash_len = hashes.plans().next().map_or(0, |plan| source.hash_len(plan));
+                hashes.nodes() as usize * hash_len
             }
-            Work::Read(range) => *range,
+            Work::Read(range) => range.len() as usize,
         }
     }
+
+    /// The bytes that the first units of each part read.
+    fn begins_with(&self) -> Vec<ByteRange> {
+        match self {
+            Work::Hashes(hashes) => {
+                let first = |plan: &HashPlan| {
+                    let units = plan.units().min(UNITS_AHEAD);
+                    (units > 0).then(|| units_range(plan, 0, units))
+                };
+                hashes.plans().filter_map(first).collect()
+            }
+            Work::Read(range) => vec![*range],
+        }
+    }
+
+    /// The bytes that are to be in memory when unit `i`, below [`Work::units`], is done, and that
+    /// the device was not told of at the beginning.
+    fn ahead_of(&self, i: u64) -> Option<ByteRange> {
+        let Work::Hashes(hashes) = self else { return None };
+        let (plan, unit, _) = hashes.unit(i);
+        let ahead = unit.saturating_add(UNITS_AHEAD);
+        (ahead < plan.units()).then(|| units_range(plan, ahead, ahead + 1))
+    }
+}
+
+/// The bytes that units `from..to` of `plan` read; both are at most its units, and `from < to`.
+fn units_range(plan: &HashPlan, from: u64, to: u64) -> ByteRange {
+    ByteRange::new(plan.unit(from).start(), plan.unit(to - 1).range().end)
 }
 
 struct State {
@@ -215,7 +248,7 @@ pub(super) struct Task {
     /// Bytes of all results.
     bytes: usize,
     /// What the device was told to read for it.
-    ahead: Option<ByteRange>,
+    ahead: Vec<ByteRange>,
     next_unit: AtomicU64,
     state: Mutex<State>,
 }
@@ -229,17 +262,10 @@ impl Task {
         threads: usize,
         priority: Priority,
     ) -> Arc<Self> {
-        let bytes = match &work {
-            Work::Hashes(plan) => plan.nodes() as usize * source.hash_len(plan),
-            Work::Read(range) => range.len() as usize,
-        };
-        let units = work.units();
+        let (bytes, units) = (work.bytes(source), work.units());
         // Tasks wait for threads; the disk need not.
-        let reads = units > 0 && !source.has_hashes(&work);
-        let ahead = reads.then(|| work.range(0, units.min(UNITS_AHEAD)));
-        if let Some(range) = ahead {
-            source.read_ahead.add(range);
-        }
+        let ahead = if source.has_hashes(&work) { Vec::new() } else { work.begins_with() };
+        ahead.iter().for_each(|range| source.read_ahead.add(*range));
         let state = State {
             parts: vec![0; bytes],
             units_left: units,
@@ -286,11 +312,23 @@ impl Task {
         drop(state);
         self.source.check_told()?;
         Ok(match &self.work {
-            Work::Hashes(plan) if plan.fold_levels > 0 => {
-                fold(&self.source.hasher, parts, plan.fold_levels)
+            Work::Hashes(hashes) if hashes.plans().any(|plan| plan.fold_levels > 0) => {
+                self.folded(hashes, &parts)
             }
             _ => parts,
         })
+    }
+
+    /// The hashes that were asked for, of those that the units made.
+    fn folded(&self, hashes: &HashWork, mut parts: &[u8]) -> Vec<u8> {
+        let mut folded = Vec::new();
+        for plan in hashes.plans() {
+            let (of_plan, rest) =
+                parts.split_at(plan.nodes() as usize * self.source.hash_len(plan));
+            folded.extend(fold(&self.source.hasher, of_plan.to_vec(), plan.fold_levels));
+            parts = rest;
+        }
+        folded
     }
 
     /// Gives up, as one whose threads are gone.
@@ -306,9 +344,7 @@ impl Task {
     fn end(&self, mut state: MutexGuard<'_, State>) {
         state.is_finished = true;
         drop(state);
-        if let Some(range) = self.ahead {
-            self.source.read_ahead.done(range);
-        }
+        self.ahead.iter().for_each(|range| self.source.read_ahead.done(*range));
         self.source.bell.ring();
     }
 
@@ -329,9 +365,8 @@ impl Task {
             if unit >= self.work.units() {
                 break;
             }
-            let ahead = unit.saturating_add(UNITS_AHEAD);
-            if ahead < self.work.units() {
-                self.source.will_need(self.work.range(ahead, ahead + 1));
+            if let Some(range) = self.work.ahead_of(unit) {
+                self.source.will_need(range);
             }
             match self.run_unit(unit, scratch) {
                 Ok(()) => {}
@@ -353,10 +388,11 @@ impl Task {
                 source.was_read(*range);
                 (0, data)
             }
-            Work::Hashes(plan) => {
+            Work::Hashes(all) => {
+                let (plan, unit, nodes_before) = all.unit(unit);
                 let hashes = hash_unit(source, plan, unit, scratch)?;
                 source.was_read(plan.unit(unit).range());
-                (plan.unit_offset(unit) as usize * source.hash_len(plan), hashes)
+                (nodes_before as usize * source.hash_len(plan), hashes)
             }
         };
         let mut state = self.state.lock();

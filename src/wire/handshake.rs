@@ -33,6 +33,8 @@ pub struct Extensions {
     /// The server draws the salt and answers the first looks of a walk before it is asked. In use
     /// only with `blake3`, `tree` and `nh`.
     pub early: bool,
+    /// The messages `getruns` and `runs`.
+    pub runs: bool,
 }
 
 impl Extensions {
@@ -45,6 +47,7 @@ impl Extensions {
         nh: false,
         reorder: false,
         early: false,
+        runs: false,
     };
 
     /// All that this program knows: what a server offers.
@@ -56,6 +59,7 @@ impl Extensions {
         nh: true,
         reorder: true,
         early: true,
+        runs: true,
     };
 
     /// Those that are in use between one that has these and one that has `other`: what both have,
@@ -73,6 +77,7 @@ impl Extensions {
             nh,
             reorder: self.reorder && other.reorder,
             early: self.early && other.early && blake3 && tree && nh,
+            runs: self.runs && other.runs,
         }
     }
 
@@ -86,6 +91,7 @@ impl Extensions {
             (self.nh, "nh"),
             (self.reorder, "reorder"),
             (self.early, "early"),
+            (self.runs, "runs"),
         ];
         let words: Vec<&str> =
             words.into_iter().filter_map(|(has, word)| has.then_some(word)).collect();
@@ -123,6 +129,7 @@ impl Extensions {
                     b"nh" => found.nh = true,
                     b"reorder" => found.reorder = true,
                     b"early" => found.early = true,
+                    b"runs" => found.runs = true,
                     _ => {}
                 }
             }
@@ -306,8 +313,9 @@ mod tests {
             nh: bool,
             reorder: bool,
             early: bool,
+            runs: bool,
         ) {
-            let mine = Extensions { blake3, tree, faults, skip, nh, reorder, early };
+            let mine = Extensions { blake3, tree, faults, skip, nh, reorder, early, runs };
             prop_assert_eq!(Extensions::from_hello(&mine.hello("CLIENT")).unwrap(), mine);
         }
 

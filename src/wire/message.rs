@@ -3,6 +3,7 @@
 //! Decoding checks the form only. Whether a message is due, and whether its numbers make sense
 //! for the device, is for the one who asked or answers.
 
+use super::fields::Fields;
 use super::frame::{FRAME_HEAD_BYTES, MESSAGE_BYTES_MAX, encode_frame};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
@@ -24,6 +25,8 @@ const TREE: u8 = 65;
 const FAULT: u8 = 66;
 const TURN: u8 = 67;
 const EARLY: u8 = 68;
+const GETRUNS: u8 = 69;
+const RUNS: u8 = 70;
 
 /// The longest salt, in bytes.
 pub const SALT_BYTES_MAX: usize = 127;
@@ -49,6 +52,15 @@ pub const FAULT_TEXT_BYTES_MAX: usize = 4096;
 /// The most bytes of data that one `block` message holds.
 pub const BLOCK_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 8;
 
+/// The most bytes of hashes that one `runs` message holds.
+pub const RUNS_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 13;
+
+/// The most runs in a `getruns`.
+pub const RUNS_MAX: usize = 1024;
+
+/// What stands in place of a level for the hashes of blocks.
+pub(super) const NO_LEVEL: u8 = 255;
+
 /// The most looks in an `early`: a server reads as many requests ahead.
 pub const EARLY_LOOKS_MAX: usize = 256;
 
@@ -66,6 +78,15 @@ pub struct Look {
     pub n: u64,
     /// Their level, at most [`TREE_LEVEL_MAX`].
     pub level: u8,
+}
+
+/// Neighbouring blocks or nodes, as a `getruns` asks for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HashRun {
+    /// Offset of the first, in bytes.
+    pub start: u64,
+    /// How many.
+    pub n: u32,
 }
 
 /// A message of the protocol. Offsets, steps and lengths are in bytes.
@@ -105,6 +126,10 @@ pub enum Message {
     Turn { older: u32 },
     /// Extension `early`: the session's salt, and what is answered next as if it had been asked.
     Early { salt: Vec<u8>, looks: Vec<Look> },
+    /// Extension `runs`: asks for the hashes of several runs of nodes of `level`, or of blocks.
+    GetRuns { step: u64, level: Option<u8>, runs: Vec<HashRun> },
+    /// The answer: step and level, how many runs, then the hashes of all of them.
+    Runs { step: u64, level: Option<u8>, count: u32, hashes: Vec<u8> },
 }
 
 impl Message {
@@ -128,6 +153,8 @@ impl Message {
             Message::Fault { .. } => "fault",
             Message::Turn { .. } => "turn",
             Message::Early { .. } => "early",
+            Message::GetRuns { .. } => "getruns",
+            Message::Runs { .. } => "runs",
         }
     }
 
@@ -168,6 +195,12 @@ impl Message {
             Message::Fault { ranges, text } => encode_fault(ranges, text, out),
             Message::Turn { older } => encode_frame(TURN, &[&older.to_le_bytes()], out),
             Message::Early { salt, looks } => encode_early(salt, looks, out),
+            Message::GetRuns { step, level, runs } => encode_getruns(*step, *level, runs, out),
+            Message::Runs { step, level, count, hashes } => {
+                let level = level.unwrap_or(NO_LEVEL);
+                let head: [&[u8]; 3] = [&step.to_le_bytes(), &[level], &count.to_le_bytes()];
+                encode_frame(RUNS, &[head[0], head[1], head[2], hashes], out)
+            }
         }
     }
 
@@ -209,6 +242,11 @@ impl Message {
             FAULT => Fields::new("fault", payload).exactly(decode_fault),
             TURN => Fields::new("turn", payload).exactly(|f| Ok(Message::Turn { older: f.u32()? })),
             EARLY => Fields::new("early", payload).exactly(decode_early),
+            GETRUNS => Fields::new("getruns", payload).exactly(decode_getruns),
+            RUNS => Fields::new("runs", payload).exactly(|f| {
+                let (step, level, count) = (f.u64()?, f.level_or_none()?, f.u32()?);
+                Ok(Message::Runs { step, level, count, hashes: f.rest().to_vec() })
+            }),
             _ => Err(Error::new(
                 Kind::Protocol,
                 format!("the remote sent a message of unknown kind {token}"),
@@ -237,6 +275,8 @@ impl Message {
             Message::Fault { ranges, text } => 2 + 16 * ranges.len() + text.len(),
             Message::Turn { .. } => 4,
             Message::Early { salt, looks } => 1 + salt.len() + LOOK_BYTES * looks.len(),
+            Message::GetRuns { runs, .. } => 9 + 12 * runs.len(),
+            Message::Runs { hashes, .. } => 13 + hashes.len(),
         };
         FRAME_HEAD_BYTES + payload_bytes
     }
@@ -293,7 +333,7 @@ fn encode_early(salt: &[u8], looks: &[Look], out: &mut Vec<u8>) -> Result<()> {
 fn decode_early(f: &mut Fields<'_>) -> Result<Message> {
     let salt = f.salt()?;
     let mut looks = Vec::new();
-    while !f.left.is_empty() {
+    while !f.is_empty() {
         if looks.len() == EARLY_LOOKS_MAX {
             return Err(f.malformed(&format!("more than {EARLY_LOOKS_MAX} looks")));
         }
@@ -332,96 +372,29 @@ fn decode_fault(f: &mut Fields<'_>) -> Result<Message> {
     Ok(Message::Fault { ranges, text: f.rest().to_vec() })
 }
 
-/// The fields of one payload, taken off its front.
-struct Fields<'a> {
-    message: &'static str,
-    payload_bytes: usize,
-    left: &'a [u8],
+fn encode_getruns(step: u64, level: Option<u8>, runs: &[HashRun], out: &mut Vec<u8>) -> Result<()> {
+    if runs.is_empty() || runs.len() > RUNS_MAX {
+        let what = format!("1 to {RUNS_MAX} runs fit a message, found {}", runs.len());
+        return Err(Error::new(Kind::Protocol, what));
+    }
+    let mut numbers = Vec::with_capacity(12 * runs.len());
+    for HashRun { start, n } in runs {
+        numbers.extend_from_slice(&start.to_le_bytes());
+        numbers.extend_from_slice(&n.to_le_bytes());
+    }
+    encode_frame(GETRUNS, &[&step.to_le_bytes(), &[level.unwrap_or(NO_LEVEL)], &numbers], out)
 }
 
-impl<'a> Fields<'a> {
-    fn new(message: &'static str, payload: &'a [u8]) -> Self {
-        Self { message, payload_bytes: payload.len(), left: payload }
-    }
-
-    /// What `decode` makes of the fields, if it leaves none over.
-    fn exactly(mut self, decode: impl FnOnce(&mut Self) -> Result<Message>) -> Result<Message> {
-        let message = decode(&mut self)?;
-        match self.left.len() {
-            0 => Ok(message),
-            extra => Err(self.malformed(&format!("{extra} bytes too many"))),
+fn decode_getruns(f: &mut Fields<'_>) -> Result<Message> {
+    let (step, level) = (f.u64()?, f.level_or_none()?);
+    let mut runs = vec![];
+    while !f.is_empty() || runs.is_empty() {
+        if runs.len() == RUNS_MAX {
+            return Err(f.malformed(&format!("more than {RUNS_MAX} runs")));
         }
+        runs.push(HashRun { start: f.u64()?, n: f.u32()? });
     }
-
-    fn take(&mut self, bytes: usize) -> Result<&'a [u8]> {
-        let (head, tail) =
-            self.left.split_at_checked(bytes).ok_or_else(|| self.malformed("it is cut short"))?;
-        self.left = tail;
-        Ok(head)
-    }
-
-    fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.left)
-    }
-
-    fn u8(&mut self) -> Result<u8> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn u32(&mut self) -> Result<u32> {
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(self.take(4)?);
-        Ok(u32::from_le_bytes(bytes))
-    }
-
-    fn u64(&mut self) -> Result<u64> {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(self.take(8)?);
-        Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn look(&mut self) -> Result<Look> {
-        Ok(Look { start: self.u64()?, step: self.u64()?, n: self.u64()?, level: self.level()? })
-    }
-
-    fn salt(&mut self) -> Result<Vec<u8>> {
-        let bytes = usize::from(self.u8()?);
-        if bytes > SALT_BYTES_MAX {
-            return Err(self.malformed(&format!(
-                "a salt of at most {SALT_BYTES_MAX} bytes expected, {bytes} announced"
-            )));
-        }
-        Ok(self.take(bytes)?.to_vec())
-    }
-
-    fn level(&mut self) -> Result<u8> {
-        match self.u8()? {
-            level if level <= TREE_LEVEL_MAX => Ok(level),
-            level => Err(self.malformed(&format!(
-                "a level of at most {TREE_LEVEL_MAX} expected, found {level}"
-            ))),
-        }
-    }
-
-    /// A digest name, up to its NUL.
-    fn name(&mut self) -> Result<String> {
-        let end = self.left.iter().position(|&byte| byte == 0);
-        let end = end.ok_or_else(|| self.malformed("a digest name does not end"))?;
-        let name = self.take(end)?;
-        self.take(1)?;
-        match std::str::from_utf8(name) {
-            Ok(name) if name.len() <= DIGEST_NAME_BYTES_MAX => Ok(name.to_owned()),
-            _ => Err(self.malformed("a digest name is too long or no text")),
-        }
-    }
-
-    fn malformed(&self, why: &str) -> Error {
-        let Self { message, payload_bytes, .. } = self;
-        let what = format!(
-            "the remote sent a malformed {message} message of {payload_bytes} bytes: {why}"
-        );
-        Error::new(Kind::Protocol, what)
-    }
+    Ok(Message::GetRuns { step, level, runs })
 }
 
 #[cfg(test)]
@@ -439,6 +412,10 @@ mod tests {
 
     fn look(((start, step, n), level): ((u64, u64, u64), u8)) -> Look {
         Look { start, step, n, level }
+    }
+
+    fn any_level() -> impl Strategy<Value = Option<u8>> {
+        proptest::option::of(0..=TREE_LEVEL_MAX)
     }
 
     fn any_message() -> impl Strategy<Value = Message> {
@@ -472,6 +449,15 @@ mod tests {
                 Message::Tree { start, step, n, level, hashes }
             }),
             any::<u32>().prop_map(|older| Message::Turn { older }),
+            (any::<u64>(), any_level(), vec(any::<(u64, u32)>(), 1..20)).prop_map(
+                |(step, level, runs)| {
+                    let runs = runs.into_iter().map(|(start, n)| HashRun { start, n }).collect();
+                    Message::GetRuns { step, level, runs }
+                }
+            ),
+            (any::<u64>(), any_level(), any::<u32>(), bytes()).prop_map(
+                |(step, level, count, hashes)| Message::Runs { step, level, count, hashes }
+            ),
             (vec(any::<u8>(), 0..=127), vec((three(), 0..=TREE_LEVEL_MAX), 0..20)).prop_map(
                 |(salt, looks)| Message::Early {
                     salt,
@@ -503,7 +489,7 @@ mod tests {
 
         #[test]
         fn arbitrary_payloads_never_panic_and_encode_to_themselves(
-            token in prop_oneof![0u8..14, 63u8..70],
+            token in prop_oneof![0u8..14, 63u8..73],
             payload in vec(any::<u8>(), 0..300),
         ) {
             if let Ok(message) = Message::decode(token, &payload) {
@@ -518,10 +504,12 @@ mod tests {
     fn largest_answers_fit_and_one_byte_more_does_not() {
         let hashes = |n| Message::Hashes { start: 0, step: 1, n: 0, hashes: vec![0; n] };
         let tree = |n| Message::Tree { start: 0, step: 1, n: 0, level: 1, hashes: vec![0; n] };
+        let runs = |n| Message::Runs { step: 1, level: None, count: 1, hashes: vec![0; n] };
         let block = |n| Message::Block { offset: 0, data: vec![0; n] };
         for (fits, not) in [
             (hashes(HASHES_BYTES_MAX), hashes(HASHES_BYTES_MAX + 1)),
             (tree(TREE_BYTES_MAX), tree(TREE_BYTES_MAX + 1)),
+            (runs(RUNS_BYTES_MAX), runs(RUNS_BYTES_MAX + 1)),
             (block(BLOCK_BYTES_MAX), block(BLOCK_BYTES_MAX + 1)),
         ] {
             assert_eq!(encoded(&fits).len(), 4 + MESSAGE_BYTES_MAX);
@@ -555,6 +543,19 @@ mod tests {
         payload.extend_from_slice(&[0; LOOK_BYTES]);
         assert!(Message::decode(EARLY, &payload).is_err());
         assert!(early(EARLY_LOOKS_MAX + 1).encode(&mut vec![]).is_err());
+    }
+
+    #[test]
+    fn refuses_no_run_and_too_many() {
+        let run = HashRun { start: 0, n: 1 };
+        let asked = |n| Message::GetRuns { step: 1, level: None, runs: vec![run; n] };
+        let mut payload = encoded(&asked(RUNS_MAX)).split_off(FRAME_HEAD_BYTES);
+        assert!(Message::decode(GETRUNS, &payload).is_ok());
+        payload.extend_from_slice(&[0; 12]);
+        assert!(Message::decode(GETRUNS, &payload).is_err());
+        assert!(Message::decode(GETRUNS, &payload[..9]).is_err());
+        assert!(asked(0).encode(&mut vec![]).is_err());
+        assert!(asked(RUNS_MAX + 1).encode(&mut vec![]).is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //!   handshake.rs  hello, version, extensions
 //!   fault.rs      a remote's read error as the cause of ours
 //!   message.rs    Message <-> payload (pure)
+//!   fields.rs     the fields of a payload, one by one (pure)
 //!   frame.rs      payload <-> length, token, payload in a byte stream
 //! ```
 //!
@@ -42,6 +43,8 @@
 //! | 66 | fault | server | u16 count (at most 4096), as many times u64 start and u64 length, then text |
 //! | 67 | turn | server | u32 older |
 //! | 68 | early | server | u8 salt length, salt, then up to 256 times the four numbers of a gettree |
+//! | 69 | getruns | client | u64 step, u8 level (255: of blocks), then 1 to 1024 times u64 start and u32 n |
+//! | 70 | runs | server | the same step and level, u32 how many runs, then the hashes of all of them |
 //!
 //! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests, then any
 //! mix of requests, which are answered in order (but see `reorder`), then done from the client, answered by the
@@ -88,9 +91,12 @@
 //!   that salt and hash. So the first hashes come a round trip earlier. It is in use only where `blake3`,
 //!   `tree` and `nh` are. A client that does not look at a whole device from its beginning, or sends hints,
 //!   does not announce it.
+//! - `runs`: `getruns` asks at once for what several `gettree` of that step and level would, or several
+//!   `gethashes`; level 0 to 7 needs `tree`. Its answer, which is one message, may overtake as theirs may.
 
 mod early;
 mod fault;
+mod fields;
 mod frame;
 mod handshake;
 mod inbox;
@@ -108,8 +114,8 @@ pub use inbox::{IN_FLIGHT_AHEAD_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX
 pub use link::Counters;
 pub use message::{
     BLOCK_BYTES_MAX, DIGEST_NAME_BYTES_MAX, EARLY_LOOKS_MAX, FAULT_RANGES_MAX,
-    FAULT_TEXT_BYTES_MAX, HASHES_BYTES_MAX, Look, Message, SALT_BYTES_MAX, TREE_BYTES_MAX,
-    TREE_LEVEL_MAX,
+    FAULT_TEXT_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Look, Message, RUNS_BYTES_MAX, RUNS_MAX,
+    SALT_BYTES_MAX, TREE_BYTES_MAX, TREE_LEVEL_MAX,
 };
 pub use opening::{Digests, Opening};
 pub use pace::{BULK_BYTES_MIN, IN_FLIGHT_BYTES_MAX};

@@ -1,7 +1,10 @@
 //! What one can ask for, what one gets, and whether an answer is that of its request. Pure.
 
 use super::handshake::{Extensions, unexpected};
-use super::message::{BLOCK_BYTES_MAX, HASHES_BYTES_MAX, Message, TREE_BYTES_MAX, TREE_LEVEL_MAX};
+use super::message::{
+    BLOCK_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX, TREE_BYTES_MAX,
+    TREE_LEVEL_MAX,
+};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
@@ -28,6 +31,15 @@ pub enum Request {
         /// A node covers step * 16^level bytes.
         level: u8,
     },
+    /// The hashes of several runs of tree nodes of `level`, or of blocks; extension `runs` only.
+    Runs {
+        /// Bytes of a block, level 0.
+        step: u64,
+        /// `None` for blocks.
+        level: Option<u8>,
+        /// One to [`RUNS_MAX`]; all their hashes must fit one answer, see [`Session::runs_max`].
+        runs: Vec<HashRun>,
+    },
     /// The bytes of `range`, which lies inside the device; at most [`BLOCK_BYTES_MAX`].
     Block {
         /// The bytes to get.
@@ -52,6 +64,8 @@ pub enum Answer {
     Hashes(Vec<u8>),
     /// `n` hashes in a row.
     Tree(Vec<u8>),
+    /// Those of all runs, one behind the other.
+    Runs(Vec<u8>),
     /// The bytes of the range.
     Block(Vec<u8>),
     /// The digest's bytes.
@@ -88,6 +102,16 @@ impl Session {
         (TREE_BYTES_MAX / self.tree_hash_bytes) as u64
     }
 
+    /// How many hashes of nodes (with `level`) or blocks one `runs` answer holds.
+    #[must_use]
+    pub fn runs_max(&self, level: Option<u8>) -> u64 {
+        (RUNS_BYTES_MAX / self.hash_len(level)) as u64
+    }
+
+    fn hash_len(&self, level: Option<u8>) -> usize {
+        if level.is_some() { self.tree_hash_bytes } else { self.hash_bytes }
+    }
+
     /// Whether `request` may be sent, and how many bytes of hashes or data will answer it.
     ///
     /// # Errors
@@ -98,7 +122,9 @@ impl Session {
             _ => Err(refused(format!("{n} hashes asked for, 1 to {max} fit one answer"))),
         };
         match *request {
-            Request::Hashes { step: 0, .. } | Request::Tree { step: 0, .. } => {
+            Request::Hashes { step: 0, .. }
+            | Request::Tree { step: 0, .. }
+            | Request::Runs { step: 0, .. } => {
                 Err(refused("hashes of blocks of 0 bytes asked for".into()))
             }
             Request::Hashes { n, .. } => hashes(n, self.hashes_max(), self.hash_bytes),
@@ -109,6 +135,7 @@ impl Session {
                 Err(refused(format!("tree level {level} asked for, at most {TREE_LEVEL_MAX}")))
             }
             Request::Tree { n, .. } => hashes(n, self.tree_max(), self.tree_hash_bytes),
+            Request::Runs { level, ref runs, .. } => self.runs_bytes(level, runs),
             Request::Block { range } => match usize::try_from(range.len()) {
                 Ok(bytes @ 1..=BLOCK_BYTES_MAX) if range.end <= self.size => Ok(bytes),
                 _ => Err(refused(format!(
@@ -124,6 +151,28 @@ impl Session {
             Request::Hint { .. } => Ok(0),
         }
     }
+
+    /// The same for a [`Request::Runs`].
+    fn runs_bytes(&self, level: Option<u8>, runs: &[HashRun]) -> Result<usize> {
+        let extensions = &self.extensions;
+        if !extensions.runs || (level.is_some() && !extensions.tree) {
+            return Err(refused("the remote does not have the extension runs, or tree".into()));
+        }
+        if level.is_some_and(|level| level > TREE_LEVEL_MAX) {
+            return Err(refused(format!("a tree level above {TREE_LEVEL_MAX} asked for")));
+        }
+        let n: u64 = runs.iter().map(|run| u64::from(run.n)).sum();
+        let most = self.runs_max(level);
+        if !(1..=RUNS_MAX).contains(&runs.len()) || runs.iter().any(|run| run.n == 0) || n > most {
+            let what = format!(
+                "{n} hashes in {} runs asked for, {most} in {RUNS_MAX} fit one answer",
+                runs.len()
+            );
+            return Err(refused(what));
+        }
+        // At most `most`, which fits a message.
+        Ok(n as usize * self.hash_len(level))
+    }
 }
 
 impl Request {
@@ -132,6 +181,9 @@ impl Request {
         match *self {
             Request::Hashes { start, step, n } => Message::GetHashes { start, step, n },
             Request::Tree { start, step, n, level } => Message::GetTree { start, step, n, level },
+            Request::Runs { step, level, ref runs } => {
+                Message::GetRuns { step, level, runs: runs.clone() }
+            }
             Request::Block { range } => Message::GetBlock { offset: range.start, len: range.len() },
             Request::Checksum => Message::GetChecksum,
             Request::Hint { start, step } => Message::GetHashes { start, step, n: 0 },
@@ -145,7 +197,9 @@ impl Request {
     /// `Kind::Protocol`, with expected and found.
     pub(super) fn accept(&self, message: Message, bytes: usize) -> Result<Answer> {
         let found_bytes = match &message {
-            Message::Hashes { hashes, .. } | Message::Tree { hashes, .. } => hashes.len(),
+            Message::Hashes { hashes, .. }
+            | Message::Tree { hashes, .. }
+            | Message::Runs { hashes, .. } => hashes.len(),
             Message::Block { data, .. } => data.len(),
             Message::Checksum(digest) => digest.len(),
             _ => 0,
@@ -175,6 +229,7 @@ impl Request {
         Ok(match (self, message) {
             (Request::Hint { .. }, _) => Answer::Hint,
             (_, Message::Tree { hashes, .. }) => Answer::Tree(hashes),
+            (_, Message::Runs { hashes, .. }) => Answer::Runs(hashes),
             (_, Message::Block { data, .. }) => Answer::Block(data),
             (_, Message::Checksum(digest)) => Answer::Checksum(digest),
             (_, Message::Hashes { hashes, .. }) => Answer::Hashes(hashes),
@@ -188,6 +243,9 @@ impl Request {
             Request::Hashes { start, step, n } => ("hashes", [start, step, n, 0]),
             Request::Hint { start, step } => ("hashes", [start, step, 0, 0]),
             Request::Tree { start, step, n, level } => ("tree", [start, step, n, level.into()]),
+            Request::Runs { step, level, ref runs } => {
+                ("runs", [step, level_echo(level), runs.len() as u64, 0])
+            }
             Request::Block { range } => ("block", [range.start, 0, 0, 0]),
             Request::Checksum => ("checksum", [0; 4]),
         }
@@ -199,10 +257,16 @@ fn echo(message: &Message) -> (&'static str, [u64; 4]) {
     let numbers = match *message {
         Message::Hashes { start, step, n, .. } => [start, step, n, 0],
         Message::Tree { start, step, n, level, .. } => [start, step, n, level.into()],
+        Message::Runs { step, level, count, .. } => [step, level_echo(level), count.into(), 0],
         Message::Block { offset, .. } => [offset, 0, 0, 0],
         _ => [0; 4],
     };
     (message.name(), numbers)
+}
+
+/// A level as one number, 0 for none.
+fn level_echo(level: Option<u8>) -> u64 {
+    level.map_or(0, |level| 1 + u64::from(level))
 }
 
 fn refused(why: String) -> Error {
@@ -262,6 +326,50 @@ mod tests {
         let tree = Request::Tree { start: 0, step: 1, n: 1, level: 0 };
         assert!(plain.answer_bytes(&tree).is_err());
         assert!(plain.answer_bytes(&Request::Checksum).is_err());
+    }
+
+    #[test]
+    fn runs_are_bounded_by_one_answer_and_need_agreement() {
+        let run = |n| HashRun { start: 5, n };
+        let asked = |level, runs: Vec<HashRun>| Request::Runs { step: 512, level, runs };
+        let session = Session { hash_bytes: 32, ..SESSION };
+        let (blocks, nodes) = (session.runs_max(None) as u32, session.runs_max(Some(1)) as u32);
+        for (request, bytes) in [
+            (asked(None, vec![run(3), run(2)]), Some(5 * 32)),
+            (asked(Some(1), vec![run(3), run(2)]), Some(5 * 16)),
+            (asked(None, vec![run(blocks - 1), run(1)]), Some(blocks as usize * 32)),
+            (asked(None, vec![run(blocks), run(1)]), None),
+            (asked(Some(0), vec![run(nodes)]), Some(nodes as usize * 16)),
+            (asked(Some(0), vec![run(nodes + 1)]), None),
+            (asked(Some(8), vec![run(1)]), None),
+            (asked(None, vec![]), None),
+            (asked(None, vec![run(1), run(0)]), None),
+            (asked(None, vec![run(1); RUNS_MAX + 1]), None),
+            (Request::Runs { step: 0, level: None, runs: vec![run(1)] }, None),
+        ] {
+            assert_eq!(session.answer_bytes(&request).ok(), bytes, "{request:?}");
+        }
+        let (flat, deep) = (asked(None, vec![run(1)]), asked(Some(1), vec![run(1)]));
+        let with = |extensions| Session { extensions, ..SESSION };
+        let no_tree = with(Extensions { tree: false, ..Extensions::ALL });
+        assert!(no_tree.answer_bytes(&flat).is_ok() && no_tree.answer_bytes(&deep).is_err());
+        let no_runs = with(Extensions { runs: false, ..Extensions::ALL });
+        assert!(no_runs.answer_bytes(&flat).is_err() && no_runs.answer_bytes(&deep).is_err());
+    }
+
+    #[test]
+    fn an_answer_to_runs_is_that_of_its_step_level_and_number_of_runs() {
+        let runs = vec![HashRun { start: 0, n: 1 }; 2];
+        let request = Request::Runs { step: 512, level: Some(0), runs };
+        let answer = |step, level, count, bytes| {
+            request.accept(Message::Runs { step, level, count, hashes: vec![1; bytes] }, 32).ok()
+        };
+        assert_eq!(answer(512, Some(0), 2, 32), Some(Answer::Runs(vec![1; 32])));
+        assert_eq!(answer(511, Some(0), 2, 32), None);
+        assert_eq!(answer(512, None, 2, 32), None);
+        assert_eq!(answer(512, Some(1), 2, 32), None);
+        assert_eq!(answer(512, Some(0), 1, 32), None);
+        assert_eq!(answer(512, Some(0), 2, 31), None);
     }
 
     #[test]

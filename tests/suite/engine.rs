@@ -168,6 +168,7 @@ fn ways(same_size: bool, large: bool) -> impl Strategy<Value = Way> {
         Extensions { nh: false, ..Extensions::ALL },
         Extensions { reorder: false, ..Extensions::ALL },
         Extensions { early: false, ..Extensions::ALL },
+        Extensions { runs: false, ..Extensions::ALL },
         Extensions::ALL,
     ];
     (
@@ -226,25 +227,48 @@ proptest! {
     }
 }
 
+/// How images are compared in the tests that count.
+fn counted(extensions: Extensions, block_bytes: u64) -> Way {
+    Way {
+        direction: Direction::Push,
+        rule: SizeRule::Strict,
+        block_bytes,
+        extensions,
+        algorithm: Algorithm::Blake3,
+        threads: 2,
+        hole_unit: 0,
+        in_order: false,
+        afterwards: Afterwards::Nothing,
+    }
+}
+
+fn image(bytes: u32) -> Vec<u8> {
+    (0..bytes).map(|i| (i.wrapping_mul(i) >> 9) as u8).collect()
+}
+
+#[test]
+fn scattered_changes_are_asked_for_in_few_requests() {
+    let local = image(4 << 20);
+    let mut remote = local.clone();
+    // Every other leaf of 16 KiB differs.
+    remote.iter_mut().step_by(32 << 10).for_each(|byte| *byte ^= 1);
+    // The first look is early; then 16 nodes, which are neighbours, their 256 leaves, and the blocks of
+    // half of these.
+    for (runs, requests) in [(true, 3), (false, 1 + 1 + 128)] {
+        let way = counted(Extensions { runs, ..Extensions::ALL }, 4096);
+        let (_, sent) = patch_of(&local, &remote, &way);
+        assert_eq!(sent, requests, "runs {runs}");
+    }
+}
+
 #[test]
 fn a_walk_finds_its_first_looks_answered() {
     // So long that the walk begins in a hurry: one segment of 4 MiB, then 16 and a part of one.
-    let image: Vec<u8> =
-        (0..(68 << 20) + 5000u32).map(|i| (i.wrapping_mul(i) >> 9) as u8).collect();
+    let image = image((68 << 20) + 5000);
     for (early, block_bytes, requests) in
         [(false, 4096, 18), (true, 4096, 0), (true, 1024, 0), (true, 16384, 0)]
     {
-        let way = Way {
-            direction: Direction::Push,
-            rule: SizeRule::Strict,
-            block_bytes,
-            extensions: Extensions { early, ..Extensions::ALL },
-            algorithm: Algorithm::Blake3,
-            threads: 2,
-            hole_unit: 0,
-            in_order: false,
-            afterwards: Afterwards::Nothing,
-        };
+        let way = counted(Extensions { early, ..Extensions::ALL }, block_bytes);
         let (_, sent) = patch_of(&image, &image, &way);
         assert_eq!(sent, requests, "early {early}, blocks of {block_bytes}");
     }

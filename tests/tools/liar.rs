@@ -59,12 +59,22 @@ fn lie(mode: &str, message: Message) -> Message {
             hashes.iter_mut().step_by(16).for_each(|byte| *byte ^= 1);
             Message::Tree { start, step, n, level, hashes }
         }
+        ("hash", Message::Runs { step, level, count, mut hashes }) => {
+            hashes.iter_mut().step_by(16).for_each(|byte| *byte ^= 1);
+            Message::Runs { step, level, count, hashes }
+        }
         ("huge", Message::Size(_)) => Message::Size(u64::MAX),
         ("count", Message::Hashes { start, step, hashes, .. }) => {
             Message::Hashes { start, step, n: u64::MAX, hashes }
         }
         ("count", Message::Tree { start, step, level, hashes, .. }) => {
             Message::Tree { start, step, n: u64::MAX, level, hashes }
+        }
+        ("count", Message::Runs { step, level, hashes, .. }) => {
+            Message::Runs { step, level, count: u32::MAX, hashes }
+        }
+        ("step", Message::Runs { level, count, hashes, .. }) => {
+            Message::Runs { step: u64::MAX, level, count, hashes }
         }
         ("step", Message::Tree { start, n, level, hashes, .. }) => {
             Message::Tree { start, step: u64::MAX, n, level, hashes }

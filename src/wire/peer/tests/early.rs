@@ -132,7 +132,8 @@ fn an_early_that_is_none_or_makes_no_sense_is_a_protocol_error() {
         (early(&[look(1), too_many]), "answers what nobody asks"),
         (early(&[large; 40]), "bytes of early answers"),
     ] {
-        let (connection, server) = early_server(first, |_, _| {});
+        // It hears us out.
+        let (connection, server) = early_server(first, |reader, _| drop(reader.expect_message()));
         let opened = connect(connection).and_then(|opening| opening.start(&digests()));
         let err = opened.map(drop).unwrap_err();
         assert_eq!(err.kind(), Kind::Protocol, "{err}");
@@ -143,7 +144,7 @@ fn an_early_that_is_none_or_makes_no_sense_is_a_protocol_error() {
 
 #[test]
 fn the_salt_that_the_remote_has_drawn_is_the_only_one() {
-    let (connection, server) = early_server(early(&[]), |_, _| {});
+    let (connection, server) = early_server(early(&[]), |reader, _| drop(reader.expect_message()));
     let other = Digests { salt: vec![8; 32], ..digests() };
     let err = connect(connection).unwrap().start(&other).unwrap_err();
     assert_eq!(err.kind(), Kind::Digest);
