@@ -31,7 +31,7 @@ pub struct Extensions {
     /// Answers may come in another order than their requests.
     pub reorder: bool,
     /// The server draws the salt and answers the first looks of a walk before it is asked. In use
-    /// only with `blake3`, `tree` and `nh`.
+    /// only with `blake3`, `tree` and `nh`, and without `skip`.
     pub early: bool,
     /// The messages `getruns` and `runs`.
     pub runs: bool,
@@ -63,20 +63,22 @@ impl Extensions {
     };
 
     /// Those that are in use between one that has these and one that has `other`: what both have,
-    /// without what lacks another that it needs.
+    /// without `early` where that cannot be.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         let blake3 = self.blake3 && other.blake3;
         let tree = self.tree && other.tree;
         let nh = self.nh && other.nh;
+        let skip = self.skip && other.skip;
         Self {
             blake3,
             tree,
             faults: self.faults && other.faults,
-            skip: self.skip && other.skip,
+            skip,
             nh,
             reorder: self.reorder && other.reorder,
-            early: self.early && other.early && blake3 && tree && nh,
+            // Unreadable bytes are told once: not in an answer that nobody may ask for.
+            early: self.early && other.early && blake3 && tree && nh && !skip,
             runs: self.runs && other.runs,
         }
     }
@@ -258,15 +260,18 @@ mod tests {
     }
 
     #[test]
-    fn early_is_in_use_only_with_what_it_needs() {
+    fn early_is_in_use_only_with_what_it_needs_and_without_skip() {
+        let all = Extensions { skip: false, ..Extensions::ALL };
+        assert_eq!(all.and(Extensions::ALL), all);
         for missing in [
-            Extensions { blake3: false, ..Extensions::ALL },
-            Extensions { tree: false, ..Extensions::ALL },
-            Extensions { nh: false, ..Extensions::ALL },
+            Extensions { blake3: false, ..all },
+            Extensions { tree: false, ..all },
+            Extensions { nh: false, ..all },
+            Extensions::ALL,
         ] {
-            assert!(!missing.and(Extensions::ALL).early && !Extensions::ALL.and(missing).early);
+            let both = missing.and(Extensions::ALL);
+            assert_eq!(both, Extensions { early: false, ..missing });
         }
-        assert_eq!(Extensions::ALL.and(Extensions::ALL), Extensions::ALL);
     }
 
     #[test]

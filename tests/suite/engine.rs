@@ -60,9 +60,10 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> (Vec<u8>, u64) {
     let server = thread::spawn(move || {
         serve::session(theirs, extensions, &|_| Ok(Box::new(device(&remote_device, unit))))
     });
-    let opening = Peer::connect(ours, Extensions::ALL, b"remote.img").expect("a hello");
+    let offer = Extensions { skip: false, ..Extensions::ALL };
+    let opening = Peer::connect(ours, offer, b"remote.img").expect("a hello");
     let remote_bytes = opening.size();
-    assert_eq!(opening.extensions(), way.extensions.and(Extensions::ALL));
+    assert_eq!(opening.extensions(), way.extensions.and(offer));
     let plan =
         Plan::new(way.direction, local.len() as u64, remote_bytes, way.block_bytes, way.rule)
             .expect("sizes that the rule allows");
