@@ -31,8 +31,9 @@ pub struct Ask {
 /// What the caller has to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Ask the remote side and pass the answer to [`Descent::remote`].
-    Ask(Ask),
+    /// Ask the remote side for these lists, at least one and all of one probe, and pass each answer
+    /// to [`Descent::remote`].
+    Ask(Vec<Ask>),
     /// Hash the local side for the first `probes` probes over the whole range, and pass the
     /// lists to [`Descent::local`].
     HashLocal {
@@ -99,7 +100,7 @@ impl Descent {
         if self.wanted.is_empty() {
             return vec![Action::Finished(Vec::new())];
         }
-        let mut actions = self.ask(&[self.wanted]);
+        let mut actions = vec![Action::Ask(self.ask(&[self.wanted]))];
         let probes = self.local_probes();
         if probes > 0 {
             actions.push(Action::HashLocal { range: self.aligned, probes });
@@ -147,7 +148,7 @@ impl Descent {
     }
 
     /// Asks for the current probe's hashes of `ranges`, cut so that each answer fits a message.
-    fn ask(&mut self, ranges: &[ByteRange]) -> Vec<Action> {
+    fn ask(&mut self, ranges: &[ByteRange]) -> Vec<Ask> {
         let probe = self.probe();
         let cover = probe.cover_bytes();
         self.asks.clear();
@@ -160,7 +161,7 @@ impl Descent {
         self.missing = self.asks.len();
         let ask = |(index, (range, _)): (usize, &(ByteRange, _))| {
             let count = range.len() / cover;
-            Action::Ask(Ask { index, probe, start: range.start, count })
+            Ask { index, probe, start: range.start, count }
         };
         self.asks.iter().enumerate().map(ask).collect()
     }
@@ -178,12 +179,12 @@ impl Descent {
             return vec![Action::Finished(Vec::new())];
         }
         self.stage += 1;
-        let mut actions = self.ask(&changed);
-        if actions.is_empty() {
+        let asks = self.ask(&changed);
+        if asks.is_empty() {
             // Only nodes behind the compared end differ: the tail of a common part.
-            actions.push(Action::Finished(Vec::new()));
+            return vec![Action::Finished(Vec::new())];
         }
-        actions
+        vec![Action::Ask(asks)]
     }
 
     /// Our own hashes of the current probe for `range`, when they were made.
@@ -283,7 +284,13 @@ mod tests {
                     let lists = probes.iter().map(|&p| sides.0.hashes(p, range, block_bytes));
                     descent.local(lists.collect())
                 }
-                Action::Ask(Ask { index, probe, start, count }) => {
+                Action::Ask(mut asks) => {
+                    // One of them now, the others some time.
+                    let Ask { index, probe, start, count } =
+                        asks.swap_remove((shuffle >> 13) as usize % asks.len());
+                    if !asks.is_empty() {
+                        queue.push(Action::Ask(asks));
+                    }
                     let range = ByteRange::new(start, start + count * probe.cover_bytes());
                     let hashes = sides.1.hashes(probe, range, block_bytes);
                     assert!(hashes.len() <= hashes_max, "fits one answer");
@@ -348,7 +355,8 @@ mod tests {
         let ladder = Arc::new(tree(4096, Algorithm::Blake3));
         let mut descent = Descent::new(ladder, LENGTHS, 1 << 17, ByteRange::new(0, 4 << 20));
         let actions = descent.start();
-        assert!(matches!(actions[0], Action::Ask(Ask { count: 1, .. })), "{actions:?}");
+        let Action::Ask(asks) = &actions[0] else { panic!("{actions:?}") };
+        assert!(matches!(asks[..], [Ask { count: 1, .. }]), "{actions:?}");
         assert!(matches!(actions[1], Action::HashLocal { probes: 3, .. }), "{actions:?}");
         assert!(descent.remote(0, vec![7; HASH_LEN]).is_empty());
         let lists = [1, 16, 256].map(|n| vec![7; n * HASH_LEN]);

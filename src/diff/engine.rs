@@ -226,17 +226,13 @@ struct Job {
 impl Job {
     /// Carries out what the state machine asked for. Never called with the state locked.
     fn act(self: &Arc<Self>, actions: Vec<Action>, priority: Priority) {
-        // Questions first: the remote works while we do.
-        let asks = actions.iter().filter_map(|action| match action {
-            Action::Ask(ask) => Some(*ask),
-            _ => None,
-        });
-        for question in questions(asks, self.engine.peer.session()) {
-            self.submit(question, priority, 0);
-        }
         for action in actions {
             match action {
-                Action::Ask(_) => {}
+                Action::Ask(asks) => {
+                    for question in questions(asks, self.engine.peer.session()) {
+                        self.submit(question, priority, 0);
+                    }
+                }
                 Action::HashLocal { range, probes } => self.hash_local(range, probes, priority),
                 Action::Finished(candidates) => self.end(Ok(candidates)),
             }

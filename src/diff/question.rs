@@ -11,7 +11,7 @@ pub(super) struct Question {
 
 /// The requests for `asks`, which are all of one probe: one for all that fit an answer where the
 /// remote has the extension `runs`, else one for each.
-pub(super) fn questions(asks: impl IntoIterator<Item = Ask>, session: &Session) -> Vec<Question> {
+pub(super) fn questions(asks: Vec<Ask>, session: &Session) -> Vec<Question> {
     let mut groups: Vec<Vec<Ask>> = Vec::new();
     let mut hashes = 0;
     for ask in asks {
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_request_has_no_more_runs_than_a_message_holds() {
-        let asks = (0..RUNS_MAX + 1).map(|index| ask(index, 1));
+        let asks = (0..RUNS_MAX + 1).map(|index| ask(index, 1)).collect();
         let lengths: Vec<_> =
             questions(asks, &session(true)).iter().map(|question| question.asks.len()).collect();
         assert_eq!(lengths, [RUNS_MAX, 1]);

@@ -189,6 +189,11 @@ impl HashWork {
         self.nodes
     }
 
+    /// The first plan. All of them make hashes of one kind.
+    pub(super) fn first(&self) -> &HashPlan {
+        &self.plans[0].plan
+    }
+
     /// All plans, in the order of their answers.
     pub(super) fn plans(&self) -> impl Iterator<Item = &HashPlan> {
         self.plans.iter().map(|placed| &placed.plan)

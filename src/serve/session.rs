@@ -323,8 +323,7 @@ impl Requests {
         match work {
             Work::Read(_) => Priority::Interactive,
             Work::Hashes(hashes)
-                if hashes.plans().any(|plan| plan.of_tree)
-                    && !self.shared.source.has_hashes(work) =>
+                if hashes.first().of_tree && !self.shared.source.has_hashes(work) =>
             {
                 Priority::Ahead
             }

@@ -147,10 +147,8 @@ impl Source {
     /// Whether the first hashes that `work` wants are kept: then so are the rest of them, or most.
     pub(super) fn has_hashes(&self, work: &Work) -> bool {
         let Work::Hashes(hashes) = work else { return false };
-        hashes.plans().next().is_some_and(|plan| {
-            let kept = self.kept_for(plan);
-            kept.is_some_and(|leaves| leaves.has(plan.unit(0).start(), plan.step()))
-        })
+        let plan = hashes.first();
+        self.kept_for(plan).is_some_and(|leaves| leaves.has(plan.unit(0).start(), plan.step()))
     }
 
     /// The kept leaves that are of use for `plan`: for block hashes only where leaves have the
@@ -194,11 +192,7 @@ impl Work {
     /// Bytes of all results.
     fn bytes(&self, source: &Source) -> usize {
         match self {
-            // All plans make hashes of one kind.
-            Work::Hashes(hashes) => {
-                let hash_len = hashes.plans().next().map_or(0, |plan| source.hash_len(plan));
-                hashes.nodes() as usize * hash_len
-            }
+            Work::Hashes(hashes) => hashes.nodes() as usize * source.hash_len(hashes.first()),
             Work::Read(range) => range.len() as usize,
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::message::{Look, Message};
+use super::message::Look;
 use super::pace::IN_FLIGHT_BYTES_MAX;
 use super::peer::Done;
 use super::request::{Answer, Request, Session};
@@ -23,27 +23,20 @@ use crate::error::{Error, Kind, Result};
 pub(super) struct Early {
     /// Of the whole session.
     pub(super) salt: Vec<u8>,
-    looks: Vec<Look>,
+    pub(super) looks: Vec<Look>,
 }
 
 impl Early {
-    /// That of a message `early`; gives any other back.
-    pub(super) fn of(message: Message) -> Result<Self, Message> {
-        match message {
-            Message::Early { salt, looks } => Ok(Self { salt, looks }),
-            other => Err(other),
-        }
-    }
-
-    /// The requests that are answered, each with the bytes of its answer.
+    /// The looks that are answered, each with its request and the bytes of its answer.
     ///
     /// # Errors
     /// `Kind::Protocol` when one makes no sense in `session`, or all answers together are more
     /// than may be in flight.
-    pub(super) fn requests(&self, session: &Session) -> Result<Vec<(Request, usize)>> {
+    pub(super) fn requests(&self, session: &Session) -> Result<Vec<(Look, Request, usize)>> {
         let mut requests = Vec::with_capacity(self.looks.len());
         let mut bytes_of_all = 0;
-        for &Look { start, step, n, level } in &self.looks {
+        for &look in &self.looks {
+            let Look { start, step, n, level } = look;
             let request = Request::Tree { start, step, n, level };
             let bytes = session.answer_bytes(&request).map_err(|err| {
                 Error::new(Kind::Protocol, "the remote answers what nobody asks").with_source(err)
@@ -56,7 +49,7 @@ impl Early {
                 );
                 return Err(Error::new(Kind::Protocol, what));
             }
-            requests.push((request, bytes));
+            requests.push((look, request, bytes));
         }
         Ok(requests)
     }
@@ -65,7 +58,7 @@ impl Early {
 /// The early answers that nobody has asked for yet.
 #[derive(Default)]
 pub(super) struct EarlyAnswers {
-    slots: Mutex<HashMap<Request, Slot>>,
+    slots: Mutex<HashMap<Look, Slot>>,
 }
 
 enum Slot {
@@ -88,33 +81,37 @@ pub(super) enum Claim {
 }
 
 impl EarlyAnswers {
-    /// Expects the answer to `request`, which the returned callback takes.
-    pub(super) fn expect(self: &Arc<Self>, request: Request) -> Done {
-        self.slots.lock().insert(request.clone(), Slot::Coming);
+    /// Expects the answer to `look`, which the returned callback takes.
+    pub(super) fn expect(self: &Arc<Self>, look: Look) -> Done {
+        self.slots.lock().insert(look, Slot::Coming);
         let this = Arc::clone(self);
         Box::new(move |answer| {
             let mut slots = this.slots.lock();
-            match slots.remove(&request) {
+            match slots.remove(&look) {
                 Some(Slot::Wanted(done)) => {
                     drop(slots);
                     done(answer);
                 }
-                _ => drop(slots.insert(request, Slot::Here(answer))),
+                _ => drop(slots.insert(look, Slot::Here(answer))),
             }
         })
     }
 
     /// Asks for the answer to `request`, which each can be had once.
     pub(super) fn claim(&self, request: &Request, done: Done) -> Claim {
+        let &Request::Tree { start, step, n, level } = request else {
+            return Claim::NotEarly(done);
+        };
+        let look = Look { start, step, n, level };
         let mut slots = self.slots.lock();
-        match slots.remove(request) {
+        match slots.remove(&look) {
             Some(Slot::Here(answer)) => Claim::Here(done, answer),
             Some(Slot::Coming) => {
-                slots.insert(request.clone(), Slot::Wanted(done));
+                slots.insert(look, Slot::Wanted(done));
                 Claim::Coming
             }
             Some(wanted @ Slot::Wanted(_)) => {
-                slots.insert(request.clone(), wanted);
+                slots.insert(look, wanted);
                 Claim::NotEarly(done)
             }
             None => Claim::NotEarly(done),

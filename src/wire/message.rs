@@ -67,8 +67,11 @@ pub const EARLY_LOOKS_MAX: usize = 256;
 /// Bytes of a look on the wire, as of a `gettree`.
 const LOOK_BYTES: usize = 25;
 
+/// Bytes of a run on the wire.
+const RUN_BYTES: usize = 12;
+
 /// The numbers of a `gettree`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Look {
     /// Offset of the first node, in bytes.
     pub start: u64,
@@ -81,7 +84,7 @@ pub struct Look {
 }
 
 /// Neighbouring blocks or nodes, as a `getruns` asks for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashRun {
     /// Offset of the first, in bytes.
     pub start: u64,
@@ -187,10 +190,10 @@ impl Message {
             Message::GetChecksum => encode_frame(GETCHECKSUM, &[], out),
             Message::Checksum(digest) => encode_frame(CHECKSUM, &[digest], out),
             Message::GetTree { start, step, n, level } => {
-                encode_frame(GETTREE, &[&numbers([start, step, n]), &[*level]], out)
+                encode_frame(GETTREE, &[&look_bytes(*start, *step, *n, *level)], out)
             }
             Message::Tree { start, step, n, level, hashes } => {
-                encode_frame(TREE, &[&numbers([start, step, n]), &[*level], hashes], out)
+                encode_frame(TREE, &[&look_bytes(*start, *step, *n, *level), hashes], out)
             }
             Message::Fault { ranges, text } => encode_fault(ranges, text, out),
             Message::Turn { older } => encode_frame(TURN, &[&older.to_le_bytes()], out),
@@ -198,8 +201,9 @@ impl Message {
             Message::GetRuns { step, level, runs } => encode_getruns(*step, *level, runs, out),
             Message::Runs { step, level, count, hashes } => {
                 let level = level.unwrap_or(NO_LEVEL);
-                let head: [&[u8]; 3] = [&step.to_le_bytes(), &[level], &count.to_le_bytes()];
-                encode_frame(RUNS, &[head[0], head[1], head[2], hashes], out)
+                let parts: [&[u8]; 4] =
+                    [&step.to_le_bytes(), &[level], &count.to_le_bytes(), hashes];
+                encode_frame(RUNS, &parts, out)
             }
         }
     }
@@ -275,7 +279,7 @@ impl Message {
             Message::Fault { ranges, text } => 2 + 16 * ranges.len() + text.len(),
             Message::Turn { .. } => 4,
             Message::Early { salt, looks } => 1 + salt.len() + LOOK_BYTES * looks.len(),
-            Message::GetRuns { runs, .. } => 9 + 12 * runs.len(),
+            Message::GetRuns { runs, .. } => 9 + RUN_BYTES * runs.len(),
             Message::Runs { hashes, .. } => 13 + hashes.len(),
         };
         FRAME_HEAD_BYTES + payload_bytes
@@ -287,6 +291,13 @@ fn numbers(values: [&u64; 3]) -> [u8; 24] {
     for (place, value) in bytes.chunks_exact_mut(8).zip(values) {
         place.copy_from_slice(&value.to_le_bytes());
     }
+    bytes
+}
+
+/// The numbers of a look, as [`Fields::look`] reads them.
+fn look_bytes(start: u64, step: u64, n: u64, level: u8) -> [u8; LOOK_BYTES] {
+    let mut bytes = [level; LOOK_BYTES];
+    bytes[..24].copy_from_slice(&numbers([&start, &step, &n]));
     bytes
 }
 
@@ -322,12 +333,9 @@ fn encode_early(salt: &[u8], looks: &[Look], out: &mut Vec<u8>) -> Result<()> {
         let what = format!("at most {EARLY_LOOKS_MAX} looks fit, found {}", looks.len());
         return Err(Error::new(Kind::Protocol, what));
     }
-    let mut numbers_of_all = Vec::with_capacity(LOOK_BYTES * looks.len());
-    for Look { start, step, n, level } in looks {
-        numbers_of_all.extend_from_slice(&numbers([start, step, n]));
-        numbers_of_all.push(*level);
-    }
-    encode_frame(EARLY, &[&[salt_bytes(salt)?], salt, &numbers_of_all], out)
+    let bytes_of = |look: &Look| look_bytes(look.start, look.step, look.n, look.level);
+    let numbers: Vec<u8> = looks.iter().flat_map(bytes_of).collect();
+    encode_frame(EARLY, &[&[salt_bytes(salt)?], salt, &numbers], out)
 }
 
 fn decode_early(f: &mut Fields<'_>) -> Result<Message> {
@@ -377,7 +385,7 @@ fn encode_getruns(step: u64, level: Option<u8>, runs: &[HashRun], out: &mut Vec<
         let what = format!("1 to {RUNS_MAX} runs fit a message, found {}", runs.len());
         return Err(Error::new(Kind::Protocol, what));
     }
-    let mut numbers = Vec::with_capacity(12 * runs.len());
+    let mut numbers = Vec::with_capacity(RUN_BYTES * runs.len());
     for HashRun { start, n } in runs {
         numbers.extend_from_slice(&start.to_le_bytes());
         numbers.extend_from_slice(&n.to_le_bytes());

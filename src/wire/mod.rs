@@ -89,8 +89,8 @@
 //!   `early`, and goes on as if the client had sent its `digests` with that salt and the hash
 //!   `blake3`, and a `gettree` with each of these numbers. The client sends its `digests` all the same, with
 //!   that salt and hash. So the first hashes come a round trip earlier. It is in use only where `blake3`,
-//!   `tree` and `nh` are, and `skip` is not. A client that does not look at a whole device from its beginning, or sends hints,
-//!   does not announce it.
+//!   `tree` and `nh` are, and `skip` is not. A client that does not look at a whole device from its
+//!   beginning, or sends hints, does not announce it.
 //! - `runs`: `getruns` asks at once for what several `gettree` of that step and level would, or several
 //!   `gethashes`; level 0 to 7 needs `tree`. Its answer, which is one message, may overtake as theirs may.
 

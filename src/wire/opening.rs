@@ -145,7 +145,10 @@ impl Opening {
 }
 
 fn read_early(reader: &mut Reader) -> Result<Early> {
-    Early::of(reader.expect_message()?).map_err(|other| unexpected("early", &other))
+    match reader.expect_message()? {
+        Message::Early { salt, looks } => Ok(Early { salt, looks }),
+        other => Err(unexpected("early", &other)),
+    }
 }
 
 fn read_size(reader: &mut Reader) -> Result<u64> {

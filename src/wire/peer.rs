@@ -102,8 +102,8 @@ impl Peer {
         let early = early.map_or_else(|| Ok(Vec::new()), |early| early.requests(&session))?;
         let answers = Arc::new(EarlyAnswers::default());
         let mut inbox = Inbox::new(session.extensions.reorder);
-        for (request, answer_bytes) in early {
-            let done = answers.expect(request.clone());
+        for (look, request, answer_bytes) in early {
+            let done = answers.expect(look);
             inbox.expect(request, answer_bytes, done);
         }
         if !inbox.is_idle() {

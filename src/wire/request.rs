@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
 /// A question to the remote. Offsets and steps are in bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// The hashes of `n` blocks of `step` bytes from `start` on.
     Hashes {
