@@ -4,8 +4,9 @@
 //! may use one device at once. Knows nothing of blocks, hashes, peers or patches.
 //!
 //! ```text
-//!   trait Device ---- file.rs    regular files and block devices (open rules, holes, cache hints)
-//!                |              (busy.rs: who else uses one; identity.rs: which one it is;
+//!   trait Device ---- file.rs    regular files and block devices (holes, cache hints)
+//!                |              (open.rs: which are opened, and how; busy.rs: who else uses one;
+//!                |               identity.rs: which one it is;
 //!                |               residency.rs: what is in the page cache because of us)
 //!                \--- direct.rs  the same past the page cache, read-only
 //!                \--- memory.rs  a vector of bytes
@@ -20,14 +21,16 @@ pub mod faulty;
 mod file;
 mod identity;
 mod memory;
+mod open;
 mod read_ahead;
 mod residency;
 mod tolerant;
 
 pub use direct::DirectDevice;
-pub use file::{FileDevice, FileKind, TargetOptions, open_source, open_target};
+pub use file::{FileDevice, FileKind};
 pub use identity::identity;
 pub use memory::MemoryDevice;
+pub use open::{TargetOptions, open_source, open_target};
 pub use read_ahead::ReadAhead;
 pub use tolerant::{TolerantDevice, UNREADABLE_RANGES_MAX};
 

@@ -1,0 +1,154 @@
+//! How a device is opened.
+//!
+//! A path is looked at before it is opened and again after, so that nothing but a disk-like
+//! thing is ever opened for long: opening a fifo would wait for its other end, and opening
+//! a tape or a watchdog has effects of its own.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use super::busy::Kernel;
+use super::file::{FileDevice, FileKind};
+use crate::error::{Error, Kind, Result};
+
+/// The number of `/dev/null`, the same on every Linux. To open another character device could
+/// have effects of its own: a tape rewinds, a watchdog starts.
+const NULL_DEVICE: u64 = libc::makedev(1, 3);
+
+/// How a target is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TargetOptions {
+    /// Opens a block device even when it is in use by the kernel (mounted, swap, LVM ...).
+    pub force: bool,
+}
+
+/// Opens `path` for reading.
+///
+/// # Errors
+/// `Kind::Open` when it does not exist, cannot be opened, or is neither a regular file nor a
+/// block device nor `/dev/null`.
+pub fn open_source(path: impl AsRef<Path>) -> Result<FileDevice> {
+    let mut device = open(path.as_ref(), OpenOptions::new().read(true), OFlag::empty())?;
+    device.watch_for_changes();
+    Ok(device)
+}
+
+/// Opens `path` for reading and writing. It is never created. A block device is opened
+/// exclusively unless forced, which the kernel refuses while anything in it uses the device,
+/// one of its partitions, or the disk that it is a partition of.
+///
+/// # Errors
+/// As [`open_source`]; `Kind::Open` as well for a block device that is in use.
+pub fn open_target(path: impl AsRef<Path>, options: TargetOptions) -> Result<FileDevice> {
+    let exclusive = if options.force { OFlag::empty() } else { OFlag::O_EXCL };
+    open(path.as_ref(), OpenOptions::new().read(true).write(true), exclusive)
+}
+
+fn open(path: &Path, mode: &mut OpenOptions, block_flags: OFlag) -> Result<FileDevice> {
+    let failed = |err: io::Error| {
+        let what = match err.raw_os_error() {
+            Some(libc::EBUSY) => "cannot open the device: it is in use (see --force)",
+            _ => "cannot open the device",
+        };
+        Error::io(Kind::Open, what, err).with_path(path)
+    };
+    let found = fs::metadata(path).map_err(failed)?;
+    let kind = disk_kind(path, &found)?;
+    if kind == FileKind::Block && block_flags.contains(OFlag::O_EXCL) {
+        refuse_busy(path, found.rdev())?;
+    }
+    // O_NONBLOCK guards against a fifo that took the path's place just now. Drivers of
+    // removable block devices read it as "without a medium", so those do without.
+    let flags = match kind {
+        FileKind::Block => block_flags,
+        FileKind::Regular | FileKind::Empty => OFlag::O_NONBLOCK,
+    };
+    let flags = flags | OFlag::O_NOCTTY;
+    let file = mode.custom_flags(flags.bits()).open(path).map_err(failed)?;
+    let opened = file.metadata().map_err(failed)?;
+    let kind = match disk_kind(path, &opened)? {
+        opened_kind if opened_kind == kind && opened.rdev() == found.rdev() => kind,
+        // The checks before were of another device.
+        _ => {
+            let what = "cannot open the device: another one took its path just now";
+            return Err(Error::new(Kind::Open, what).with_path(path));
+        }
+    };
+    if flags.contains(OFlag::O_NONBLOCK) {
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|err| failed(err.into()))?;
+    }
+    FileDevice::of_file(file, path, kind)
+}
+
+/// Fails when the block device with this number is in use, saying by what.
+fn refuse_busy(path: &Path, rdev: u64) -> Result<()> {
+    let users = Kernel::default().users(rdev);
+    if users.is_empty() {
+        return Ok(());
+    }
+    let what = format!("the device is in use: {} (see --force)", users.join(", "));
+    Err(Error::new(Kind::Open, what).with_path(path))
+}
+
+/// What a file is as a disk.
+fn disk_kind(path: &Path, found: &fs::Metadata) -> Result<FileKind> {
+    let file_type = found.file_type();
+    let refused = if file_type.is_file() {
+        return Ok(FileKind::Regular);
+    } else if file_type.is_block_device() {
+        return Ok(FileKind::Block);
+    } else if file_type.is_char_device() && found.rdev() == NULL_DEVICE {
+        return Ok(FileKind::Empty);
+    } else if file_type.is_char_device() {
+        "a character device"
+    } else if file_type.is_dir() {
+        "a directory"
+    } else if file_type.is_fifo() {
+        "a named pipe"
+    } else if file_type.is_socket() {
+        "a socket"
+    } else {
+        "no file that can be read at any offset"
+    };
+    let what = format!("cannot open the device: it is {refused}, not a block device or a file");
+    Err(Error::new(Kind::Open, what).with_path(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_fifos_and_sockets_are_refused_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let cases = [
+            (dir.path(), "it is a directory"),
+            (&fifo, "it is a named pipe"),
+            (&socket, "it is a socket"),
+        ];
+        for (path, words) in cases {
+            for result in [open_source(path), open_target(path, TargetOptions::default())] {
+                let err = result.unwrap_err();
+                assert_eq!(err.kind(), Kind::Open);
+                assert!(err.full_message().contains(words), "{}", err.full_message());
+            }
+        }
+    }
+
+    #[test]
+    fn target_that_does_not_exist_is_not_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let err = open_target(&path, TargetOptions::default()).unwrap_err();
+        assert_eq!(err.kind(), Kind::Open);
+        assert!(!path.exists());
+    }
+}
