@@ -18,6 +18,16 @@ use crate::error::{Error, Kind, Result};
 /// Signals that ask for an end.
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
+/// Has a write beyond the largest file that the process may make (`ulimit -f`) fail with `EFBIG`,
+/// as any other write that fails, instead of ending the process. To be called before any thread
+/// starts. Child processes do not inherit it: std unblocks their signals.
+pub fn hold_file_size_signal() {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGXFSZ);
+    // It cannot fail; and if it did, the signal would do what it did before.
+    let _ = set.thread_block();
+}
+
 /// SIGUSR1, which asks how far the run is.
 #[derive(Debug)]
 pub struct StatusRequests {
@@ -142,6 +152,9 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
+        // One that came when all was done is answered by that: it must not end the process
+        // before it has told so.
+        while let Ok(Some(_)) = self.fd.read_signal() {}
         // Setting a mask that was in force before cannot fail.
         let _ = self.mask_before.thread_set_mask();
     }

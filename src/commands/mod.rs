@@ -21,7 +21,7 @@ use crate::cli::{Command, ProgressStyle};
 use crate::error::Result;
 use crate::progress::{Bar, ClassicLines, JsonLines, OnSignal, Progress, Silent};
 use crate::report;
-use crate::signals::StatusRequests;
+use crate::signals::{StatusRequests, hold_file_size_signal};
 
 use record::Record;
 
@@ -45,6 +45,7 @@ pub fn run(command: Command) -> Result<u8> {
 }
 
 fn run_mode(command: &Command, record: &Record) -> Result<u8> {
+    hold_file_size_signal();
     // A server has no progress to tell.
     if !matches!(command, Command::Help(_) | Command::Server(_)) {
         StatusRequests::hold();

@@ -27,12 +27,18 @@ use crate::device::{
 use crate::error::{Error, Kind, Result};
 use crate::patch::{
     Agreement, Apply, BaseState, Checksum, Digested, FoundSeal, Header, PatchFile, PatchReader,
-    PatchStream, Seal, SizePlan, Summary, Trailer, Written, base_state, check, checksum_algorithm,
-    refuse_existing, spool, verify_checksum, verify_records, verify_seal, write_undo,
+    PatchStream, Seal, SizePlan, Summary, Trailer, Written, Zeros, base_state, check,
+    checksum_algorithm, refuse_existing, spool, verify_checksum, verify_records, verify_seal,
+    write_undo,
 };
 use crate::report;
 use crate::signals::Signals;
 use crate::units::{ByteRange, SizeRule};
+
+/// How to finish an apply that failed in between.
+const AGAIN: &str = "apply the patch again";
+/// Torn in its first or last part, a device is not known as its work.
+const AGAIN_SEALED: &str = "apply the patch again (with --force where it is refused)";
 
 /// Applies the patch on stdin. A patch that can be read twice is checked to its end before the
 /// first write.
@@ -81,6 +87,14 @@ impl Ending {
     }
 }
 
+/// How a patch is written.
+#[derive(Clone, Copy)]
+struct How {
+    zeros: Zeros,
+    /// How to finish it when it fails in between.
+    again: &'static str,
+}
+
 /// One apply.
 struct Job<'a> {
     options: &'a PatchOptions,
@@ -96,7 +110,8 @@ impl Job<'_> {
         let target = self.open_target(reader.header())?;
         let patch_bytes = reader.header().size_bytes;
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;
-        let record_bytes_max = self.write(&mut reader, &target, &sizes)?.record_bytes_max;
+        let record_bytes_max =
+            self.write(&mut reader, &target, &sizes, self.how(None))?.record_bytes_max;
         let Some(trailer) = reader.trailer().cloned() else { return Ok(()) };
         verify_late(&input, &trailer).inspect_err(|_| {
             let target = target.path().display();
@@ -112,7 +127,7 @@ impl Job<'_> {
     fn run_checked(&self, file: &PatchFile) -> Result<()> {
         let checking = || self.check("checking ended, nothing is written");
         let open = || open_patch(file);
-        let summary = check(open()?)?;
+        let summary = check(open()?, &checking)?;
         let ending = Ending::of(&summary);
         let trailer = &ending.trailer;
         if let Some(checksum) = &trailer.checksum {
@@ -130,17 +145,14 @@ impl Job<'_> {
             (rule, _) => rule,
         };
         let sizes = self.plan_sizes(&target, summary.header.size_bytes, rule)?;
-        if let Some(found) = &seal
-            && self.is_applied(&target, found, &sizes, file)?
-        {
-            log::warn!("{} holds the patch already", target.path().display());
-            return self.compare_checksum(&target, &ending, &sizes);
+        if let Some(found) = &seal {
+            self.check_base(&target, found, &sizes, file)?;
         }
         if let Some(path) = &self.options.undo {
             write_undo(path, &target, &sizes, &mut open()?, &checking)?;
             log::info!("{} takes the patch back", path.display());
         }
-        self.write(&mut open()?, &target, &sizes)?;
+        self.write(&mut open()?, &target, &sizes, self.how(seal.as_ref()))?;
         self.read_back(&target, &ending, summary.ascending, &sizes, file)
             .inspect_err(|_| self.tell_undo(&target))
     }
@@ -186,26 +198,34 @@ impl Job<'_> {
         SizePlan::new(rule, target, patch_bytes)
     }
 
-    /// Whether the target holds the patch's blocks already; fails when it holds neither them nor
-    /// those that the patch was made for.
-    fn is_applied(
+    /// Fails when the target holds neither the blocks that the patch was made for nor those that
+    /// it makes.
+    ///
+    /// What it holds already is written all the same: it may be in the cache alone, and lost
+    /// there by a disk that failed to take it.
+    fn check_base(
         &self,
         target: &FileDevice,
         found: &FoundSeal,
         sizes: &SizePlan,
         file: &PatchFile,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let Some(base) = found.seal.base.as_ref().filter(|_| !self.options.force) else {
-            return Ok(false);
+            return Ok(());
         };
         let open = || open_patch(file);
         let checking = || self.check("checking the target ended, nothing is written");
         match base_state(target, base, sizes.limit_bytes, &open, &checking)? {
-            BaseState::Original => Ok(false),
-            BaseState::Applied => Ok(sizes.resize_bytes.is_none()),
+            BaseState::Original => Ok(()),
+            BaseState::Applied => {
+                log::warn!("{} holds the patch already: writing it again", target.path().display());
+                self.warn_of_late_undo();
+                Ok(())
+            }
             BaseState::Interrupted => {
                 log::warn!("an earlier apply of this patch was cut short: going on with it");
-                Ok(false)
+                self.warn_of_late_undo();
+                Ok(())
             }
             BaseState::Foreign { first, differing, parts } => {
                 log::warn!("the patch was made for {}", one_line(&found.seal.target));
@@ -220,19 +240,39 @@ impl Job<'_> {
         }
     }
 
+    fn warn_of_late_undo(&self) {
+        if let Some(undo) = &self.options.undo {
+            log::warn!(
+                "{} will lead back to what the target holds now, not to what it held before the \
+                 patch",
+                undo.display()
+            );
+        }
+    }
+
+    fn how(&self, seal: Option<&FoundSeal>) -> How {
+        let zeros = match seal {
+            _ if self.options.sparse => Zeros::Holes,
+            Some(found) if found.seal.resize => Zeros::WrittenOverData,
+            _ => Zeros::Written,
+        };
+        How { zeros, again: if seal.is_some() { AGAIN_SEALED } else { AGAIN } }
+    }
+
     /// Everything that changes the device, up to where it is durable.
     fn write<R: Read>(
         &self,
         reader: &mut PatchReader<R>,
         target: &FileDevice,
         sizes: &SizePlan,
+        how: How,
     ) -> Result<Written> {
         let progress = super::progress(self.options.progress)?;
         progress.begin(reader.header().size_bytes);
         let apply = Apply {
             target,
             limit_bytes: sizes.limit_bytes,
-            sparse: self.options.sparse,
+            zeros: how.zeros,
             signal: &|| self.signals.pending(),
             progress: &*progress,
         };
@@ -246,11 +286,11 @@ impl Job<'_> {
         if let Err(err) = done {
             if written.records > 0 || target.size() != sizes.before_bytes {
                 log::warn!(
-                    "{} is patched in part ({} bytes in {} records): apply the patch again to \
-                     finish",
+                    "{} is patched in part (up to {} bytes in {} records): {} to finish",
                     target.path().display(),
                     written.bytes,
-                    written.records
+                    written.records,
+                    how.again
                 );
             }
             self.tell_undo(target);

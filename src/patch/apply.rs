@@ -23,12 +23,25 @@ pub struct Apply<'a> {
     pub target: &'a dyn DeviceMut,
     /// Nothing is written at or behind this offset.
     pub limit_bytes: u64,
-    /// Whether zeros become holes, or zeros that the device makes itself, where it can.
-    pub sparse: bool,
+    /// What becomes of zeros.
+    pub zeros: Zeros,
     /// Asked between writes for a signal that wants an end.
     pub signal: &'a (dyn Fn() -> Option<i32> + Sync),
     /// Told how far it is: end of the last record, bytes of the patch that were used.
     pub progress: &'a dyn Progress,
+}
+
+/// What becomes of zeros in a patch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Zeros {
+    /// They are written as everything else.
+    #[default]
+    Written,
+    /// Whole blocks of them become holes, or zeros that the device makes itself, where it can.
+    Holes,
+    /// They are written, except where there is a hole: what goes back to where it came from must
+    /// not need room that it did not take there.
+    WrittenOverData,
 }
 
 /// What has been written.
@@ -138,15 +151,18 @@ impl Apply<'_> {
 
     fn write_run(&self, run: &mut Run<'_>) -> Result<()> {
         let target = self.target;
-        if self.sparse {
-            for piece in sparse::split(run.start, &run.parts) {
-                match piece {
-                    Piece::Data(start, parts) => target.write_all_vectored_at(&parts, start)?,
-                    Piece::Zeros(range) => target.write_zeros_at(range)?,
+        match self.zeros {
+            _ if run.parts.is_empty() => {}
+            Zeros::Written => target.write_all_vectored_at(&run.parts, run.start)?,
+            Zeros::WrittenOverData => sparse::write_over_data(target, run.start, &run.parts)?,
+            Zeros::Holes => {
+                for piece in sparse::split(run.start, &run.parts) {
+                    match piece {
+                        Piece::Data(start, parts) => target.write_all_vectored_at(&parts, start)?,
+                        Piece::Zeros(range) => target.write_zeros_at(range)?,
+                    }
                 }
             }
-        } else if !run.parts.is_empty() {
-            target.write_all_vectored_at(&run.parts, run.start)?;
         }
         run.parts.clear();
         Ok(())
@@ -179,7 +195,7 @@ mod tests {
         let apply = Apply {
             target,
             limit_bytes: plan.limit_bytes,
-            sparse: false,
+            zeros: Zeros::Written,
             signal: &|| None,
             progress: &Silent,
         };
@@ -232,7 +248,7 @@ mod tests {
         let apply = Apply {
             target: &target,
             limit_bytes: 100,
-            sparse: false,
+            zeros: Zeros::Written,
             signal: &|| Some(2),
             progress: &progress,
         };

@@ -84,7 +84,8 @@ pub fn base_state<R: Read + Seek>(
     for &i in &differing {
         parts[i].is_original = false;
     }
-    compare_with_patch(device, limit_bytes, &mut open()?, &mut parts, check)?;
+    let block_bytes = base.block_bytes;
+    compare_with_patch(device, limit_bytes, block_bytes, &mut open()?, &mut parts, check)?;
     Ok(if parts.iter().all(PartState::is_new) {
         BaseState::Applied
     } else if looks_interrupted(&parts) {
@@ -167,69 +168,96 @@ struct PartState {
     range: ByteRange,
     /// It has the digest that the seal has.
     is_original: bool,
-    /// Records whose bytes the device holds, before the first whose bytes it does not.
-    new_at_start: u64,
-    /// Records whose bytes it does not hold.
-    not_new: u64,
-    /// Whether a record is held behind one that is not.
+    /// A block of it does not hold the patch's bytes.
+    is_not_new: bool,
+    /// A block holds them behind one that does not.
     is_mixed: bool,
 }
 
 impl PartState {
     fn new(range: ByteRange) -> Self {
-        Self { range, is_original: true, new_at_start: 0, not_new: 0, is_mixed: false }
+        Self { range, is_original: true, is_not_new: false, is_mixed: false }
     }
 
     fn is_new(&self) -> bool {
-        self.not_new == 0
+        !self.is_not_new
     }
 
-    fn count(&mut self, is_new: bool) {
-        match (is_new, self.not_new) {
-            (true, 0) => self.new_at_start += 1,
-            (true, _) => self.is_mixed = true,
-            (false, _) => self.not_new += 1,
-        }
+    /// Whether it was written, which a part that the patch does not change cannot show: blocks
+    /// that several patches changed there and back are in what squash makes of them.
+    fn is_surely_new(&self) -> bool {
+        self.is_new() && !self.is_original
+    }
+
+    /// Whether it was not written.
+    fn is_surely_old(&self) -> bool {
+        self.is_original && !self.is_new()
+    }
+
+    fn count_block(&mut self, is_new: bool) {
+        self.is_mixed |= is_new && self.is_not_new;
+        self.is_not_new |= !is_new;
     }
 }
 
-/// Counts in `parts` which records the device holds already.
+/// Finds out of each of `parts` whether the device holds what the patch has for it, as far as it
+/// lies below `limit_bytes`.
 fn compare_with_patch<R: Read>(
     device: &dyn Device,
     limit_bytes: u64,
+    block_bytes: u64,
     reader: &mut PatchReader<R>,
     parts: &mut [PartState],
     check: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     let limit_bytes = limit_bytes.min(device.size());
     let mut found = vec![0; super::format::RECORD_READ_BYTES_MAX];
+    let mut count = |(start, is_new): (u64, bool)| {
+        let index = parts.partition_point(|part| part.range.end <= start);
+        if let Some(part) = parts.get_mut(index) {
+            part.count_block(is_new);
+        }
+    };
+    // A block may have several records: where it begins, and whether it holds all so far.
+    let mut block: Option<(u64, bool)> = None;
     while let Some(batch) = reader.next_batch()? {
         check()?;
         for record in batch.records() {
             let room = limit_bytes.saturating_sub(record.offset).min(record.data.len() as u64);
+            if room == 0 {
+                continue;
+            }
             let bytes = &mut found[..room as usize];
             device.read_exact_at(bytes, record.offset)?;
-            let index = parts.partition_point(|part| part.range.end <= record.offset);
-            if let Some(part) = parts.get_mut(index) {
-                part.count(record.data == bytes);
-            }
+            let start = record.offset - record.offset % block_bytes;
+            let is_new = record.data[..bytes.len()] == *bytes;
+            block = match block {
+                Some((before, all)) if before == start => Some((start, all && is_new)),
+                before => {
+                    before.into_iter().for_each(&mut count);
+                    Some((start, is_new))
+                }
+            };
         }
     }
+    block.into_iter().for_each(count);
     Ok(())
 }
 
 /// Some parts new, the others as they were. One may be half done, where an apply in ascending
 /// order got to: behind new ones, before ones that are as they were. Those tell it from a device
-/// that went on from the new state, whose changes must not be overwritten.
+/// that went on from either state, whose changes must not be overwritten.
 fn looks_interrupted(parts: &[PartState]) -> bool {
     let is_half = |part: &PartState| !part.is_new() && !part.is_original;
     match parts.iter().position(is_half) {
-        None => parts.iter().any(PartState::is_new),
+        None => parts.iter().any(PartState::is_surely_new),
         Some(at) => {
             let (done, half, rest) = (&parts[..at], &parts[at], &parts[at + 1..]);
-            let has_new = !done.is_empty() || half.new_at_start > 0;
-            let is_ascending = done.iter().all(PartState::is_new) && !half.is_mixed;
-            has_new && is_ascending && !rest.is_empty() && rest.iter().all(|part| part.is_original)
+            done.iter().any(PartState::is_surely_new)
+                && done.iter().all(PartState::is_new)
+                && !half.is_mixed
+                && rest.iter().any(PartState::is_surely_old)
+                && rest.iter().all(|part| part.is_original)
         }
     }
 }
@@ -331,6 +359,81 @@ mod tests {
         }
     }
 
+    /// A sealed patch over these blocks of 16 bytes, changed or not, as squash makes one of
+    /// patches that went there and back.
+    fn sealed_over(old: &[u8], new: &[u8], blocks: &[usize]) -> (Vec<u8>, Base) {
+        let header = Header { size_bytes: new.len() as u64, name: b"d".to_vec() };
+        let mut writer = PatchWriter::new_sealed(Vec::new(), &header).unwrap();
+        let hasher = BlockHasher::new(Algorithm::Md5, &[7; 32]).unwrap();
+        let mut maker = BaseMaker::new(BLOCK as u64, Algorithm::Md5, &[7; 32]);
+        let mut hash = [0; 16];
+        for at in blocks.iter().map(|block| block * BLOCK) {
+            writer.write_block(at as u64, &new[at..at + BLOCK]).unwrap();
+            hasher.hash_block(&old[at..at + BLOCK], BLOCK as u64, &mut hash);
+            maker.add(at as u64, &hash);
+        }
+        let base = maker.finish();
+        let seal = Seal { base: Some(base.clone()), ..Seal::default() };
+        (writer.finish_sealed(None, &seal).unwrap(), base)
+    }
+
+    #[test]
+    fn blocks_that_the_patch_does_not_change_prove_nothing() {
+        let old = vec![1; 10 * BLOCK];
+        let mut new = old.clone();
+        new[5 * BLOCK..6 * BLOCK].fill(2);
+        for blocks in [&[0, 5, 9][..], &[0, 5], &[5, 9]] {
+            let (patch, base) = sealed_over(&old, &new, blocks);
+            for before in [&old, &new] {
+                let mut later = before.clone();
+                later[5 * BLOCK + 3] = 9;
+                let found = state(&later, later.len(), &patch, &base);
+                assert!(matches!(found, BaseState::Foreign { .. }), "{blocks:?}: {found:?}");
+            }
+            assert_eq!(state(&old, old.len(), &patch, &base), BaseState::Original);
+            assert_eq!(state(&new, new.len(), &patch, &base), BaseState::Applied);
+        }
+    }
+
+    #[test]
+    fn a_block_of_several_records_is_new_as_a_whole_only() {
+        const BYTES: usize = 65536;
+        let old = vec![1; 3 * BYTES];
+        let mut new = old.clone();
+        // The first record of the first block stays what it was.
+        new[BYTES - 1] = 2;
+        new[2 * BYTES..].fill(2);
+        let header = Header { size_bytes: new.len() as u64, name: b"d".to_vec() };
+        let mut writer = PatchWriter::new_sealed(Vec::new(), &header).unwrap();
+        let hasher = BlockHasher::new(Algorithm::Md5, &[7; 32]).unwrap();
+        let mut maker = BaseMaker::new(BYTES as u64, Algorithm::Md5, &[7; 32]);
+        let mut hash = [0; 16];
+        for at in [0, 2 * BYTES] {
+            writer.write_block(at as u64, &new[at..at + BYTES]).unwrap();
+            hasher.hash_block(&old[at..at + BYTES], BYTES as u64, &mut hash);
+            maker.add(at as u64, &hash);
+        }
+        let base = maker.finish();
+        let seal = Seal { base: Some(base.clone()), ..Seal::default() };
+        let patch = writer.finish_sealed(None, &seal).unwrap();
+        let mut other = old.clone();
+        other[BYTES - 100] = 9;
+        let found = state(&other, other.len(), &patch, &base);
+        assert!(matches!(found, BaseState::Foreign { .. }), "{found:?}");
+        let torn = [&new[..BYTES], &old[BYTES..]].concat();
+        assert_eq!(state(&torn, torn.len(), &patch, &base), BaseState::Interrupted);
+    }
+
+    #[test]
+    fn what_lies_behind_the_end_does_not_count() {
+        let old = vec![1; 100];
+        let mut new = [&old[..], &[2; 100]].concat();
+        new[3] = 9;
+        let (patch, base) = sealed(&old, &new);
+        assert_eq!(state(&old, 100, &patch, &base), BaseState::Original);
+        assert_eq!(state(&new[..100], 100, &patch, &base), BaseState::Applied);
+    }
+
     #[test]
     fn records_that_are_no_blocks_in_order_are_refused() {
         let base = sealed(&[1; 32], &[2; 32]).1;
@@ -373,7 +476,7 @@ mod tests {
             patch[at] ^= 1 << bit;
             let read = || -> Result<()> {
                 let reader = PatchReader::new(Cursor::new(&patch), "patch")?;
-                let tail = check_patch(reader)?.trailer.tail;
+                let tail = check_patch(reader, &|| Ok(()))?.trailer.tail;
                 let found = Seal::decode(&tail)?
                     .ok_or_else(|| Error::new(Kind::Patch, "the seal is gone"))?;
                 verify_seal(&patch[..], &found, &|| Ok(()))

@@ -23,12 +23,19 @@ pub struct Summary {
     pub ascending: bool,
 }
 
+/// After so many records is asked whether the check is still wanted: at most 8 MiB of data, which
+/// a decoder takes some milliseconds for.
+const RECORDS_PER_ASK: u64 = 128;
+
 /// Reads all of the patch: its structure, the bounds of its records, end mark and trailer. The
 /// data of the records is stepped over.
 ///
 /// # Errors
-/// `Kind::Patch` for a malformed or cut patch, `Kind::Read`.
-pub fn check<R: Read + Seek>(mut reader: PatchReader<R>) -> Result<Summary> {
+/// `Kind::Patch` for a malformed or cut patch, `Kind::Read`, what `is_wanted` returns.
+pub fn check<R: Read + Seek>(
+    mut reader: PatchReader<R>,
+    is_wanted: &dyn Fn() -> Result<()>,
+) -> Result<Summary> {
     let mut summary = Summary {
         header: reader.header().clone(),
         trailer: Trailer::default(),
@@ -39,6 +46,9 @@ pub fn check<R: Read + Seek>(mut reader: PatchReader<R>) -> Result<Summary> {
     };
     let mut end = 0;
     while let Some(place) = reader.next_place()? {
+        if summary.records.is_multiple_of(RECORDS_PER_ASK) {
+            is_wanted()?;
+        }
         summary.records += 1;
         summary.data_bytes += place.range.len();
         summary.record_bytes_max = summary.record_bytes_max.max(place.range.len());
@@ -65,7 +75,8 @@ mod tests {
             writer.write_block(offset, &vec![1; len]).unwrap();
         }
         let patch = writer.finish(None).unwrap();
-        check(PatchReader::new(Cursor::new(patch), "patch").unwrap()).unwrap()
+        let reader = PatchReader::new(Cursor::new(patch), "patch").unwrap();
+        check(reader, &|| Ok(())).unwrap()
     }
 
     #[test]

@@ -37,7 +37,7 @@ mod undo;
 mod verify;
 mod writer;
 
-pub use apply::{Apply, Written};
+pub use apply::{Apply, Written, Zeros};
 pub use base::{BaseState, base_state, verify_seal};
 pub use check::{Summary, check};
 pub use checksum::{Agreement, checksum_algorithm, verify_checksum};

@@ -1,6 +1,8 @@
 //! Splits a write into bytes that must be stored and zeros that need not be.
 
+use crate::device::DeviceMut;
 use crate::digest::is_zero;
+use crate::error::Result;
 use crate::units::ByteRange;
 
 /// Holes begin and end at multiples of this, in bytes: the block size of common file systems.
@@ -36,6 +38,42 @@ pub fn split<'a>(start: u64, parts: &[&'a [u8]]) -> Vec<Piece<'a>> {
     splitter.end_zeros();
     splitter.end_data();
     splitter.done
+}
+
+/// Writes `parts`, one behind the other from `start` on, except for zeros where there is a hole.
+///
+/// # Errors
+/// What the device fails with.
+pub fn write_over_data(target: &dyn DeviceMut, start: u64, parts: &[&[u8]]) -> Result<()> {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    let all = ByteRange::new(start, start + len as u64);
+    let data = target.next_data(start)?;
+    if data.is_some_and(|data| data.intersect(&all) == all) {
+        return target.write_all_vectored_at(parts, start);
+    }
+    let mut at = start;
+    for part in parts {
+        write_part_over_data(target, at, part)?;
+        at += part.len() as u64;
+    }
+    Ok(())
+}
+
+fn write_part_over_data(target: &dyn DeviceMut, start: u64, part: &[u8]) -> Result<()> {
+    let mut rest = part;
+    while !rest.is_empty() {
+        let at = start + (part.len() - rest.len()) as u64;
+        let left = ByteRange::new(at, at + rest.len() as u64);
+        let data = target.next_data(at)?.unwrap_or(ByteRange::new(left.end, left.end));
+        let is_hole = data.start > at;
+        let end = if is_hole { data.start } else { data.end }.min(left.end);
+        let (piece, behind) = rest.split_at((end - at) as usize);
+        if !(is_hole && is_zero(piece)) {
+            target.write_all_at(piece, at)?;
+        }
+        rest = behind;
+    }
+    Ok(())
 }
 
 struct Splitter<'a> {
@@ -97,6 +135,8 @@ impl<'a> Splitter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::faulty::{Call, FaultyDevice};
+    use crate::device::{Device, MemoryDevice};
     use proptest::prelude::*;
 
     #[test]
@@ -108,6 +148,28 @@ mod tests {
         assert_eq!(split(0, &[&[0; 4095]]).len(), 1);
         assert_eq!(split(4096, &[&[0; 4096]]), [Piece::Zeros(ByteRange::new(4096, 8192))]);
         assert_eq!(split(9, &[]), []);
+    }
+
+    #[test]
+    fn zeros_over_holes_are_not_written() {
+        let mut old = vec![0; 100];
+        old[20..35].fill(1);
+        let target = FaultyDevice::new(MemoryDevice::new(old).with_holes(10), []);
+        // The pieces of ten bytes from 20 to 40 hold data.
+        write_over_data(&target, 5, &[&[0; 20], &[0; 25]]).unwrap();
+        let writes = || -> Vec<Call> {
+            let calls = target.calls().into_iter();
+            calls.filter(|call| matches!(call, Call::Write(_))).collect()
+        };
+        let written = [ByteRange::new(20, 25), ByteRange::new(25, 40)].map(Call::Write);
+        assert_eq!(writes(), written);
+        write_over_data(&target, 60, &[&[0; 5], &[7; 5], &[0; 10]]).unwrap();
+        let mut expected = [0; 100];
+        expected[65..70].fill(7);
+        let mut found = [1; 100];
+        target.read_exact_at(&mut found, 0).unwrap();
+        assert_eq!(found, expected);
+        assert_eq!(writes()[2..], [Call::Write(ByteRange::new(65, 70))]);
     }
 
     proptest! {

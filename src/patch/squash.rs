@@ -336,7 +336,7 @@ impl<'a> Pieces<'a> {
 mod tests {
     use super::super::fingerprint::FingerprintBuilder;
     use super::super::tests::patch_of;
-    use super::super::{Apply, PatchReader, SizePlan, Written, check};
+    use super::super::{Apply, PatchReader, SizePlan, Written, Zeros, check};
     use super::*;
     use crate::device::MemoryDevice;
     use crate::digest::Algorithm;
@@ -362,7 +362,7 @@ mod tests {
         let apply = Apply {
             target,
             limit_bytes: sizes.limit_bytes,
-            sparse: false,
+            zeros: Zeros::Written,
             signal: &|| None,
             progress: &Silent,
         };
@@ -388,7 +388,7 @@ mod tests {
             is_base_known: bool,
         ) {
             let (one, done) = squashed(&patches, is_base_known.then_some(base_bytes as u64));
-            let summary = check(PatchReader::new(Cursor::new(&one), "one").unwrap()).unwrap();
+            let summary = check(PatchReader::new(Cursor::new(&one), "one").unwrap(), &|| Ok(())).unwrap();
             prop_assert!(summary.ascending);
             prop_assert_eq!(summary.data_bytes, done.data_bytes + done.zero_bytes);
             let base = vec![0xee; base_bytes];

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{
     Apply, BaseMaker, BaseState, Checksum, Digested, Header, PatchReader, PatchWriter, Seal,
-    SizePlan, Written, base_state, check, checksum_algorithm, format, verify_checksum,
+    SizePlan, Written, Zeros, base_state, check, checksum_algorithm, format, verify_checksum,
     verify_records, verify_seal, write_undo,
 };
 use crate::device::DeviceMut;
@@ -45,7 +45,7 @@ pub(super) fn written_patch(size_bytes: u64, blocks: &[(u64, Vec<u8>)]) -> Vec<u
 #[derive(Clone, Copy, Default)]
 struct Options<'a> {
     undo: Option<&'a Path>,
-    sparse: bool,
+    zeros: Zeros,
     verify: bool,
     force: bool,
 }
@@ -58,7 +58,7 @@ fn apply_checked<R: Read + Seek>(
 ) -> Result<()> {
     let go_on = || Ok(());
     let open = || PatchReader::new(input(), "patch");
-    let summary = check(open()?)?;
+    let summary = check(open()?, &go_on)?;
     if let Some(checksum) = &summary.trailer.checksum {
         checksum_algorithm(checksum)?;
     }
@@ -70,16 +70,14 @@ fn apply_checked<R: Read + Seek>(
     let base = seal.as_ref().and_then(|found| found.seal.base.as_ref());
     if let Some(base) = base.filter(|_| !options.force) {
         match base_state(target, base, sizes.limit_bytes, &open, &go_on)? {
-            BaseState::Original | BaseState::Interrupted => {}
-            BaseState::Applied if sizes.resize_bytes.is_none() => return Ok(()),
-            BaseState::Applied => {}
+            BaseState::Original | BaseState::Interrupted | BaseState::Applied => {}
             BaseState::Foreign { .. } => return Err(Error::new(Kind::Seal, "foreign")),
         }
     }
     if let Some(path) = options.undo {
         write_undo(path, target, &sizes, &mut open()?, &go_on)?;
     }
-    let record_bytes_max = write(target, &mut open()?, &sizes, options.sparse)?;
+    let record_bytes_max = write(target, &mut open()?, &sizes, options.zeros)?;
     if options.verify {
         verify_records(target, sizes.limit_bytes, summary.ascending, &open, &go_on)?;
     }
@@ -100,7 +98,7 @@ fn apply_stream(target: &dyn DeviceMut, patch: impl Read) -> Result<()> {
     if sizes.resize_bytes.is_some_and(|bytes| bytes > ROOM_BYTES) {
         return Err(Error::new(Kind::Write, "no room"));
     }
-    let record_bytes_max = write(target, &mut reader, &sizes, false)?;
+    let record_bytes_max = write(target, &mut reader, &sizes, Zeros::Written)?;
     let trailer = reader.trailer().cloned().expect("all is read");
     if let Some(found) = Seal::decode(&trailer.tail)? {
         input.verify(&found)?;
@@ -116,10 +114,10 @@ fn write<R: Read>(
     target: &dyn DeviceMut,
     reader: &mut PatchReader<R>,
     sizes: &SizePlan,
-    sparse: bool,
+    zeros: Zeros,
 ) -> Result<u64> {
     let limit_bytes = sizes.limit_bytes;
-    let apply = Apply { target, limit_bytes, sparse, signal: &|| None, progress: &Silent };
+    let apply = Apply { target, limit_bytes, zeros, signal: &|| None, progress: &Silent };
     let mut written = Written::default();
     sizes.grow(target)?;
     apply.write_records(reader, &mut written)?;

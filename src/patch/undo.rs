@@ -188,7 +188,7 @@ mod tests {
     use std::io::Cursor;
 
     use super::super::tests::written_patch as patch_of;
-    use super::super::{Apply, Written, check};
+    use super::super::{Apply, Written, Zeros, check};
     use super::*;
     use crate::device::faulty::{Fault, FaultyDevice, Operation};
     use crate::device::{DeviceMut, MemoryDevice};
@@ -207,8 +207,13 @@ mod tests {
         let sizes = SizePlan::new(rule, target, reader.header().size_bytes).unwrap();
         sizes.grow(target).unwrap();
         let limit_bytes = sizes.limit_bytes;
-        let apply =
-            Apply { target, limit_bytes, sparse: false, signal: &|| None, progress: &Silent };
+        let apply = Apply {
+            target,
+            limit_bytes,
+            zeros: Zeros::Written,
+            signal: &|| None,
+            progress: &Silent,
+        };
         apply.write_records(&mut reader, &mut Written::default()).unwrap();
         sizes.shrink(target).unwrap();
     }
@@ -247,7 +252,7 @@ mod tests {
             undo_of(&target, rule, &patch, &path).unwrap();
             apply(&target, rule, &patch);
             let undo = fs::read(&path).unwrap();
-            let summary = check(PatchReader::new(Cursor::new(&undo), "undo").unwrap()).unwrap();
+            let summary = check(PatchReader::new(Cursor::new(&undo), "undo").unwrap(), &|| Ok(())).unwrap();
             let found = Seal::decode(&summary.trailer.tail).unwrap().unwrap();
             prop_assert!(found.seal.resize);
             apply(&target, SizeRule::Resize, &undo);

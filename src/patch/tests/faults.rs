@@ -10,6 +10,7 @@ use crate::device::MemoryDevice;
 use crate::device::faulty::{Fault, FaultyDevice, Operation};
 use crate::digest::Algorithm;
 use crate::error::Kind;
+use crate::patch::Zeros;
 use crate::patch::{Header, Layer, PatchWriter, Squash};
 
 const OPERATIONS: [Operation; 4] =
@@ -45,8 +46,9 @@ fn every_call_of_the_target_may_fail() {
         let patch = || Cursor::new(&patch);
         for options in 0..8 {
             let undo = (options & 1 > 0).then_some(&*undo_path);
-            let (sparse, verify) = (options & 2 > 0, options & 4 > 0);
-            let options = Options { undo, sparse, verify, force: false };
+            let zeros = [Zeros::Written, Zeros::Holes][options >> 1 & 1];
+            let verify = options & 4 > 0;
+            let options = Options { undo, zeros, verify, force: false };
             for (operation, forever) in OPERATIONS.iter().flat_map(|op| [(*op, false), (*op, true)])
             {
                 for nth in 0.. {

@@ -8,7 +8,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::super::{Apply, Header, PatchReader, PatchWriter, SizePlan, Written, write_undo};
+use super::super::{Apply, Header, PatchReader, PatchWriter, SizePlan, Written, Zeros, write_undo};
 use crate::device::{Device, DeviceMut, MemoryDevice};
 use crate::error::Result;
 use crate::progress::Silent;
@@ -105,7 +105,8 @@ fn apply(target: &dyn DeviceMut, rule: SizeRule, patch: &[u8]) {
     let sizes = SizePlan::new(rule, target, reader.header().size_bytes).unwrap();
     let limit_bytes = sizes.limit_bytes;
     sizes.grow(target).unwrap();
-    let apply = Apply { target, limit_bytes, sparse: true, signal: &|| None, progress: &Silent };
+    let apply =
+        Apply { target, limit_bytes, zeros: Zeros::Holes, signal: &|| None, progress: &Silent };
     apply.write_records(&mut reader, &mut Written::default()).unwrap();
     sizes.shrink(target).unwrap();
     target.sync().unwrap();
