@@ -12,7 +12,7 @@ pub const STEP_BYTES_MAX: u64 = 4 * GIB;
 /// on one request, so much that the threads hardly ever meet.
 const UNIT_BYTES: u64 = MIB;
 
-/// Most bytes of hashes that are held for a request until they are folded.
+/// Most bytes of hashes that are held for a request until they are folded, all its runs together.
 const PART_BYTES_MAX: u64 = 128 * 1024;
 
 /// The work of one request for hashes: `nodes` hashes of `level`, to be folded by `fold_levels`,
@@ -37,7 +37,8 @@ impl HashPlan {
     /// # Errors
     /// `Kind::Protocol` when a number is out of bounds or the hashes do not fit an answer.
     pub(super) fn hashes(start: u64, step: u64, n: u64, hash_len: usize) -> Result<Self> {
-        Self::new(Blocks::new(start, step, n)?, None, hash_len, HASHES_BYTES_MAX)
+        let blocks = Blocks::new(start, step, n)?;
+        Self::new(blocks, None, hash_len, HASHES_BYTES_MAX, PART_BYTES_MAX)
     }
 
     /// The plan for `gettree`; `level` is at most 7.
@@ -45,11 +46,25 @@ impl HashPlan {
     /// # Errors
     /// As [`HashPlan::hashes`].
     pub(super) fn tree(start: u64, step: u64, n: u64, level: u8, hash_len: usize) -> Result<Self> {
+        Self::tree_of_part(start, step, n, level, hash_len, PART_BYTES_MAX)
+    }
+
+    /// As [`HashPlan::tree`], holding at most `part_bytes` until they are folded, or what is
+    /// asked for where that is more.
+    fn tree_of_part(
+        start: u64,
+        step: u64,
+        n: u64,
+        level: u8,
+        hash_len: usize,
+        part_bytes: u64,
+    ) -> Result<Self> {
         let leaves = n.checked_mul(node_leaves(level)).ok_or_else(|| {
             let what = format!("the remote asked for too much: {n} nodes of level {level}");
             Error::new(Kind::Protocol, what).with_offset(start)
         })?;
-        Self::new(Blocks::new(start, step, leaves)?, Some(level), hash_len, TREE_BYTES_MAX)
+        let leaves = Blocks::new(start, step, leaves)?;
+        Self::new(leaves, Some(level), hash_len, TREE_BYTES_MAX, part_bytes)
     }
 
     /// `tree_level`: `None` for the hashes of blocks.
@@ -58,6 +73,7 @@ impl HashPlan {
         tree_level: Option<u8>,
         hash_len: usize,
         answer_max: usize,
+        part_bytes: u64,
     ) -> Result<Self> {
         let request_level = tree_level.unwrap_or(0);
         let (step, hash_len) = (leaves.step(), hash_len as u64);
@@ -79,8 +95,7 @@ impl HashPlan {
         // step is at most 2^32 and a node has at most 2^28 leaves, so nothing overflows.
         let nodes_of = |level| leaves.n() / node_leaves(level);
         let too_fine = |level| {
-            step * node_leaves(level + 1) <= UNIT_BYTES
-                || nodes_of(level) * hash_len > PART_BYTES_MAX
+            step * node_leaves(level + 1) <= UNIT_BYTES || nodes_of(level) * hash_len > part_bytes
         };
         let mut level = 0;
         while level < request_level && too_fine(level) {
@@ -172,8 +187,12 @@ impl HashWork {
                 format!("the remote asked for {n} hashes in runs, at most {most} fit an answer");
             return Err(Error::new(Kind::Protocol, what));
         }
+        let part_bytes = PART_BYTES_MAX / runs.len().max(1) as u64;
         let plan = |run: &HashRun| match level {
-            Some(level) => HashPlan::tree(run.start, step, run.n.into(), level, hash_len),
+            Some(level) => {
+                let n = run.n.into();
+                HashPlan::tree_of_part(run.start, step, n, level, hash_len, part_bytes)
+            }
             None => HashPlan::hashes(run.start, step, run.n.into(), hash_len),
         };
         Ok(Self::new(runs.iter().map(plan).collect::<Result<Vec<_>>>()?))
@@ -286,6 +305,16 @@ mod tests {
         // The largest node: coarse parts, since few of their hashes are held.
         let plan = HashPlan::tree(0, 16 * KIB, 1, 7, 32).expect("a plan");
         assert_eq!((plan.level, plan.fold_levels, plan.nodes), (4, 3, 4096));
+    }
+
+    #[test]
+    fn many_runs_hold_no_more_than_one() {
+        for count in [1_u64, 10, 1000] {
+            let runs: Vec<_> = (0..count).map(|i| HashRun { start: i * GIB, n: 1 }).collect();
+            let work = HashWork::runs(KIB, Some(7), &runs, 32).expect("work");
+            assert!(work.nodes() * 32 <= PART_BYTES_MAX, "{count} runs: {} nodes", work.nodes());
+            assert!(work.plans().all(|plan| plan.level + plan.fold_levels == 7));
+        }
     }
 
     proptest! {
