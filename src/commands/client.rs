@@ -15,7 +15,7 @@ use super::session::{Ends, Reading, Session};
 use super::sync::Touched;
 use crate::cli::{ClientOptions, CompareOptions};
 use crate::device::identity;
-use crate::diff::{Afterwards, Engine, Sink, walk};
+use crate::diff::{Afterwards, Engine, Plan, Sink, walk};
 use crate::digest::{Algorithm, Digest, Scratch, checksum, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::patch::{BaseMaker, Checksum, Header, PatchWriter, Seal};
@@ -107,6 +107,9 @@ impl Job<'_> {
         }
         let checksum =
             self.session.checksum.map(|algorithm| SourceChecksum::start(engine, algorithm));
+        if checksum.is_some() {
+            warn_of_larger_source(engine.plan());
+        }
         // First, because whoever takes the patch may have to ask the user for something.
         let mut sink = self.sink(progress, Counted { output, bytes: 0 }, touched)?;
         progress.begin(engine.plan().compared.end);
@@ -289,6 +292,22 @@ impl<W: Write> Sink for PatchSink<'_, W> {
 fn local_hash(engine: &Engine, offset: u64, scratch: &mut Scratch) -> Result<Vec<u8>> {
     let block_bytes = engine.plan().block_bytes;
     hash_range(&**engine.local(), engine.hasher(), offset, block_bytes, 1, scratch)
+}
+
+/// The checksum is of the whole source, as the classic's is. Who applies the patch is told by
+/// nothing in it that there was more.
+fn warn_of_larger_source(plan: &Plan) {
+    let source_bytes = match plan.direction {
+        Direction::Push => plan.local_bytes,
+        Direction::Pull => plan.remote_bytes,
+    };
+    if plan.header_bytes < source_bytes {
+        log::warn!(
+            "the checksum is of all {source_bytes} bytes of the source, {} of which are compared: \
+             without --diffsize=minsize, --patch will report that it does not agree",
+            plan.header_bytes
+        );
+    }
 }
 
 /// The digest of the whole source, made beside the walk.

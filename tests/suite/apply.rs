@@ -221,7 +221,9 @@ fn a_checksum_of_more_than_the_patch_has_is_no_error_unless_proof_is_asked_for()
     let large = [&changed(&small, 2, 5)[..], &random_bytes(3, 50_000)].concat();
     // Made of a part of the source, then applied in part.
     let work = Workdir::with_pair(&large, &small);
-    let patch = work.patch(&["-dmin", "-csha1"]);
+    let made = work.client(&["-dmin", "-csha1"]).run().expect(0);
+    let made = made.says("of all 100000 bytes of the source, 50000 of which are compared");
+    let patch = made.stdout;
     let out = work.apply(&["-dmin"], &patch).expect(0);
     out.says("not what the patch promised").says("--verify");
     assert!(work.read("remote.img") == large[..50_000]);
