@@ -139,6 +139,19 @@ fn every_field_of_the_status_is_documented() {
 }
 
 #[test]
+fn mounts_in_the_readme_are_there_when_the_next_command_looks() {
+    let readme = read("README.md");
+    let scripts = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mounts: Vec<_> =
+        scripts.flat_map(str::lines).filter(|line| line.starts_with("bdsync mount ")).collect();
+    assert!(mounts.len() > 3, "found {mounts:?} only");
+    for line in mounts {
+        let command = line.split(" #").next().unwrap_or_default().trim_end();
+        assert!(command.contains(" --daemon ") && !command.ends_with('&'), "{line}");
+    }
+}
+
+#[test]
 fn man_page_renders_without_warnings() {
     require!(program("man"));
     let out = Command::new(find_program("man").unwrap())
