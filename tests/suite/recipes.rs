@@ -273,6 +273,59 @@ fn nights_can_be_taken_back() {
     assert!(world.content("copy") == world.older);
 }
 
+/// A night between two files, as a config says that begins with `SRC=new` and `DST=copy`.
+struct Night {
+    work: Workdir,
+}
+
+impl Night {
+    fn new(config: &str) -> Self {
+        let work = Workdir::new();
+        fs::create_dir(work.path("bin")).unwrap();
+        symlink(binary(), work.path("bin/bdsync")).unwrap();
+        work.write("new", &random_bytes(1, 100_000));
+        work.write("copy", &random_bytes(2, 100_000));
+        work.write("night.conf", format!("SRC=new\nDST=copy\n{config}").as_bytes());
+        Self { work }
+    }
+
+    fn command(&self) -> Command {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/nightly"));
+        command
+            .arg("night.conf")
+            .current_dir(self.work.folder())
+            .env("PATH", format!("{}:{path}", self.work.path("bin").display()));
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, code: i32) -> String {
+        let out = self.command().output().unwrap();
+        let words = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(code), "{words}");
+        words
+    }
+
+    fn is_done(&self) -> bool {
+        self.work.read("copy") == self.work.read("new")
+    }
+}
+
+#[test]
+fn days_that_are_no_number_end_the_night_before_it_begins() {
+    for days in ["7d", "-1", "", "08", "1.5", "99999999999999999999"] {
+        let night = Night::new(&format!("UNDO_DIR=undo\nUNDO_DAYS={days}\n"));
+        let words = night.run(1);
+        assert!(words.contains("UNDO_DAYS") && words.contains(&format!("'{days}'")), "{words}");
+        assert!(!night.is_done() && !night.work.path("undo").exists());
+    }
+    let night = Night::new("UNDO_DIR=undo\nUNDO_DAYS=99999\n");
+    night.run(0);
+    assert!(night.is_done());
+    assert_eq!(fs::read_dir(night.work.path("undo")).unwrap().count(), 1);
+}
+
 #[test]
 fn a_patch_is_looked_at_then_applied() {
     require_hosts!();
