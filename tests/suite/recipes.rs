@@ -4,7 +4,9 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::support::Workdir;
 use crate::support::images::random_bytes;
@@ -16,6 +18,8 @@ use crate::support::sshd::Sshd;
 const README: &str = include_str!("../../README.md");
 /// Size of the volumes, in KiB.
 const VOLUME_KIB: usize = 16 * 1024;
+/// How long a run may take to begin.
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// What the recipes say, and where it lies below the test's folder.
 const MOVED: [&str; 6] =
     ["/dev/vg/", "/dev/zvol/", "/mnt/", "/srv/", "/etc/bdsync/", "/var/lib/bdsync/"];
@@ -324,6 +328,40 @@ fn days_that_are_no_number_end_the_night_before_it_begins() {
     night.run(0);
     assert!(night.is_done());
     assert_eq!(fs::read_dir(night.work.path("undo")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_second_run_leaves_the_first_ones_snapshot_alone() {
+    let night = Night::new(
+        "before() {
+            mkdir snapshot
+            while [ ! -e go ]; do sleep 0.02; done
+        }
+        after() { rmdir snapshot; }
+        ",
+    );
+    let mut first = night.command().stderr(Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    while !night.work.path("snapshot").exists() && started.elapsed() < START_LIMIT {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let second = night.command().output().unwrap();
+    let is_kept = night.work.path("snapshot").exists();
+    night.work.write("go", b"");
+    let first = first.wait().unwrap();
+    let words = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(75), "{words}");
+    assert!(words.contains("another run of night.conf is under way"), "{words}");
+    assert!(is_kept, "the second run took the snapshot away");
+    assert!(first.success() && night.is_done());
+    assert!(!night.work.path("snapshot").exists(), "the first run did not");
+}
+
+#[test]
+fn what_before_leaves_running_does_not_keep_the_next_night_from_beginning() {
+    let night = Night::new("before() { sh -c '[ ! -e /proc/self/fd/9 ]'; }\n");
+    night.run(0);
+    night.run(0);
 }
 
 #[test]
