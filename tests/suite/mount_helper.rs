@@ -58,6 +58,30 @@ fn both_forms_of_fstab_lines_are_understood() {
 }
 
 #[test]
+fn addresses_in_brackets_are_hosts_and_paths_with_a_slash_before_the_colon_are_files() {
+    for (source, expected) in [
+        ("[::1]:/dev/x", "ssh ::1 bdsync --server l /dev/x /m"),
+        ("u@[fe80::1%eth0]:/dev/x:[1]:2", "ssh u@fe80::1%eth0 bdsync --server l /dev/x:[1]:2 /m"),
+        ("h:/dev/a,b:c", "ssh h bdsync --server l /dev/a,b:c /m"),
+        ("h:/dev/x@[1]:2", "ssh h bdsync --server l /dev/x@[1]:2 /m"),
+    ] {
+        let found = shown(&[source, "/m", "-o", "local=l"]);
+        assert_eq!(found, format!("bdsync mount --daemon -- {expected}"));
+    }
+    for file in ["/srv/a:b", "./a:b", "srv/a:b", "/srv/u@[::1]:b", "a", "a:"] {
+        let found = shown(&[file, "/m", "-o", "local=l"]);
+        assert_eq!(found, format!("bdsync mount --daemon --from={file} -- l /m"));
+    }
+}
+
+#[test]
+fn options_of_every_file_system_are_not_passed_on() {
+    let all = "local=l,defaults,nosymfollow,symfollow,lazytime,nolazytime,dirsync,silent,loud,\
+               strictatime,nostrictatime,mand,nomand,iversion,noiversion,nodev,nosuid,noexec";
+    assert_eq!(shown(&["p", "/m", "-o", all]), "bdsync mount --daemon --from=p -- l /m");
+}
+
+#[test]
 fn a_missing_local_device_is_told() {
     let out = helper(&Workdir::new(), &["/srv/day.bdsync", "/mnt", "-o", "ro"]);
     assert!(!out.status.success());
