@@ -6,6 +6,8 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use bdsync::cli::MountSource;
+
 use crate::support::Workdir;
 use crate::support::mounted::{Mounted, Stored, is_mounted, take_away};
 use crate::support::requirements::{fuse, require};
@@ -104,6 +106,32 @@ fn a_stored_and_a_live_mount_are_made() {
         assert!(merged.unwrap() == stored.merged, "{args:?}");
     }
     assert!(!is_mounted(&at));
+}
+
+/// The call that the unit makes of a config, word by word.
+fn unit_call(config: &str) -> Vec<String> {
+    // The shell reads these lines as systemd does.
+    let script = format!("{config}\neval \"set -- $OPTIONS $SOURCE\"");
+    let script = format!("{script}\nprintf '%s\\n' bdsync mount \"$@\" \"$MOUNTPOINT\"");
+    let out = Command::new("sh").args(["-euc", &script]).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn both_sources_of_the_example_config_are_understood() {
+    let live = include_str!("../../contrib/examples/mount.conf");
+    let stored = live.replace("\n#SOURCE=", "\nSOURCE=");
+    assert_ne!(live, stored);
+    for (config, is_live) in [(live, true), (&stored, false)] {
+        let words = unit_call(config);
+        let parsed = bdsync::cli::parse(words.iter().map(Into::into));
+        let Ok(bdsync::cli::Command::Mount(options)) = parsed else {
+            panic!("{words:?}: {parsed:?}")
+        };
+        assert_eq!(matches!(options.source, MountSource::Live { .. }), is_live, "{words:?}");
+        assert_eq!(options.mountpoint, std::path::Path::new("/mnt/preview"));
+    }
 }
 
 #[test]
