@@ -17,6 +17,7 @@ mod mount_helper; // mount(8), fstab and systemd
 mod mount_life; // beginnings and ends of a mount: signals, umount, --daemon, users, refusals
 mod mount_live; // a live session, mounted: what is read, and what that costs
 mod mount_stored; // a stored patch, mounted and read by everyday tools
+mod packaging; // contrib/install, and what the packages do beyond it
 mod progress; // --progress, SIGUSR1, the bar, --report
 mod recipes; // the README's recipes, run as they stand there
 mod roundtrip; // random pairs and options against a naive model
