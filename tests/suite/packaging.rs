@@ -1,6 +1,7 @@
 //! What `contrib/install` puts into place, and what the packages do beyond that.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::Workdir;
@@ -17,4 +18,28 @@ fn names_that_are_relative_are_those_of_the_caller() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(work.read("root/usr/bin/bdsync"), b"the binary");
     assert!(fs::exists(work.path("root/usr/lib/systemd/system/bdsync.socket")).unwrap());
+}
+
+#[test]
+fn both_packages_stop_and_disable_every_unit_when_they_are_removed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib");
+    let units: Vec<_> = fs::read_dir(root.join("systemd")).unwrap().map(Result::unwrap).collect();
+    assert!(units.len() > 3, "{units:?}");
+    for package in ["debian/build", "rpm/bdsync.spec"] {
+        let script = fs::read_to_string(root.join(package)).unwrap().replace("\\\n", " ");
+        let words = |command: &str| {
+            let line = script.lines().find(|line| line.trim_start().starts_with(command));
+            let line = line.unwrap_or_else(|| panic!("{package} has no {command}"));
+            line.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect()
+        };
+        let (stopped, disabled): (Vec<_>, Vec<_>) =
+            (words("systemctl stop"), words("systemctl --no-reload disable"));
+        for unit in &units {
+            let name = unit.file_name().into_string().unwrap();
+            let is_stopped = stopped.contains(&name.replace('@', "@*"));
+            assert!(is_stopped, "{package} leaves {name} running");
+            let can_be_enabled = fs::read_to_string(unit.path()).unwrap().contains("[Install]");
+            assert_eq!(disabled.contains(&name), can_be_enabled, "{package}: {name}");
+        }
+    }
 }
