@@ -88,19 +88,43 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
     let operands = operand_list(found);
     if let (true, [first, ..]) = (server || patch, &operands[..]) {
         let mode = if server { "--server" } else { "--patch" };
-        let hint = if patch { " (a device is attached: --patch=DEVICE or -pDEVICE)" } else { "" };
         let shown = first.to_string_lossy();
+        let hint = attached_hint(found, 0);
         return Err(usage(format!("{mode} takes no operands, found '{shown}'{hint}")));
     }
     Ok(())
+}
+
+/// The options whose value must be attached, and how that is written.
+const ATTACHED: [(&str, &str); 4] = [
+    ("patch", "--patch=DEVICE or -pDEVICE"),
+    ("diffsize", "--diffsize=RULE or -dRULE"),
+    ("progress", "--progress=STYLE or -PSTYLE"),
+    ("spool", "--spool=DIR"),
+];
+
+/// For a message about more than `count_max` operands: one of them may have been meant as the
+/// value of an option that was given bare.
+pub(super) fn attached_hint(found: &ArgMatches, count_max: usize) -> String {
+    let is_bare = |name: &str| {
+        let values = found.try_get_raw(name).ok().flatten();
+        values.is_some_and(|mut values| values.any(|value| value.is_empty()))
+    };
+    let bare: Vec<_> =
+        ATTACHED.iter().filter(|(name, _)| is_bare(name)).map(|(_, form)| *form).collect();
+    if bare.is_empty() || operand_list(found).len() <= count_max {
+        return String::new();
+    }
+    format!("; a value is attached: {}", bare.join(", "))
 }
 
 fn client(found: &ArgMatches) -> Result<ClientOptions> {
     let operands = operand_list(found);
     let count = operands.len();
     let operands = <[OsString; 3]>::try_from(operands).map_err(|_| {
+        let hint = attached_hint(found, 3);
         usage(format!(
-            "expected 3 operands, REMSHCMD LOCDEV REMDEV, found {count} (see bdsync --help)"
+            "expected 3 operands, REMSHCMD LOCDEV REMDEV, found {count}{hint} (see bdsync --help)"
         ))
     })?;
     Ok(ClientOptions {
@@ -170,8 +194,9 @@ fn mount_live(found: &ArgMatches) -> Result<(MountSource, OsString)> {
     let count = operands.len();
     let [command, local, remote, mountpoint] =
         <[OsString; 4]>::try_from(operands).map_err(|_| {
+            let hint = attached_hint(found, 4);
             usage(format!(
-                "expected 4 operands, REMSHCMD LOCDEV REMDEV MOUNTPOINT, found {count}; for a \
+                "expected 4 operands, REMSHCMD LOCDEV REMDEV MOUNTPOINT, found {count}{hint}; for a \
                  stored patch: --from=PATCHFILE BASEDEV MOUNTPOINT (see bdsync help mount)"
             ))
         })?;
@@ -210,8 +235,9 @@ fn mount_stored(found: &ArgMatches, patch: &OsString) -> Result<(MountSource, Os
     let operands = operand_list(found);
     let count = operands.len();
     let [base, mountpoint] = <[OsString; 2]>::try_from(operands).map_err(|_| {
+        let hint = attached_hint(found, 2);
         usage(format!(
-            "expected 2 operands with --from, BASEDEV MOUNTPOINT, found {count} \
+            "expected 2 operands with --from, BASEDEV MOUNTPOINT, found {count}{hint} \
              (see bdsync help mount)"
         ))
     })?;
@@ -539,6 +565,42 @@ mod tests {
         ] {
             assert!(!refused(words).is_empty(), "{words:?}");
         }
+    }
+
+    #[test]
+    fn operands_too_many_are_told_how_values_are_attached() {
+        for (words, hint) in [
+            (&["-p", "/dev/x"][..], "--patch=DEVICE or -pDEVICE"),
+            (&["--patch=x", "--spool", "/var/tmp"], "--spool=DIR"),
+            (&["--patch=x", "-d", "min"], "--diffsize=RULE or -dRULE"),
+            (&["-px", "-P", "json"], "--progress=STYLE or -PSTYLE"),
+            (&["-p", "x", "-d"], "--patch=DEVICE or -pDEVICE, --diffsize=RULE or -dRULE"),
+            (&["-s", "-P", "json"], "--progress=STYLE or -PSTYLE"),
+            (&["-P", "json", "c", "l", "r"], "--progress=STYLE or -PSTYLE (see bdsync --help)"),
+            (&["sync", "-d", "min", "a", "b"], "--diffsize=RULE or -dRULE (see bdsync help sync)"),
+            (&["mount", "-d", "min", "c", "l", "r", "m"], "--diffsize=RULE or -dRULE; for a"),
+            (&["mount", "--from=p", "-d", "min", "l", "m"], "--diffsize=RULE or -dRULE (see"),
+            (&["info", "-P", "json", "p", "d"], "--progress=STYLE or -PSTYLE"),
+        ] {
+            let text = refused(words);
+            assert!(text.contains(&format!("; a value is attached: {hint}")), "{words:?}: {text}");
+        }
+        for words in [&["--patch=x", "y"][..], &["-d", "c", "l"], &["sync", "-d", "a"]] {
+            assert!(!refused(words).contains("attached"), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn every_option_with_an_attached_value_has_its_hint() {
+        let whole = super::super::definition();
+        let tables = std::iter::once(&whole).chain(whole.get_subcommands());
+        let args = tables.flat_map(|table| table.get_arguments());
+        let mut names: Vec<_> = args.filter(|arg| arg.is_require_equals_set()).collect();
+        names.sort_by_key(|arg| arg.get_id());
+        names.dedup_by_key(|arg| arg.get_id());
+        let mut hinted = ATTACHED.map(|(name, _)| name);
+        hinted.sort_unstable();
+        assert_eq!(names.iter().map(|arg| arg.get_id().as_str()).collect::<Vec<_>>(), hinted);
     }
 
     #[test]

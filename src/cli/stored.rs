@@ -89,8 +89,9 @@ pub(super) fn info(found: &ArgMatches) -> Result<Command> {
     let mut operands = operand_list(found).into_iter().map(PathBuf::from);
     let (patch, second) = (operands.next(), operands.next());
     if let Some(more) = operands.next() {
-        let shown = more.display();
-        return Err(usage(format!("expected at most 2 operands, PATCH BASEDEV, found '{shown}'")));
+        let (shown, hint) = (more.display(), resolve::attached_hint(found, 2));
+        let what = format!("expected at most 2 operands, PATCH BASEDEV, found '{shown}'{hint}");
+        return Err(usage(what));
     }
     if second.is_some() && path("base").is_some() {
         return Err(usage("BASEDEV is given twice, as an operand and by --base"));

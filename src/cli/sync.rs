@@ -8,8 +8,8 @@ use clap::{Arg, ArgMatches, Command, ValueHint, value_parser};
 use super::options::{Command as Parsed, Place, SyncOptions};
 use super::place::place;
 use super::resolve::{
-    asked_for_words, compare_options, decimal, is_given, operand_list, progress, report_file,
-    size_options, timeout, usage,
+    asked_for_words, attached_hint, compare_options, decimal, is_given, operand_list, progress,
+    report_file, size_options, timeout, usage,
 };
 use super::table;
 use crate::error::Result;
@@ -95,7 +95,8 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Parsed> {
     let operands = operand_list(found);
     let count = operands.len();
     let [source, target] = <[OsString; 2]>::try_from(operands).map_err(|_| {
-        usage(format!("expected 2 operands, SRC DST, found {count} (see bdsync help sync)"))
+        let hint = attached_hint(found, 2);
+        usage(format!("expected 2 operands, SRC DST, found {count}{hint} (see bdsync help sync)"))
     })?;
     let (source, target) = (place(&source)?, place(&target)?);
     if let (Place::Remote { .. }, Place::Remote { .. }) = (&source, &target) {

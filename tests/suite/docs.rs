@@ -73,6 +73,22 @@ fn every_option_is_documented_and_nothing_else_is() {
 }
 
 #[test]
+fn every_option_with_an_attached_value_is_named() {
+    let table = bdsync::cli::definition();
+    let attached = table.get_arguments().filter(|arg| arg.is_require_equals_set());
+    let names: Vec<_> = attached.filter_map(clap::Arg::get_long).collect();
+    assert!(names.len() > 2, "{names:?}");
+    let page = read("contrib/man/bdsync.1").replace("\\-", "-").replace('\n', " ");
+    for text in [read("README.md"), page] {
+        let (before, _) = text.split_once("are attached:").unwrap();
+        let (_, sentence) = before.rsplit_once("The values of").unwrap();
+        for name in &names {
+            assert!(long_options(sentence).contains(*name), "{name}: {sentence}");
+        }
+    }
+}
+
+#[test]
 fn help_shows_every_option_and_command() {
     let table = bdsync::cli::definition();
     let shown = |words: &[&str]| {
