@@ -160,7 +160,7 @@ fn find_short(table: &Command, short: u8) -> Result<&Arg> {
     });
     found.ok_or_else(|| {
         let shown = crate::report::escape(&[short]);
-        usage(format!("unknown option '-{shown}' (see bdsync --help)"))
+        usage(format!("unknown option '-{shown}' (see {})", help_call(table)))
     })
 }
 
@@ -183,7 +183,7 @@ fn find_long<'t>(table: &'t Command, name: &str) -> Result<&'t Arg> {
         return Ok(arg);
     }
     match candidates[..] {
-        [] => Err(usage(format!("unknown option '--{name}' (see bdsync --help)"))),
+        [] => Err(usage(format!("unknown option '--{name}' (see {})", help_call(table)))),
         [(_, arg), ref others @ ..] if others.iter().all(|(_, o)| o.get_id() == arg.get_id()) => {
             Ok(arg)
         }
@@ -191,6 +191,14 @@ fn find_long<'t>(table: &'t Command, name: &str) -> Result<&'t Arg> {
             let longs: Vec<_> = candidates.iter().map(|(long, _)| format!("'--{long}'")).collect();
             Err(usage(format!("option '--{name}' is ambiguous: {}", longs.join(", "))))
         }
+    }
+}
+
+/// What shows the options of `table`: the help of the program has those of all commands.
+fn help_call(table: &Command) -> String {
+    match table.get_name() {
+        "bdsync" => "bdsync --help".to_owned(),
+        name => format!("bdsync help {name}"),
     }
 }
 
@@ -264,6 +272,20 @@ mod tests {
         ] {
             let text = normal(words).unwrap_err().full_message();
             assert!(text.contains(part), "{words:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn unknown_option_leads_to_the_help_that_has_the_known_ones() {
+        for (words, help) in [
+            (&["sync", "--on-read-error=skip", "a", "b"][..], "(see bdsync help sync)"),
+            (&["mount", "--on-read-error=skip", "c", "l", "r", "m"], "(see bdsync help mount)"),
+            (&["squash", "-x", "a", "b"], "(see bdsync help squash)"),
+            (&["--on-error=skip", "c", "l", "r"], "(see bdsync --help)"),
+        ] {
+            let args = std::iter::once(&"bdsync").chain(words).map(OsString::from);
+            let text = super::super::parse(args).unwrap_err().full_message();
+            assert!(text.starts_with("unknown option") && text.ends_with(help), "{text}");
         }
     }
 
