@@ -36,7 +36,8 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
     report::log_to_stderr(options.verbosity);
     let progress = super::progress(options.progress)?;
     let session =
-        Session::open(&Ends::of(options), Reading::Whole, &options.compare, options.sizes)?;
+        Session::open(&Ends::of(options), Reading::Whole, &options.compare, options.sizes)
+            .map_err(unstarted)?;
     session.describe(&options.remote, record);
     let name = target_name(options);
     let sealed_for = options.seal.then_some(options.remote.as_os_str());
@@ -58,6 +59,21 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
     };
     record.add_traffic(peer.counters());
     outcome
+}
+
+/// `err`, or what more there is to say of a REMSHCMD that is not found: somebody may have meant
+/// one of our commands.
+fn unstarted(err: Error) -> Error {
+    let is_missing =
+        err.cause::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound);
+    match err.path().map(|program| program.as_os_str().as_bytes()) {
+        Some(program) if err.kind() == Kind::Spawn && is_missing && !program.contains(&b'/') => {
+            let what = "cannot start the remote command, which is no command of bdsync either";
+            Error::io(Kind::Spawn, what, io::Error::from_raw_os_error(libc::ENOENT))
+                .with_path(OsStr::from_bytes(program))
+        }
+        _ => err,
+    }
 }
 
 /// REMSHCMD's exit status, which becomes ours; one that a signal ended is an error before.

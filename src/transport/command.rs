@@ -2,9 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -144,15 +143,7 @@ fn connect(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| {
-            let is_a_name = !program.as_bytes().contains(&b'/');
-            let what = match e.kind() {
-                // Somebody may have meant one of ours.
-                ErrorKind::NotFound if is_a_name => {
-                    "cannot start the remote command, which is no command of bdsync either"
-                }
-                _ => "cannot start the remote command",
-            };
-            Error::io(Kind::Spawn, what, e).with_path(program)
+            Error::io(Kind::Spawn, "cannot start the remote command", e).with_path(program)
         })?;
     let mut remote = Remote { child, program: program.clone(), status: None, drain: None };
     let missing = || Error::new(Kind::Spawn, "the remote command has no pipes");

@@ -299,6 +299,23 @@ fn the_remote_command_is_split_at_spaces_and_quotes_group() {
 }
 
 #[test]
+fn only_a_client_is_told_that_the_program_it_lacks_is_no_command_either() {
+    let work = pair();
+    std::fs::create_dir(work.path("at")).unwrap();
+    let no_command = "which is no command of bdsync either: nosuchprogram: No such file";
+    work.client_through(&[], "nosuchprogram").run().expect(8).says(no_command);
+    for words in [
+        &["./nosuchprogram", "local.img", "remote.img"][..],
+        &["mount", "nosuchprogram", "local.img", "remote.img", "at"],
+        &["sync", "-e", "nosuchprogram", "local.img", "host:remote.img"],
+    ] {
+        let out = bdsync(words).in_folder(work.folder()).run().expect(8);
+        let out = out.says("cannot start the remote command: ").says("nosuchprogram: No such file");
+        assert!(!out.stderr_text().contains("no command"), "{out}");
+    }
+}
+
+#[test]
 fn lines_of_the_remote_side_are_relayed() {
     let work = pair();
     let script = "printf 'hello\\n\\033[31mred\\nlast' >&2; exec $BDSYNC --server";
