@@ -146,7 +146,8 @@ fn copy(input: File, path: &Path) -> Result<FileDevice> {
     let mut seen = Seen { input: &mut decoder, seen: &mut head };
     PatchReader::new(&mut seen, path)?;
     let whole = head.as_slice().chain(decoder);
-    let file = spool_file(whole, &std::env::temp_dir(), &|| Ok(()))?;
+    let elsewhere = "TMPDIR names another folder";
+    let file = spool_file(whole, &std::env::temp_dir(), elsewhere, &|| Ok(()))?;
     FileDevice::of_copy(file, path)
 }
 

@@ -14,16 +14,19 @@ const COPY_BYTES: usize = 1024 * 1024;
 /// Names that are tried where the file system has no files without names.
 const NAMES_MAX: u32 = 100;
 
-/// Copies `input` to its end into an unlinked file in `folder`; see [`spool_file`].
+/// Copies `input` to its end into an unlinked file in `folder`, as `--spool` wishes; see
+/// [`spool_file`].
 ///
 /// # Errors
 /// As [`spool_file`].
 pub fn spool(input: impl Read, folder: &Path, check: &dyn Fn() -> Result<()>) -> Result<PatchFile> {
-    spool_file(input, folder, check).map(|file| PatchFile::new(file, 0))
+    let elsewhere = "--spool=DIR or TMPDIR name another folder";
+    spool_file(input, folder, elsewhere, check).map(|file| PatchFile::new(file, 0))
 }
 
 /// Copies `input` to its end into an unlinked file in `folder`, open for reading and writing.
-/// `check` is asked whether to go on when reading fails, and every so often.
+/// `check` is asked whether to go on when reading fails, and every so often. `elsewhere` says how
+/// the user names another folder.
 ///
 /// # Errors
 /// `Kind::Write` when there is no room for it, `Kind::Read`, `Kind::Patch` when a decoder finds
@@ -31,10 +34,11 @@ pub fn spool(input: impl Read, folder: &Path, check: &dyn Fn() -> Result<()>) ->
 pub fn spool_file(
     mut input: impl Read,
     folder: &Path,
+    elsewhere: &str,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<File> {
     let failed = |err| {
-        let what = "cannot keep a copy of the patch (--spool=DIR or TMPDIR name another folder)";
+        let what = format!("cannot keep a copy of the patch ({elsewhere})");
         Error::io(Kind::Write, what, err).with_path(folder)
     };
     let mut file = unnamed_file(folder).map_err(failed)?;

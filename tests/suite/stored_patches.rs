@@ -275,6 +275,29 @@ fn squashed_patch_does_what_its_parts_do_in_turn() {
 }
 
 #[test]
+fn copy_without_room_is_told_of_the_option_only_where_there_is_one() {
+    let work = Workdir::new();
+    let patch = build(10, "base", &[(0, b"aaaa")], &[0]);
+    work.write("packed", &gzip(&patch));
+    work.write("base", &[0; 10]);
+    fs::create_dir(work.path("at")).unwrap();
+    let failed = |args: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(args).current_dir(work.folder()).env("TMPDIR", "/nonexistent");
+        let out = command.stdin(fs::File::open(work.path("packed")).unwrap()).output().unwrap();
+        let words = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(9), "{args:?}: {words}");
+        words
+    };
+    for args in [&["squash", "packed"][..], &["mount", "--from=packed", "base", "at"]] {
+        let words = failed(args);
+        assert!(words.contains("(TMPDIR names another folder): /nonexistent"), "{words}");
+    }
+    let words = failed(&["squash", "-"]);
+    assert!(!words.contains("--spool"), "{words}");
+}
+
+#[test]
 fn squash_takes_pipes_and_refuses_what_is_faulty_or_for_another_device() {
     let work = Workdir::new();
     let sum = checksum_field("md5", &[7; 16]);
