@@ -7,6 +7,7 @@ use std::path::Path;
 use terminal_size::{Width, terminal_size_of};
 
 use super::input;
+use super::output;
 use super::record::Record;
 use crate::cli::InfoOptions;
 use crate::compress::Format;
@@ -49,9 +50,9 @@ pub fn run(options: &InfoOptions, record: &Record) -> Result<u8> {
         write_picture(path, &svg(&found, &shown))?;
     }
     if options.json {
-        report::answer(&json(&found, &shown))?;
+        output::answer(&json(&found, &shown))?;
     } else {
-        report::answer(&text(&found, &shown, style()))?;
+        output::answer(&text(&found, &shown, style()))?;
     }
     let Some(fault) = found.faults.first() else { return Ok(0) };
     let what = match found.faults.len() {

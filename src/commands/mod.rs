@@ -51,7 +51,7 @@ fn run_mode(command: &Command, record: &Record) -> Result<u8> {
         StatusRequests::hold();
     }
     match command {
-        Command::Help(text) => report::answer(text).map(|()| 0),
+        Command::Help(text) => output::answer(text).map(|()| 0),
         Command::Client(options) => client::run(options, record, output::stdout()?),
         Command::Info(options) => info::run(options, record),
         Command::Squash(options) => squash::run(options, record, output::stdout()?),

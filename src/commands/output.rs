@@ -1,4 +1,4 @@
-//! stdout as the place for a patch.
+//! stdout as the place for a patch, or for an answer in words.
 
 use std::fs::File;
 use std::io;
@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Kind, Result};
+use crate::report;
 
 /// Whether the process was started without a stdout.
 static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
@@ -24,14 +25,29 @@ extern "C" fn look() {
 #[unsafe(link_section = ".init_array")]
 static LOOK: extern "C" fn() = look;
 
-/// stdout, unbuffered.
+/// Refuses a stdout that was closed from the start; `what` would be lost there.
+fn refuse_closed(what: &str) -> Result<()> {
+    if WAS_CLOSED.load(Ordering::Relaxed) {
+        return Err(Error::new(Kind::Write, format!("cannot write {what}: stdout is closed")));
+    }
+    Ok(())
+}
+
+/// Prints what the user asked for.
+///
+/// # Errors
+/// `Kind::Write`, also when stdout was closed from the start.
+pub(super) fn answer(text: &str) -> Result<()> {
+    refuse_closed("the answer")?;
+    report::answer(text)
+}
+
+/// stdout for a patch, unbuffered.
 ///
 /// # Errors
 /// `Kind::Write` when it was closed from the start.
 pub(super) fn stdout() -> Result<File> {
-    if WAS_CLOSED.load(Ordering::Relaxed) {
-        return Err(Error::new(Kind::Write, "cannot write the patch: stdout is closed"));
-    }
+    refuse_closed("the patch")?;
     let taken = io::stdout().as_fd().try_clone_to_owned();
     taken.map(File::from).map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))
 }

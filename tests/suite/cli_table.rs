@@ -25,6 +25,20 @@ fn usage_goes_to_stdout_with_exit_0() {
 }
 
 #[test]
+fn an_answer_that_nobody_can_read_is_exit_9() {
+    let work = pair();
+    work.write("patch", &work.patch(&[]));
+    for words in ["--help", "--version", "help sync", "", "info patch", "info --json patch"] {
+        let script = format!("exec {} {words} >&-", binary());
+        let mut command = std::process::Command::new("sh");
+        let out = command.args(["-c", &script]).current_dir(work.folder()).output().unwrap();
+        let told = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(9), "{words}: {told}");
+        assert_eq!(told, "bdsync: cannot write the answer: stdout is closed\n", "{words}");
+    }
+}
+
+#[test]
 fn contradictions_end_with_exit_1_and_a_message() {
     for args in [
         &["--server", "--patch"][..],
