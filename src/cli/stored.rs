@@ -45,11 +45,12 @@ pub(super) fn info_table() -> Table {
 pub(super) fn squash_table() -> Table {
     base("squash")
         .about("Make one patch of several that follow each other")
-        .override_usage("bdsync squash [OPTIONS] PATCH PATCH...  >PATCH")
+        .override_usage("bdsync squash [OPTIONS] PATCH...  >PATCH")
         .after_help(
             "The patches are files, plain or compressed, in the order in which they were made. \
              The result changes the device that the first was made for into the one that the \
-             last makes.",
+             last makes. A single one is checked and written anew, which compresses or \
+             decompresses it.",
         )
         .args(headed(
             "Squashing",
@@ -64,7 +65,7 @@ pub(super) fn squash_table() -> Table {
         ))
         .args(reporting())
         .args(other())
-        .arg(operands("PATCH PATCH...").hide(true))
+        .arg(operands("PATCH...").hide(true))
 }
 
 /// The option of every command that writes a patch.
@@ -193,6 +194,10 @@ mod tests {
         assert_eq!(options.patches, ["a", "b", "c"].map(PathBuf::from));
         assert_eq!((options.force, options.base_bytes), (true, Some(10)));
         assert_eq!(options.compression, Some(Compression::Zstd(9)));
+        let Ok(Command::Squash(options)) = parse(&["squash", "a"]) else { panic!() };
+        assert_eq!(options.patches.len(), 1);
+        let Ok(Command::Help(help)) = parse(&["help", "squash"]) else { panic!() };
+        assert!(help.contains("squash [OPTIONS] PATCH...  >PATCH"), "{help}");
         for bad in [&["squash"][..], &["squash", "a", "--basesize=1k"]] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

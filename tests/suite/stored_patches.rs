@@ -310,6 +310,7 @@ fn squash_takes_pipes_and_refuses_what_is_faulty_or_for_another_device() {
     let squash = |args: &[&str]| bdsync(["squash"].iter().chain(args)).in_folder(work.folder());
     let expected = build(10, "d", &[(0, b"aa"), (2, b"bb"), (6, b"aa")], &sum);
     assert_eq!(squash(&["a", "b"]).run().expect(0).stdout, expected);
+    assert_eq!(squash(&["-"]).stdin(&gzip(&a)).run().expect(0).stdout, a);
     assert_eq!(squash(&["a", "-"]).stdin(&b).run().expect(0).stdout, expected);
     assert_eq!(squash(&["/dev/stdin", "b"]).stdin(&gzip(&a)).run().expect(0).stdout, expected);
     let out = squash(&["a", "other"]).run().expect(1).says("different devices");
