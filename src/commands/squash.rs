@@ -44,9 +44,12 @@ pub fn run(options: &SquashOptions, record: &Record, output: impl Write) -> Resu
     if done.zero_bytes > 0 {
         log::warn!(
             "{} bytes of zeros are written out because the size of the device changes on the \
-             way; give --basesize, the size of the device that the first patch is for, to save \
-             what can be saved",
-            done.zero_bytes
+             way: what lies behind {} bytes and is in no later patch becomes zeros. Wrong for \
+             patches made or applied with --diffsize=minsize, which take nothing away: apply \
+             those one after the other. --basesize, the size of the device that the first patch \
+             is for, saves what can be saved",
+            done.zero_bytes,
+            squash.smallest_bytes()
         );
     }
     Ok(0)

@@ -230,6 +230,13 @@ impl Squash {
         Ok(())
     }
 
+    /// The smallest size that the device has on the way, in bytes: what lies behind it is zeros
+    /// where no later patch has it.
+    #[must_use]
+    pub fn smallest_bytes(&self) -> u64 {
+        self.layers.iter().map(Layer::size_bytes).min().unwrap_or(0)
+    }
+
     /// The checksum of the last patch is that of the device that the result makes. Without one,
     /// that of a patch before will do when nothing has changed since.
     pub fn checksum(&self) -> Option<&Checksum> {
@@ -409,6 +416,8 @@ mod tests {
         apply(&target, &one);
         assert_eq!(target.content(), b"abba\0c\0");
         assert_eq!(done.zero_bytes, 2);
+        let layers = [&a, &b, &c].map(|patch| layer(patch)).into();
+        assert_eq!(Squash::new(layers, None, false).unwrap().smallest_bytes(), 4);
         // A target that ends there needs no zeros.
         assert_eq!(squashed(&[a, b, c], Some(4)).1.zero_bytes, 0);
     }

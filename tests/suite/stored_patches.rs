@@ -263,7 +263,10 @@ fn squashed_patch_does_what_its_parts_do_in_turn() {
         work.write(&format!("p{i}"), &stored[i]);
     }
     let squash = ["squash", "p0", "p1", "p2"];
-    let one = bdsync(squash).in_folder(work.folder()).run().expect(0).says("zeros");
+    let one = bdsync(squash).in_folder(work.folder()).run().expect(0).says("bytes of zeros");
+    let smallest = (SIZE - 70_000).to_string();
+    let one = one.says(&format!("behind {smallest} bytes and is in no later patch becomes zeros"));
+    let one = one.says("--diffsize=minsize");
     let sized = bdsync(squash.iter().chain(&["--basesize=1048576", "--compress=zstd"]));
     let sized = sized.in_folder(work.folder()).run().expect(0);
     assert!(sized.stdout.len() < one.stdout.len());
