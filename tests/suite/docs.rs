@@ -138,6 +138,21 @@ fn every_exit_status_is_documented() {
 }
 
 #[test]
+fn every_variable_of_the_environment_is_documented() {
+    let page = read("contrib/man/bdsync.1");
+    let (_, section) = page.split_once(".SH ENVIRONMENT\n").expect("the section");
+    let section = section.split(".SH ").next().unwrap();
+    let info = read("src/commands/info.rs");
+    let calls = info.split("env::var").skip(1);
+    let mut names: BTreeSet<_> = calls.filter_map(|rest| rest.split('"').nth(1)).collect();
+    names.extend(["TMPDIR", "RUST_LOG", "NOTIFY_SOCKET"]);
+    assert!(names.len() > 5, "found {names:?} only");
+    for name in names {
+        assert!(section.contains(&format!(".TP\n.B {name}\n")), "the man page lacks {name}");
+    }
+}
+
+#[test]
 fn every_field_of_the_status_is_documented() {
     let source = read("src/view/status.rs");
     let fields = source.split("pub struct Status {").nth(1).and_then(|rest| rest.split('}').next());
