@@ -1,7 +1,7 @@
 //! stdout as the place for a patch, or for an answer in words.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,9 +45,14 @@ pub(super) fn answer(text: &str) -> Result<()> {
 /// stdout for a patch, unbuffered.
 ///
 /// # Errors
-/// `Kind::Write` when it was closed from the start.
+/// `Kind::Write` when it was closed from the start, `Kind::Usage` when it is a terminal: that would
+/// be confused by the patch, and changes its line ends.
 pub(super) fn stdout() -> Result<File> {
     refuse_closed("the patch")?;
+    if io::stdout().is_terminal() {
+        let what = "the patch is not for a terminal: write it to a file or a pipe";
+        return Err(Error::new(Kind::Usage, what));
+    }
     let taken = io::stdout().as_fd().try_clone_to_owned();
     taken.map(File::from).map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))
 }

@@ -82,6 +82,23 @@ fn a_patch_that_nobody_takes_is_exit_9() {
 }
 
 #[test]
+fn a_terminal_gets_no_patch() {
+    require!(program("script"));
+    let work = images();
+    work.write("patch", &work.patch(&[]));
+    let squash = format!("'{}' squash patch", binary());
+    for command in ["CLIENT", "CLIENT --compress=zstd", &squash] {
+        // Only stdout is a terminal; what it got is the output of `script`.
+        let call = format!("cat >call <<'END'\n{command} </dev/null 2>words\nEND\n");
+        let out = in_shell(&work, &format!("{call}script -qec 'sh call' /dev/null"));
+        let words = String::from_utf8_lossy(&work.read("words")).into_owned();
+        assert_eq!(out.status.code(), Some(1), "{command}: {words}");
+        assert!(words.contains("write it to a file or a pipe"), "{command}: {words}");
+        assert!(out.stdout.is_empty(), "{command}: {:?}", String::from_utf8_lossy(&out.stdout));
+    }
+}
+
+#[test]
 fn a_server_that_sends_other_blocks_than_it_announced_is_noticed() {
     require!(built_liar());
     let work = images();
