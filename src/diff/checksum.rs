@@ -100,7 +100,8 @@ impl SourceChecksum {
                 false => Ok(()),
             };
             let digest = checksum(&**this.engine.local(), this.algorithm, &mut go_on);
-            this.settle(digest.map(|digest| digest.to_vec()));
+            let checked = digest.and_then(|digest| this.engine.check_local().map(|()| digest));
+            this.settle(checked.map(|digest| digest.to_vec()));
         };
         if let Err(err) = thread::Builder::new().name("checksum".into()).spawn(work) {
             let what = "cannot start a thread for the checksum";

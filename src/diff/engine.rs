@@ -100,6 +100,19 @@ impl Engine {
         &self.local
     }
 
+    /// To be asked after local bytes were read that have to be those of one state.
+    ///
+    /// # Errors
+    /// `Kind::Transmission` when the local device shows that somebody changed it since it was
+    /// opened.
+    pub fn check_local(&self) -> Result<()> {
+        if !self.local.is_changed() {
+            return Ok(());
+        }
+        let what = "the file was changed under the mount";
+        Err(Error::new(Kind::Transmission, what).with_path(self.local.path()))
+    }
+
     /// The connection to the remote side.
     #[must_use]
     pub fn peer(&self) -> &Peer {

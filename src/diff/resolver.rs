@@ -273,6 +273,8 @@ impl Resolver {
     fn end(&self, job: &Blocks, used: &Arc<Ladder>, result: Result<(u64, Vec<Differing>)>) {
         let plan = self.engine.plan();
         let hash_len = self.engine.hasher().hash_len();
+        // What was hashed may be of another state than what was compared before.
+        let result = result.and_then(|found| self.engine.check_local().map(|()| found));
         let mut known = self.known.lock();
         let waiters = known.finish(job);
         let outcome = result.map(|(candidate_bytes, both)| {

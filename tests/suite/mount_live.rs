@@ -195,6 +195,38 @@ fn a_source_that_changes_is_an_error_and_never_other_bytes() {
 }
 
 #[test]
+fn a_local_file_that_changes_is_an_error_and_never_its_new_bytes() {
+    require!(fuse());
+    let content = random_bytes(21, SIZE);
+    for options in [&["--remdata"][..], &[]] {
+        let work = Workdir::with_pair(&content, &content);
+        let mut mounted = mount(&work, options, &server_command(&[]));
+        let merged = mounted.path("merged");
+        // Everything is compared, and the same.
+        assert_eq!(fs::read_to_string(mounted.path("changes")).unwrap(), "");
+        assert!(read_at(&merged, 0, 4096).unwrap() == content[..4096]);
+        assert_eq!(status(&mounted)["source_changed"], false);
+        // Of a push the kernel may read the file itself as long as this one is open.
+        let held = fs::File::open(&merged).unwrap();
+        let local = work.path("local.img");
+        let image = fs::OpenOptions::new().write(true).open(&local).unwrap();
+        image.write_all_at(b"ZZZZ", 4 << 20).unwrap();
+        assert_eq!(status(&mounted)["source_changed"], true, "{options:?}");
+        for name in ["merged", "original"] {
+            let err = read_at(&mounted.path(name), 4 << 20, 4096).unwrap_err();
+            assert_eq!(err.raw_os_error(), Some(Errno::EIO as i32), "{options:?} {name}");
+        }
+        drop(held);
+        image.set_len(1_000_000).unwrap();
+        let err = read_at(&merged, 5 << 20, 4096).unwrap_err();
+        assert_eq!(err.raw_os_error(), Some(Errno::EIO as i32), "{options:?}");
+        let said = status(&mounted)["last_error"].as_str().unwrap().to_owned();
+        assert_eq!(said.matches(local.to_str().unwrap()).count(), 1, "{said}");
+        mounted.wait_until("it says so", |mounted| mounted.said().contains("changed"));
+    }
+}
+
+#[test]
 fn when_the_remote_side_dies_the_rest_is_an_error() {
     require!(fuse());
     let (work, local, _) = pair(13);

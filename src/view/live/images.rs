@@ -156,6 +156,7 @@ impl Live {
     ) {
         let mut bytes = vec![0; range.len() as usize];
         let mut remote = Vec::new();
+        let mut uses_local = false;
         for &(part, source) in parts {
             let (local, other) = match source {
                 Source::Local => (vec![part], Vec::new()),
@@ -163,6 +164,7 @@ impl Live {
                 Source::Compared => self.split(part),
             };
             remote.extend(other);
+            uses_local |= !local.is_empty();
             for piece in local {
                 let at = (piece.start - range.start) as usize;
                 let place = &mut bytes[at..][..piece.len() as usize];
@@ -170,6 +172,9 @@ impl Live {
                     return done(Err(err));
                 }
             }
+        }
+        if uses_local && let Err(err) = self.engine.check_local() {
+            return done(Err(err));
         }
         let gathering = Gathering::new(range, bytes, remote.len(), done);
         if remote.is_empty() {
@@ -234,6 +239,7 @@ impl Live {
 
     fn local_data(&self, range: ByteRange) -> Result<Option<ByteRange>> {
         let data = self.engine.local().next_data(range.start)?;
+        self.engine.check_local()?;
         Ok(data.map(|data| data.intersect(&range)).filter(|data| !data.is_empty()))
     }
 

@@ -69,6 +69,8 @@ struct Live {
     checksum: Option<Arc<SourceChecksum>>,
     /// Set when the mount ends: long work of our own stops.
     closing: AtomicBool,
+    /// Set once the local device was seen to be changed, whatever it looks like later.
+    local_changed: AtomicBool,
     failures: Mutex<Failures>,
     scan_log: Mutex<Option<Instant>>,
 }
@@ -111,6 +113,7 @@ impl LiveChange {
             streams: Default::default(),
             checksum,
             closing: AtomicBool::new(false),
+            local_changed: AtomicBool::new(false),
             failures: Mutex::default(),
             scan_log: Mutex::default(),
             engine,
@@ -177,7 +180,7 @@ impl Change for LiveChange {
     }
 
     fn next_data(&self, image: Image, from: u64) -> Result<Option<ByteRange>> {
-        self.0.next_data(image, from)
+        self.0.next_data(image, from).inspect_err(|err| self.0.note_failure(err))
     }
 
     fn next_extent(&self, from: u64, done: Done<Option<ByteRange>>) {
@@ -193,7 +196,8 @@ impl Change for LiveChange {
     }
 
     fn backing_file(&self, image: Image) -> Option<&File> {
-        images::is_local(self.0.engine.plan(), image)
+        // The kernel would show what the file holds by now.
+        (images::is_local(self.0.engine.plan(), image) && !self.0.is_local_changed())
             .then(|| self.0.engine.local().regular_file())
             .flatten()
     }
@@ -221,6 +225,13 @@ impl Live {
             }
             done(result);
         })
+    }
+
+    fn is_local_changed(&self) -> bool {
+        if self.engine.local().is_changed() {
+            self.local_changed.store(true, Ordering::Relaxed);
+        }
+        self.local_changed.load(Ordering::Relaxed)
     }
 
     fn note_failure(&self, err: &Error) {
@@ -281,6 +292,7 @@ impl Live {
         let progress = self.resolver.progress();
         let counters = self.engine.peer().counters();
         let patch_bytes = self.patch_bytes();
+        let local_changed = self.is_local_changed();
         let failures = self.failures.lock();
         let bytes = |blocks: u64| (blocks.saturating_mul(plan.block_bytes)).min(plan.compared.end);
         Status {
@@ -304,7 +316,7 @@ impl Live {
                 (None, 0) => ScanState::Idle,
             },
             link: if self.engine.peer().is_alive() { Link::Up } else { Link::Down },
-            source_changed: failures.source_changed,
+            source_changed: local_changed || failures.source_changed,
             last_error: match &failures.last {
                 Some(last) => Some(last.clone()),
                 None => self.engine.peer().last_error().map(|err| err.full_message()),

@@ -210,6 +210,7 @@ impl Live {
         let range = ByteRange::new(start, start.saturating_add(block_bytes)).clip(local.size());
         let mut data = vec![0; range.len() as usize];
         local.read_exact_at(&mut data, range.start)?;
+        self.engine.check_local()?;
         if let Some(print) = self.resolver.print(block) {
             let mut hash = vec![0; hasher.hash_len()];
             hasher.hash_block(&data, block_bytes, &mut hash);

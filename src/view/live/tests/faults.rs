@@ -9,7 +9,7 @@ use crate::diff::BLOCKS_MAX;
 use crate::digest::Algorithm;
 use crate::error::Kind;
 use crate::units::{ByteRange, Direction, KIB, MIB, SizeRule};
-use crate::view::change::Image;
+use crate::view::change::{Change, Image};
 use crate::wire::Message;
 
 #[test]
@@ -44,6 +44,57 @@ fn local_block_that_changed_after_it_was_compared_is_no_record() {
         assert_eq!(rig.status()["source_changed"], true);
         rig.local.write(500_000, &local[500_000..500_005]);
         rig.patch(64 << 10).unwrap();
+    }
+}
+
+#[test]
+fn local_device_that_shows_a_change_is_an_error_wherever_its_bytes_are_used() {
+    let (local, mut remote) = (noise(3, 1 << 20), noise(3, 1 << 20));
+    remote[500_000] ^= 1;
+    for direction in [Direction::Push, Direction::Pull] {
+        let rig = Rig::of_bytes(Setup::own(direction), &local, &remote);
+        rig.extents().unwrap();
+        assert_eq!(rig.status()["source_changed"], false);
+        rig.local.changed.store(true, Ordering::SeqCst);
+        assert_eq!(rig.status()["source_changed"], true, "before anybody reads");
+        assert_eq!(rig.status()["last_error"], serde_json::Value::Null);
+        for image in [Image::Merged, Image::Original] {
+            let err = rig.read(image, 0, 4096).unwrap_err();
+            assert_eq!(err.kind(), Kind::Transmission, "{image:?}");
+            let text = err.full_message();
+            assert_eq!(text.matches("test-device").count(), 1, "{text}");
+            assert_eq!(rig.status()["last_error"], text);
+            let hole = rig.live().next_data(image, 0).unwrap_err();
+            assert_eq!(hole.kind(), Kind::Transmission, "{image:?}");
+        }
+        // What takes no local bytes is as it was.
+        let block = 500_000 / 4096 * 4096;
+        let all_remote = match direction {
+            Direction::Push => rig.read(Image::Original, block, 4096),
+            Direction::Pull => rig.read(Image::Merged, block, 4096),
+        };
+        assert_eq!(all_remote.unwrap(), remote[block as usize..][..4096]);
+        assert_eq!(rig.patch(64 << 10).is_ok(), direction == Direction::Pull);
+        rig.local.changed.store(false, Ordering::SeqCst);
+        assert_eq!(rig.status()["source_changed"], true, "once is enough");
+    }
+}
+
+#[test]
+fn nothing_is_learned_from_hashes_of_a_changed_local_device() {
+    let content = noise(3, 1 << 20);
+    for direction in [Direction::Push, Direction::Pull] {
+        let setup = Setup { checksum: Some(Algorithm::Md5), ..Setup::own(direction) };
+        let rig = Rig::of_bytes(setup, &content, &content);
+        rig.local.changed.store(true, Ordering::SeqCst);
+        assert_eq!(rig.extents().unwrap_err().kind(), Kind::Transmission);
+        assert_eq!(rig.status()["compared_bytes"], 0);
+        rig.local.changed.store(false, Ordering::SeqCst);
+        rig.extents().unwrap();
+        // Nothing differs, so that the checksum alone has to do with the devices.
+        rig.local.changed.store(true, Ordering::SeqCst);
+        let patch = rig.patch(64 << 10);
+        assert_eq!(patch.is_ok(), direction == Direction::Pull, "{direction:?}");
     }
 }
 

@@ -31,6 +31,8 @@ pub struct TestDevice {
     pages: RwLock<BTreeMap<u64, Vec<u8>>>,
     pub reads: Mutex<Vec<ByteRange>>,
     pub failing: AtomicBool,
+    /// Whether it shows that somebody changed it.
+    pub changed: AtomicBool,
     /// Reads wait while somebody holds it.
     pub gate: RwLock<()>,
 }
@@ -42,6 +44,7 @@ impl TestDevice {
             pages: RwLock::default(),
             reads: Mutex::default(),
             failing: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
             gate: RwLock::new(()),
         })
     }
@@ -106,6 +109,10 @@ impl Device for TestDevice {
         }
         let data = ByteRange::new((first * PAGE).max(from), (end * PAGE).min(self.size));
         Ok(Some(data).filter(|data| !data.is_empty()))
+    }
+
+    fn is_changed(&self) -> bool {
+        self.changed.load(Ordering::SeqCst)
     }
 }
 
