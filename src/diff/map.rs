@@ -199,6 +199,24 @@ impl Map {
             }
     }
 
+    /// How many runs of blocks that are known to differ begin below `block`.
+    #[must_use]
+    pub fn runs(&self, block: u64) -> u64 {
+        let end = block.min(self.blocks);
+        let (mut runs, mut before) = (0, false);
+        for (start, chunk) in (0..end).step_by(CHUNK_BLOCKS as usize).zip(&self.chunks) {
+            match chunk {
+                Chunk::Uniform(state) => {
+                    let differs = *state == State::Differs;
+                    runs += u64::from(differs && !before);
+                    before = differs;
+                }
+                Chunk::Mixed(bits) => runs += bits.runs(CHUNK_BLOCKS.min(end - start), &mut before),
+            }
+        }
+        runs
+    }
+
     /// The block that has exactly `rank` known differing blocks below it and differs itself.
     #[must_use]
     pub fn select(&self, rank: u64) -> Option<u64> {
@@ -321,6 +339,18 @@ impl Bits {
         u64::from(whole + part.count_ones())
     }
 
+    /// How many runs begin in the first `len` blocks. `before` says whether the block before them
+    /// differs, and then whether the last one does.
+    fn runs(&self, len: u64, before: &mut bool) -> u64 {
+        let mut runs = 0;
+        for (start, &word) in (0..len).step_by(64).zip(&self.differs) {
+            let word = word & (u64::MAX >> (64 - (len - start).min(64)));
+            runs += (word & !(word << 1 | u64::from(*before))).count_ones();
+            *before = word >> 63 == 1;
+        }
+        u64::from(runs)
+    }
+
     fn select(&self, rank: u64) -> u64 {
         let mut left = rank;
         for (start, &word) in (0u64..).step_by(64).zip(&self.differs) {
@@ -374,6 +404,9 @@ mod tests {
                 let rank = differs.partition_point(|&b| b < block) as u64;
                 prop_assert_eq!(map.rank(block), rank);
                 prop_assert_eq!(map.select(rank), differs.get(rank as usize).copied());
+                let begins = |&&b: &&u64| b == 0 || model[b as usize - 1] != State::Differs;
+                let runs = differs[..rank as usize].iter().filter(begins).count();
+                prop_assert_eq!(map.runs(block), runs as u64);
                 let unknown = (block..BLOCKS).find(|&b| model[b as usize] == State::Unknown);
                 prop_assert_eq!(map.first_unknown(block, BLOCKS), unknown);
                 let next = differs.get(rank as usize).copied();

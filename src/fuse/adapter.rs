@@ -24,7 +24,8 @@ use super::snapshots::{NO_SNAPSHOT, Snapshots};
 use crate::error::{Error, Kind, Result};
 use crate::view::{Attr, Done, Entry, Node, View, Whence};
 
-/// How long the kernel may believe a name: names stay what they are.
+/// How long the kernel may believe a name: names stay what they are. Not that of a file whose size
+/// is not known: with every `open` it then asks for the size, at which sendfile(2) and the like stop.
 const NAME_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long it may believe attributes with an exact size; the blocks in use may still shrink
 /// as holes become known.
@@ -123,6 +124,7 @@ impl Shared {
 
     /// Content never changes, so the kernel may keep it. A file whose size is not known is read
     /// past the kernel's cache, which would stop at the size; so is the one that does change.
+    /// sendfile(2) and the like go through the cache all the same, which an opening empties.
     fn open(&self, node: Node, reply: ReplyOpen) {
         if node == Node::Status {
             let handle = self.snapshots.keep(self.view.status());
@@ -173,7 +175,15 @@ impl Shared {
 
 /// A size of 0 stands for one that is not known yet: the next `stat` asks again.
 fn ttl(attr: &Attr) -> Duration {
-    if attr.is_dir || attr.size_bytes != 0 { ATTR_TTL } else { Duration::ZERO }
+    if is_size_known(attr) { ATTR_TTL } else { Duration::ZERO }
+}
+
+fn name_ttl(attr: &Attr) -> Duration {
+    if is_size_known(attr) { NAME_TTL } else { Duration::ZERO }
+}
+
+fn is_size_known(attr: &Attr) -> bool {
+    attr.is_dir || attr.size_bytes != 0
 }
 
 fn refuse<R: Refuse>(ticket: Ticket<R>, errno: Errno) {
@@ -246,7 +256,7 @@ impl Filesystem for Adapter {
                 Some(node) => {
                     let attr = shared.view.attr(node);
                     let full = shared.file_attr(&attr);
-                    reply.entry_with_ttls(&ttl(&attr), &NAME_TTL, &full, GENERATION);
+                    reply.entry_with_ttls(&ttl(&attr), &name_ttl(&attr), &full, GENERATION);
                 }
                 None => reply.error(Errno::ENOENT),
             };

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -235,7 +236,7 @@ fn everything_else_answers_while_a_reader_waits() {
     assert_eq!(fs::read(fixture.path("merged")).unwrap(), vec![b'm'; IMAGE_BYTES as usize]);
     assert_eq!(fs::read(fixture.path("original")).unwrap(), vec![b'o'; IMAGE_BYTES as usize]);
     let status = fs::read_to_string(fixture.path("status.json")).unwrap();
-    assert_eq!(status, "{\"scripted\":true}\n");
+    assert_eq!(status.trim_end(), "{\"scripted\":true}");
     assert!(start.elapsed() < Duration::from_secs(5));
 
     fixture.change.release();
@@ -298,6 +299,32 @@ fn size_of_the_patch_is_zero_while_unknown_and_exact_after() {
     }
     let tail = Command::new("tail").args(["-c", "6"]).arg(&patch).output().unwrap();
     assert_eq!(tail.stdout, b"patch\n");
+}
+
+/// What sendfile(2) gets of a file, which `io::copy` to a socket uses where there is a size.
+fn sent(path: &Path) -> Vec<u8> {
+    let (mut near, mut far) = UnixStream::pair().unwrap();
+    std::io::copy(&mut fs::File::open(path).unwrap(), &mut near).unwrap();
+    drop(near);
+    let mut bytes = Vec::new();
+    far.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn readers_who_trust_the_size_get_the_whole_status_and_all_that_is_known() {
+    let Some(fixture) = Fixture::new() else { return };
+    let status = fixture.path("status.json");
+    for round in 0..3 {
+        let text = fs::read(&status).unwrap();
+        assert_eq!(fs::metadata(&status).unwrap().len(), text.len() as u64, "round {round}");
+        assert_eq!(sent(&status), text, "round {round}");
+    }
+    // What was looked up before its size was known is not taken for empty later.
+    let patch = fixture.path("patch");
+    assert_eq!(fs::metadata(&patch).unwrap().len(), 0);
+    fixture.change.release();
+    assert_eq!(sent(&patch), PATCH);
 }
 
 #[test]

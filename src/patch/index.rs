@@ -191,6 +191,13 @@ impl PatchIndex {
         total
     }
 
+    /// How many contiguous changed ranges begin below `end`. Goes through all of the index.
+    #[must_use]
+    pub fn extents(&self, end: u64) -> u64 {
+        let below = self.entries.partition_point(|entry| entry.start < end);
+        self.entries[..below].iter().filter(|entry| entry.begins_extent()).count() as u64
+    }
+
     /// What is in `range` of the device: pieces without gaps, in ascending order. None of them
     /// is longer than a record, but for the base's.
     pub fn pieces(&self, range: ByteRange) -> impl Iterator<Item = Piece> + '_ {

@@ -47,6 +47,11 @@ pub trait Change: Send + Sync {
     /// the scan to get that far.
     fn next_extent(&self, from: u64, done: Done<Option<ByteRange>>);
 
+    /// How many ranges [`Change::next_extent`] finds in all, once that is known. Never waits.
+    fn changed_ranges(&self) -> Option<u64> {
+        None
+    }
+
     /// Up to `len` bytes of the patch file at `offset`; none only at and behind its end, but
     /// fewer also where no more is known yet. Waits for the scan to get that far.
     fn read_patch(&self, offset: u64, len: u32, done: Done<Vec<u8>>);
@@ -61,6 +66,7 @@ pub trait Change: Send + Sync {
         None
     }
 
-    /// What is known so far, as one line of JSON without a line break at its end.
+    /// What is known so far, as one line of JSON without a line break at its end, shorter than
+    /// [`TEXT_BYTES`](super::status::TEXT_BYTES).
     fn status(&self) -> String;
 }

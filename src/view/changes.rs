@@ -39,7 +39,7 @@ struct State {
     checkpoints: Vec<u64>,
     /// Lines from one checkpoint to the next.
     spacing: u64,
-    /// Number of lines, once somebody read to the end.
+    /// Number of lines, once it is known.
     total: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ impl Lines {
         Self(Mutex::new(State { checkpoints: vec![0], spacing: CHECKPOINT_LINES, total: None }))
     }
 
-    /// Size of `changes` in bytes, once somebody read to its end.
+    /// Size of `changes` in bytes, once it is known.
     #[must_use]
     pub fn file_bytes(&self) -> Option<u64> {
         self.0.lock().total.map(|lines| lines.saturating_mul(LINE_BYTES))
@@ -84,7 +84,8 @@ impl Lines {
         }
     }
 
-    fn ended(&self, lines: u64) {
+    /// Says how many lines there are.
+    pub(super) fn ended(&self, lines: u64) {
         self.0.lock().total = Some(lines);
     }
 }

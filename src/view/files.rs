@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::change::{Change, Done, Image};
 use super::changes::{Lines, ListExtents, ReadLines};
+use super::status;
 use super::tree::{
     Access, Attr, Entry, Inode, Node, ROOT_NODES, STAT_BLOCK_BYTES, Whence, parse_extent_name,
 };
@@ -91,12 +92,7 @@ impl View {
     /// What `stat` says. Never waits.
     #[must_use]
     pub fn attr(&self, node: Node) -> Attr {
-        let size_bytes = match node {
-            Node::Root | Node::Extents => 0,
-            // Its text is another at every reading, as in /proc.
-            Node::Status => 0,
-            _ => self.size_bytes(node).unwrap_or(0),
-        };
+        let size_bytes = self.size_bytes(node).unwrap_or(0);
         let stored_bytes = match node {
             Node::Merged => self.data_bytes[0],
             Node::Original => self.data_bytes[1],
@@ -243,12 +239,11 @@ impl View {
         }
     }
 
-    /// The whole text of `status.json` as of now: one JSON object and a line break.
+    /// The whole text of `status.json` as of now: one JSON object, blanks and a line break,
+    /// [`TEXT_BYTES`](status::TEXT_BYTES) long.
     #[must_use]
     pub fn status(&self) -> Vec<u8> {
-        let mut text = self.change.status();
-        text.push('\n');
-        text.into_bytes()
+        status::text(self.change.status())
     }
 
     /// Exact size of a file whose size is known.
@@ -258,9 +253,17 @@ impl View {
             Node::Original => Some(self.change.image_bytes(Image::Original)),
             Node::Extent(range) => Some(range.len()),
             Node::Patch => self.change.patch_bytes(),
-            Node::Changes => self.lines.file_bytes(),
-            Node::Root | Node::Extents | Node::Status => None,
+            Node::Changes => self.changes_bytes(),
+            Node::Status => Some(status::TEXT_BYTES as u64),
+            Node::Root | Node::Extents => None,
         }
+    }
+
+    fn changes_bytes(&self) -> Option<u64> {
+        if self.lines.file_bytes().is_none() {
+            self.lines.ended(self.change.changed_ranges()?);
+        }
+        self.lines.file_bytes()
     }
 
     /// The changed range that `start` lies in.

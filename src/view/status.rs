@@ -2,7 +2,8 @@
 //!
 //! One struct for live and stored changes. The fields are a promise: new ones may come with
 //! the same [`FORMAT`], none is renamed or removed without raising it. Every field is always
-//! there; what is unknown or does not apply is `null`. All sizes are in bytes.
+//! there; what is unknown or does not apply is `null`. All sizes are in bytes. The text is padded to
+//! [`TEXT_BYTES`], so that the file has a size before it is made.
 
 use serde::{Serialize, Serializer};
 
@@ -10,8 +11,10 @@ use crate::units::Direction;
 
 /// Value of [`Status::format`].
 pub const FORMAT: u32 = 1;
-/// Longest text in [`Status::last_error`], in bytes; longer ones are cut.
+/// Longest text in [`Status::last_error`], in bytes of JSON; longer ones are cut.
 pub const ERROR_BYTES_MAX: usize = 1024;
+/// Length of the file in bytes: the longest object has room, and so have fields to come.
+pub const TEXT_BYTES: usize = 2048;
 
 /// Where the change comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -102,6 +105,15 @@ impl Status {
     }
 }
 
+/// The content of the file with the object `json`: blanks and a line break behind it.
+#[must_use]
+pub fn text(mut json: String) -> Vec<u8> {
+    let blanks = (TEXT_BYTES - 1).saturating_sub(json.len());
+    json.push_str(&" ".repeat(blanks));
+    json.push('\n');
+    json.into_bytes()
+}
+
 fn direction_word<S: Serializer>(
     direction: &Option<Direction>,
     serializer: S,
@@ -113,9 +125,25 @@ fn direction_word<S: Serializer>(
     word.serialize(serializer)
 }
 
-/// Cuts `text` to at most `limit_bytes` at a character's end.
+/// Cuts `text` at a character's end, so that it takes at most `limit_bytes` in JSON.
 fn cut(text: &mut String, limit_bytes: usize) {
-    text.truncate(text.floor_char_boundary(limit_bytes));
+    let mut bytes = 0;
+    let beyond = text.char_indices().find(|(_, c)| {
+        bytes += json_bytes(*c);
+        bytes > limit_bytes
+    });
+    if let Some((at, _)) = beyond {
+        text.truncate(at);
+    }
+}
+
+/// Bytes that a character takes in a string of JSON.
+fn json_bytes(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\u{1f}' => 6,
+        _ => c.len_utf8(),
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +181,27 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_longest_object_has_room_in_the_file() {
+        let most = u64::MAX;
+        let longest = Status {
+            format: u32::MAX,
+            original_bytes: most,
+            patch_bytes: Some(most),
+            block_bytes: Some(most),
+            total_bytes: most,
+            compared_bytes: most,
+            differing_bytes: most,
+            sent_bytes: most,
+            received_bytes: most,
+            requests: most,
+            ..status(Some("\u{1}".repeat(ERROR_BYTES_MAX)))
+        };
+        let text = text(longest.to_json());
+        assert_eq!((text.len(), text.last()), (TEXT_BYTES, Some(&b'\n')));
+        assert!(serde_json::from_slice::<serde_json::Value>(&text).unwrap().is_object());
+    }
+
     proptest! {
         #[test]
         fn any_error_text_is_valid_json_on_one_line(text in "\\PC*|[\\x00-\\x7f]*|[é\u{1F600}]{500,900}") {
@@ -160,8 +209,10 @@ mod tests {
             prop_assert!(!json.contains('\n'));
             let value: serde_json::Value = serde_json::from_str(&json).unwrap();
             let read = value["last_error"].as_str().unwrap();
-            prop_assert!(text.starts_with(read) && read.len() <= ERROR_BYTES_MAX);
-            prop_assert!(read.len() == text.len() || read.len() > ERROR_BYTES_MAX - 4);
+            let bytes = serde_json::to_string(read).unwrap().len() - 2;
+            prop_assert!(text.starts_with(read) && bytes <= ERROR_BYTES_MAX);
+            prop_assert!(read.len() == text.len() || bytes > ERROR_BYTES_MAX - 6);
+            prop_assert_eq!(super::text(json).len(), TEXT_BYTES);
         }
     }
 }

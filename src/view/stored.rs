@@ -173,6 +173,10 @@ impl Change for StoredChange {
         done(Ok(extent.filter(|extent| extent.end > from && !extent.is_empty())));
     }
 
+    fn changed_ranges(&self) -> Option<u64> {
+        Some(self.index.extents(self.merged_bytes))
+    }
+
     fn read_patch(&self, offset: u64, len: u32, done: Done<Vec<u8>>) {
         let end = offset.saturating_add(u64::from(len));
         let range = ByteRange::new(offset, end).clip(self.index.patch_bytes());

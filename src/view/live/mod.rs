@@ -187,6 +187,11 @@ impl Change for LiveChange {
         self.0.next_extent(from, self.0.watched(done));
     }
 
+    fn changed_ranges(&self) -> Option<u64> {
+        self.0.patch_bytes()?;
+        Some(self.0.resolver.with_map(|map| map.runs(self.0.layout.blocks())))
+    }
+
     fn read_patch(&self, offset: u64, len: u32, done: Done<Vec<u8>>) {
         self.0.read_patch(offset, u64::from(len), self.0.watched(done));
     }

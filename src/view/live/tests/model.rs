@@ -169,7 +169,9 @@ proptest! {
                 scope.spawn(move || steps.iter().for_each(|step| check(rig, model, step)));
             }
         });
+        let ranges = model.extents.len() as u64;
         prop_assert_eq!(rig.extents().unwrap(), model.extents);
+        prop_assert_eq!(rig.live().changed_ranges(), Some(ranges));
         prop_assert!(rig.patch(30_000).unwrap() == model.patch);
         for (image, expected) in [Image::Merged, Image::Original].into_iter().zip(&model.images) {
             prop_assert_eq!(rig.live().image_bytes(image), expected.len() as u64);

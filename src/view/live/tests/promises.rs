@@ -80,7 +80,7 @@ fn mounting_exchanges_under_4_kib_whatever_the_size() {
         );
         rig.live().next_data(Image::Merged, 0).unwrap();
         assert_eq!(rig.status()["scan"], "idle");
-        assert_eq!(rig.live().patch_bytes(), None);
+        assert_eq!((rig.live().patch_bytes(), rig.live().changed_ranges()), (None, None));
         assert_eq!((rig.local.take_reads(), rig.remote.take_reads()), (vec![], vec![]));
         rig.wire_bytes()
     });
