@@ -9,9 +9,13 @@
 use crate::error::{Error, Kind, Result};
 use crate::patch::block_patch_bytes;
 use crate::patch::format::{
-    Checksum, END, Header, RECORD_WRITE_BYTES_MAX, RecordHeader, encode_trailer,
+    Checksum, END, Header, RECORD_HEADER_BYTES, RECORD_WRITE_BYTES_MAX, RecordHeader,
+    encode_trailer,
 };
 use crate::units::ByteRange;
+
+/// Bytes of a whole record.
+const RECORD_BYTES: u64 = (RECORD_HEADER_BYTES + RECORD_WRITE_BYTES_MAX) as u64;
 
 /// The shape of one patch.
 pub struct Layout {
@@ -92,14 +96,35 @@ impl Layout {
         self.header.len() as u64 + bytes
     }
 
-    /// Appends the records of `block` with its carried bytes `data`.
-    pub fn encode_block(&self, block: u64, data: &[u8], out: &mut Vec<u8>) {
-        let mut offset = block * self.block_bytes;
-        for piece in data.chunks(RECORD_WRITE_BYTES_MAX) {
-            let len = u16::try_from(piece.len()).unwrap_or(u16::MAX);
-            out.extend_from_slice(&RecordHeader { offset, len }.encode());
-            out.extend_from_slice(piece);
-            offset += piece.len() as u64;
+    /// Which of the carried bytes of `block`, counted from its beginning, are in `part` of its
+    /// records.
+    #[must_use]
+    pub fn data_of(&self, block: u64, part: ByteRange) -> ByteRange {
+        let before = |at: u64| {
+            let inside = (at % RECORD_BYTES).saturating_sub(RECORD_HEADER_BYTES as u64);
+            at / RECORD_BYTES * RECORD_WRITE_BYTES_MAX as u64 + inside
+        };
+        ByteRange::new(before(part.start), before(part.end)).clip(self.carried(block).len())
+    }
+
+    /// Appends `part` of the records of `block`; `data` are the bytes that [`Layout::data_of`] names.
+    pub fn encode_part(&self, block: u64, part: ByteRange, data: &[u8], out: &mut Vec<u8>) {
+        let carried = self.carried(block);
+        let mut rest = data;
+        for index in part.start / RECORD_BYTES..part.end.div_ceil(RECORD_BYTES) {
+            let start = index * RECORD_BYTES;
+            let header_end = start + RECORD_HEADER_BYTES as u64;
+            let offset = carried.start + index * RECORD_WRITE_BYTES_MAX as u64;
+            let len = (carried.end - offset).min(RECORD_WRITE_BYTES_MAX as u64);
+            let header = ByteRange::new(start, header_end).intersect(&part);
+            if !header.is_empty() {
+                let bytes = RecordHeader { offset, len: len as u16 }.encode();
+                out.extend(&bytes[(header.start - start) as usize..(header.end - start) as usize]);
+            }
+            let body = ByteRange::new(header_end, header_end + len).intersect(&part);
+            let (own, behind) = rest.split_at(body.len() as usize);
+            out.extend_from_slice(own);
+            rest = behind;
         }
     }
 
@@ -143,6 +168,7 @@ mod tests {
             block_bytes in prop_oneof![Just(1000u64), Just(4096), Just(32769), Just(100_000)],
             picks in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
             checksum in any::<bool>(),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 2),
         ) {
             let header = Header { size_bytes: size, name: b"/dev/x".to_vec() };
             let named = checksum.then(|| (b"md5".to_vec(), 16));
@@ -153,20 +179,35 @@ mod tests {
             };
             differs.sort_unstable();
             differs.dedup();
+            let mut written = Vec::new();
             let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
             for (rank, &block) in (0u64..).zip(&differs) {
                 prop_assert_eq!(layout.place(writer.patch_bytes()), Some((rank, 0)));
+                let data: Vec<u8> =
+                    (0..layout.carried(block).len()).map(|at| (at % 251) as u8).collect();
+                let all = layout.record_bytes_of(block);
+                let mut cuts: Vec<u64> = cuts.iter().map(|cut| cut.index(all as usize) as u64).collect();
+                cuts.sort_unstable();
                 let mut records = Vec::new();
-                let data = vec![7; layout.carried(block).len() as usize];
-                layout.encode_block(block, &data, &mut records);
-                prop_assert_eq!(records.len() as u64, layout.record_bytes_of(block));
+                for bounds in [0, cuts[0], cuts[1], all].windows(2) {
+                    let part = ByteRange::new(bounds[0], bounds[1]);
+                    let own = layout.data_of(block, part);
+                    let own = &data[own.start as usize..own.end as usize];
+                    layout.encode_part(block, part, own, &mut records);
+                    prop_assert_eq!(records.len() as u64, bounds[1]);
+                }
+                let start = writer.patch_bytes() as usize;
                 writer.write_block(block * block_bytes, &data).unwrap();
+                written.push((start, records));
             }
             let last_differs = differs.last().is_some_and(|&last| last + 1 == layout.blocks());
             let end = layout.records_end(differs.len() as u64, last_differs);
             prop_assert_eq!(end, writer.patch_bytes());
             let value = Checksum { name: b"md5".to_vec(), digest: vec![9; 16] };
             let file = writer.finish(checksum.then_some(&value)).unwrap();
+            for (start, records) in written {
+                prop_assert!(file[start..].starts_with(&records));
+            }
             prop_assert_eq!(&file[end as usize..], layout.tail(&[9; 16]).unwrap());
             prop_assert_eq!(file.len() as u64 - end, layout.tail_bytes());
         }

@@ -3,6 +3,7 @@
 //! Nothing of it is kept: the map says which blocks it carries and where, their data are read
 //! again and held against the prints of what was compared.
 
+use std::iter::repeat_n;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -24,12 +25,18 @@ const CACHED_BLOCK_BYTES_MIN: u64 = 32 * 1024;
 enum Part {
     /// Bytes that need no device.
     Ready(Vec<u8>),
-    /// Records of these blocks, from a position inside those of the first one.
-    Records { blocks: Vec<u64>, skip: u64 },
+    /// These records.
+    Records(Vec<Piece>),
     /// What lies behind the records, from this position in it.
     Tail(u64),
     /// This block has to be compared first.
     Unknown(u64),
+}
+
+/// A part of the records of one block.
+struct Piece {
+    block: u64,
+    part: ByteRange,
 }
 
 impl Live {
@@ -80,7 +87,12 @@ impl Live {
         let live = Arc::clone(self);
         let append = move |more: Result<Vec<u8>>| match more {
             Ok(more) if more.is_empty() => done(Ok(got)),
-            Ok(more) => live.gather([got, more].concat(), offset, len, done),
+            Ok(more) if got.is_empty() => live.gather(more, offset, len, done),
+            Ok(more) => {
+                let mut got = got;
+                got.extend_from_slice(&more);
+                live.gather(got, offset, len, done);
+            }
             Err(err) => done(Err(err)),
         };
         self.read_part(part, rest, Box::new(append));
@@ -89,7 +101,7 @@ impl Live {
     fn read_part(self: &Arc<Self>, part: Part, len: u64, done: Done<Vec<u8>>) {
         match part {
             Part::Ready(bytes) => done(Ok(bytes)),
-            Part::Records { blocks, skip } => self.read_records(blocks, skip, len, done),
+            Part::Records(pieces) => self.read_records(pieces, done),
             Part::Tail(from) => self.read_tail(from, len, done),
             Part::Unknown(_) => done(Ok(Vec::new())),
         }
@@ -119,42 +131,59 @@ impl Live {
         });
         match blocks.first() {
             Some(&first) if skip < self.layout.record_bytes_of(first) => {
-                Part::Records { blocks, skip }
+                Part::Records(self.pieces(&blocks, ByteRange::new(skip, skip + len)))
             }
             _ if frontier < limit => Part::Unknown(frontier),
             _ => Part::Tail(offset - self.records_end()),
         }
     }
 
-    fn read_records(self: &Arc<Self>, blocks: Vec<u64>, skip: u64, len: u64, done: Done<Vec<u8>>) {
+    /// What of the records of each of `blocks` is in `wanted`, which counts from the first one's.
+    fn pieces(&self, blocks: &[u64], wanted: ByteRange) -> Vec<Piece> {
+        let mut start = 0;
+        let piece = |&block: &u64| {
+            let records = ByteRange::new(start, start + self.layout.record_bytes_of(block));
+            let part = records.intersect(&wanted);
+            let part = ByteRange::new(part.start - start, part.end - start);
+            start = records.end;
+            Piece { block, part }
+        };
+        blocks.iter().map(piece).collect()
+    }
+
+    fn read_records(self: &Arc<Self>, pieces: Vec<Piece>, done: Done<Vec<u8>>) {
         let live = Arc::clone(self);
         match self.engine.plan().direction {
             Direction::Push => {
-                let work = move |_: &mut _| {
-                    let data = live.read_source_blocks(&blocks);
-                    done(data.map(|data| live.encode(&blocks, &data, skip, len)));
-                };
+                let work = move |_: &mut _| done(live.encode_local(&pieces));
                 self.engine.pool().submit(Priority::Interactive, work);
             }
             Direction::Pull => {
-                let runs = self.runs(&blocks);
+                let runs = self.runs(&pieces);
                 let encode = move |data: Result<Vec<u8>>| {
-                    done(data.map(|data| live.encode(&blocks, &data, skip, len)));
+                    done(data.map(|data| live.encode(&pieces, &data)));
                 };
                 self.fetch_runs(&runs, Box::new(encode));
             }
         }
     }
 
-    /// The carried bytes of ascending `blocks`, neighbours joined.
-    fn runs(&self, blocks: &[u64]) -> Vec<ByteRange> {
+    /// The bytes of the device that ascending `pieces` carry, neighbours joined.
+    fn runs(&self, pieces: &[Piece]) -> Vec<ByteRange> {
         let mut runs = Vec::new();
-        blocks.iter().for_each(|&block| push_joined(&mut runs, self.layout.carried(block)));
+        for &Piece { block, part } in pieces {
+            let start = self.layout.carried(block).start;
+            let data = self.layout.data_of(block, part);
+            push_joined(&mut runs, ByteRange::new(start + data.start, start + data.end));
+        }
         runs
     }
 
     /// Pull: the bytes of `runs` in a row, from the remote side.
     fn fetch_runs(&self, runs: &[ByteRange], done: Done<Vec<u8>>) {
+        if runs.is_empty() {
+            return done(Ok(Vec::new()));
+        }
         let parts = vec![Vec::new(); runs.len()];
         let gathered = Arc::new(Mutex::new((parts, runs.len(), Some(done))));
         for (index, &run) in runs.iter().enumerate() {
@@ -183,33 +212,37 @@ impl Live {
         }
     }
 
-    /// Push: the carried bytes of `blocks` in a row, from the local device, each block being the
-    /// one that was compared. One whose print is gone is taken as it is.
-    fn read_source_blocks(&self, blocks: &[u64]) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+    /// Push: the records `pieces`, from the local device, each block being the one that was
+    /// compared. One whose print is gone is taken as it is.
+    fn encode_local(&self, pieces: &[Piece]) -> Result<Vec<u8>> {
+        let mut records = Vec::with_capacity(records_bytes(pieces));
         let keeps = self.engine.plan().block_bytes > CACHED_BLOCK_BYTES_MIN;
-        for &block in blocks {
-            let carried = self.layout.carried(block).len() as usize;
-            if let Some(data) = self.remote.cached(Side::Local, block) {
-                bytes.extend_from_slice(&data[..carried]);
-                continue;
-            }
-            let data = self.read_source_block(block)?;
-            bytes.extend_from_slice(&data[..carried]);
-            if keeps {
-                self.remote.keep(Side::Local, block, Arc::from(data));
-            }
+        for &Piece { block, part } in pieces {
+            let data = match self.remote.cached(Side::Local, block) {
+                Some(data) => data,
+                None => {
+                    let data = self.read_source_block(block)?;
+                    if keeps {
+                        self.remote.keep(Side::Local, block, Arc::clone(&data));
+                    }
+                    data
+                }
+            };
+            let own = self.layout.data_of(block, part);
+            let own = &data[own.start as usize..own.end as usize];
+            self.layout.encode_part(block, part, own, &mut records);
         }
-        Ok(bytes)
+        Ok(records)
     }
 
-    fn read_source_block(&self, block: u64) -> Result<Vec<u8>> {
+    fn read_source_block(&self, block: u64) -> Result<Arc<[u8]>> {
         let local = self.engine.local();
         let (hasher, block_bytes) = (self.engine.hasher(), self.engine.plan().block_bytes);
         let start = block * block_bytes;
         let range = ByteRange::new(start, start.saturating_add(block_bytes)).clip(local.size());
-        let mut data = vec![0; range.len() as usize];
-        local.read_exact_at(&mut data, range.start)?;
+        // Made where it stays: a block may be large.
+        let mut data: Arc<[u8]> = repeat_n(0, range.len() as usize).collect();
+        local.read_exact_at(Arc::make_mut(&mut data), range.start)?;
         self.engine.check_local()?;
         if let Some(print) = self.resolver.print(block) {
             let mut hash = vec![0; hasher.hash_len()];
@@ -221,17 +254,15 @@ impl Live {
         Ok(data)
     }
 
-    /// The records of `blocks`, whose bytes `data` has in a row, from `skip` on.
-    fn encode(&self, blocks: &[u64], data: &[u8], skip: u64, len: u64) -> Vec<u8> {
-        let mut records = Vec::new();
+    /// The records `pieces`, whose bytes of the device `data` has in a row.
+    fn encode(&self, pieces: &[Piece], data: &[u8]) -> Vec<u8> {
+        let mut records = Vec::with_capacity(records_bytes(pieces));
         let mut rest = data;
-        for &block in blocks {
-            let (own, behind) = rest.split_at(self.layout.carried(block).len() as usize);
-            self.layout.encode_block(block, own, &mut records);
+        for &Piece { block, part } in pieces {
+            let (own, behind) = rest.split_at(self.layout.data_of(block, part).len() as usize);
+            self.layout.encode_part(block, part, own, &mut records);
             rest = behind;
         }
-        records.drain(..skip as usize);
-        records.truncate(len as usize);
         records
     }
 
@@ -252,4 +283,8 @@ impl Live {
             None => cut(Ok(Vec::new())),
         }
     }
+}
+
+fn records_bytes(pieces: &[Piece]) -> usize {
+    pieces.iter().map(|piece| piece.part.len() as usize).sum()
 }

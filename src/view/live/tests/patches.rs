@@ -108,6 +108,29 @@ fn reads_of_a_known_patch_are_never_short() {
 }
 
 #[test]
+fn answers_out_of_large_blocks_take_no_more_memory_than_was_asked_for() {
+    let (local, remote) = (noise(7, 5_000_000), noise(8, 5_000_000));
+    for direction in [Direction::Push, Direction::Pull] {
+        let setup = Setup { block_bytes: 2 << 20, ..Setup::own(direction) };
+        let expected = printed(setup, &local, &remote);
+        let rig = Rig::of_bytes(setup, &local, &remote);
+        rig.extents().unwrap();
+        for len in [7, 40_000] {
+            // Record headers and both bounds between blocks are among these.
+            let near_bounds = (0..4).map(|block| block * ((2 << 20) + 64 * 10));
+            let starts =
+                near_bounds.flat_map(|at| [at, at + 20, at + 30, at + 32_780, at + 60_000]);
+            for at in starts.filter(|&at| at < expected.len()) {
+                let got = rig.patch_at(at as u64, len).unwrap();
+                let whole = &expected[at..expected.len().min(at + len as usize)];
+                assert!(got == whole, "{len} at {at}, {direction:?}");
+                assert!(got.capacity() <= 2 * len as usize + 64, "{} at {at}", got.capacity());
+            }
+        }
+    }
+}
+
+#[test]
 fn the_header_is_there_before_anything_is_compared() {
     let rig = Rig::of_bytes(Setup::new(Direction::Push), &[1; 5000], &[2; 5000]);
     assert_eq!(rig.patch_at(0, 11).unwrap(), *b"BDSYNC 0.3\n");
