@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
+
+/// What the kernel's table calls our file systems.
+const KIND: &[u8] = b"fuse.bdsync";
 
 /// A directory that may be mounted over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,11 +63,34 @@ impl Mountpoint {
         &self.path
     }
 
-    /// Whether the file system `device` (as in `st_dev`) is what is seen here.
-    pub(super) fn shows(&self, device: u64) -> bool {
+    /// Where our file system `device` (as in `st_dev`), which was mounted here, is now.
+    pub(super) fn find(&self, device: u64) -> Place {
         let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-        let (major, minor) = (libc::major(device), libc::minor(device));
-        topmost(&table, &self.path).is_some_and(|id| id == format!("{major}:{minor}"))
+        let id = format!("{}:{}", libc::major(device), libc::minor(device));
+        place_of(&table, id.as_bytes(), &self.path)
+    }
+}
+
+/// Where a mounted file system is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// No path leads to it: it was unmounted, or only its users have it still.
+    Nowhere,
+    /// It is seen at this path, which is another one when a folder above was renamed.
+    Seen(PathBuf),
+    /// It is at this path, and hidden by another mount.
+    Covered(PathBuf),
+}
+
+/// Whether a mount at `path` has lost its process. Attributes may still be cached, but opening
+/// asks; where there is no descriptor for that left, they have to do.
+pub(super) fn is_dead(path: &Path) -> bool {
+    let is_lost = |err: &io::Error| err.raw_os_error() == Some(libc::ENOTCONN);
+    match fs::read_dir(path) {
+        Err(err) if err.raw_os_error() == Some(libc::EMFILE) => {
+            fs::metadata(path).is_err_and(|err| is_lost(&err))
+        }
+        opened => opened.is_err_and(|err| is_lost(&err)),
     }
 }
 
@@ -78,20 +104,44 @@ fn hides(directory: &fs::Metadata, input: &Path) -> bool {
     })
 }
 
-/// The `major:minor` of the last mount at `path` in a table as proc_pid_mountinfo(5) has it.
-fn topmost(table: &[u8], path: &Path) -> Option<String> {
-    let mut found = None;
-    for line in table.split(|byte| *byte == b'\n') {
+/// A line of a table as proc_pid_mountinfo(5) has it.
+struct Line<'a> {
+    /// `major:minor` of the file system.
+    id: &'a [u8],
+    /// Which of its folders is mounted.
+    root: &'a [u8],
+    at: PathBuf,
+    /// With the subtype.
+    kind: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        let (Some(id), Some(_root), Some(at)) = (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        if unescape(at).as_os_str().as_bytes() == path.as_os_str().as_bytes() {
-            found = Some(String::from_utf8_lossy(id).into_owned());
-        }
+        let (id, root, at) = (fields.next()?, fields.next()?, fields.next()?);
+        // Any number of optional fields ends with a hyphen.
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        Some(Self { id, root, at: unescape(at), kind })
     }
-    found
+}
+
+/// Where in a table of mounts our file system `id` (`major:minor`) is, which was mounted at
+/// `path`: there, unless it has moved.
+fn place_of(table: &[u8], id: &[u8], path: &Path) -> Place {
+    let lines: Vec<_> = table.split(|byte| *byte == b'\n').filter_map(Line::parse).collect();
+    // Numbers are given again: nobody else's file system may be taken for ours.
+    let is_ours = |line: &Line| line.id == id && line.root == b"/" && line.kind == KIND;
+    let there = lines.iter().rposition(|line| is_ours(line) && line.at == path);
+    let Some(index) = there.or_else(|| lines.iter().position(is_ours)) else {
+        return Place::Nowhere;
+    };
+    let at = lines[index].at.clone();
+    // Later ones lie over earlier ones, here or further up.
+    if lines[index + 1..].iter().any(|line| at.starts_with(&line.at)) {
+        Place::Covered(at)
+    } else {
+        Place::Seen(at)
+    }
 }
 
 /// Space, tab, line feed and backslash are `\040` and so on in the table.
@@ -150,14 +200,30 @@ mod tests {
     }
 
     #[test]
-    fn the_last_mount_at_a_path_is_what_is_seen_there() {
-        let table = b"22 1 0:21 / /proc rw - proc proc rw\n\
-            40 1 0:50 / /mnt/a\\040b rw - fuse.bdsync x rw\n\
-            41 1 0:51 / /mnt/a\\040b rw - fuse.bdsync y rw\n\
-            42 1 0:52 / /mnt rw - tmpfs z rw\nbroken\n";
-        assert_eq!(topmost(table, Path::new("/mnt/a b")).as_deref(), Some("0:51"));
-        assert_eq!(topmost(table, Path::new("/mnt")).as_deref(), Some("0:52"));
-        assert_eq!(topmost(table, Path::new("/nowhere")), None);
+    fn mounts_are_found_where_they_are_by_now() {
+        let table = |lines: &[&str]| {
+            let first = "22 1 0:21 / / rw - ext4 disk rw\nbroken\n".to_owned();
+            (first + &lines.join("\n") + "\n").into_bytes()
+        };
+        let ours = "40 1 0:50 / /mnt/a\\040b rw shared:1 - fuse.bdsync bdsync rw";
+        let path = Path::new("/mnt/a b");
+        let place = |lines: &[&str]| place_of(&table(lines), b"0:50", path);
+        let at = |path: &str| PathBuf::from(path);
+        assert_eq!(place(&[]), Place::Nowhere);
+        assert_eq!(place(&[ours]), Place::Seen(at("/mnt/a b")));
+        let renamed = "40 1 0:50 / /new rw - fuse.bdsync bdsync rw";
+        assert_eq!(place(&[renamed]), Place::Seen(at("/new")));
+        assert_eq!(place(&[renamed, ours]), Place::Seen(at("/mnt/a b")), "a bind mount of it");
+        for over in ["/mnt/a\\040b", "/mnt", "/"] {
+            let over = format!("42 1 0:52 / {over} rw - tmpfs z rw");
+            assert_eq!(place(&[ours, &over]), Place::Covered(at("/mnt/a b")), "{over}");
+            assert_eq!(place(&[&over, ours]), Place::Seen(at("/mnt/a b")), "{over}");
+        }
+        let beside = "42 1 0:52 / /mnt/a rw - tmpfs z rw";
+        assert_eq!(place(&[ours, beside]), Place::Seen(at("/mnt/a b")));
+        let stranger = "40 1 0:50 / /mnt/a\\040b rw - tmpfs z rw";
+        let part = "40 1 0:50 /merged /image rw - fuse.bdsync bdsync rw";
+        assert_eq!(place(&[stranger, part]), Place::Nowhere);
         assert_eq!(unescape(b"a\\134b\\04"), Path::new("a\\b\\04"));
     }
 }

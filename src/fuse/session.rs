@@ -7,6 +7,9 @@
 //!                                           \-----> in use: detached, served until the last
 //!                                                   user is gone, or a second signal
 //! ```
+//! Whatever fails on the way takes the mount away again: a mount without its process is an
+//! error for everybody who comes past it.
+//!
 //! The `Mount` of `fuser` is never dropped: it would unmount whatever is mounted at the path by
 //! then, even after our own mount is gone.
 
@@ -14,18 +17,18 @@ use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::adapter::Adapter;
-use super::mountpoint::Mountpoint;
+use super::mountpoint::{Mountpoint, Place, is_dead};
 use super::signals;
 use crate::error::{Error, Kind, Result};
 use crate::report;
@@ -121,19 +124,17 @@ impl Mount {
         })?;
         let cannot = |err| cannot_mount(&err).with_path(path);
         let session = fuser::Session::new(adapter, path, &config(access)).map_err(cannot)?;
-        let session = ManuallyDrop::new(session.spawn().map_err(cannot)?);
-        let mut mount = Self { session, mountpoint, device: 0, events: receiver, ended: false };
-        mount.device = mount.readable_as()?;
-        raise_read_ahead(mount.device);
-        Ok(mount)
-    }
-
-    /// `st_dev` of the mount, which only an answer of its own threads can tell.
-    fn readable_as(&self) -> Result<u64> {
-        let path = self.mountpoint.path();
-        let failed = |err| Error::io(Kind::Open, "the mount does not answer", err).with_path(path);
-        let read = || fs::read_dir(path)?.next().transpose().and(fs::metadata(path));
-        Ok(read().map_err(failed)?.dev())
+        let mut session = ManuallyDrop::new(session.spawn().map_err(cannot)?);
+        match first_answer(&mut session.guard, path, &receiver) {
+            Ok(device) => {
+                raise_read_ahead(device);
+                Ok(Self { session, mountpoint, device, events: receiver, ended: false })
+            }
+            Err(err) => {
+                abandon(session, path);
+                Err(err)
+            }
+        }
     }
 
     /// The directory where it is, without symbolic links.
@@ -153,57 +154,77 @@ impl Mount {
             match self.events.recv() {
                 Ok(Event::Ended) | Err(_) => return self.finish().map(|()| asked),
                 Ok(Event::Signal(signal)) if asked.is_some() => {
-                    // What is left has no name any more; the kernel ends it with our process.
-                    self.ended = true;
-                    let what = "ended while the mount was still in use";
-                    return Err(Error::new(Kind::Interrupted(signal), what));
+                    return self.end_at_once(signal).map(|()| asked);
                 }
                 Ok(Event::Signal(signal)) => {
                     asked = Some(signal);
-                    if self.detach() == Detached::InUse {
-                        report::notice(&format!(
-                            "{} is still in use: it was detached, and ends when its last user is \
-                             done; a second signal ends it at once",
-                            self.path().display()
-                        ));
+                    let path = self.path().display();
+                    match self.detach() {
+                        Detached::Whole => {}
+                        Detached::InUse => report::notice(&format!(
+                            "{path} is still in use: it was detached, and ends when its last user \
+                             is done; a second signal ends it at once"
+                        )),
+                        Detached::Covered(at) => report::notice(&format!(
+                            "another mount covers {}: unmount that one and then this one; a second \
+                             signal ends the process at once",
+                            at.display()
+                        )),
                     }
                 }
             }
         }
     }
 
+    /// A second signal: nobody is waited for any more.
+    fn end_at_once(&mut self, signal: i32) -> Result<()> {
+        self.ended = true;
+        let what = match self.detach() {
+            // What covered it is gone by now.
+            Detached::Whole => return Ok(()),
+            // What is left has no name any more; the kernel ends it with our process.
+            Detached::InUse => "ended while the mount was still in use".to_owned(),
+            Detached::Covered(at) => format!(
+                "ended while another mount covered it: what is left at {} has to be unmounted too",
+                at.display()
+            ),
+        };
+        Err(Error::new(Kind::Interrupted(signal), what))
+    }
+
     /// The threads are done, or about to be.
     fn finish(&mut self) -> Result<()> {
         self.ended = true;
-        // The handle alone: dropping the rest of the session would unmount, see above.
-        let threads = std::mem::replace(&mut self.session.guard, thread::spawn(|| Ok(())));
-        let failed =
-            |err| Error::io(Kind::Read, "the mount has failed", err).with_path(self.path());
-        match threads.join() {
+        let result = join(&mut self.session.guard);
+        // `umount --force` and an abort end the connection, and may leave its name behind. The
+        // kernel may have given the number of our device to another mount: that one answers.
+        if let Place::Seen(at) = self.mountpoint.find(self.device)
+            && is_dead(&at)
+        {
+            detach_lazily(&at);
+        }
+        match result {
             // What a thread is told that looks for a request just while the kernel gives up.
-            Ok(Err(err)) if err.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
-            Ok(result) => result.map_err(failed),
-            Err(_) => Err(failed(io::Error::other("a thread has panicked"))),
+            Err(err) if err.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
+            result => result.map_err(|err| {
+                Error::io(Kind::Read, "the mount has failed", err).with_path(self.path())
+            }),
         }
     }
 
-    /// Takes the mount away from its path, lazily when it is in use.
+    /// Takes the mount away from wherever it is by now, lazily when it is in use.
     fn detach(&self) -> Detached {
-        let path = self.path();
-        if !self.mountpoint.shows(self.device) {
-            // By umount --lazy, or there is another mount over it, which is not ours to end.
-            return Detached::InUse;
-        }
-        match umount2(path, MntFlags::empty()) {
+        let at = match self.mountpoint.find(self.device) {
+            Place::Seen(at) => at,
+            Place::Covered(at) => return Detached::Covered(at),
+            // By umount --lazy.
+            Place::Nowhere => return Detached::InUse,
+        };
+        match umount2(&at, MntFlags::empty()) {
             Ok(()) => Detached::Whole,
-            Err(Errno::EPERM) if unmount_with_helper(path, &[]) => Detached::Whole,
-            Err(Errno::EPERM) => {
-                unmount_with_helper(path, &["-z"]);
-                Detached::InUse
-            }
+            Err(Errno::EPERM) if unmount_with_helper(&at, &[]) => Detached::Whole,
             Err(_) => {
-                // What remains if even this fails is told by the kernel to whoever looks there.
-                let _ = umount2(path, MntFlags::MNT_DETACH);
+                detach_lazily(&at);
                 Detached::InUse
             }
         }
@@ -225,6 +246,73 @@ enum Detached {
     Whole,
     /// Its name at most: somebody has a file open.
     InUse,
+    /// Nothing: another mount hides it, which is not ours to end. It is at this path.
+    Covered(PathBuf),
+}
+
+/// `st_dev` of the mount, which only an answer of its own threads can tell.
+///
+/// They are asked by a thread of its own: where `fuser` finds no more threads or descriptors,
+/// none of them ever answers, and the kernel has the one who asked wait.
+fn first_answer(
+    guard: &mut JoinHandle<io::Result<()>>,
+    path: &Path,
+    events: &Receiver<Event>,
+) -> Result<u64> {
+    let failed = |err| Error::io(Kind::Open, "the mount does not answer", err).with_path(path);
+    let place = path.to_owned();
+    let read = move || fs::read_dir(&place)?.next().transpose().and(fs::metadata(&place));
+    let (sender, answer) = bounded(1);
+    let ask = move || {
+        // Nobody listens after a signal.
+        let _ = sender.send(read());
+    };
+    thread::Builder::new().name("first-read".into()).spawn(ask).map_err(failed)?;
+    select! {
+        recv(answer) -> answer => match answer {
+            // A thread too few may have been found out only after others had begun to answer.
+            Ok(Ok(_)) if guard.is_finished() => {}
+            Ok(Ok(about)) => return Ok(about.dev()),
+            Ok(Err(err)) => return Err(failed(err)),
+            Err(_) => return Err(failed(io::Error::other("a thread has panicked"))),
+        },
+        recv(events) -> event => if let Ok(Event::Signal(signal)) = event {
+            let what = "interrupted before the mount could be read";
+            return Err(Error::new(Kind::Interrupted(signal), what).with_path(path));
+        },
+    }
+    let ended = || io::Error::other("it ended before it could be read");
+    Err(failed(join(guard).err().unwrap_or_else(ended)))
+}
+
+/// The result of the session's threads. Their handle alone is taken: dropping the rest of the
+/// session would unmount, see above.
+fn join(guard: &mut JoinHandle<io::Result<()>>) -> io::Result<()> {
+    let stand_in = thread::Builder::new().spawn(|| Ok(()))?;
+    let threads = std::mem::replace(guard, stand_in);
+    threads.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
+}
+
+/// Takes away what was mounted at `path` a moment ago and is of no use, and the connection
+/// behind it, so that whoever waits for its answer is let go. There may be no descriptor left
+/// to look into the table of mounts with.
+fn abandon(session: ManuallyDrop<BackgroundSession>, path: &Path) {
+    let flags = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH;
+    if umount2(path, flags) == Err(Errno::EPERM) {
+        // The helper has no force, but with the device closed nobody can answer any more.
+        drop(ManuallyDrop::into_inner(session));
+        if is_dead(path) {
+            unmount_with_helper(path, &["-z"]);
+        }
+    }
+}
+
+/// Takes away the name of a mount. What remains if even this fails is told by the kernel to
+/// whoever looks there.
+fn detach_lazily(at: &Path) {
+    if umount2(at, MntFlags::MNT_DETACH) == Err(Errno::EPERM) {
+        unmount_with_helper(at, &["-z"]);
+    }
 }
 
 fn config(access: Access) -> Config {

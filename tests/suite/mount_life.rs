@@ -1,10 +1,10 @@
 //! How mounts begin and end: signals, umount, users who are in the way, refusals.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -99,20 +99,109 @@ fn second_signal_ends_a_busy_mount_at_once() {
     assert!(!is_mounted(&stored.at()));
 }
 
+/// A tmpfs over the mountpoint. Owner-only, but we are the owner.
+fn cover(at: &Path) {
+    let over = Command::new("mount").args(["-t", "tmpfs", "over"]).arg(at).status();
+    assert!(over.unwrap().success());
+}
+
 #[test]
 fn another_mount_over_ours_is_not_ours_to_end() {
     require!(fuse(), root());
     let stored = Stored::new(6, SIZE);
     let mut mounted = stored.mount(&[]);
-    let over = Command::new("mount").args(["-t", "tmpfs", "over"]).arg(stored.at()).status();
-    // Owner-only, but we are the owner.
-    assert!(over.unwrap().success());
+    cover(&stored.at());
     mounted.signal(Signal::SIGTERM);
-    mounted.wait_until("it tells", |mounted| mounted.said().contains("still in use"));
+    mounted.wait_until("it tells", |mounted| mounted.said().contains("another mount covers"));
     fs::write(stored.at().join("alive"), b"x").unwrap();
     assert!(umount(&stored.at()));
     assert!(umount(&stored.at()));
     assert!(mounted.ended().success());
+}
+
+#[test]
+fn second_signal_under_another_mount_tells_what_it_leaves() {
+    require!(fuse(), root());
+    let stored = Stored::new(17, SIZE);
+    let mut mounted = stored.mount(&[]);
+    cover(&stored.at());
+    mounted.signal(Signal::SIGTERM);
+    mounted.wait_until("it tells", |mounted| mounted.said().contains("another mount covers"));
+    mounted.signal(Signal::SIGTERM);
+    assert_eq!(mounted.ended().code(), Some(143));
+    mounted.wait_until("it says so", |mounted| mounted.said().contains("unmounted too"));
+}
+
+#[test]
+fn second_signal_unmounts_what_is_covered_no_more() {
+    require!(fuse(), root());
+    let stored = Stored::new(18, SIZE);
+    let mut mounted = stored.mount(&[]);
+    cover(&stored.at());
+    mounted.signal(Signal::SIGTERM);
+    mounted.wait_until("it tells", |mounted| mounted.said().contains("another mount covers"));
+    assert!(umount(&stored.at()));
+    mounted.signal(Signal::SIGTERM);
+    assert!(mounted.ended().success(), "{}", mounted.said());
+    assert!(!is_mounted(&stored.at()));
+}
+
+#[test]
+fn signal_unmounts_below_a_folder_that_was_renamed() {
+    require!(fuse());
+    let stored = Stored::new(19, SIZE);
+    let (old, new) = (stored.work.path("old"), stored.work.path("new"));
+    fs::create_dir_all(old.join("mnt")).unwrap();
+    let mut mounted = Mounted::start(&stored.source(), &old.join("mnt"));
+    fs::rename(&old, &new).unwrap();
+    mounted.signal(Signal::SIGTERM);
+    let status = mounted.ended();
+    let left = is_mounted(&new.join("mnt"));
+    take_away(&new.join("mnt"));
+    assert!(status.success() && !left, "{}", mounted.said());
+    assert_eq!(mounted.said().lines().count(), 1, "{}", mounted.said());
+}
+
+#[test]
+fn forced_umount_of_a_busy_mount_leaves_no_corpse() {
+    require!(fuse(), root());
+    let stored = Stored::new(20, SIZE);
+    let mut mounted = stored.mount(&[]);
+    let file = File::open(mounted.path("merged")).unwrap();
+    let umount = Command::new("umount").arg("-f").arg(stored.at()).output().unwrap();
+    assert!(!umount.status.success(), "busy");
+    assert!(mounted.ended().success(), "{}", mounted.said());
+    assert!(!is_mounted(&stored.at()));
+    drop(file);
+}
+
+#[test]
+fn too_few_descriptors_are_an_error_that_leaves_no_mount() {
+    require!(fuse());
+    let stored = Stored::new(21, SIZE);
+    let mut refused = 0;
+    for (limit, options) in (7..14).flat_map(|limit| [(limit, &[][..]), (limit, &["--daemon"])]) {
+        let script = format!("ulimit -n {limit}; exec timeout -s KILL 10 \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh", binary(), "mount"]).args(options);
+        command.args(stored.source()).arg(stored.at()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Enough of them, and a mount in the foreground stays.
+        let mut text = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut text).unwrap();
+        let is_mounted_now = is_mounted(&stored.at());
+        if text.contains("is mounted at") || text.is_empty() && is_mounted_now {
+            assert!(umount(&stored.at()));
+            assert!(child.wait().unwrap().success(), "{limit} {options:?}");
+            continue;
+        }
+        let status = child.wait().unwrap();
+        take_away(&stored.at());
+        assert_eq!(status.code(), Some(12), "{limit} {options:?}: {text}");
+        assert!(!is_mounted_now, "{limit} {options:?}: {text}");
+        refused += 1;
+    }
+    assert!(refused >= 6, "only {refused} runs had too few descriptors");
 }
 
 #[test]
@@ -296,8 +385,8 @@ fn ordinary_user_detaches_a_busy_mount() {
     let mut mounted = Mounted::run(nobody.mount(&[]), &at);
     let script = format!("exec 3<'{}'; echo open; read x; cat <&3", at.join("merged").display());
     let mut holder = AsNobody::command("sh");
-    holder.args(["-c", &script]).stdin(std::process::Stdio::piped());
-    let mut holder = holder.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    holder.args(["-c", &script]).stdin(Stdio::piped());
+    let mut holder = holder.stdout(Stdio::piped()).spawn().unwrap();
     let mut told = [0; 5];
     holder.stdout.as_mut().unwrap().read_exact(&mut told).unwrap();
     mounted.signal(Signal::SIGTERM);
