@@ -89,7 +89,8 @@ impl LiveChange {
     ///
     /// # Errors
     /// `Kind::Usage` when the device's name or the checksum's does not fit a patch, or a device
-    /// has more blocks than can be kept track of.
+    /// has more blocks than can be kept track of; `Kind::Size` when an image would be larger than
+    /// a file can be.
     pub fn new(engine: Arc<Engine>, density: Density, options: LiveOptions) -> Result<Self> {
         let plan = engine.plan();
         let blocks = plan.compared.end.div_ceil(plan.block_bytes);
@@ -100,6 +101,13 @@ impl LiveChange {
                 plan.block_bytes
             );
             return Err(Error::new(Kind::Usage, what));
+        }
+        for (name, image) in [("merged", Image::Merged), ("original", Image::Original)] {
+            let bytes = images::image_bytes(plan, image);
+            if i64::try_from(bytes).is_err() {
+                let what = format!("`{name}` has {bytes} bytes, expected at most {}", i64::MAX);
+                return Err(Error::new(Kind::Size, what));
+            }
         }
         let header = Header { size_bytes: plan.header_bytes, name: options.name };
         let (name, checksum) = options.checksum.unzip();

@@ -219,3 +219,15 @@ fn device_of_a_size_that_no_memory_is_enough_for_is_refused() {
         assert_eq!(rig.read(Image::Merged, 0, 4096).unwrap(), [0; 4096]);
     }
 }
+
+#[test]
+fn image_that_is_larger_than_a_file_can_be_is_refused() {
+    let setup = Setup { rule: SizeRule::MinSize, ..Setup::own(Direction::Push) };
+    let open = |size| Rig::try_new(setup, TestDevice::sparse(4096), TestDevice::sparse(size));
+    assert!(open(i64::MAX as u64).is_ok());
+    for size in [i64::MAX as u64 + 1, u64::MAX] {
+        let err = open(size).err().unwrap();
+        assert_eq!(err.kind(), Kind::Size, "{size}");
+        assert!(err.to_string().contains(&size.to_string()), "{err}");
+    }
+}
