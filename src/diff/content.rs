@@ -165,8 +165,7 @@ impl Engine {
             }
             Err(err) => done(Err(err)),
         };
-        let bytes = vec![0; range.len() as usize];
-        let gathering = Gathering::new(range, bytes, parts.len(), Box::new(arrived));
+        let gathering = Gathering::new(range, Vec::new(), parts.len(), Box::new(arrived));
         if parts.is_empty() {
             gathering.check();
         }

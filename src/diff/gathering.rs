@@ -24,7 +24,8 @@ struct State {
 }
 
 impl Gathering {
-    /// `bytes` of `range`, as far as they are known; `missing` parts are to be [put](Self::put).
+    /// `bytes` of `range`, as far as they are known, or none at all: then there is memory for
+    /// them only once the first one comes. `missing` parts are to be [put](Self::put).
     #[must_use]
     pub fn new(range: ByteRange, bytes: Vec<u8>, missing: usize, done: OnBytes) -> Arc<Self> {
         Arc::new(Self { range, state: Mutex::new(Some(State { bytes, missing, done })) })
@@ -34,6 +35,7 @@ impl Gathering {
     /// sides.
     pub fn put(&self, offset: u64, part: &[u8]) {
         if let Some(state) = &mut *self.state.lock() {
+            state.bytes.resize(self.range.len() as usize, 0);
             copy_part(&mut state.bytes, self.range, offset, part);
             state.missing -= 1;
         }
@@ -55,7 +57,8 @@ impl Gathering {
         let state = if is_complete { guard.take() } else { None };
         // Not while locked: what is called may do anything.
         drop(guard);
-        if let Some(State { bytes, done, .. }) = state {
+        if let Some(State { mut bytes, done, .. }) = state {
+            bytes.resize(self.range.len() as usize, 0);
             done(Ok(bytes));
         }
     }
@@ -93,6 +96,19 @@ mod tests {
         gathering.put(12, &[9; 6]);
         gathering.fail(Error::new(Kind::Read, "late"));
         assert!(told.is_empty());
+    }
+
+    #[test]
+    fn memory_is_taken_when_the_first_part_comes() {
+        let (tell, told) = unbounded();
+        let done = Box::new(move |result| tell.send(result).unwrap());
+        let gathering = Gathering::new(ByteRange::new(10, 20), Vec::new(), 2, done);
+        let held = || gathering.state.lock().as_ref().unwrap().bytes.capacity();
+        assert_eq!(held(), 0);
+        gathering.put(10, &[1; 5]);
+        assert!(held() >= 10);
+        gathering.put(15, &[2; 5]);
+        assert_eq!(told.recv().unwrap().unwrap(), [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]);
     }
 
     #[test]

@@ -61,6 +61,7 @@ struct Unit {
 }
 
 struct UnitState {
+    /// Empty until the first of it comes.
     data: Vec<u8>,
     hashes: Vec<u8>,
     missing: usize,
@@ -91,12 +92,13 @@ impl RemoteBlocks {
     pub fn read(self: &Arc<Self>, range: ByteRange, priority: Priority, done: OnBytes) {
         let block_bytes = self.block_bytes();
         let blocks = range.start / block_bytes..range.end.div_ceil(block_bytes);
-        let mut bytes = vec![0; range.len() as usize];
+        let mut bytes = Vec::new();
         let mut waits = Vec::new();
         let mut units = Vec::new();
         let mut state = self.state.lock();
         for block in blocks {
             if let Some(data) = state.cache.get((Side::Remote, block)) {
+                bytes.resize(range.len() as usize, 0);
                 copy_part(&mut bytes, range, block * block_bytes, &data);
             } else {
                 waits.push(block);
@@ -149,7 +151,7 @@ impl RemoteBlocks {
         let asks_hashes = expected.contains(&Expected::Hash);
         let parts: Vec<_> = range.pieces(FETCH_BYTES).collect();
         let state = UnitState {
-            data: vec![0; range.len() as usize],
+            data: Vec::new(),
             hashes: Vec::new(),
             missing: parts.len() + usize::from(asks_hashes),
         };
@@ -180,6 +182,7 @@ impl RemoteBlocks {
         let Some(state) = &mut *guard else { return };
         match (answer, part) {
             (Ok(Answer::Block(bytes)), Some(part)) => {
+                state.data.resize(unit.range.len() as usize, 0);
                 let at = (part.start - unit.range.start) as usize;
                 state.data[at..][..bytes.len()].copy_from_slice(&bytes);
             }

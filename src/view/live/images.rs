@@ -147,39 +147,39 @@ impl Live {
         }
     }
 
-    /// Puts `range` together from parts that are known.
+    /// Puts `range` together from parts that are known. The local ones come last: whoever waits
+    /// for the remote side holds no memory meanwhile.
     fn assemble(
         self: &Arc<Self>,
         range: ByteRange,
         parts: &[(ByteRange, Source)],
         done: Done<Vec<u8>>,
     ) {
-        let mut bytes = vec![0; range.len() as usize];
-        let mut remote = Vec::new();
-        let mut uses_local = false;
+        let (mut local, mut remote) = (Vec::new(), Vec::new());
         for &(part, source) in parts {
-            let (local, other) = match source {
-                Source::Local => (vec![part], Vec::new()),
-                Source::Remote => (Vec::new(), vec![part]),
-                Source::Compared => self.split(part),
-            };
-            remote.extend(other);
-            uses_local |= !local.is_empty();
-            for piece in local {
-                let at = (piece.start - range.start) as usize;
-                let place = &mut bytes[at..][..piece.len() as usize];
-                if let Err(err) = self.read_local(piece, place) {
-                    return done(Err(err));
+            match source {
+                Source::Local => local.push(part),
+                Source::Remote => remote.push(part),
+                Source::Compared => {
+                    let (same, other) = self.split(part);
+                    local.extend(same);
+                    remote.extend(other);
                 }
             }
         }
-        if uses_local && let Err(err) = self.engine.check_local() {
-            return done(Err(err));
-        }
-        let gathering = Gathering::new(range, bytes, remote.len(), done);
+        let live = Arc::clone(self);
+        let finish = move |result: Result<Vec<u8>>| {
+            done(result.and_then(|bytes| live.with_local(range, &local, bytes)));
+        };
         if remote.is_empty() {
-            return gathering.check();
+            return finish(Ok(vec![0; range.len() as usize]));
         }
+        // On the pool: whoever brings the last part must go on.
+        let pool = self.engine.pool().submitter();
+        let gathered = move |result: Result<Vec<u8>>| {
+            pool.submit(Priority::Interactive, move |_: &mut _| finish(result));
+        };
+        let gathering = Gathering::new(range, Vec::new(), remote.len(), Box::new(gathered));
         for piece in remote {
             let gathering = Arc::clone(&gathering);
             let got = move |result: Result<Vec<u8>>| match result {
@@ -188,6 +188,23 @@ impl Live {
             };
             self.remote.read(piece, Priority::Interactive, Box::new(got));
         }
+    }
+
+    /// `bytes` of `range` with the local ones in their `places`.
+    fn with_local(
+        &self,
+        range: ByteRange,
+        places: &[ByteRange],
+        mut bytes: Vec<u8>,
+    ) -> Result<Vec<u8>> {
+        for &piece in places {
+            let at = (piece.start - range.start) as usize;
+            self.read_local(piece, &mut bytes[at..][..piece.len() as usize])?;
+        }
+        if !places.is_empty() {
+            self.engine.check_local()?;
+        }
+        Ok(bytes)
     }
 
     /// The parts of a known `range` that are the same, and those that differ.
