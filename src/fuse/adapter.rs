@@ -22,7 +22,7 @@ use super::parked::{Parking, Refuse, Ticket};
 use super::passthrough::Passthrough;
 use super::snapshots::{NO_SNAPSHOT, Snapshots};
 use crate::error::{Error, Kind, Result};
-use crate::view::{Attr, Done, Entry, Node, View, Whence};
+use crate::view::{Attr, Done, Entry, Node, Part, View, Whence};
 
 /// How long the kernel may believe a name: names stay what they are. Not that of a file whose size
 /// is not known: with every `open` it then asks for the size, at which sendfile(2) and the like stop.
@@ -76,15 +76,19 @@ impl Adapter {
         Ok(Self { shared: Arc::new(shared), parking: Parking::start()?, ended: Box::new(ended) })
     }
 
-    /// Parks the request, and goes on once it is known which node `inode` is.
+    /// Parks the request, which wants `part` of `inode`, and goes on once it is known which node
+    /// that is.
     fn with_node<R: Refuse>(
         &self,
         request: &Request,
         inode: INodeNo,
+        part: Part,
         reply: R,
         go_on: impl FnOnce(&Arc<Shared>, Node, Ticket<R>) + Send + 'static,
     ) {
-        let Some(ticket) = self.parking.park(request.pid(), reply) else { return };
+        let may_wait = self.shared.view.may_wait(inode.0, part);
+        let Some(ticket) = self.parking.park(request.pid(), may_wait, reply) else { return };
+        let number = ticket.number();
         let shared = Arc::clone(&self.shared);
         let found = move |node: Result<Option<Node>>| match node {
             Ok(Some(node)) => go_on(&shared, node, ticket),
@@ -92,6 +96,7 @@ impl Adapter {
             Err(err) => shared.fail(ticket, &err),
         };
         self.shared.view.node(inode.0, Box::new(found));
+        self.parking.note_process(number);
     }
 }
 
@@ -251,7 +256,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.with_node(request, parent, reply, move |shared, parent, ticket| {
+        self.with_node(request, parent, Part::Names, reply, move |shared, parent, ticket| {
             let send = |shared: &Shared, reply: ReplyEntry, found: Option<Node>| match found {
                 Some(node) => {
                     let attr = shared.view.attr(node);
@@ -265,7 +270,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.with_node(request, inode, reply, |shared, node, ticket| {
+        self.with_node(request, inode, Part::Attributes, reply, |shared, node, ticket| {
             let attr = shared.view.attr(node);
             if let Some(reply) = ticket.take() {
                 reply.attr(&ttl(&attr), &shared.file_attr(&attr));
@@ -277,7 +282,7 @@ impl Filesystem for Adapter {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(Errno::EROFS);
         }
-        self.with_node(request, inode, reply, |shared, node, ticket| {
+        self.with_node(request, inode, Part::Attributes, reply, |shared, node, ticket| {
             if let Some(reply) = ticket.take() {
                 shared.open(node, reply);
             }
@@ -298,7 +303,7 @@ impl Filesystem for Adapter {
         if let Some(text) = self.shared.snapshots.read(handle, offset, len) {
             return reply.data(&text);
         }
-        self.with_node(request, inode, reply, move |shared, node, ticket| {
+        self.with_node(request, inode, Part::Content, reply, move |shared, node, ticket| {
             let send = |_: &Shared, reply: ReplyData, data: Vec<u8>| reply.data(&data);
             shared.view.read(node, offset, len, shared.answer(ticket, send));
         });
@@ -333,7 +338,7 @@ impl Filesystem for Adapter {
             libc::SEEK_HOLE => Whence::Hole,
             _ => return reply.error(Errno::EINVAL),
         };
-        self.with_node(request, inode, reply, move |shared, node, ticket| {
+        self.with_node(request, inode, Part::Attributes, reply, move |shared, node, ticket| {
             let found = shared.view.seek(node, offset, whence);
             match found.map(|found| found.and_then(|at| i64::try_from(at).ok())) {
                 Ok(Some(found)) => ticket.take().into_iter().for_each(|reply| reply.offset(found)),
@@ -351,7 +356,7 @@ impl Filesystem for Adapter {
         cookie: u64,
         reply: ReplyDirectory,
     ) {
-        self.with_node(request, inode, reply, move |shared, node, ticket| {
+        self.with_node(request, inode, Part::Names, reply, move |shared, node, ticket| {
             let send = |_: &Shared, reply, entries: Vec<Entry>| fill(reply, &entries);
             shared.view.list(node, cookie, shared.answer(ticket, send));
         });
@@ -365,7 +370,7 @@ impl Filesystem for Adapter {
         cookie: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.with_node(request, inode, reply, move |shared, node, ticket| {
+        self.with_node(request, inode, Part::Names, reply, move |shared, node, ticket| {
             let send = |shared: &Shared, reply, found: Vec<Entry>| fill_plus(shared, reply, &found);
             shared.view.list(node, cookie, shared.answer(ticket, send));
         });

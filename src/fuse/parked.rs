@@ -6,7 +6,8 @@
 //! ```
 //! The kernel lets a reader that was hit by Ctrl-C go only once its request is answered, and
 //! `fuser` does not pass on the kernel's FUSE_INTERRUPT. So the reaper looks into /proc whether
-//! the thread that asked is about to end.
+//! the thread that asked is about to end. A thread that is gone already was not the one who
+//! waits (asynchronous reads, read-ahead): then it is the process that counts.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,7 +24,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::{Error, Kind, Result};
 
 /// Requests that may wait at once; one more is answered EBUSY. A request is one thread that
-/// waits in a system call, or one read-ahead of the kernel.
+/// waits in a system call, or one read-ahead of the kernel. Those that nobody waits for any
+/// more count until their answer comes: what was begun for them goes on.
 pub(super) const PARKED_REQUESTS_MAX: usize = 4096;
 /// How often the reaper looks; a reader is gone at most two looks after its Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -64,9 +66,19 @@ struct State {
 }
 
 struct Waiting {
-    thread: u32,
+    asker: Asker,
     since: Instant,
-    refuse: Box<dyn FnOnce(Errno) + Send>,
+    /// `None` once it was called.
+    refuse: Option<Box<dyn FnOnce(Errno) + Send>>,
+}
+
+/// Who made a request, by ids as in /proc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asker {
+    /// 0: unknown, because it is of another process namespace, or was gone at once.
+    thread: u32,
+    /// The process of that thread, once it is known.
+    process: Option<u32>,
 }
 
 /// The right to answer one parked request.
@@ -92,10 +104,16 @@ impl Parking {
     }
 
     /// Keeps the reply to a request of `thread` (an id as in /proc; 0: unknown). `None`: there
-    /// is no room, and the reply was EBUSY.
-    pub(super) fn park<R: Refuse>(&self, thread: u32, reply: R) -> Option<Ticket<R>> {
+    /// is no room, and the reply was EBUSY. There always is for a request that may not wait:
+    /// it is answered by the thread that parks it.
+    pub(super) fn park<R: Refuse>(
+        &self,
+        thread: u32,
+        may_wait: bool,
+        reply: R,
+    ) -> Option<Ticket<R>> {
         let mut state = self.inner.state.lock();
-        if state.waiting.len() >= PARKED_REQUESTS_MAX {
+        if may_wait && state.waiting.len() >= PARKED_REQUESTS_MAX {
             let told = std::mem::replace(&mut state.full, true);
             drop(state);
             if !told {
@@ -114,11 +132,29 @@ impl Parking {
                 reply.refuse(errno);
             }
         });
-        state.waiting.insert(number, Waiting { thread, since: Instant::now(), refuse });
+        let asker = Asker { thread, process: None };
+        let waiting = Waiting { asker, since: Instant::now(), refuse: Some(refuse) };
+        state.waiting.insert(number, waiting);
         if std::mem::take(&mut state.asleep) {
             self.inner.wake.notify_one();
         }
         Some(Ticket { parking: Arc::downgrade(&self.inner), number, reply })
+    }
+
+    /// Finds out whose process the request `number` is of, which its thread may not outlive. To
+    /// be called soon, but only where no answer came at once: /proc takes as long as a read.
+    pub(super) fn note_process(&self, number: u64) {
+        let asker = self.inner.state.lock().waiting.get(&number).map(|request| request.asker);
+        let Some(asker) = asker.filter(|asker| asker.thread != 0) else { return };
+        let asker = match status_of(asker.thread) {
+            Found::Status(status) => Asker { process: process_of(&status), ..asker },
+            // Somebody's asynchronous read: nobody can tell any more whose.
+            Found::Gone => Asker { thread: 0, process: None },
+            Found::Hidden => return,
+        };
+        if let Some(request) = self.inner.state.lock().waiting.get_mut(&number) {
+            request.asker = asker;
+        }
     }
 }
 
@@ -130,6 +166,11 @@ impl Drop for Parking {
 }
 
 impl<R: Refuse> Ticket<R> {
+    /// By what the request is known to its parking.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The reply, to be sent now; `None` when nobody waits for it any more.
     pub(super) fn take(self) -> Option<R> {
         self.reply.lock().take()
@@ -155,33 +196,75 @@ impl Inner {
             }
             self.wake.wait_for(&mut state, LOOK_EVERY);
             let now = Instant::now();
-            let old = state.waiting.iter().filter(|(_, request)| now - request.since >= LOOK_EVERY);
-            let suspects: Vec<_> = old.map(|(number, request)| (*number, request.thread)).collect();
+            let old = state.waiting.iter().filter(|(_, request)| {
+                request.refuse.is_some() && now - request.since >= LOOK_EVERY
+            });
+            let suspects: Vec<_> = old.map(|(number, request)| (*number, request.asker)).collect();
             drop(state);
-            let left: Vec<_> = suspects.into_iter().filter(|(_, id)| has_left(*id)).collect();
+            let left: Vec<_> = suspects.into_iter().filter(|(_, who)| has_left(*who)).collect();
             state = self.state.lock();
-            let gone: Vec<_> = left.iter().filter_map(|(n, _)| state.waiting.remove(n)).collect();
-            if !gone.is_empty() {
+            let refusals: Vec<_> =
+                left.iter().filter_map(|(n, _)| state.waiting.get_mut(n)?.refuse.take()).collect();
+            if !refusals.is_empty() {
                 drop(state);
-                gone.into_iter().for_each(|request| (request.refuse)(Errno::EINTR));
+                refusals.into_iter().for_each(|refuse| refuse(Errno::EINTR));
                 state = self.state.lock();
             }
         }
     }
 }
 
-/// Whether a thread is gone, or will be once its system call returns.
-fn has_left(thread: u32) -> bool {
-    // 0: a thread of another process namespace.
-    let Some(pid) = i32::try_from(thread).ok().filter(|id| *id > 0) else { return false };
-    match fs::read_to_string(format!("/proc/{thread}/status")) {
-        Ok(status) => is_leaving(&status),
-        // /proc may hide the processes of other users (its option hidepid): ask the kernel.
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {
-            kill(Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH)
-        }
-        Err(_) => false,
+/// Whether who asked is gone, or will be once the system call returns.
+fn has_left(asker: Asker) -> bool {
+    let Asker { thread, process } = asker;
+    if thread == 0 {
+        return false;
     }
+    match (status_of(thread), process) {
+        // Not where the id is another's by now.
+        (Found::Status(status), _) if process.is_none() || process_of(&status) == process => {
+            is_leaving(&status)
+        }
+        (Found::Hidden, _) => false,
+        (Found::Gone | Found::Status(_), Some(process)) if process != thread => {
+            match status_of(process) {
+                Found::Status(status) => is_leaving(&status),
+                Found::Gone => true,
+                Found::Hidden => false,
+            }
+        }
+        (Found::Gone | Found::Status(_), _) => true,
+    }
+}
+
+/// What there is to be known of a thread or a process.
+enum Found {
+    /// Its /proc/ID/status.
+    Status(String),
+    /// It exists.
+    Hidden,
+    Gone,
+}
+
+fn status_of(id: u32) -> Found {
+    let Ok(pid) = i32::try_from(id) else { return Found::Hidden };
+    match fs::read_to_string(format!("/proc/{id}/status")) {
+        Ok(status) => Found::Status(status),
+        Err(err) if err.raw_os_error() == Some(libc::ESRCH) => Found::Gone,
+        // /proc may hide the processes of other users (its option hidepid): ask the kernel.
+        Err(err)
+            if err.kind() == io::ErrorKind::NotFound
+                && kill(Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH) =>
+        {
+            Found::Gone
+        }
+        Err(_) => Found::Hidden,
+    }
+}
+
+/// The process that /proc/ID/status names as that of a thread.
+fn process_of(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 /// Whether /proc/ID/status tells of a pending signal that ends the thread's wish to wait.
@@ -207,6 +290,7 @@ mod tests {
 
     use super::*;
 
+    #[derive(Clone)]
     struct Told(Sender<i32>);
 
     impl Refuse for Told {
@@ -226,7 +310,7 @@ mod tests {
     fn request_of_a_thread_that_lives_stays_until_it_is_answered() {
         let parking = Parking::start().unwrap();
         let (told, refused) = reply();
-        let ticket = parking.park(std::process::id(), told).unwrap();
+        let ticket = parking.park(std::process::id(), true, told).unwrap();
         assert!(refused.recv_timeout(LOOK_EVERY * 3).is_err());
         assert!(ticket.take().is_some());
         assert!(parking.inner.state.lock().waiting.is_empty());
@@ -237,27 +321,75 @@ mod tests {
         let parking = Parking::start().unwrap();
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         let (told, refused) = reply();
-        let ticket = parking.park(child.id(), told).unwrap();
+        let ticket = parking.park(child.id(), true, told).unwrap();
+        parking.note_process(ticket.number());
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(refused.recv_timeout(LONG).unwrap(), libc::EINTR);
+        assert_eq!(parking.inner.state.lock().waiting.len(), 1, "it counts until it is answered");
         assert!(ticket.take().is_none());
+        assert!(parking.inner.state.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn request_of_a_thread_that_ended_stays_while_its_process_lives() {
+        let parking = Parking::start().unwrap();
+        let (told, refused) = reply();
+        let park = |told| parking.park(nix::unistd::gettid().as_raw() as u32, true, told).unwrap();
+        let (noted, late) = thread::scope(|scope| {
+            let submit = scope.spawn(|| {
+                let noted = park(told.clone());
+                parking.note_process(noted.number());
+                (noted, park(told))
+            });
+            submit.join().unwrap()
+        });
+        // Scoped threads are awaited by what they return, and end a moment later.
+        let thread = parking.inner.state.lock().waiting[&late.number()].asker.thread;
+        while !matches!(status_of(thread), Found::Gone) {
+            thread::yield_now();
+        }
+        parking.note_process(late.number());
+        assert!(refused.recv_timeout(LOOK_EVERY * 3).is_err());
+        assert!(noted.take().is_some() && late.take().is_some());
+    }
+
+    #[test]
+    fn thread_that_ended_is_judged_by_its_process() {
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+        let gone = {
+            let mut child = Command::new("true").spawn().unwrap();
+            child.wait().unwrap();
+            child.id()
+        };
+        assert!(!has_left(Asker { thread: gone, process: Some(child.id()) }));
+        // An id that is another's by now.
+        assert!(!has_left(Asker { thread: std::process::id(), process: Some(child.id()) }));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(has_left(Asker { thread: gone, process: Some(child.id()) }));
+        assert!(has_left(Asker { thread: gone, process: Some(gone) }));
+        assert!(has_left(Asker { thread: gone, process: None }));
     }
 
     #[test]
     fn threads_of_unknown_origin_are_left_alone() {
-        assert!(!has_left(0));
-        assert!(!has_left(u32::MAX));
+        assert!(!has_left(Asker { thread: 0, process: None }));
+        assert!(!has_left(Asker { thread: u32::MAX, process: None }));
     }
 
     #[test]
     fn one_request_too_many_is_refused_and_room_counts_again() {
         let parking = Parking::start().unwrap();
-        let park = || parking.park(std::process::id(), reply().0);
+        let park = || parking.park(std::process::id(), true, reply().0);
         let mut tickets: Vec<_> = (0..PARKED_REQUESTS_MAX).map(|_| park().unwrap()).collect();
         let (told, refused) = reply();
-        assert!(parking.park(std::process::id(), told).is_none());
+        assert!(parking.park(std::process::id(), true, told).is_none());
         assert_eq!(refused.try_recv(), Ok(libc::EBUSY));
+        let (told, refused) = reply();
+        let at_once = parking.park(std::process::id(), false, told);
+        assert!(at_once.is_some_and(|ticket| ticket.take().is_some()), "it does not wait");
+        assert!(refused.try_recv().is_err());
         tickets.pop();
         assert!(park().is_some());
     }

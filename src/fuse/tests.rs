@@ -1,7 +1,8 @@
 //! Real mounts of a scripted change: how the adapter behaves while answers do not come.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,7 @@ use nix::unistd::Pid;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::parked::PARKED_REQUESTS_MAX;
 use super::session::Event;
 use super::{Access, Events, Mount, Mountpoint};
 use crate::error::{Error, Kind, Result};
@@ -244,6 +246,30 @@ fn everything_else_answers_while_a_reader_waits() {
     let mut text = Vec::new();
     cat.0.stdout.take().unwrap().read_to_end(&mut text).unwrap();
     assert_eq!(text, PATCH);
+}
+
+#[test]
+fn as_many_waiting_readers_as_may_be_are_in_nobody_elses_way() {
+    let Some(fixture) = Fixture::new() else { return };
+    let patch = Arc::new(fs::File::open(fixture.path("patch")).unwrap());
+    let read = |_| {
+        let patch = Arc::clone(&patch);
+        let read = move || patch.read_at(&mut [0], 0).unwrap();
+        std::thread::Builder::new().stack_size(64 * 1024).spawn(read).unwrap()
+    };
+    let readers: Vec<_> = (0..PARKED_REQUESTS_MAX).map(read).collect();
+    wait_until("all wait", || fixture.change.waiting() == PARKED_REQUESTS_MAX);
+    let err = patch.read_at(&mut [0], 0).unwrap_err();
+    assert_eq!(err.raw_os_error(), Some(libc::EBUSY));
+    assert_eq!(fs::read_dir(fixture.place.path()).unwrap().count(), 6);
+    assert!(fs::metadata(fixture.path("extents")).unwrap().is_dir());
+    let status = fs::read_to_string(fixture.path("status.json")).unwrap();
+    assert_eq!(status, "{\"scripted\":true}\n");
+    // Its content may have to wait, but not for where its holes are.
+    let mut merged = fs::File::open(fixture.path("merged")).unwrap();
+    assert_eq!(merged.seek(std::io::SeekFrom::End(0)).unwrap(), IMAGE_BYTES);
+    fixture.change.release();
+    readers.into_iter().for_each(|reader| assert_eq!(reader.join().unwrap(), 1));
 }
 
 #[test]

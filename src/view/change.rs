@@ -34,6 +34,13 @@ pub trait Change: Send + Sync {
     /// `done` gets exactly `range.len()` bytes or an error; never zeros for what is unreadable.
     fn read(&self, image: Image, range: ByteRange, done: Done<Vec<u8>>);
 
+    /// Whether a read of an image may have to wait; where not, `done` is called before
+    /// [`Change::read`] returns.
+    fn may_wait(&self, image: Image) -> bool {
+        let _ = image;
+        true
+    }
+
     /// The first range at or behind `from` of an image that may hold data, as far as that is
     /// known without comparing or fetching anything; everything before it is a hole. `None`:
     /// only a hole is left.

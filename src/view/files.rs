@@ -26,6 +26,17 @@ pub const READ_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// counts as data, which is always allowed to be said.
 const HOLE_STEPS_MAX: usize = 16 * 1024;
 
+/// What of a node an operation wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What it is, and where its data and holes are.
+    Attributes,
+    /// What lies in it.
+    Names,
+    /// Its bytes.
+    Content,
+}
+
 /// The files of a mount.
 ///
 /// Any number of threads may ask at once. Dropping it waits for its own thread, never for the
@@ -86,6 +97,21 @@ impl View {
                 done(found.map(|found| found.filter(|r| r.start == start).map(Node::Extent)));
             }),
             None => done(Ok(None)),
+        }
+    }
+
+    /// Whether it may take the scan or the remote side to answer for `part` of the node of an
+    /// inode number; where not, the answer is there before the question returns.
+    #[must_use]
+    pub fn may_wait(&self, inode: u64, part: Part) -> bool {
+        match (Node::from_inode(inode), part) {
+            (Some(Inode::ExtentAt(_)), _) => true,
+            (Some(Inode::Fixed(node)), Part::Names) => node == Node::Extents,
+            (Some(Inode::Fixed(node)), Part::Content) => match node.image() {
+                Some(image) => self.change.may_wait(image),
+                None => matches!(node, Node::Patch | Node::Changes),
+            },
+            (Some(Inode::Fixed(_)), Part::Attributes) | (None, _) => false,
         }
     }
 

@@ -28,7 +28,7 @@ mod tests;
 
 pub use change::{Change, Done, Image};
 pub use changes::{LINE_BYTES, LIST_ENTRIES_MAX};
-pub use files::{READ_BYTES_MAX, View};
+pub use files::{Part, READ_BYTES_MAX, View};
 pub use live::{LiveChange, LiveOptions};
 pub use status::Status;
 pub use stored::StoredChange;

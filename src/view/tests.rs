@@ -636,3 +636,50 @@ fn status_is_one_object_for_every_reader_who_begins_at_the_start() {
         assert_eq!(view.status().len(), text.len() + 1);
     }
 }
+
+#[test]
+fn only_the_scan_and_the_remote_side_are_waited_for() {
+    struct AtHand;
+
+    impl Change for AtHand {
+        fn image_bytes(&self, _: Image) -> u64 {
+            4096
+        }
+
+        fn read(&self, _: Image, _: ByteRange, _: Done<Vec<u8>>) {}
+
+        fn may_wait(&self, image: Image) -> bool {
+            image == Image::Merged
+        }
+
+        fn next_data(&self, _: Image, _: u64) -> Result<Option<ByteRange>> {
+            Ok(None)
+        }
+
+        fn next_extent(&self, _: u64, _: Done<Option<ByteRange>>) {}
+
+        fn read_patch(&self, _: u64, _: u32, _: Done<Vec<u8>>) {}
+
+        fn patch_bytes(&self) -> Option<u64> {
+            None
+        }
+
+        fn status(&self) -> String {
+            String::new()
+        }
+    }
+
+    let view = View::new(Arc::new(AtHand), Access::Owner).unwrap();
+    let waits = |node: Node, part| view.may_wait(node.inode(), part);
+    for node in ROOT_NODES.into_iter().chain([Node::Root]) {
+        assert!(!waits(node, Part::Attributes), "{node:?}");
+        assert_eq!(waits(node, Part::Names), node == Node::Extents, "{node:?}");
+        let slow = matches!(node, Node::Merged | Node::Patch | Node::Changes);
+        assert_eq!(waits(node, Part::Content), slow, "{node:?}");
+    }
+    let extent = Node::Extent(ByteRange::new(0, 1));
+    for part in [Part::Attributes, Part::Names, Part::Content] {
+        assert!(waits(extent, part));
+        assert!(!view.may_wait(0, part), "there is no such node");
+    }
+}

@@ -62,10 +62,14 @@ fn sources(plan: &Plan, image: Image) -> Vec<(ByteRange, Source)> {
     parts.into_iter().filter(|(range, _)| !range.is_empty()).collect()
 }
 
+/// Whether an image takes nothing from the remote side.
+pub(super) fn is_at_hand(plan: &Plan, image: Image) -> bool {
+    sources(plan, image).iter().all(|(_, source)| *source == Source::Local)
+}
+
 /// Whether an image is the local device, byte for byte.
 pub(super) fn is_local(plan: &Plan, image: Image) -> bool {
-    image_bytes(plan, image) == plan.local_bytes
-        && sources(plan, image).iter().all(|(_, source)| *source == Source::Local)
+    image_bytes(plan, image) == plan.local_bytes && is_at_hand(plan, image)
 }
 
 impl Live {

@@ -187,6 +187,10 @@ impl Change for LiveChange {
         self.0.read_image(image, range, self.0.watched(done));
     }
 
+    fn may_wait(&self, image: Image) -> bool {
+        !images::is_at_hand(self.0.engine.plan(), image)
+    }
+
     fn next_data(&self, image: Image, from: u64) -> Result<Option<ByteRange>> {
         self.0.next_data(image, from).inspect_err(|err| self.0.note_failure(err))
     }

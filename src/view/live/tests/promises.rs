@@ -68,6 +68,7 @@ fn merged_in_push_asks_nothing() {
     assert_eq!(rig.live().next_data(Image::Merged, 0).unwrap(), Some(ByteRange::new(0, MIB)));
     thread::sleep(Duration::from_millis(20));
     assert_eq!(rig.requests(), []);
+    assert!(!rig.live().may_wait(Image::Merged) && rig.live().may_wait(Image::Original));
 }
 
 #[test]
