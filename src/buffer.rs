@@ -64,6 +64,11 @@ impl<R: Read> PageReader<R> {
     pub fn new(len: usize, input: R) -> Self {
         Self { input, buffer: PageBuffer::new(len), start: 0, end: 0 }
     }
+
+    /// What is read and not yet used.
+    pub fn buffered(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
 }
 
 impl<R: Read> BufRead for PageReader<R> {
@@ -72,7 +77,7 @@ impl<R: Read> BufRead for PageReader<R> {
             (self.start, self.end) = (0, 0);
             self.end = self.input.read(&mut self.buffer)?;
         }
-        Ok(&self.buffer[self.start..self.end])
+        Ok(self.buffered())
     }
 
     fn consume(&mut self, count: usize) {

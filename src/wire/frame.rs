@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 
-use super::message::Message;
+use super::message::{HELLO, Message};
 use crate::buffer::PageReader;
 use crate::error::{Error, Kind, Result};
 
@@ -17,6 +17,15 @@ pub const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1;
 
 /// Length and token, in bytes.
 pub const FRAME_HEAD_BYTES: usize = 5;
+
+/// The largest value of a hello's length field: one with all our extensions has 60 bytes.
+pub const HELLO_BYTES_MAX: usize = 1024;
+
+/// How many bytes of what is no hello, or none of ours, an error message shows.
+pub(super) const SHOWN_BYTES_MAX: usize = 40;
+
+/// Where bytes that are not the protocol's come from, most often.
+const NOISE_HINT: &str = "is --server missing, or does a login script print something?";
 
 /// Read buffer, in bytes: two of the largest messages.
 const READ_BUFFER_BYTES: usize = 2 * MESSAGE_BYTES_MAX;
@@ -86,6 +95,32 @@ impl<R: Read> FrameReader<R> {
         self.read_message()?.ok_or_else(gone_error)
     }
 
+    /// The text of the hello that the stream must begin with.
+    ///
+    /// Every byte is looked at as it comes: with a single stray one in front, by a login script
+    /// perhaps, the hello's head is that of a long message, the rest of which never comes.
+    ///
+    /// # Errors
+    /// `Kind::Protocol` as soon as no hello begins like that, `Kind::Read` when the stream ends
+    /// before the hello does or fails, `Kind::Connection` when it stays silent for too long.
+    pub fn expect_hello(&mut self) -> Result<Vec<u8>> {
+        let mut frame = Vec::new();
+        while !is_whole(&frame) {
+            let mut byte = [0];
+            match read_up_to(&mut self.input, &mut byte) {
+                Ok(0) if frame.is_empty() => return Err(gone_error()),
+                Ok(0) => return Err(cut_error()),
+                Ok(_) => frame.push(byte[0]),
+                Err(err) => return Err(hello_read_error(err, &frame)),
+            }
+            if !may_be_hello(&frame) {
+                frame.extend_from_slice(self.input.buffered());
+                return Err(noise_error(&frame));
+            }
+        }
+        Ok(frame.split_off(FRAME_HEAD_BYTES))
+    }
+
     /// Reads on to the end of the stream and forgets what comes, for a peer that talks on
     /// after its last message; faults of the stream end it too.
     pub fn discard_rest(&mut self) {
@@ -152,6 +187,29 @@ pub(super) fn encode_frame(token: u8, payload: &[&[u8]], out: &mut Vec<u8>) -> R
     Ok(())
 }
 
+/// The length field of a frame that begins with `begun`; the bytes that are still missing would
+/// only make it larger.
+fn least_length(begun: &[u8]) -> usize {
+    let bytes = begun.iter().take(4).enumerate();
+    bytes.map(|(place, &byte)| usize::from(byte) << (8 * place)).sum()
+}
+
+/// Whether `frame` is a frame to its end.
+fn is_whole(frame: &[u8]) -> bool {
+    frame.len() >= FRAME_HEAD_BYTES && frame.len() >= 4 + least_length(frame)
+}
+
+/// Whether a hello's frame can begin with these bytes. Its text has no control characters; a
+/// hello behind a stray head that looks like one has, in its own length.
+fn may_be_hello(begun: &[u8]) -> bool {
+    let length = least_length(begun);
+    let text = begun.get(FRAME_HEAD_BYTES..).unwrap_or_default();
+    length <= HELLO_BYTES_MAX
+        && (length > 0 || begun.len() < 4)
+        && begun.get(4).is_none_or(|&token| token == HELLO)
+        && !text.iter().any(u8::is_ascii_control)
+}
+
 /// Fills `buf` as far as the stream goes.
 fn read_up_to(input: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
     let mut got = 0;
@@ -184,6 +242,27 @@ fn read_error(source: io::Error) -> Error {
     }
 }
 
+/// As [`read_error`]; a silence that follows stray bytes is told with them.
+fn hello_read_error(source: io::Error, begun: &[u8]) -> Error {
+    match source.kind() {
+        io::ErrorKind::TimedOut if !begun.is_empty() => {
+            let what = format!("{source}, only \"{}\"", begun.escape_ascii());
+            Error::new(Kind::Connection, what)
+        }
+        _ => read_error(source),
+    }
+}
+
+/// What stands in a hello's place is most often words of a remote: show them.
+fn noise_error(found: &[u8]) -> Error {
+    let shown = &found[..found.len().min(SHOWN_BYTES_MAX)];
+    let what = format!(
+        "the remote does not begin with a hello but with \"{}\" ({NOISE_HINT})",
+        shown.escape_ascii()
+    );
+    Error::new(Kind::Protocol, what)
+}
+
 fn write_error(source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::BrokenPipe
@@ -200,10 +279,7 @@ fn length_error(head: [u8; FRAME_HEAD_BYTES], length: u32) -> Error {
          found {length}"
     );
     if head.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) {
-        what.push_str(&format!(
-            " (the text \"{}\"; is --server missing, or does a login script print something?)",
-            head.escape_ascii()
-        ));
+        what.push_str(&format!(" (the text \"{}\"; {NOISE_HINT})", head.escape_ascii()));
     }
     Error::new(Kind::Protocol, what)
 }
@@ -275,6 +351,62 @@ mod tests {
         assert!(err.to_string().contains("the text \"Welco\""), "{err}");
     }
 
+    /// What begins a stream that a hello follows, and then nothing any more.
+    struct Silent<'a>(&'a [u8]);
+
+    impl Read for Silent<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buf)? {
+                0 => Err(io::Error::new(io::ErrorKind::TimedOut, "it waits for more")),
+                n => Ok(n),
+            }
+        }
+    }
+
+    fn hello(text: &str) -> Vec<u8> {
+        let mut bytes = vec![];
+        Message::Hello(text.into()).encode(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn hello_may_be_as_long_as_its_limit_and_no_longer() {
+        let longest = "x".repeat(HELLO_BYTES_MAX - 1);
+        for (text, fits) in [("", true), ("SERVER 0.5", true), (&longest, true)] {
+            let bytes = hello(text);
+            let mut reader = FrameReader::new(Silent(&bytes));
+            assert_eq!(reader.expect_hello().is_ok_and(|found| found == text.as_bytes()), fits);
+        }
+        let bytes = hello(&"x".repeat(HELLO_BYTES_MAX));
+        let err = FrameReader::new(Silent(&bytes[..2])).expect_hello().unwrap_err();
+        assert_eq!(err.kind(), Kind::Protocol);
+    }
+
+    #[test]
+    fn bytes_before_a_hello_are_shown_and_none_is_waited_for() {
+        let noises: Vec<Vec<u8>> = (1..=20)
+            .flat_map(|count| (0..=255).map(move |byte| vec![byte; count]))
+            .chain((1..=20).map(|count| b"Last login: Thursday"[..count].to_vec()))
+            .chain([b"\x20\0\0\0\x01CLIENT".to_vec(), b"\x20\0\0\0\x01".to_vec()])
+            .collect();
+        for text in ["SERVER 0.5", "SERVER+blake3,tree,faults,skip,nh,reorder,early,runs 0.5"] {
+            for noise in &noises {
+                let bytes = [&noise[..], &hello(text)].concat();
+                let err = FrameReader::new(Silent(&bytes)).expect_hello().unwrap_err();
+                assert_eq!(err.kind(), Kind::Protocol, "{}: {err}", noise.escape_ascii());
+                assert!(err.to_string().contains("login script"), "{err}");
+                assert!(err.to_string().contains(&noise.escape_ascii().to_string()), "{err}");
+            }
+        }
+    }
+
+    #[test]
+    fn silence_after_stray_bytes_is_told_with_them() {
+        let err = FrameReader::new(Silent(b"\n")).expect_hello().unwrap_err();
+        assert_eq!(err.kind(), Kind::Connection);
+        assert_eq!(err.to_string(), r#"it waits for more, only "\n""#);
+    }
+
     #[test]
     fn interrupted_and_short_reads_are_continued() {
         struct Dribble<'a>(&'a [u8], bool);
@@ -315,6 +447,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let mut reader = FrameReader::new(&bytes[..]);
             while let Ok(Some(_)) = reader.read_message() {}
+            let _ = FrameReader::new(&bytes[..]).expect_hello();
         }
     }
 }

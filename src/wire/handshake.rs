@@ -5,15 +5,12 @@
 
 use std::io::{Read, Write};
 
-use super::frame::{FrameReader, FrameWriter};
+use super::frame::{FrameReader, FrameWriter, SHOWN_BYTES_MAX};
 use super::message::Message;
 use crate::error::{Error, Kind, Result};
 
 /// The version of the protocol, as both sides must announce it.
 const VERSION: &str = "0.5";
-
-/// How many bytes of a hello that is not understood an error message shows.
-const SHOWN_BYTES_MAX: usize = 40;
 
 /// Extensions of the protocol: announced by one side, or in use between both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,7 +153,7 @@ pub fn client_handshake(
         .write(&Message::Hello(offer.hello("CLIENT")))
         .and_then(|()| writer.write(first))
         .and_then(|()| writer.flush());
-    match (sent, read_hello(reader)) {
+    match (sent, read_hello(reader).map_err(with_silence_hint)) {
         (Ok(()), theirs) => Ok(theirs?.and(offer)),
         // A remote that went away before it read may have said something of another kind
         // first, a shell's greeting perhaps: that tells more than its absence.
@@ -183,10 +180,19 @@ pub fn server_handshake(
 }
 
 fn read_hello(reader: &mut FrameReader<impl Read>) -> Result<Extensions> {
-    match reader.expect_message()? {
-        Message::Hello(text) => Extensions::from_hello(&text),
-        other => Err(unexpected("hello", &other)),
+    Extensions::from_hello(&reader.expect_hello()?)
+}
+
+/// Adds to the news that the remote was silent for too long what it is that was silent.
+fn with_silence_hint(err: Error) -> Error {
+    if err.kind() != Kind::Connection {
+        return err;
     }
+    let what = format!(
+        "{err}; there was no hello: does the remote command start bdsync --server, and without \
+         asking for anything?"
+    );
+    Error::new(err.kind(), what)
 }
 
 /// The error for a message that is not due.
@@ -288,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn other_messages_in_place_of_a_hello_are_named() {
+    fn other_messages_in_place_of_a_hello_are_shown() {
         let mut answer = vec![];
         let err = server_handshake(
             &mut FrameReader::new(&b"\x01\0\0\0\x07"[..]),
@@ -297,7 +303,7 @@ mod tests {
         )
         .unwrap_err();
         assert_eq!(err.kind(), Kind::Protocol);
-        assert!(err.to_string().ends_with("expected hello, found done"), "{err}");
+        assert!(err.to_string().contains(r#"but with "\x01\x00\x00\x00\x07""#), "{err}");
         assert!(answer.is_empty());
     }
 

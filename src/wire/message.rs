@@ -8,7 +8,7 @@ use super::frame::{FRAME_HEAD_BYTES, MESSAGE_BYTES_MAX, encode_frame};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
-const HELLO: u8 = 1;
+pub(super) const HELLO: u8 = 1;
 const DEVFILE: u8 = 2;
 const SIZE: u8 = 3;
 const DIGESTS: u8 = 4;

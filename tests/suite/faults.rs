@@ -83,6 +83,34 @@ fn a_remote_that_talks_garbage_is_exit_4() {
     }
 }
 
+/// What comes before the hello makes it look like a long message, the rest of which never comes.
+#[test]
+fn a_few_bytes_before_the_hello_are_exit_4_and_shown() {
+    let work = pair();
+    for (noise, shown) in [
+        ("echo", "with \"\\n"),
+        ("printf x", "with \"x"),
+        ("printf '\\000\\000'", "with \"\\x00\\x00"),
+        ("printf '\\040\\000\\000\\000\\001'", "with \" \\x00\\x00\\x00\\x01"),
+        ("for byte in H i; do printf $byte; sleep 0.1; done", "with \"Hi"),
+    ] {
+        let out = told(against(&work, &[], &format!("{noise}; exec $BDSYNC --server")), &[4]);
+        out.says(shown).says("login script");
+    }
+    let input = b"\n\x0b\0\0\0\x01CLIENT 0.5";
+    let call = bdsync(["--server"]).stdin(input).within(LIMIT);
+    told(call.run(), &[4]).says("with \"\\n");
+}
+
+#[test]
+fn silence_before_the_hello_leads_to_the_remote_command() {
+    for (script, shown) in [("sleep 60", "1 s (--timeout); "), ("echo; sleep 60", "only \"\\n\"; ")]
+    {
+        let out = told(against(&pair(), &["--timeout=1"], script), &[13]);
+        out.says(shown).says("does the remote command start bdsync --server");
+    }
+}
+
 #[test]
 fn a_remote_that_answers_what_was_not_asked_is_exit_4() {
     let hello = "printf '\\013\\000\\000\\000\\001SERVER 0.5'";

@@ -340,7 +340,9 @@ fn silence_is_given_up_on() {
 fn silence_before_the_hello_and_after_done_is_given_up_on() {
     let second = Some(Duration::from_secs(1));
     let (ours, _theirs) = pair(second).unwrap();
-    assert_eq!(open(ours).unwrap_err().kind(), Kind::Connection);
+    let err = open(ours).unwrap_err();
+    assert_eq!(err.kind(), Kind::Connection);
+    assert!(err.to_string().contains("does the remote command start bdsync --server"), "{err}");
     let (quit, wait) = unbounded::<()>();
     let (peer, server) = meet(second, move |_, _| wait.recv().ok());
     assert_eq!(peer.finish().unwrap_err().kind(), Kind::Connection);
