@@ -115,6 +115,19 @@ impl<T> Inbox<T> {
         self.ahead_max > before
     }
 
+    /// Whether the remote ought to say something soon: it owes an answer that neither is the
+    /// checksum of its whole device, for which it may be silent for hours, nor waits for one.
+    pub(super) fn is_due(&self) -> bool {
+        let is_soon = |asked: &Pending<T>| !matches!(asked.request, Request::Checksum);
+        match self.in_flight.front() {
+            Some((_, oldest)) if !self.reorder => is_soon(oldest),
+            _ => {
+                let in_flight = self.in_flight.iter().map(|(_, asked)| asked);
+                in_flight.chain(self.queued.iter().flatten()).any(is_soon)
+            }
+        }
+    }
+
     /// Whether nothing is queued or in flight: the remote owes nothing.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_empty() && !self.has_queued()
@@ -322,6 +335,27 @@ mod tests {
             assert_eq!(starts_sent(&mut inbox), [200, 201]);
             let _ = answered(&mut inbox, echo(0)).unwrap().unwrap();
             assert_eq!(starts_sent(&mut inbox).len(), usize::from(reorder));
+        }
+    }
+
+    #[test]
+    fn nothing_is_due_while_the_remote_makes_a_checksum() {
+        for reorder in [false, true] {
+            let mut inbox = Inbox::new(reorder);
+            assert!(!inbox.is_due());
+            push(&mut inbox, 1, Priority::Scan);
+            inbox.push(Request::Checksum, 16, Priority::Scan, 0).unwrap();
+            assert!(inbox.is_due());
+            while inbox.next_to_send(Instant::now()).is_some() {}
+            assert!(inbox.is_due(), "what comes before it");
+            let _ = answered(&mut inbox, echo(1)).unwrap().unwrap();
+            assert!(!inbox.is_due());
+            push(&mut inbox, 2, Priority::Interactive);
+            assert_eq!(inbox.is_due(), reorder, "what comes behind it");
+            assert_eq!(starts_sent(&mut inbox), [2]);
+            assert_eq!(inbox.is_due(), reorder, "what comes behind it");
+            let _ = answered(&mut inbox, Message::Checksum(vec![7; 16])).unwrap().unwrap();
+            assert!(inbox.is_due());
         }
     }
 

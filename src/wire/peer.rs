@@ -213,12 +213,11 @@ impl Peer {
         priority: Priority,
         done: Done,
     ) -> Option<(Done, Result<Answer>)> {
-        let was_idle = state.inbox.is_idle();
-        match state.inbox.push(request, answer_bytes, priority, done) {
-            Ok(()) if was_idle => self.shared.link.control.expect_answer(),
-            Ok(()) => {}
-            Err(done) => return Some((done, Err(full_error()))),
+        let was_due = state.inbox.is_due();
+        if let Err(done) = state.inbox.push(request, answer_bytes, priority, done) {
+            return Some((done, Err(full_error())));
         }
+        self.shared.mind_silence(state, was_due);
         None
     }
 
@@ -355,10 +354,9 @@ impl Shared {
         if let Message::Turn { older } = message {
             return state.inbox.turn(older).map(|()| Taken::Turn);
         }
+        let was_due = state.inbox.is_due();
         let answered = state.inbox.answered(message, Instant::now())?;
-        if state.inbox.is_idle() && matches!(state.phase, Phase::Open) {
-            self.link.control.rest();
-        }
+        self.mind_silence(&state, was_due);
         self.work.notify_one();
         match (answered, &state.phase) {
             (Ok((done, answer)), _) => Ok(Taken::Answer(done, answer)),
@@ -370,6 +368,16 @@ impl Shared {
             }
             (Err(message), Phase::DoneSent) => Err(unexpected("done", &message)),
             (Err(message), _) => Err(unexpected("nothing", &message)),
+        }
+    }
+
+    /// Has the timeout run while something is due; `was_due` tells of the inbox before it changed.
+    /// The session's end is due in any case.
+    fn mind_silence(&self, state: &State, was_due: bool) {
+        match (was_due, state.inbox.is_due()) {
+            (false, true) => self.link.control.expect_answer(),
+            (true, false) if matches!(state.phase, Phase::Open) => self.link.control.rest(),
+            _ => {}
         }
     }
 
@@ -407,10 +415,12 @@ impl Shared {
     /// Puts all that may be sent now into the writer, in memory; whether there was anything.
     fn next_batch(&self, state: &mut State, writer: &mut Writer) -> bool {
         let (mut any, now) = (false, Instant::now());
+        let was_due = state.inbox.is_due();
         while let Some(message) = state.inbox.next_to_send(now) {
             self.link.count_request();
             any |= writer.write(&message).is_ok();
         }
+        self.mind_silence(state, was_due);
         if matches!(state.phase, Phase::Closing | Phase::Finishing) && !state.inbox.has_queued() {
             state.phase = Phase::DoneSent;
             any |= writer.write(&Message::Done).is_ok();

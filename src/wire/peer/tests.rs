@@ -337,6 +337,21 @@ fn silence_is_given_up_on() {
 }
 
 #[test]
+fn silence_while_the_remote_makes_a_checksum_is_borne_with() {
+    let (quit, wait) = unbounded::<()>();
+    let (peer, server) = meet(Some(Duration::from_millis(500)), move |reader, writer| {
+        assert_eq!(reader.expect_message().unwrap(), Message::GetChecksum);
+        thread::sleep(Duration::from_millis(1200));
+        send(writer, &answer(Message::GetChecksum));
+        wait.recv().ok();
+    });
+    assert!(scan(&peer, Request::Checksum).recv().unwrap().is_ok());
+    assert_eq!(failed(&scan(&peer, hashes(0, 1))).kind(), Kind::Connection, "and no other");
+    drop(quit);
+    server.join().unwrap();
+}
+
+#[test]
 fn silence_before_the_hello_and_after_done_is_given_up_on() {
     let second = Some(Duration::from_secs(1));
     let (ours, _theirs) = pair(second).unwrap();
