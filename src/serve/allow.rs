@@ -24,12 +24,12 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// Allows what one of `globs` matches: `*` and `?` stop at a `/`, `**` does not; `[...]`
-    /// and `{a,b}` as in a shell. Without any everything is allowed.
+    /// Allows what one of `globs` matches: `*`, `?` and `[...]` stop at a `/`, `**` does not;
+    /// `{a,b}` as in a shell. Without any everything is allowed.
     ///
     /// # Errors
-    /// `Kind::Usage` for a glob that is malformed, or does not begin with `/` and so could
-    /// match nothing.
+    /// `Kind::Usage` for a glob that is malformed, has a `/` in a `[...]`, or does not begin
+    /// with `/` and so could match nothing.
     pub fn new<S: AsRef<str>>(globs: &[S]) -> Result<Self> {
         if globs.is_empty() {
             return Ok(Self { globs: None });
@@ -42,7 +42,9 @@ impl Allowed {
             if !glob.starts_with('/') {
                 return Err(bad(glob, "it does not begin with /".into()));
             }
-            let built = GlobBuilder::new(glob).literal_separator(true).build();
+            let stopping = classes_without_slash(glob)
+                .map_err(|class| bad(glob, format!("{class} stands for a / too")))?;
+            let built = GlobBuilder::new(&stopping).literal_separator(true).build();
             set.add(built.map_err(|err| bad(glob, err.kind().to_string()))?);
         }
         let globs = set.build().map_err(|err| bad("", err.to_string()))?;
@@ -74,6 +76,78 @@ impl Allowed {
             Some(real) if real.starts_with(DEVICES) && by_name() => Ok(device),
             _ => Err(refused()),
         }
+    }
+}
+
+/// `glob` with a `/` among what its negated classes do not stand for: `globset` has `*` and `?`
+/// alone stop there.
+///
+/// # Errors
+/// The class that stands for a `/`, by itself or in a range.
+fn classes_without_slash(glob: &str) -> Result<String, &str> {
+    let mut stopping = String::with_capacity(glob.len());
+    let mut rest = glob;
+    while let Some(at) = rest.find(['[', '\\']) {
+        let (before, special) = rest.split_at(at);
+        stopping.push_str(before);
+        let len = if special.starts_with('[') {
+            let class = Class::begins(special);
+            if class.has_slash && !class.is_negated {
+                return Err(&special[..class.len]);
+            }
+            let (head, end) = special[..class.len].split_at(class.end);
+            let slash = if class.is_negated { "/" } else { "" };
+            stopping.extend([head, slash, end]);
+            class.len
+        } else {
+            let len = special.chars().take(2).map(char::len_utf8).sum();
+            stopping.push_str(&special[..len]);
+            len
+        };
+        rest = &special[len..];
+    }
+    stopping.push_str(rest);
+    Ok(stopping)
+}
+
+/// A `[...]`, read as `globset` reads it.
+struct Class {
+    is_negated: bool,
+    /// Whether a `/` is named or lies in a range.
+    has_slash: bool,
+    /// Where one more character may be named, in bytes from the `[`: before the `]`, and before
+    /// a `-` there that stands for itself.
+    end: usize,
+    /// Its bytes, with both brackets. One without an end, which `globset` refuses, takes the rest.
+    len: usize,
+}
+
+impl Class {
+    /// The class that `text` begins with.
+    fn begins(text: &str) -> Self {
+        let is_negated = text[1..].starts_with(['!', '^']);
+        let first = if is_negated { 2 } else { 1 };
+        let mut class = Self { is_negated, has_slash: false, end: text.len(), len: text.len() };
+        // The first character of the latest range, and where a `-` behind it is.
+        let (mut low, mut dash) = (None, None);
+        for (at, c) in text.char_indices().skip(first) {
+            match (c, low, dash) {
+                (']', Some(_), _) => {
+                    (class.end, class.len) = (dash.unwrap_or(at), at + 1);
+                    break;
+                }
+                ('-', Some(_), None) => dash = Some(at),
+                (high, Some(from), Some(_)) => {
+                    class.has_slash |= (from..=high).contains(&'/');
+                    dash = None;
+                }
+                (single, ..) => {
+                    class.has_slash |= single == '/';
+                    low = Some(single);
+                }
+            }
+        }
+        class
     }
 }
 
@@ -148,6 +222,48 @@ mod tests {
         assert!(!refused(&all, &root.join("in/deep/b.img")));
         assert!(refused(&all, &root.join("in/link.img")));
         assert!(refused(&all, Path::new("/dev/null")));
+    }
+
+    /// What `glob` matches of these.
+    fn matched<'a>(glob: &str, paths: &[&'a str]) -> Vec<&'a str> {
+        let globs = Allowed::new(&[glob]).unwrap().globs.unwrap();
+        paths.iter().copied().filter(|path| globs.is_match(path)).collect()
+    }
+
+    #[test]
+    fn classes_match_as_in_a_shell_and_no_slash() {
+        let paths = ["/a/b", "/aab", "/a.b", "/a-b", "/a]b", "/a,b", "/a0b", "/a!b", "/a b", "/ab"];
+        for (class, expected) in [
+            ("[!a]", &["/a.b", "/a-b", "/a]b", "/a,b", "/a0b", "/a!b", "/a b"][..]),
+            ("[^!-~]", &["/a b"]),
+            ("[!]]", &["/aab", "/a.b", "/a-b", "/a,b", "/a0b", "/a!b", "/a b"]),
+            ("[!]-a]", &["/a.b", "/a-b", "/a,b", "/a0b", "/a!b", "/a b"]),
+            ("[!]-]", &["/aab", "/a.b", "/a,b", "/a0b", "/a!b", "/a b"]),
+            ("[!-]", &["/aab", "/a.b", "/a]b", "/a,b", "/a0b", "/a!b", "/a b"]),
+            ("[!a-]", &["/a.b", "/a]b", "/a,b", "/a0b", "/a!b", "/a b"]),
+            ("[!+--]", &["/aab", "/a.b", "/a]b", "/a0b", "/a!b", "/a b"]),
+            ("[!,-.-a]", &["/a!b", "/a b"]),
+            ("[!/]", &["/aab", "/a.b", "/a-b", "/a]b", "/a,b", "/a0b", "/a!b", "/a b"]),
+            ("[a-z,]", &["/aab", "/a,b"]),
+            ("[]!]", &["/a]b", "/a!b"]),
+            ("[,-.]", &["/a.b", "/a-b", "/a,b"]),
+            ("[+--]", &["/a-b", "/a,b"]),
+            ("{[!a-z],[a]}", &["/aab", "/a.b", "/a-b", "/a]b", "/a,b", "/a0b", "/a!b", "/a b"]),
+        ] {
+            assert_eq!(matched(&format!("/a{class}b"), &paths), expected, "{class}");
+        }
+        assert_eq!(matched("/srv/**/ok[!a]x", &["/srv/y/ok/x", "/srv/ok.x"]), ["/srv/ok.x"]);
+        assert_eq!(matched("/a\\[[!]]b", &["/a[.b", "/a[/b", "/a.b"]), ["/a[.b"]);
+    }
+
+    #[test]
+    fn classes_with_a_slash_are_usage_errors() {
+        for class in ["[/]", "[a/]", "[+-9]", "[ -~]", "[]/]", "[--0]", "[+-.-a]", "[^]"] {
+            let made = Allowed::new(&[format!("/srv/**/a{class}b")]);
+            assert_eq!(made.map(drop).unwrap_err().kind(), Kind::Usage, "{class}");
+        }
+        let err = Allowed::new(&["/a\\[b[+-9]c"]).map(drop).unwrap_err();
+        assert!(err.to_string().ends_with(": [+-9] stands for a / too"), "{err}");
     }
 
     #[test]
