@@ -11,8 +11,12 @@ use super::Connection;
 /// The lowest rate that can be asked for, in bytes a second: below, one message takes minutes.
 pub const RATE_BYTES_MIN: u64 = 1024;
 
-/// What may be carried at once is what the rate allows in so long.
+/// What may be carried at once is what the rate allows in so long. So much time in which nothing
+/// was carried is made up for as well: a sleep ends late on a busy machine.
 const BURST: Duration = Duration::from_millis(50);
+
+/// The shortest sleep: bytes that cost less are paid for together with later ones.
+const SLEEP_MIN: Duration = Duration::from_millis(5);
 
 /// One direction's allowance; everything that goes that way shares it.
 #[derive(Debug)]
@@ -36,17 +40,18 @@ impl Throttle {
         usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
     }
 
-    /// How long to wait before the next bytes, now that `bytes` were carried at `now`.
-    fn charge(&self, bytes: usize, now: Instant) -> Duration {
+    /// How long to wait before the next bytes, if at all, now that `bytes` were carried at `now`.
+    fn charge(&self, bytes: usize, now: Instant) -> Option<Duration> {
         let mut free_at = self.free_at.lock();
-        // Time in which nothing was sent does not add up to a burst.
-        let start = (*free_at).max(now);
+        let start = now.checked_sub(BURST).map_or(*free_at, |earliest| earliest.max(*free_at));
         *free_at = start + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        free_at.saturating_duration_since(now)
+        Some(free_at.saturating_duration_since(now)).filter(|&wait| wait >= SLEEP_MIN)
     }
 
     fn pay(&self, bytes: usize) {
-        std::thread::sleep(self.charge(bytes, Instant::now()));
+        if let Some(wait) = self.charge(bytes, Instant::now()) {
+            std::thread::sleep(wait);
+        }
     }
 }
 
@@ -113,15 +118,45 @@ impl Connection {
 mod tests {
     use super::*;
 
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
     #[test]
-    fn bytes_cost_their_time_and_idle_time_saves_nothing() {
+    fn bytes_cost_their_time_and_idle_time_saves_one_burst() {
         let throttle = Throttle::new(10_000);
-        let start = Instant::now() + Duration::from_secs(100);
-        let ms = |ms| Duration::from_millis(ms);
-        assert_eq!(throttle.charge(1000, start), ms(100));
-        assert_eq!(throttle.charge(500, start), ms(150), "debts add up");
-        assert_eq!(throttle.charge(1000, start + ms(5000)), ms(100));
+        let start = Instant::now() + ms(100_000);
+        assert_eq!(throttle.charge(1000, start), Some(ms(50)), "it was idle for long");
+        assert_eq!(throttle.charge(500, start), Some(ms(100)), "debts add up");
+        assert_eq!(throttle.charge(1000, start + ms(5000)), Some(ms(50)));
         assert_eq!(throttle.piece_bytes(), 500);
+    }
+
+    #[test]
+    fn small_pieces_are_paid_for_together() {
+        let throttle = Throttle::new(10_000);
+        let start = Instant::now() + ms(100_000);
+        assert_eq!(throttle.charge(500, start), None, "the burst");
+        assert_eq!(throttle.charge(49, start), None);
+        assert_eq!(throttle.charge(1, start), Some(ms(5)));
+    }
+
+    /// However late every sleep ends, in seconds enough for 1000 pieces 1000 pieces are carried.
+    #[test]
+    fn sleeps_that_end_late_do_not_lower_the_rate() {
+        for late in [ms(0), ms(3), ms(20), ms(49)] {
+            let throttle = Throttle::new(100_000);
+            let start = Instant::now() + ms(100_000);
+            let mut now = start;
+            for _ in 0..1000 {
+                if let Some(wait) = throttle.charge(1000, now) {
+                    now += wait + late;
+                }
+            }
+            let took = now - start;
+            assert!(took <= ms(10_000) + late, "{took:?} with sleeps {late:?} too long");
+            assert!(took >= ms(10_000) - BURST - SLEEP_MIN, "{took:?}");
+        }
     }
 
     #[test]
@@ -147,8 +182,10 @@ mod tests {
         let mut got = vec![0; 20_000];
         client.reader.read_exact(&mut got).unwrap();
         assert!(got.iter().all(|&byte| byte == 7));
-        assert!(up >= Duration::from_millis(190), "{up:?}");
-        assert!(started.elapsed() - up >= Duration::from_millis(190));
+        // 200 ms each, less a burst and what is not worth a sleep.
+        let least = ms(200) - BURST - SLEEP_MIN;
+        assert!(up >= least, "{up:?}");
+        assert!(started.elapsed() - up >= least);
         echo.join().unwrap();
     }
 }
