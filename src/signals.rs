@@ -4,7 +4,7 @@
 //! interrupted, and a wait for input can wait for them as well.
 
 use std::fs;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -85,6 +85,9 @@ pub struct Signals {
     mask_before: SigSet,
     /// The first signal that came; 0: none.
     seen: AtomicI32,
+    /// A byte here ends every wait for input.
+    given_up: PipeReader,
+    give_up: PipeWriter,
 }
 
 impl Signals {
@@ -102,8 +105,10 @@ impl Signals {
         }
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let fd = SignalFd::with_flags(&set, flags).map_err(failed)?;
+        let (given_up, give_up) =
+            io::pipe().map_err(|err| Error::io(Kind::Usage, "cannot watch for signals", err))?;
         let mask_before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
-        Ok(Self { fd, mask_before, seen: AtomicI32::new(0) })
+        Ok(Self { fd, mask_before, seen: AtomicI32::new(0), given_up, give_up })
     }
 
     /// The signal that asked for an end, if one did.
@@ -128,10 +133,16 @@ impl Signals {
         self.pending().map_or(Ok(()), |signal| Err(interrupted(signal, what)))
     }
 
+    /// Nobody wants any more input: ends every wait for some, now and later.
+    pub fn give_up_input(&self) {
+        // A pipe that is full holds a byte already.
+        let _ = (&self.give_up).write(&[0]);
+    }
+
     /// Waits until `input` can be read or has ended.
     ///
     /// # Errors
-    /// When a signal came first.
+    /// When a signal came first, or the input was given up.
     pub fn wait_readable(&self, input: BorrowedFd<'_>) -> io::Result<()> {
         loop {
             if self.pending().is_some() {
@@ -140,8 +151,12 @@ impl Signals {
             let mut fds = [
                 PollFd::new(input, PollFlags::POLLIN),
                 PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.given_up.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) if fds[2].any().unwrap_or(true) => {
+                    return Err(io::Error::other("the input is given up"));
+                }
                 Ok(_) if fds[0].any().unwrap_or(true) => return Ok(()),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(err) => return Err(err.into()),
@@ -207,5 +222,7 @@ mod tests {
         signals.wait_readable(end.as_fd()).unwrap();
         drop(other);
         signals.wait_readable(end.as_fd()).unwrap();
+        signals.give_up_input();
+        (0..2).for_each(|_| assert!(signals.wait_readable(end.as_fd()).is_err()));
     }
 }

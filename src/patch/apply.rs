@@ -67,10 +67,26 @@ impl Apply<'_> {
         reader: &mut PatchReader<R>,
         written: &mut Written,
     ) -> Result<()> {
+        self.write_records_waking(reader, written, &|| {})
+    }
+
+    /// As [`write_records`](Self::write_records); `wake` is called, once and on another thread,
+    /// when writing has failed: it ends a wait for input that may take long to come.
+    ///
+    /// # Errors
+    /// As [`write_records`](Self::write_records).
+    pub fn write_records_waking<R: Read>(
+        &self,
+        reader: &mut PatchReader<R>,
+        written: &mut Written,
+        wake: &(dyn Fn() + Sync),
+    ) -> Result<()> {
         let (filled, to_write) = bounded(BATCHES_AHEAD);
         let (emptied, to_fill) = unbounded();
         thread::scope(|scope| {
-            let writer = scope.spawn(move || self.write_batches(&to_write, &emptied, written));
+            let writer = scope.spawn(move || {
+                self.write_batches(&to_write, &emptied, written).inspect_err(|_| wake())
+            });
             let read = self.read_batches(reader, &to_fill, &filled);
             drop(filled);
             let wrote = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -187,6 +203,8 @@ mod tests {
     use crate::progress::{Recording, Silent};
     use crate::units::{ByteRange, SizeRule};
     use proptest::prelude::*;
+    use std::io;
+    use std::time::Duration;
 
     fn apply(target: &dyn DeviceMut, patch: &[u8], rule: SizeRule) -> Result<Written> {
         let mut reader = PatchReader::new(patch, "patch")?;
@@ -238,6 +256,45 @@ mod tests {
         let patch = patch_of(100, &[(0, vec![1; 4]), (10, vec![1; 4]), (20, vec![1; 4])]);
         assert_eq!(apply(&target, &patch, SizeRule::Strict).unwrap_err().kind(), Kind::Write);
         assert_eq!(target.calls().len(), 2, "nothing is written behind a failed write");
+    }
+
+    /// Some bytes, and no more of them; a wait for more ends once it is woken.
+    struct UntilWoken<'a> {
+        bytes: &'a [u8],
+        woken: Receiver<()>,
+    }
+
+    impl Read for UntilWoken<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            if self.bytes.is_empty() {
+                self.woken.recv_timeout(Duration::from_secs(20)).expect("nobody wakes the reader");
+                return Err(io::Error::other("woken"));
+            }
+            self.bytes.read(buf)
+        }
+    }
+
+    #[test]
+    fn failed_write_ends_a_wait_for_more_of_the_patch() {
+        const SIZE: u64 = 12 * 32_768;
+        let fault = Fault::once(Operation::Write, 0);
+        let target = FaultyDevice::new(MemoryDevice::new([0; SIZE as usize]), [fault]);
+        // More than is read before the first of it is written.
+        let blocks: Vec<_> = (0..12).map(|i| (i * 32_768, vec![1; 32_768])).collect();
+        let patch = patch_of(SIZE, &blocks);
+        let (wake, woken) = unbounded();
+        let input = UntilWoken { bytes: &patch[..patch.len() - 20_000], woken };
+        let mut reader = PatchReader::new(input, "patch").unwrap();
+        let apply = Apply {
+            target: &target,
+            limit_bytes: SIZE,
+            zeros: Zeros::Written,
+            signal: &|| None,
+            progress: &Silent,
+        };
+        let wake = || wake.send(()).unwrap();
+        let err = apply.write_records_waking(&mut reader, &mut Written::default(), &wake);
+        assert_eq!(err.unwrap_err().kind(), Kind::Write);
     }
 
     #[test]

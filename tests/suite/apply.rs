@@ -328,6 +328,35 @@ fn a_write_past_the_largest_file_that_is_allowed_is_an_error_like_others() {
     assert!(work.read("report.json").starts_with(b"{"));
 }
 
+#[test]
+fn a_write_that_fails_is_told_while_the_rest_of_the_patch_is_awaited() {
+    let (old, new) = (random_bytes(1, 600_000), random_bytes(2, 600_000));
+    let work = Workdir::with_pair(&new, &old);
+    let patch = work.patch(&[]);
+    let script = format!("ulimit -f 100; exec {} --patch", binary());
+    let mut child = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(work.folder())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // More than it reads before it writes. It may have failed before all of this is sent.
+    let _ = stdin.write_all(&patch[..300_000]);
+    let until = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().unwrap().is_none() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let has_ended = child.try_wait().unwrap().is_some();
+    drop(stdin);
+    let out = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(has_ended, "it waits for more of the patch\n{text}");
+    assert_eq!(out.status.code(), Some(9), "{text}");
+    assert!(text.contains("File too large"), "{text}");
+}
+
 /// Small scattered records take a moment to write, so that kills come at all stages of it.
 #[test]
 fn killed_at_any_moment_it_can_be_undone_and_redone() {
