@@ -17,6 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::compress::{Decoder, Encoder, Format};
 use crate::device::{FileDevice, open_source};
 use crate::error::{Error, Kind, Result};
@@ -62,9 +64,27 @@ pub struct Stream<'a> {
     progress: &'a dyn Progress,
 }
 
+/// Waits for what is read, also where whoever opened the file has said not to.
+struct PatientFile(File);
+
+impl Read for PatientFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buf) {
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+                    // One that cannot be waited for by this is told by the next read.
+                    let _ = poll(&mut fds, PollTimeout::NONE);
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
 /// Counts what is read of a file as it is.
 struct CountedFile {
-    file: File,
+    file: PatientFile,
     read_bytes: Arc<AtomicU64>,
 }
 
@@ -83,6 +103,7 @@ impl<'a> Stream<'a> {
             progress.begin(size_bytes);
         }
         let read_bytes = Arc::new(AtomicU64::new(0));
+        let file = PatientFile(file);
         let file = CountedFile { file, read_bytes: Arc::clone(&read_bytes) };
         Ok(Self { decoder: decoded(file, path)?, read_bytes, plain_bytes: 0, progress })
     }
@@ -140,7 +161,7 @@ fn stdin() -> Result<File> {
 }
 
 fn copy(input: File, path: &Path) -> Result<FileDevice> {
-    let mut decoder = decoded(input, path)?;
+    let mut decoder = decoded(PatientFile(input), path)?;
     // Nothing but a patch is worth the room: the header is read first.
     let mut head = vec![];
     let mut seen = Seen { input: &mut decoder, seen: &mut head };
@@ -167,4 +188,28 @@ impl<R: Read> Read for Seen<'_, R> {
 
 fn read_error(err: io::Error, path: &Path) -> Error {
     Error::io(Kind::Read, "cannot read the patch", err).with_path(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use std::time::Duration;
+
+    #[test]
+    fn input_that_must_not_be_waited_for_is_waited_for() {
+        let (end, mut other) = io::pipe().unwrap();
+        fcntl(&end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let mut file = PatientFile(File::from(std::os::fd::OwnedFd::from(end)));
+        let writer = std::thread::spawn(move || {
+            for part in ["one ", "two"] {
+                std::thread::sleep(Duration::from_millis(50));
+                other.write_all(part.as_bytes()).unwrap();
+            }
+        });
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one two");
+        writer.join().unwrap();
+    }
 }
