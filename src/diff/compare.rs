@@ -1,6 +1,12 @@
 //! Lists of hashes held against each other. Pure.
 
-use crate::units::{ByteRange, push_joined};
+use crate::units::{ByteRange, KIB, push_joined};
+
+/// What a run counts for at least, in bytes: what a request for it and its bookkeeping take.
+const RUN_HELD_BYTES_MIN: u64 = KIB;
+/// How many bytes each byte of a hash counts for: it is there more than once, and beside it are
+/// the requests and answers that it is needed for.
+const HASH_WEIGHT: u64 = 4;
 
 /// The parts of `range` whose hashes differ; hash `i` of both lists covers
 /// `cover_bytes` from `range.start + i * cover_bytes`. Neighbours are joined.
@@ -40,6 +46,14 @@ pub struct Announced {
 }
 
 impl Announced {
+    /// Bytes that count against a limit while the run is held: of its blocks, but no less than is
+    /// held for it before these are there.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        let hashes = HASH_WEIGHT * self.hashes.len() as u64;
+        self.blocks.len().max(hashes).max(RUN_HELD_BYTES_MIN)
+    }
+
     /// The hashes of `part`, which must begin at a block of this run and lie inside it.
     #[must_use]
     pub fn hashes_of(&self, part: ByteRange, block_bytes: u64, hash_len: usize) -> &[u8] {
@@ -59,14 +73,15 @@ impl Announced {
             .collect()
     }
 
-    /// The run cut into pieces of at most `piece_bytes` (at least one block), each with its hashes.
+    /// The run cut into pieces of at most `held_bytes` each (at least one block), with their hashes.
     pub fn pieces(
         &self,
-        piece_bytes: u64,
+        held_bytes: u64,
         block_bytes: u64,
         hash_len: usize,
     ) -> impl Iterator<Item = Self> + '_ {
-        let piece_bytes = (piece_bytes / block_bytes).max(1) * block_bytes;
+        let each = block_bytes.max(HASH_WEIGHT * hash_len as u64);
+        let piece_bytes = (held_bytes / each).max(1) * block_bytes;
         self.blocks.pieces(piece_bytes).map(move |blocks| Self {
             blocks,
             hashes: self.hashes_of(blocks, block_bytes, hash_len).to_vec(),
@@ -95,5 +110,21 @@ mod tests {
         assert_eq!(pieces[1].hashes, b"ccdd");
         let changed = run.differing_from(b"aaXXccdd", 10, 2);
         assert_eq!(changed, [Announced { blocks: ByteRange::new(20, 30), hashes: b"bb".to_vec() }]);
+    }
+
+    #[test]
+    fn a_run_counts_for_its_blocks_or_for_what_it_takes_without_them() {
+        let held = |block_bytes: u64, count: u64, hash_len: usize| {
+            let blocks = ByteRange::new(0, block_bytes * count);
+            Announced { blocks, hashes: vec![0; count as usize * hash_len] }.held_bytes()
+        };
+        assert_eq!(held(4096, 1, 64), 4096);
+        assert_eq!(held(512, 2000, 64), 512 * 2000);
+        assert_eq!(held(64, 1, 32), RUN_HELD_BYTES_MIN);
+        assert_eq!(held(1, 2000, 32), 2000 * 32 * HASH_WEIGHT);
+        let run = Announced { blocks: ByteRange::new(0, 1000), hashes: vec![0; 32_000] };
+        let pieces: Vec<_> = run.pieces(64 * KIB, 1, 32).collect();
+        assert_eq!(pieces.len(), 2);
+        assert!(pieces.iter().all(|piece| piece.held_bytes() <= 64 * KIB));
     }
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Direction, MIB, Priority};
 use crate::wire::{Answer, Request};
 
-/// Bytes read, fetched and checked as one piece of work (one block at least).
+/// What is read, fetched and checked as one piece of work, in bytes held (one block at least).
 const PIECE_BYTES: u64 = MIB;
 /// Most bytes asked for with one getblock. Classic clients never ask for more.
 pub(super) const FETCH_BYTES: u64 = 32 * 1024;
@@ -62,7 +62,7 @@ impl Engine {
         let mut room_bytes = 0;
         for run in &runs {
             for piece in run.pieces(PIECE_BYTES, block_bytes, hash_len) {
-                let bytes = piece.blocks.len();
+                let bytes = piece.held_bytes();
                 match groups.last_mut() {
                     Some(group) if bytes <= room_bytes => group.push(piece),
                     _ => {
@@ -126,10 +126,14 @@ impl Engine {
         hash_padded(hasher, &data, block_bytes, remote.blocks.len() / block_bytes, &mut ours);
         let runs = remote.differing_from(&ours, block_bytes, hasher.hash_len());
         let carried = runs.into_iter().map(|run| (self.plan().writable(run.blocks), run.hashes));
-        let cut = |(range, target_hashes): (ByteRange, Vec<u8>)| Changed {
-            offset: range.start,
-            data: data[(range.start - present.start) as usize..][..range.len() as usize].to_vec(),
-            target_hashes,
+        let cut = |(range, target_hashes): (ByteRange, Vec<u8>)| {
+            // The only one then. A block may have 16 MiB, which need not be there twice.
+            let data = if range == present {
+                std::mem::take(&mut data)
+            } else {
+                data[(range.start - present.start) as usize..][..range.len() as usize].to_vec()
+            };
+            Changed { offset: range.start, data, target_hashes }
         };
         Ok(carried.filter(|(range, _)| !range.is_empty()).map(cut).collect())
     }

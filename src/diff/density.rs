@@ -10,7 +10,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::ladder::{Ladder, Probe};
+use super::descent::HashLengths;
+use super::ladder::{Ladder, Probe, segment_bytes_max};
 use crate::digest::BlockHasher;
 use crate::units::MIB;
 
@@ -18,6 +19,13 @@ use crate::units::MIB;
 const DIRECT_RUN: u32 = 15;
 /// A segment is at least this long, so that requests and answers have something to carry.
 const SEGMENT_BYTES_MIN: u64 = 4 * MIB;
+/// Bytes of one segment where the local device has a hole: nothing is read there, so what
+/// counts is how few questions are asked.
+const HOLE_SEGMENT_BYTES: u64 = 64 * MIB;
+/// The same in segments, where blocks are so small that there may be many hashes of them.
+const HOLE_SEGMENTS: u64 = 4;
+/// From so many bytes on, what hashes of blocks take is small beside the blocks.
+const ORDINARY_BLOCK_BYTES: u64 = 512;
 /// Segments looked at from the top before anything is known, where that may be for nothing.
 const FLAT_SEGMENTS_AT_FIRST: usize = 8;
 /// One part in so many of a walk is looked at with the shortest ladder, and with the second
@@ -126,20 +134,36 @@ impl Density {
         }
     }
 
-    /// Bytes of our own hashes of `bytes`, each of `hash_len`, that the finer ladder needs.
+    /// Bytes of hashes that looking at `bytes` may take: our own that the finer ladder needs, and
+    /// where blocks are small the remote's of all blocks, should all of them differ.
     #[must_use]
-    pub fn hash_bytes(&self, bytes: u64, hash_len: usize) -> u64 {
+    pub fn hash_bytes(&self, bytes: u64, lengths: HashLengths) -> u64 {
         let compared = |probe: &&Probe| probe.level.is_some();
         let finest = self.coarse.probes().iter().rev().find(compared);
-        let step_bytes = finest.map_or_else(|| self.direct.top_bytes(), |leaf| leaf.step_bytes);
-        bytes.div_ceil(step_bytes).saturating_mul(hash_len as u64)
+        let step_bytes = finest.map_or_else(|| self.block_bytes(), |leaf| leaf.step_bytes);
+        let ours = bytes.div_ceil(step_bytes).saturating_mul(lengths.tree as u64);
+        if self.block_bytes() >= ORDINARY_BLOCK_BYTES {
+            return ours;
+        }
+        let theirs = bytes.div_ceil(self.block_bytes()).saturating_mul(lengths.block as u64);
+        ours.saturating_add(theirs)
+    }
+
+    fn block_bytes(&self) -> u64 {
+        self.direct.top_bytes()
     }
 
     /// Bytes of one segment: whole coarsest probes of either ladder.
     #[must_use]
     pub fn segment_bytes(&self) -> u64 {
         let top = self.coarse.top_bytes();
-        SEGMENT_BYTES_MIN.div_ceil(top) * top
+        SEGMENT_BYTES_MIN.min(segment_bytes_max(self.block_bytes())).div_ceil(top) * top
+    }
+
+    /// Bytes of one segment where the local device has a hole, at most, but for a whole segment.
+    #[must_use]
+    pub fn hole_segment_bytes(&self) -> u64 {
+        HOLE_SEGMENT_BYTES.min(HOLE_SEGMENTS * segment_bytes_max(self.block_bytes()))
     }
 }
 
@@ -195,5 +219,31 @@ mod tests {
         let flat = Ladder::flat(4096, Algorithm::Md5);
         let mut density = Density::new(flat.clone(), Ladder::direct(4096), 0.5).with_hurry(4800);
         assert_eq!(*density.choose(1), flat, "two probes are as few as there can be");
+    }
+
+    #[test]
+    fn hashes_of_small_blocks_stay_within_mebibytes_and_ordinary_ones_unlimited() {
+        for algorithm in [Algorithm::Md5, Algorithm::Blake3, Algorithm::Sha512] {
+            let hasher = BlockHasher::new(algorithm, &[7; 32]).unwrap();
+            let lengths = HashLengths { block: hasher.hash_len(), tree: hasher.tree_hash_len() };
+            for (block_bytes, has_tree) in [1, 4, 16, 64, 100, 256, 511, 512, 1000, 4096]
+                .map(|b| [(b, true), (b, false)])
+                .concat()
+            {
+                let density = Density::for_peer(block_bytes, &hasher, has_tree, false);
+                let segment_bytes = density.segment_bytes();
+                let theirs = |bytes| bytes / block_bytes * lengths.block as u64;
+                let shown = format!("{block_bytes} bytes, {algorithm:?}, tree {has_tree}");
+                if block_bytes < ORDINARY_BLOCK_BYTES {
+                    assert!(theirs(segment_bytes) <= 3 * MIB, "{shown}");
+                    assert!(theirs(density.hole_segment_bytes()) <= 8 * MIB, "{shown}");
+                    let counted = density.hash_bytes(segment_bytes, lengths);
+                    assert!(counted > theirs(segment_bytes), "{shown}");
+                } else {
+                    assert!(segment_bytes >= SEGMENT_BYTES_MIN, "{shown}");
+                    assert_eq!(density.hole_segment_bytes(), HOLE_SEGMENT_BYTES, "{shown}");
+                }
+            }
+        }
     }
 }

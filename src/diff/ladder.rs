@@ -21,12 +21,21 @@ const LEAF_BYTES_SERIAL: u64 = 4 * KIB;
 const TOP_BYTES_MIN: u64 = 4 * MIB;
 /// A flat coarse block covers this many bytes for every 16 bytes of hash, for the same reason.
 const COARSE_BYTES: u64 = MIB;
+/// Blocks that a segment, or one hash of the coarsest probe, covers at most: as many as a tree over
+/// blocks of 512 bytes has below its top.
+const SEGMENT_BLOCKS_MAX: u64 = 32 * KIB;
 
-/// Whether a BLAKE3 tree over blocks of `block_bytes` has the leaves that it has over the usual ones,
-/// which are those that a server answers unasked (extension `early`).
+/// Most bytes of a segment, and of what one hash covers, over blocks of `block_bytes`: the hashes of
+/// all its blocks have a few MiB at most. From blocks of 512 bytes on it limits nothing.
+pub(super) fn segment_bytes_max(block_bytes: u64) -> u64 {
+    SEGMENT_BLOCKS_MAX * block_bytes
+}
+
+/// Whether a BLAKE3 tree over blocks of `block_bytes` has the leaves and the top that it has over the
+/// usual ones, which are those that a server answers unasked (extension `early`).
 #[must_use]
 pub fn has_usual_leaves(block_bytes: u64) -> bool {
-    LEAF_BYTES_BLAKE3.is_multiple_of(block_bytes)
+    LEAF_BYTES_BLAKE3.is_multiple_of(block_bytes) && segment_bytes_max(block_bytes) >= TOP_BYTES_MIN
 }
 
 /// One step of a comparison: hashes of this coverage.
@@ -69,7 +78,8 @@ impl Ladder {
         };
         let leaf = leaf_min.div_ceil(block_bytes) * block_bytes;
         let mut top = 0u8;
-        while leaf * node_leaves(top) < TOP_BYTES_MIN {
+        let top_max = segment_bytes_max(block_bytes);
+        while leaf * node_leaves(top) < TOP_BYTES_MIN && leaf * node_leaves(top + 1) <= top_max {
             top += 1;
         }
         let mut probes: Vec<_> =
@@ -97,7 +107,7 @@ impl Ladder {
     #[must_use]
     pub fn flat(block_bytes: u64, algorithm: Algorithm) -> Self {
         let coarse_min = COARSE_BYTES * (algorithm.len() as u64).div_ceil(16);
-        let coarse = coarse_min / block_bytes * block_bytes;
+        let coarse = coarse_min.min(segment_bytes_max(block_bytes)) / block_bytes * block_bytes;
         let mut ladder = Self::direct(block_bytes);
         if coarse > block_bytes {
             ladder.probes.insert(0, Probe { step_bytes: coarse, level: None });
@@ -180,6 +190,23 @@ mod tests {
                     assert_eq!(*covers.last().unwrap(), block);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_top_covers_few_blocks_but_at_least_four_mebibytes_of_ordinary_ones() {
+        for block in [1, 2, 7, 16, 64, 100, 128, 200, 256, 511, 512, 513, 600, 1000, 4096, 65536] {
+            for algorithm in [Algorithm::Md5, Algorithm::Blake3, Algorithm::Sha512] {
+                for ladder in [tree(block, algorithm), Ladder::flat(block, algorithm)] {
+                    let blocks = ladder.top_bytes() / block;
+                    assert!(blocks <= SEGMENT_BLOCKS_MAX, "{blocks} blocks of {block}");
+                }
+                let top_bytes = tree(block, algorithm).top_bytes();
+                assert!(block < 512 || top_bytes >= TOP_BYTES_MIN, "{top_bytes} over {block}");
+            }
+            let is_usual = tree(block, Algorithm::Blake3).probes()[0]
+                == tree(4096, Algorithm::Blake3).probes()[0];
+            assert_eq!(has_usual_leaves(block), is_usual, "{block}");
         }
     }
 

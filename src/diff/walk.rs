@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::compare::Announced;
 use super::content::Changed;
 use super::density::Density;
+use super::descent::HashLengths;
 use super::engine::{Engine, Found};
 use super::ladder::Ladder;
 use super::window::Window;
@@ -27,10 +28,8 @@ use crate::units::{ByteRange, Direction, MIB, Priority};
 const SEGMENTS_MAX: usize = 4096;
 /// How long nothing may happen before the link counts as what is waited for.
 const PATIENCE: Duration = Duration::from_millis(4);
-/// Bytes of one segment where the local device has a hole: nothing is read there, so what
-/// counts is how few questions are asked.
-const HOLE_SEGMENT_BYTES: u64 = 64 * MIB;
-/// Bytes of blocks read or fetched and not yet handed on, at most (one piece at least).
+/// Bytes held for blocks that are read or fetched and not yet handed on, at most (one piece at
+/// least). It keeps the requests for them within what the peer queues.
 const SETTLE_BYTES_MAX: u64 = 16 * MIB;
 
 /// Takes what a walk found, in ascending order.
@@ -111,7 +110,7 @@ struct Walk<'a> {
     /// Number of the first segment in the queue.
     head: u64,
     window: Window,
-    /// Bytes of blocks that are being settled or wait to be handed on.
+    /// Bytes held for blocks that are being settled or wait to be handed on.
     held_bytes: u64,
     next_start: u64,
     afterwards: Afterwards,
@@ -204,8 +203,9 @@ impl<'a> Walk<'a> {
     }
 
     fn may_look_on(&self) -> bool {
-        let hash_len = self.engine.hasher().tree_hash_len();
-        let hash_bytes = self.density.hash_bytes(self.window.finding_bytes(), hash_len);
+        let hasher = self.engine.hasher();
+        let lengths = HashLengths { block: hasher.hash_len(), tree: hasher.tree_hash_len() };
+        let hash_bytes = self.density.hash_bytes(self.window.finding_bytes(), lengths);
         self.window.is_open(hash_bytes) && self.segments.len() < SEGMENTS_MAX
     }
 
@@ -213,7 +213,7 @@ impl<'a> Walk<'a> {
     fn next_segment(&self, segment_bytes: u64) -> Result<ByteRange> {
         let start = self.next_start;
         let data = self.engine.local().next_data(start)?.map_or(self.end(), |data| data.start);
-        let hole_bytes = data.saturating_sub(start).min(HOLE_SEGMENT_BYTES);
+        let hole_bytes = data.saturating_sub(start).min(self.density.hole_segment_bytes());
         let bytes = (hole_bytes / segment_bytes).max(1) * segment_bytes;
         Ok(ByteRange::new(start, start.saturating_add(bytes)).clip(self.end()))
     }
@@ -223,7 +223,7 @@ impl<'a> Walk<'a> {
         for (number, segment) in (self.head..).zip(&mut self.segments) {
             let Stage::Settling(settling) = &mut segment.stage else { return };
             while let Some(group) = settling.waiting.front() {
-                let held_bytes = group.iter().map(|run| run.blocks.len()).sum::<u64>();
+                let held_bytes = group.iter().map(Announced::held_bytes).sum::<u64>();
                 if self.held_bytes > 0 && self.held_bytes + held_bytes > SETTLE_BYTES_MAX {
                     return;
                 }
@@ -262,12 +262,13 @@ impl<'a> Walk<'a> {
         match event {
             Event::Found(number, found) => {
                 let found = found?;
-                let found_bytes = found.runs.iter().map(|run| run.blocks.len()).sum();
+                let groups = self.engine.group(found.runs);
+                let found_bytes = groups.iter().flatten().map(Announced::held_bytes).sum();
                 let segment = &mut self.segments[(number - self.head) as usize];
                 self.density.learn(&segment.ladder, segment.range.len(), found.candidate_bytes);
                 self.window.found(segment.range.len(), found_bytes);
                 segment.stage = Stage::Settling(Settling {
-                    waiting: self.engine.group(found.runs).into(),
+                    waiting: groups.into(),
                     started: VecDeque::new(),
                     first: 0,
                 });

@@ -12,9 +12,9 @@ const SEGMENTS: usize = 64;
 const BYTES: u64 = 256 * MIB;
 /// How many times more of both may be looked at where the link is what is waited for.
 const GROWTH_MAX: usize = 8;
-/// Our own hashes that wait to be compared, at most, but for those of one segment.
+/// Hashes that wait to be compared, at most, but for those of one segment.
 const HASH_BYTES_MAX: u64 = 8 * MIB;
-/// Bytes of blocks that were found and whose turn to be settled has not come, at which no more
+/// Bytes held for blocks that were found and whose turn to be settled has not come, at which no more
 /// is looked for: what keeps a link busy while further hashes come over it.
 const FOUND_BYTES_MAX: u64 = 32 * MIB;
 /// First looks under way at once where bytes are fetched and changes are found everywhere.
@@ -29,7 +29,7 @@ pub struct Window {
     /// Segments that are being looked at, and their bytes.
     finding: usize,
     finding_bytes: u64,
-    /// Bytes of blocks that were found and wait to be settled.
+    /// Bytes held for blocks that were found and wait to be settled.
     found_bytes: u64,
     /// Segments since the last one in which something was found.
     unchanged_run: usize,
@@ -55,7 +55,7 @@ impl Window {
         self.finding_bytes
     }
 
-    /// Whether another segment may be looked at while our own hashes take `hash_bytes`.
+    /// Whether another segment may be looked at while hashes take `hash_bytes`.
     pub fn is_open(&self, hash_bytes: u64) -> bool {
         self.finding < self.segments.min(self.segments_max * self.growth)
             && (self.finding == 0 || hash_bytes < HASH_BYTES_MAX)
@@ -68,7 +68,7 @@ impl Window {
         self.finding_bytes += bytes;
     }
 
-    /// In a segment of `bytes`, blocks of `found_bytes` were found.
+    /// In a segment of `bytes`, blocks were found for which `found_bytes` are held.
     pub fn found(&mut self, bytes: u64, found_bytes: u64) {
         self.segments = self.segments.saturating_add(1);
         self.finding -= 1;
@@ -77,7 +77,7 @@ impl Window {
         self.unchanged_run = if found_bytes == 0 { self.unchanged_run + 1 } else { 0 };
     }
 
-    /// Blocks of `bytes` that were found are being settled.
+    /// Blocks that were found and `bytes` are held for are being settled.
     pub fn settling(&mut self, bytes: u64) {
         self.found_bytes -= bytes;
     }

@@ -151,6 +151,18 @@ fn memory_does_not_grow_with_the_differences() {
 }
 
 #[test]
+fn memory_does_not_grow_with_small_or_large_blocks() {
+    for (options, mib) in [
+        (&["--blocksize=4", "--remdata"][..], 8),
+        (&["--blocksize=16", "--remdata"], 24),
+        (&["--blocksize=16777216"], 64),
+    ] {
+        let (local, remote) = (random_bytes(7, mib * MIB), random_bytes(8, mib * MIB));
+        assert_modest(&peak_memory(&Workdir::with_pair(&local, &remote), options));
+    }
+}
+
+#[test]
 fn flushcache_leaves_the_page_cache_as_it_was() {
     require!(program("fincore"));
     let image = random_bytes(6, 8 * MIB);

@@ -12,7 +12,7 @@ use bdsync::patch::{Header, PatchWriter};
 use bdsync::serve;
 use bdsync::transport::pair;
 use bdsync::units::{Direction, SizeRule};
-use bdsync::wire::{Digests, Extensions, Peer};
+use bdsync::wire::{Digests, Extensions, Peer, QUEUED_REQUESTS_MAX};
 use proptest::prelude::*;
 
 const SALT: [u8; 32] = [7; 32];
@@ -272,5 +272,20 @@ fn a_walk_finds_its_first_looks_answered() {
         let way = counted(Extensions { early, ..Extensions::ALL }, block_bytes);
         let (_, sent) = patch_of(&image, &image, &way);
         assert_eq!(sent, requests, "early {early}, blocks of {block_bytes}");
+    }
+}
+
+#[test]
+fn any_number_of_small_scattered_changes_can_be_pulled() {
+    let local = image(12 << 20);
+    let mut remote = local.clone();
+    // More blocks than may wait to be asked for, none of which has a neighbour.
+    remote.iter_mut().step_by(128).for_each(|byte| *byte ^= 1);
+    assert!(remote.len() / 128 > QUEUED_REQUESTS_MAX);
+    for extensions in [Extensions::ALL, Extensions::NONE] {
+        let algorithm = if extensions.blake3 { Algorithm::Blake3 } else { Algorithm::Md5 };
+        let way = Way { direction: Direction::Pull, algorithm, ..counted(extensions, 64) };
+        let (made, _) = patch_of(&local, &remote, &way);
+        assert!(made == naive_patch(&local, &remote, &way), "{extensions:?}");
     }
 }
