@@ -21,9 +21,9 @@ pub struct Extensions {
     pub tree: bool,
     /// The answer `fault` to a request for bytes that cannot be read.
     pub faults: bool,
-    /// After a `fault` the bytes count as zeros.
+    /// After a `fault` the bytes count as zeros. In use only with `faults`.
     pub skip: bool,
-    /// With `blake3`, leaves of trees are hashed by NH.
+    /// Leaves of trees are hashed by NH. In use only with `blake3` and `tree`.
     pub nh: bool,
     /// Answers may come in another order than their requests.
     pub reorder: bool,
@@ -60,22 +60,24 @@ impl Extensions {
     };
 
     /// Those that are in use between one that has these and one that has `other`: what both have,
-    /// without `early` where that cannot be.
+    /// without those that need another which is not.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         let blake3 = self.blake3 && other.blake3;
         let tree = self.tree && other.tree;
-        let nh = self.nh && other.nh;
-        let skip = self.skip && other.skip;
+        // Of leaves alone, which only trees have, of the hash that replaces theirs.
+        let nh = self.nh && other.nh && blake3 && tree;
+        let faults = self.faults && other.faults;
+        let skip = self.skip && other.skip && faults;
         Self {
             blake3,
             tree,
-            faults: self.faults && other.faults,
+            faults,
             skip,
             nh,
             reorder: self.reorder && other.reorder,
             // Unreadable bytes are told once: not in an answer that nobody may ask for.
-            early: self.early && other.early && blake3 && tree && nh && !skip,
+            early: self.early && other.early && nh && !skip,
             runs: self.runs && other.runs,
         }
     }
@@ -276,8 +278,22 @@ mod tests {
             Extensions::ALL,
         ] {
             let both = missing.and(Extensions::ALL);
-            assert_eq!(both, Extensions { early: false, ..missing });
+            let nh = missing.nh && missing.blake3 && missing.tree;
+            assert_eq!(both, Extensions { early: false, nh, ..missing });
         }
+    }
+
+    #[test]
+    fn extensions_of_others_are_in_use_only_with_these() {
+        let nh = Extensions { nh: true, ..Extensions::NONE };
+        for without in [nh, Extensions { blake3: true, ..nh }, Extensions { tree: true, ..nh }] {
+            assert!(!without.and(Extensions::ALL).nh, "{without:?}");
+            assert!(!Extensions::ALL.and(without).nh, "{without:?}");
+        }
+        let both = Extensions { blake3: true, tree: true, ..nh };
+        assert_eq!(both.and(Extensions::ALL), both);
+        let skip = Extensions { skip: true, ..Extensions::NONE };
+        assert_eq!(skip.and(Extensions::ALL), Extensions::NONE);
     }
 
     #[test]

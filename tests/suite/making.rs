@@ -118,6 +118,11 @@ fn a_server_that_sends_other_blocks_than_it_announced_is_noticed() {
         let out = work.client_through(direction, &liar("huge")).run().expect(0);
         assert!(out.stdout == work.patch(direction), "only the common part counts");
     }
+    // Not that of 4 KiB, for which the server would answer early, from a tree.
+    for options in [&["--blocksize=3000"][..], &["--blocksize=3000", "--remdata"]] {
+        let out = work.client_through(options, &liar("treeless")).run().expect(0);
+        assert!(out.stdout == work.patch(options), "what a server lacks is not used");
+    }
     let out = work.client_through(&["--remdata"], &liar("truth")).run().expect(0);
     assert!(out.stdout == work.patch(&["--remdata"]));
 }

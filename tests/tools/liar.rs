@@ -3,7 +3,8 @@
 //! block: a byte of every block; hash: a bit of every hash; short: blocks lack their last byte;
 //! offset: blocks are said to be from elsewhere; fault: every block is said to be unreadable;
 //! huge: the device is said to be as large as 64 bits can say; count: more hashes are said to
-//! follow than do; step: hashes are said to be of other blocks.
+//! follow than do; step: hashes are said to be of other blocks; treeless: it has all extensions but
+//! trees.
 
 use std::io::{self, Write};
 use std::process::{Command, ExitCode, Stdio};
@@ -62,6 +63,10 @@ fn lie(mode: &str, message: Message) -> Message {
         ("hash", Message::Runs { step, level, count, mut hashes }) => {
             hashes.iter_mut().step_by(16).for_each(|byte| *byte ^= 1);
             Message::Runs { step, level, count, hashes }
+        }
+        ("treeless", Message::Hello(text)) => {
+            let text = String::from_utf8(text).expect("words");
+            Message::Hello(text.replace(",tree", "").into_bytes())
         }
         ("huge", Message::Size(_)) => Message::Size(u64::MAX),
         ("count", Message::Hashes { start, step, hashes, .. }) => {
