@@ -13,6 +13,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -25,6 +26,9 @@ type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
 
 /// The server's connection to syslog, if there is one. Process-wide, as the logger itself.
 static SYSLOG: OnceLock<Mutex<Syslog>> = OnceLock::new();
+
+/// How long a fault waits for others to be done with the syslog.
+const FAULT_WAIT: Duration = Duration::from_secs(1);
 
 /// The bar on the terminal, if there is one. Process-wide, as the terminal itself.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -178,6 +182,17 @@ pub fn error(err: &Error) {
     let message = escape(err.full_message().as_bytes());
     to_syslog(Level::Error, &message);
     to_stderr(&format!("bdsync: {message}\n"));
+}
+
+/// Tells of a fault of our own, on whatever thread and in the middle of whatever it may be: it waits
+/// for nothing that this thread may hold itself.
+pub fn fault(what: &str) {
+    let message = escape(what.as_bytes());
+    if let Some(mut syslog) = SYSLOG.get().and_then(|syslog| syslog.try_lock_for(FAULT_WAIT)) {
+        let _ = syslog.err(&message);
+    }
+    // Not above the bar: that may be what is at fault.
+    let _ = io::stderr().lock().write_all(format!("bdsync: {message}\n").as_bytes());
 }
 
 /// Relays one line that the remote side wrote to its stderr, without its line end.

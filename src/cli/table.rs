@@ -92,8 +92,8 @@ Example: bdsync \"ssh host bdsync --server\" /dev/vg/snap /dev/vg/copy >patch
 Exit status: 0 success, 1 usage, 2 bad patch, 3 sizes differ, 4 protocol, 5 checksum, 6 read,
 7 no randomness, 8 REMSHCMD could not be run, 9 write, 10 digest, 11 transmission,
 12 a device cannot be opened, 13 connection, 14 the target is not in the state that the patch
-is sealed for, 15 unreadable ranges were left out. When all went well the client exits with
-REMSHCMD's own status.";
+is sealed for, 15 unreadable ranges were left out, 101 a fault of bdsync itself. When all went
+well the client exits with REMSHCMD's own status.";
 
 /// What every command has in common: no help flag of clap's own (`-h` is the hash).
 pub(super) fn base(name: &'static str) -> Command {

@@ -3,6 +3,7 @@
 //! For `main` only. May use everything.
 
 mod client;
+mod fault;
 mod info;
 mod input;
 mod left_out;
@@ -31,7 +32,12 @@ use record::Record;
 ///
 /// # Errors
 /// The one error that ended the run; nobody has printed it yet.
+///
+/// # Panics
+/// Never to the caller: from here on a panic in any thread ends the process, with a message and
+/// exit status 101.
 pub fn run(command: Command) -> Result<u8> {
+    fault::end_process_on_panic();
     let record = Record::new(command.mode());
     let outcome = run_mode(&command, &record);
     match command.report().map(|path| record.save(path, &outcome)) {

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
@@ -180,11 +179,7 @@ fn work(shared: &Shared) {
             }
         };
         drop(queues);
-        // A job that panics drops what it would have answered with, which its waiter notices;
-        // the thread is needed for the others.
-        if catch_unwind(AssertUnwindSafe(|| job(&mut scratch))).is_err() {
-            scratch = Scratch::new();
-        }
+        job(&mut scratch);
     }
 }
 
@@ -241,17 +236,6 @@ mod tests {
         drop(go);
         dropper.join().expect("the drop ends");
         submitter.submit(Priority::Scan, |_| panic!("a closed pool runs nothing"));
-    }
-
-    #[test]
-    fn a_job_that_panics_does_not_take_its_thread_along() {
-        let pool = HashPool::with_threads(1).expect("a thread");
-        pool.submit(Priority::Scan, |_| std::panic::resume_unwind(Box::new("on purpose")));
-        let (done, results) = mpsc::channel();
-        pool.submit(Priority::Scan, move |scratch| {
-            let _ = done.send(scratch.data().len());
-        });
-        assert_eq!(results.recv(), Ok(READ_BYTES));
     }
 
     #[test]

@@ -205,8 +205,8 @@ fn only_report_prints() {
 }
 
 #[test]
-fn nothing_ends_the_process_but_main() {
-    only_in("process::exit", &[]);
+fn nothing_ends_the_process_but_main_and_faults() {
+    only_in("process::exit", &["commands/fault.rs"]);
     only_in("process::abort", &[]);
 }
 

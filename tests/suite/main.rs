@@ -18,6 +18,7 @@ mod mount_life; // beginnings and ends of a mount: signals, umount, --daemon, us
 mod mount_live; // a live session, mounted: what is read, and what that costs
 mod mount_stored; // a stored patch, mounted and read by everyday tools
 mod packaging; // contrib/install, and what the packages do beyond it
+mod panics; // faults of our own on any thread
 mod progress; // --progress, SIGUSR1, the bar, --report
 mod recipes; // the README's recipes, run as they stand there
 mod roundtrip; // random pairs and options against a naive model

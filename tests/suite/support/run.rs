@@ -33,6 +33,7 @@ pub fn shell_command(script: &str) -> String {
 /// A call of the binary with these arguments.
 pub fn bdsync<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Bdsync {
     Bdsync {
+        program: binary().into(),
         args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
         folder: None,
         stdin: Input::Null,
@@ -52,6 +53,7 @@ enum Input {
 
 /// A call that has not been run yet.
 pub struct Bdsync {
+    program: PathBuf,
     args: Vec<OsString>,
     folder: Option<PathBuf>,
     stdin: Input,
@@ -60,6 +62,12 @@ pub struct Bdsync {
 }
 
 impl Bdsync {
+    /// Runs this program in place of the binary.
+    pub fn of_program(mut self, path: &Path) -> Self {
+        self.program = path.to_owned();
+        self
+    }
+
     /// Runs in this folder.
     pub fn in_folder(mut self, folder: &Path) -> Self {
         self.folder = Some(folder.to_owned());
@@ -140,7 +148,7 @@ impl Bdsync {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.program);
         command.args(&self.args).env_remove("RUST_LOG").stderr(Stdio::piped());
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
