@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::diff::Engine;
+use crate::diff::{Engine, Plan};
 use crate::error::{Error, Kind};
 use crate::report;
 use crate::units::{ByteRange, RangeSet};
@@ -19,8 +19,8 @@ pub(super) fn is_any(engine: &Engine) -> bool {
 pub(super) fn tell(engine: &Engine, local: &Path, remote: &OsStr) -> Option<Error> {
     let both = engine.left_out()?;
     let sides = [
-        ("local", local.as_os_str(), blocks_of(engine, &both.local())),
-        ("remote", remote, blocks_of(engine, &both.remote())),
+        ("local", local.as_os_str(), blocks_of(engine.plan(), &both.local())),
+        ("remote", remote, blocks_of(engine.plan(), &both.remote())),
     ];
     let mut all = RangeSet::new();
     for (side, path, blocks) in &sides {
@@ -38,12 +38,15 @@ pub(super) fn tell(engine: &Engine, local: &Path, remote: &OsStr) -> Option<Erro
     Some(Error::new(Kind::Skipped, what))
 }
 
-/// The blocks that hold any of the bytes: a patch has whole ones.
-fn blocks_of(engine: &Engine, unreadable: &RangeSet) -> RangeSet {
+/// The blocks that the patch lacks: whole ones, for any of the bytes that it would carry. In a last
+/// block these may be the first only.
+fn blocks_of(plan: &Plan, unreadable: &RangeSet) -> RangeSet {
     let mut blocks = RangeSet::new();
     for range in unreadable.ranges() {
-        let whole = engine.plan().blocks_of(*range);
-        blocks.insert(whole.intersect(&engine.plan().compared));
+        let missing = plan.writable(*range);
+        if !missing.is_empty() {
+            blocks.insert(plan.blocks_of(missing).intersect(&plan.compared));
+        }
     }
     blocks
 }

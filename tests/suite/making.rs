@@ -161,6 +161,22 @@ fn what_cannot_be_read_here_is_left_out_listed_and_exit_15() {
 }
 
 #[test]
+fn a_block_whose_unreadable_bytes_no_patch_carries_is_not_left_out() {
+    require!(program("truncate"));
+    // The target is longer than the source, and unreadable behind it in the source's last block.
+    let local = random_bytes(1, 3_000_000);
+    let mut remote = local[..1_990_000].to_vec();
+    remote[1_980_000] ^= 1;
+    let work = Workdir::with_pair(&local, &remote);
+    let script = "truncate -s 2000000 local.img; exec $BDSYNC --server";
+    let options = ["--remdata", "--diffsize=resize", "--on-read-error=skip", "--blocksize=65536"];
+    let out = work.client_through(&options, &shell_command(script)).run().expect(0);
+    assert!(!out.stderr_text().contains("left out"), "{out}");
+    work.apply(&["--diffsize=resize"], &out.stdout).expect(0);
+    assert!(work.read("local.img") == remote);
+}
+
+#[test]
 fn skipping_costs_nothing_where_all_can_be_read() {
     let work = images();
     for options in [&["--checksum=sha1"][..], &["--checksum=sha1", "--remdata"]] {
