@@ -11,7 +11,9 @@
 //! that is closed is no reason to fail: what cannot be told is dropped.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -153,6 +155,14 @@ fn to_stderr(text: &str) {
         Some(bar) => bar.suspend(write),
         None => write(),
     }
+}
+
+/// A second handle of stderr, for more than words.
+///
+/// # Errors
+/// When descriptors run out.
+pub fn stderr_file() -> io::Result<File> {
+    io::stderr().as_fd().try_clone_to_owned().map(File::from)
 }
 
 /// Whether words on stderr are read by a person, as far as can be told.

@@ -353,6 +353,10 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
 pub(super) fn report_file(found: &ArgMatches) -> Result<Option<PathBuf>> {
     match found.get_one::<OsString>("report") {
         Some(path) if path.is_empty() => Err(usage("--report needs the name of a file")),
+        // For some it would be a file, for others stdout, where a patch may go.
+        Some(path) if path == "-" => {
+            Err(usage("--report=- could mean two things: give /dev/stdout, or ./- for a file"))
+        }
         path => Ok(path.map(PathBuf::from)),
     }
 }
@@ -556,6 +560,7 @@ mod tests {
             &["--seal", "-p"],
             &["--timeout=x", "-s"],
             &["--report", "", "-s"],
+            &["--report=-", "-s"],
             &["-Pfast", "cmd", "l", "r"],
             &["-s", "-b0"],
             &["--allow=/dev/*", "cmd", "l", "r"],

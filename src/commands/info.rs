@@ -1,11 +1,11 @@
 //! `bdsync info [PATCH]`: tells what a patch changes, and draws where.
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use terminal_size::{Width, terminal_size_of};
 
+use super::destination::Destination;
 use super::input;
 use super::output;
 use super::record::Record;
@@ -76,8 +76,9 @@ fn tell(record: &Record, found: &Report, path: &Path) {
 }
 
 fn write_picture(path: &Path, picture: &str) -> Result<()> {
-    File::create(path)
-        .and_then(|mut file| file.write_all(picture.as_bytes()))
+    Destination::of(path)
+        .and_then(|destination| destination.write(|file| file.write_all(picture.as_bytes())))
+        .map(drop)
         .map_err(|err| Error::io(Kind::Write, "cannot write the picture", err).with_path(path))
 }
 

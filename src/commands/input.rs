@@ -29,7 +29,7 @@ use crate::units::Compression;
 /// What messages call the patch on stdin.
 pub const STDIN_NAME: &str = "standard input";
 /// The operand that means stdin.
-const STDIN_OPERAND: &str = "-";
+pub const STDIN_OPERAND: &str = "-";
 
 /// `input`, decompressed if it is compressed; `path` is what messages call it.
 ///

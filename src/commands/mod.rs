@@ -2,7 +2,9 @@
 //!
 //! For `main` only. May use everything.
 
+mod claims;
 mod client;
+mod destination;
 mod fault;
 mod info;
 mod input;
@@ -39,6 +41,7 @@ use record::Record;
 pub fn run(command: Command) -> Result<u8> {
     fault::end_process_on_panic();
     let record = Record::new(command.mode());
+    record.claims.add_all(&command)?;
     let outcome = run_mode(&command, &record);
     match command.report().map(|path| record.save(path, &outcome)) {
         Some(Err(err)) if outcome.is_ok() => Err(err),

@@ -169,7 +169,10 @@ impl Job<'_> {
                 let what = "the patch names no device to patch: give one with --patch=DEVICE";
                 return Err(Error::new(Kind::Open, what));
             }
-            None => named,
+            None => {
+                self.record.claims.changes("the target", named)?;
+                named
+            }
             Some(given) => {
                 if self.options.warn_device && given != named {
                     report::different_names(given.as_os_str().as_bytes(), &header.name);

@@ -1,16 +1,18 @@
 //! `--report=FILE`: what a run did, as one JSON object, also when it failed.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::claims::Claims;
+use super::destination::Destination;
 use crate::device::Device;
 use crate::diff::Plan;
 use crate::error::{Error, Kind, Result};
@@ -26,6 +28,8 @@ pub struct Record {
     facts: Mutex<Facts>,
     /// What the record goes to, where it had to be opened in advance.
     output: Mutex<Option<File>>,
+    /// What the run uses, none of which a record may be written over.
+    pub claims: Claims,
 }
 
 /// One device of the run.
@@ -166,8 +170,16 @@ impl Record {
     #[must_use]
     pub fn new(mode: &'static str) -> Self {
         let (started, started_at) = (Instant::now(), SystemTime::now());
-        let (facts, output) = (Mutex::default(), Mutex::default());
-        Self { mode, started, started_at, facts, output }
+        let (facts, output, claims) = (Mutex::default(), Mutex::default(), Claims::default());
+        Self { mode, started, started_at, facts, output, claims }
+    }
+
+    /// Fails where it is clear already that nothing can be written at `path`.
+    ///
+    /// # Errors
+    /// `Kind::Write`.
+    pub fn check_path(path: &Path) -> Result<()> {
+        Destination::of(path).map(drop).map_err(|err| cannot_write(err, path))
     }
 
     /// Puts an empty file at `path`, which [`Record::save`] will write to: for a run that will
@@ -242,11 +254,15 @@ impl Record {
         self.started.elapsed()
     }
 
-    /// Writes the record to `path`, whole or not at all, unless that was opened in advance.
+    /// Writes the record to `path`, whole or not at all, unless that was opened in advance. Does
+    /// nothing when `path` may be what the run was refused for.
     ///
     /// # Errors
     /// `Kind::Write`.
     pub fn save(&self, path: &Path, outcome: &Result<u8>) -> Result<()> {
+        if self.claims.were_refused() {
+            return Ok(());
+        }
         let facts = self.facts();
         let file = Whole {
             mode: self.mode,
@@ -262,7 +278,7 @@ impl Record {
                 text.push(b'\n');
                 match &mut *self.output.lock() {
                     Some(output) => output.write_all(&text),
-                    None => open_output(path, |output| output.write_all(&text)).map(drop),
+                    None => open_output(path, |file| file.write_all(&text)).map(drop),
                 }
             });
         written.map_err(|err| cannot_write(err, path))
@@ -273,38 +289,8 @@ fn cannot_write(err: io::Error, path: &Path) -> Error {
     Error::io(Kind::Write, "cannot write the report", err).with_path(path)
 }
 
-/// Puts a new file at `path`, after `fill` has written to it: whoever reads there finds the old
-/// file or the new one. It can be written to further.
 fn open_output(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
-    // A device or a pipe is written to, not replaced.
-    if path.exists() && !path.is_file() {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        fill(&mut file)?;
-        return Ok(file);
-    }
-    let temporary = Temporary(beside(path)?);
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary.0)?;
-    fill(&mut file)?;
-    file.sync_all()?;
-    fs::rename(&temporary.0, path)?;
-    Ok(file)
-}
-
-fn beside(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}", std::process::id()));
-    Ok(path.with_file_name(hidden))
-}
-
-/// Removed when it is dropped; after the rename there is nothing to remove.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+    Destination::of(path)?.write(fill)
 }
 
 #[cfg(test)]

@@ -21,15 +21,19 @@ use crate::wire::Extensions;
 pub fn run(options: &ServerOptions, record: &Record) -> Result<()> {
     report::log_as_server(options.verbosity);
     let allowed = serve::Allowed::new(&options.allow)?;
-    // What is open stays open once the process is confined.
     if let Some(path) = &options.report {
-        record.open_early(path)?;
+        Record::check_path(path)?;
     }
     // Found out while the files that tell it can still be opened.
     digest::core_count();
     serve::session(stdio(options.timeout)?, Extensions::ALL, &|path| {
         let device = allowed.open(path)?;
         record.tell(|facts| facts.source = Some(DeviceFacts::here(&device)));
+        record.claims.reads("the device", path)?;
+        // What is open stays open once the process is confined.
+        if let Some(path) = &options.report {
+            record.open_early(path)?;
+        }
         serve::confine();
         Ok(Box::new(device) as Box<dyn Device>)
     })

@@ -21,6 +21,7 @@ mod packaging; // contrib/install, and what the packages do beyond it
 mod panics; // faults of our own on any thread
 mod progress; // --progress, SIGUSR1, the bar, --report
 mod recipes; // the README's recipes, run as they stand there
+mod reports; // where --report may go, and what it may not be written over
 mod roundtrip; // random pairs and options against a naive model
 mod server; // what its clients may not do
 mod sizes; // from nothing to a sparse tebibyte

@@ -1,0 +1,238 @@
+//! Where a file of the user's choice goes: what is at its path, and how it is written there.
+//!
+//! ```text
+//!   a path --links--> a regular file, or nothing yet    a new file takes its place, whole
+//!                     /proc/self/fd/1 and 2             our own stdout and stderr
+//!                     what else /dev and /proc have,    opened, and written to behind what
+//!                     a fifo, a terminal ..             is there
+//!                     a block device                    refused: it is somebody's disk
+//! ```
+//! A link is followed, never replaced: `/dev/stderr` is one.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::report;
+
+/// Links that are followed, as many as the kernel would.
+const LINKS_MAX: usize = 40;
+/// Where devices are, and links to them.
+const DEVICES: &str = "/dev";
+/// Where what looks like a link need not be one: only the kernel can follow it.
+const KERNEL: &str = "/proc";
+/// Our open files.
+const OWN_FILES: &str = "/proc/self/fd";
+
+/// What is at a path, once its links are followed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Our own stdout.
+    Stdout,
+    /// Our own stderr.
+    Stderr,
+    /// Something that is written to as it is.
+    Stream(PathBuf),
+    /// A regular file that can be replaced, or a name without a file.
+    File(PathBuf),
+}
+
+impl Destination {
+    /// Looks at `path`; opens nothing.
+    ///
+    /// # Errors
+    /// When a folder on the way cannot be looked into, or links never end.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let mut at = path.to_owned();
+        for _ in 0..LINKS_MAX {
+            let folder = folder_of(&at).canonicalize()?;
+            if folder.starts_with(KERNEL) {
+                return Ok(Self::of_kernel(&folder, at));
+            }
+            match fs::read_link(&at) {
+                Ok(to) => at = folder.join(to),
+                Err(_) => return Ok(Self::of_plain(&folder, at)),
+            }
+        }
+        Err(io::Error::from_raw_os_error(libc::ELOOP))
+    }
+
+    fn of_kernel(folder: &Path, at: PathBuf) -> Self {
+        let is_own = fs::canonicalize(OWN_FILES).is_ok_and(|own| own == folder);
+        match at.file_name().and_then(OsStr::to_str) {
+            Some("1") if is_own => Self::Stdout,
+            Some("2") if is_own => Self::Stderr,
+            _ => Self::Stream(at),
+        }
+    }
+
+    /// Of a path that is no link.
+    fn of_plain(folder: &Path, at: PathBuf) -> Self {
+        let replaceable = match fs::metadata(&at) {
+            Ok(found) => found.is_file(),
+            Err(err) => err.kind() == io::ErrorKind::NotFound,
+        };
+        if replaceable && !is_among_devices(folder) { Self::File(at) } else { Self::Stream(at) }
+    }
+
+    /// Whether it is a stream that this process was started with.
+    #[must_use]
+    pub fn is_own_stream(&self) -> bool {
+        matches!(self, Self::Stdout | Self::Stderr)
+    }
+
+    /// What is there.
+    ///
+    /// # Errors
+    /// When there is nothing, or it cannot be looked at.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        match self {
+            Self::Stdout => stdout()?.metadata(),
+            Self::Stderr => report::stderr_file()?.metadata(),
+            Self::Stream(at) | Self::File(at) => fs::metadata(at),
+        }
+    }
+
+    /// Has `fill` write there, and returns what can be written to further. Whoever reads a
+    /// regular file meanwhile finds the old one or the new one.
+    ///
+    /// # Errors
+    /// Those of the system, and for a block device.
+    pub fn write(&self, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
+        let mut file = match self {
+            Self::Stdout => stdout()?,
+            Self::Stderr => report::stderr_file()?,
+            Self::Stream(at) => OpenOptions::new().append(true).open(at)?,
+            Self::File(at) => return replace(at, fill),
+        };
+        if file.metadata()?.file_type().is_block_device() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a block device"));
+        }
+        fill(&mut file)?;
+        file.flush()?;
+        Ok(file)
+    }
+}
+
+/// A second handle: one that was opened anew would write at a place of its own.
+fn stdout() -> io::Result<File> {
+    io::stdout().as_fd().try_clone_to_owned().map(File::from)
+}
+
+/// The folder that a file is in, by its name alone.
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether `folder` belongs to the file system of the devices, as `/dev/shm` does not.
+fn is_among_devices(folder: &Path) -> bool {
+    let same_system = |a: Metadata, b: Metadata| a.dev() == b.dev();
+    folder.starts_with(DEVICES)
+        && fs::metadata(folder)
+            .and_then(|folder| fs::metadata(DEVICES).map(|devices| same_system(folder, devices)))
+            .unwrap_or(true)
+}
+
+fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
+    let temporary = Temporary(beside(path)?);
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary.0)?;
+    fill(&mut file)?;
+    file.sync_all()?;
+    fs::rename(&temporary.0, path)?;
+    Ok(file)
+}
+
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}", std::process::id()));
+    Ok(path.with_file_name(hidden))
+}
+
+/// Removed when it is dropped; after the rename there is nothing to remove.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::symlink;
+
+    fn write(path: &Path, text: &str) {
+        let destination = Destination::of(path).unwrap();
+        destination.write(|file| file.write_all(text.as_bytes())).unwrap();
+    }
+
+    #[test]
+    fn links_are_followed_to_the_file_and_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("deep")).unwrap();
+        let (file, first) = (folder.path().join("deep/file"), folder.path().join("first"));
+        symlink("second", &first).unwrap();
+        symlink("deep/file", folder.path().join("second")).unwrap();
+        for text in ["made", "replaced"] {
+            write(&first, text);
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+            assert!(!file.is_symlink() && first.is_symlink());
+        }
+        assert_eq!(fs::read_dir(folder.path().join("deep")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn open_files_are_written_to_behind_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, link) = (folder.path().join("log"), folder.path().join("link"));
+        fs::write(&log, "said before\n").unwrap();
+        let open = File::options().append(true).open(&log).unwrap();
+        symlink(format!("/proc/self/fd/{}", open.as_raw_fd()), &link).unwrap();
+        let inode = fs::metadata(&log).unwrap().ino();
+        for path in [link.clone(), format!("/dev/fd/{}", open.as_raw_fd()).into()] {
+            assert!(matches!(Destination::of(&path), Ok(Destination::Stream(_))), "{path:?}");
+        }
+        write(&link, "report\n");
+        assert_eq!(fs::read_to_string(&log).unwrap(), "said before\nreport\n");
+        assert_eq!(fs::metadata(&log).unwrap().ino(), inode, "the same file");
+        assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn own_streams_are_known_by_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for (number, expected) in [("1", Destination::Stdout), ("2", Destination::Stderr)] {
+            let link = folder.path().join(number);
+            symlink(Path::new("/proc/self/fd").join(number), &link).unwrap();
+            assert_eq!(Destination::of(&link).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_among_the_devices_is_replaced_nor_made() {
+        for path in ["/dev/null", "/dev/no-such-device"] {
+            let destination = Destination::of(Path::new(path)).unwrap();
+            assert_eq!(destination, Destination::Stream(path.into()));
+        }
+    }
+
+    #[test]
+    fn links_that_never_end_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        symlink("link", &link).unwrap();
+        let err = Destination::of(&link).unwrap_err();
+        assert_eq!(err.raw_os_error(), Some(libc::ELOOP));
+    }
+}

@@ -1,0 +1,126 @@
+//! Where a report may go: through links, into streams, never over what the run works on.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use bdsync::wire::Message;
+
+use crate::support::images::{changed, random_bytes};
+use crate::support::loop_device::LoopDevice;
+use crate::support::patch_file;
+use crate::support::raw_server::RawServer;
+use crate::support::requirements::{loop_devices, require};
+use crate::support::run::binary;
+use crate::support::{Workdir, bdsync};
+
+const SIZE: usize = 100_000;
+
+fn pair() -> Workdir {
+    let remote = random_bytes(1, SIZE);
+    Workdir::with_pair(&changed(&remote, 2, 5), &remote)
+}
+
+fn parsed(text: &[u8]) -> Value {
+    serde_json::from_slice(text).unwrap_or_else(|err| panic!("{err}: {}", text.escape_ascii()))
+}
+
+#[test]
+fn a_link_to_a_stream_is_written_through_and_stays() {
+    let work = pair();
+    let link = work.path("link");
+    symlink("/proc/self/fd/2", &link).unwrap();
+    let log = work.write("log", b"");
+    let run = |words: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(words).current_dir(work.folder());
+        command.stderr(File::create(&log).unwrap()).stdout(Stdio::null());
+        command.status().unwrap()
+    };
+    assert!(run(&["sync", "--report=link", "local.img", "remote.img"]).success());
+    let text = String::from_utf8(fs::read(&log).unwrap()).unwrap();
+    let begin = text.find('{').expect("the report");
+    assert!(text[..begin].contains("verified"), "{text}");
+    assert_eq!(parsed(&text.as_bytes()[begin..])["mode"], "sync");
+    assert!(link.is_symlink());
+    // What fails is told behind the report, and not over it.
+    assert_eq!(run(&["sync", "--report=link", "missing", "remote.img"]).code(), Some(12));
+    let text = String::from_utf8(fs::read(&log).unwrap()).unwrap();
+    let (begin, end) = (text.find('{').unwrap(), text.rfind("}\n").unwrap() + 2);
+    assert_eq!(parsed(&text.as_bytes()[begin..end])["exit_code"], 12);
+    assert!(text[end..].starts_with("bdsync: "), "{text}");
+}
+
+#[test]
+fn stdout_is_a_place_for_a_report_but_not_behind_a_patch() {
+    let work = pair();
+    symlink("/proc/self/fd/1", work.path("out")).unwrap();
+    let words = ["sync", "--report=out", "local.img", "remote.img"];
+    let out = bdsync(words).in_folder(work.folder()).run().expect(0);
+    assert_eq!(parsed(&out.stdout)["mode"], "sync");
+    let out = work.client(&["--report=out"]).run().expect(1);
+    out.says("standard output and --report are the same file");
+    work.client(&["--report=-"]).run().expect(1).says("/dev/stdout");
+    assert!(work.path("out").is_symlink() && !work.path("-").exists());
+}
+
+/// Every call is refused, and all files are what they were.
+#[test]
+fn what_a_run_works_on_is_never_written_over() {
+    let work = pair();
+    let before = (work.read("local.img"), work.read("remote.img"));
+    let patch = work.patch(&[]);
+    work.write("p", &patch);
+    let own = patch_file::build(9, "self", &[(0, b"x")], &[0]);
+    work.write("self", &own);
+    let run = |words: &[&str], input: &str| {
+        let call = bdsync(words).in_folder(work.folder()).stdin_file(&work.path(input));
+        call.run().expect(1).says("are the same file");
+        assert!(work.read("p") == patch && work.read("self") == own, "{words:?}");
+        let after = (work.read("local.img"), work.read("remote.img"));
+        assert!(after == before, "{words:?}");
+    };
+    run(&["sync", "--report=remote.img", "local.img", "remote.img"], "p");
+    run(&["--patch=remote.img", "--report=./remote.img"], "p");
+    run(&["--patch", "--report=remote.img"], "p");
+    run(&["--patch=self"], "self");
+    run(&["--patch"], "self");
+    run(&["--patch", "--undo=new", "--report=new"], "p");
+    run(&["info", "--svg=p", "p"], "p");
+    run(&["info", "--svg=p"], "p");
+    run(&["info", "--report=remote.img", "p", "remote.img"], "p");
+    run(&["squash", "--report=p", "p", "p"], "p");
+    assert!(!work.path("new").exists());
+    // As it comes from a pipe, and names its target itself.
+    work.apply(&["--report=remote.img"], &patch).expect(1).says("are the same file");
+    assert!(work.read("remote.img") == before.1);
+}
+
+#[test]
+fn a_server_does_not_put_its_report_over_the_device_that_it_is_asked_for() {
+    let work = pair();
+    let (path, before) = (work.path("remote.img"), work.read("remote.img"));
+    let mut server = RawServer::start(&[&format!("--report={}", path.display())]);
+    server.send(&Message::Hello("CLIENT 0.5".into()));
+    assert!(matches!(server.receive(), Message::Hello(_)));
+    server.send(&Message::DevFile(path.as_os_str().as_encoded_bytes().to_vec()));
+    assert_eq!(server.ends_within(std::time::Duration::from_secs(10)), 1);
+    assert!(work.read("remote.img") == before);
+}
+
+#[test]
+fn a_block_device_is_no_place_for_a_report_or_a_picture() {
+    require!(loop_devices());
+    let work = pair();
+    let image = work.write("disk", &random_bytes(3, 65536));
+    let disk = LoopDevice::attach(&image);
+    symlink(disk.path(), work.path("link")).unwrap();
+    work.write("p", &work.patch(&[]));
+    for words in [["info", "--report=link", "p"], ["info", "--svg=link", "p"]] {
+        let out = bdsync(words).in_folder(work.folder()).run().expect(1);
+        out.says("names a block device");
+    }
+    assert!(fs::read(disk.path()).unwrap() == random_bytes(3, 65536));
+}
