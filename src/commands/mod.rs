@@ -42,8 +42,10 @@ pub fn run(command: Command) -> Result<u8> {
     fault::end_process_on_panic();
     let record = Record::new(command.mode());
     record.claims.add_all(&command)?;
+    // A mount in the background leaves the working directory.
+    let report = command.report().map(|path| std::path::absolute(path).unwrap_or(path.to_owned()));
     let outcome = run_mode(&command, &record);
-    match command.report().map(|path| record.save(path, &outcome)) {
+    match report.map(|path| record.save(&path, &outcome)) {
         Some(Err(err)) if outcome.is_ok() => Err(err),
         Some(Err(err)) => {
             report::error(&err);

@@ -31,7 +31,10 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     let mountpoint = Mountpoint::check(&options.mountpoint, &inputs(&options.source))?;
     let background = if options.daemon {
         match split()? {
-            Forked::Parent(status) => return Ok(status),
+            Forked::Parent(status) => {
+                record.hand_over();
+                return Ok(status);
+            }
             Forked::Child(background) => {
                 report::log_as_server(options.verbosity);
                 Some(background)

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -30,6 +31,8 @@ pub struct Record {
     output: Mutex<Option<File>>,
     /// What the run uses, none of which a record may be written over.
     pub claims: Claims,
+    /// Whether another process keeps the record.
+    handed_over: AtomicBool,
 }
 
 /// One device of the run.
@@ -171,7 +174,13 @@ impl Record {
     pub fn new(mode: &'static str) -> Self {
         let (started, started_at) = (Instant::now(), SystemTime::now());
         let (facts, output, claims) = (Mutex::default(), Mutex::default(), Claims::default());
-        Self { mode, started, started_at, facts, output, claims }
+        let handed_over = AtomicBool::new(false);
+        Self { mode, started, started_at, facts, output, claims, handed_over }
+    }
+
+    /// Another process will save it, or has done so.
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
     }
 
     /// Fails where it is clear already that nothing can be written at `path`.
@@ -255,12 +264,12 @@ impl Record {
     }
 
     /// Writes the record to `path`, whole or not at all, unless that was opened in advance. Does
-    /// nothing when `path` may be what the run was refused for.
+    /// nothing when another process does it, or when `path` may be what the run was refused for.
     ///
     /// # Errors
     /// `Kind::Write`.
     pub fn save(&self, path: &Path, outcome: &Result<u8>) -> Result<()> {
-        if self.claims.were_refused() {
+        if self.handed_over.load(Ordering::Relaxed) || self.claims.were_refused() {
             return Ok(());
         }
         let facts = self.facts();

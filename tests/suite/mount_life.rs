@@ -256,6 +256,37 @@ fn daemon_that_cannot_mount_tells_why_and_fails() {
 }
 
 #[test]
+fn a_report_of_a_mount_in_the_background_is_its_own() {
+    require!(fuse());
+    let stored = Stored::new(4, SIZE);
+    let report =
+        || -> serde_json::Value { serde_json::from_slice(&stored.work.read("r")).expect("JSON") };
+    let call = || {
+        let words = ["mount", "--daemon", "--report=r", "--from=patch", "base", "mnt"];
+        bdsync(words).in_folder(stored.work.folder()).run()
+    };
+    call().expect(0);
+    let early = stored.work.path("r").exists();
+    take_away(&stored.at());
+    assert!(!early, "nothing is known of its end yet");
+    let start = Instant::now();
+    while !stored.work.path("r").exists() {
+        assert!(start.elapsed() < Duration::from_secs(20), "there is no report");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let found = report();
+    assert_eq!((&found["exit_code"], &found["error"]), (&0.into(), &serde_json::Value::Null));
+    assert_eq!(found["target"]["size_bytes"], SIZE);
+
+    stored.work.write("patch", b"no patch at all\n");
+    let out = call().expect(2);
+    let found = report();
+    assert_eq!(found["exit_code"], 2);
+    assert!(out.stderr_text().contains(found["error"].as_str().unwrap()), "{out}");
+    assert!(!is_mounted(&stored.at()));
+}
+
+#[test]
 fn places_that_cannot_be_mounted_over_are_refused() {
     require!(fuse());
     let stored = Stored::new(9, SIZE);
