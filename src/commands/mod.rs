@@ -57,10 +57,8 @@ pub fn run(command: Command) -> Result<u8> {
 
 fn run_mode(command: &Command, record: &Record) -> Result<u8> {
     hold_file_size_signal();
-    // A server has no progress to tell.
-    if !matches!(command, Command::Help(_) | Command::Server(_)) {
-        StatusRequests::hold();
-    }
+    // Also where nobody answers it: all bdsyncs of a host may be asked at once.
+    StatusRequests::hold();
     match command {
         Command::Help(text) => output::answer(text).map(|()| 0),
         Command::Client(options) => client::run(options, record, output::stdout()?),
@@ -75,12 +73,16 @@ fn run_mode(command: &Command, record: &Record) -> Result<u8> {
 
 /// The listener that the user wants; it answers SIGUSR1 in any case.
 fn progress(style: Option<ProgressStyle>) -> Result<Box<dyn Progress>> {
-    let inner: Box<dyn Progress> = match style {
+    Ok(Box::new(OnSignal::new(listener(style))?))
+}
+
+/// The listener that the user wants, where somebody else answers SIGUSR1.
+fn listener(style: Option<ProgressStyle>) -> Box<dyn Progress> {
+    match style {
         Some(ProgressStyle::Lines) => Box::new(ClassicLines::new(true)),
         Some(ProgressStyle::NoScroll) => Box::new(ClassicLines::new(false)),
         Some(ProgressStyle::Json) => Box::new(JsonLines::new()),
         None if report::stderr_is_terminal() => Box::new(Bar::default()),
         Some(ProgressStyle::Nothing) | None => Box::new(Silent),
-    };
-    Ok(Box::new(OnSignal::new(inner)?))
+    }
 }

@@ -1,7 +1,7 @@
 //! `bdsync mount`: the pending patch as a file system.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -17,8 +17,9 @@ use crate::diff::SourceChecksum;
 use crate::error::Result;
 use crate::fuse::daemon::{Forked, split};
 use crate::fuse::{Access, Events, Mount, Mountpoint};
+use crate::progress::{Answers, Meter, Progress as _};
 use crate::report;
-use crate::units::MIB;
+use crate::units::{MIB, human_bytes};
 use crate::view::{self, Change, LiveChange, LiveOptions, StoredChange, View};
 
 /// Shows the change until the mount is gone; returns 0, or what REMSHCMD exited with.
@@ -44,7 +45,11 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
         report::log_to_stderr(options.verbosity);
         None
     };
+    let known = Arc::new(OnceLock::new());
+    let answers = answer_signals(&known)?;
     let (change, live) = open(&options.source, record)?;
+    // Nobody else sets it.
+    let _ = known.set((Arc::clone(&change), Meter::default()));
     let shown = Arc::clone(&change);
     let (access, mode) = access(options.readers);
     let view = Arc::new(View::new(change, mode)?);
@@ -60,7 +65,7 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     notify::ready(&format!("{name} can be read at {}", mount.path().display()));
     let watch = watch_scan(options, live.as_ref())?;
     let served = mount.serve();
-    drop(watch);
+    drop((watch, answers, known));
     tell_outcome(record, &*shown);
     let signal = served?;
     let Some(live) = live else { return Ok(0) };
@@ -85,14 +90,43 @@ fn tell_outcome(record: &Record, change: &dyn Change) {
     });
 }
 
+/// The change once there is one, and how far its comparison is.
+type Known = OnceLock<(Arc<dyn Change>, Meter)>;
+
+/// Tells how far the mount is whenever SIGUSR1 asks.
+fn answer_signals(known: &Arc<Known>) -> Result<Answers> {
+    let known = Arc::clone(known);
+    Answers::start(move || known.get().map(|(change, meter)| known_line(&**change, meter)))
+}
+
+/// What is known of a change by now, in a line. Rates and times mean something only while it is
+/// compared without anybody reading it.
+fn known_line(change: &dyn Change, meter: &Meter) -> String {
+    let status: Value = serde_json::from_str(&change.status()).unwrap_or_default();
+    let number = |name: &str| status[name].as_u64().unwrap_or(0);
+    let total_bytes = number("total_bytes");
+    if meter.snapshot().is_none() {
+        meter.begin(total_bytes);
+    }
+    meter.advance(number("compared_bytes"), number("differing_bytes"));
+    match meter.snapshot() {
+        Some(now) if status["scan"] == "running" => now.line(),
+        _ => format!(
+            "{} of {} compared, {} differ",
+            human_bytes(number("compared_bytes")),
+            human_bytes(total_bytes),
+            human_bytes(number("differing_bytes")),
+        ),
+    }
+}
+
 /// Tells a user at the terminal how far the scan in the background is.
 fn watch_scan(options: &MountOptions, live: Option<&Arc<LiveChange>>) -> Result<Option<ScanWatch>> {
     match (&options.source, live) {
         (MountSource::Live { client, scan_in_background: true, .. }, Some(live))
             if !options.daemon =>
         {
-            let progress = super::progress(client.progress)?;
-            ScanWatch::start(Arc::clone(live), progress).map(Some)
+            ScanWatch::start(Arc::clone(live), super::listener(client.progress)).map(Some)
         }
         _ => Ok(None),
     }

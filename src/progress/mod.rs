@@ -24,7 +24,7 @@ pub use json::JsonLines;
 pub use meter::{Meter, Snapshot};
 #[cfg(test)]
 pub use recording::Recording;
-pub use signal::OnSignal;
+pub use signal::{Answers, OnSignal};
 pub use terminal::Bar;
 
 /// Listens to how far a run is. Calls are cheap.

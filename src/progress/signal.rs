@@ -17,34 +17,50 @@ const NOT_BEGUN: &str = "not begun yet: waiting for the devices";
 pub struct OnSignal {
     inner: Box<dyn Progress>,
     meter: Arc<Meter>,
-    /// Dropped to end the thread.
-    stop: Option<PipeWriter>,
-    thread: Option<JoinHandle<()>>,
+    /// Held for its thread.
+    _answers: Answers,
 }
 
 impl OnSignal {
     /// Around `inner`. [`StatusRequests::hold`] must have been called before.
     ///
     /// # Errors
-    /// `Kind::Usage` when descriptors or threads run out.
+    /// As [`Answers::start`].
     pub fn new(inner: Box<dyn Progress>) -> Result<Self> {
-        let failed = |err| Error::io(Kind::Usage, "cannot watch for SIGUSR1", err);
         let meter = Arc::new(Meter::default());
-        let requests = StatusRequests::open()?;
-        let (stopped, stop) = io::pipe().map_err(failed)?;
         let watched = Arc::clone(&meter);
-        let thread = thread::Builder::new().name("SIGUSR1".into()).spawn(move || {
-            while requests.wait(stopped.as_fd()) {
-                let line = watched.snapshot().map(|now| now.line());
-                report::notice(line.as_deref().unwrap_or(NOT_BEGUN));
-            }
-        });
-        let thread = thread.map_err(failed)?;
-        Ok(Self { inner, meter, stop: Some(stop), thread: Some(thread) })
+        let answers = Answers::start(move || watched.snapshot().map(|now| now.line()))?;
+        Ok(Self { inner, meter, _answers: answers })
     }
 }
 
-impl Drop for OnSignal {
+/// A thread that answers SIGUSR1 on stderr until this is dropped.
+pub struct Answers {
+    /// Dropped to end the thread.
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Answers {
+    /// `line` says how far the run is, once it has begun. [`StatusRequests::hold`] must have been
+    /// called before.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when descriptors or threads run out.
+    pub fn start(line: impl Fn() -> Option<String> + Send + 'static) -> Result<Self> {
+        let failed = |err| Error::io(Kind::Usage, "cannot watch for SIGUSR1", err);
+        let requests = StatusRequests::open()?;
+        let (stopped, stop) = io::pipe().map_err(failed)?;
+        let thread = thread::Builder::new().name("SIGUSR1".into()).spawn(move || {
+            while requests.wait(stopped.as_fd()) {
+                report::notice(line().as_deref().unwrap_or(NOT_BEGUN));
+            }
+        });
+        Ok(Self { stop: Some(stop), thread: Some(thread.map_err(failed)?) })
+    }
+}
+
+impl Drop for Answers {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

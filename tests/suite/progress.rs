@@ -118,6 +118,29 @@ fn the_scan_of_a_mount_shows_a_bar_on_a_terminal() {
 }
 
 #[test]
+fn an_idle_mount_says_what_it_knows() {
+    require!(fuse());
+    let stored = crate::support::mounted::Stored::new(5, 2_000_000);
+    let mut mounted = stored.mount(&[]);
+    mounted.signal(Signal::SIGUSR1);
+    mounted.wait_until("it answers", |mounted| mounted.said().contains("1.9 MiB compared"));
+    mounted.signal(Signal::SIGTERM);
+    assert!(mounted.ended().success());
+
+    let work = pair();
+    fs::create_dir(work.path("mnt")).unwrap();
+    let server = server_command(&[]);
+    let (local, remote) = (work.path("local.img"), work.path("remote.img"));
+    let args = [&server, local.to_str().unwrap(), remote.to_str().unwrap()];
+    let mut mounted = Mounted::start(&args, &work.path("mnt"));
+    mounted.signal(Signal::SIGUSR1);
+    mounted.wait_until("it answers", |mounted| mounted.said().contains("of 1.9 MiB compared"));
+    assert_eq!(mounted.said().matches("compared").count(), 1, "{}", mounted.said());
+    mounted.signal(Signal::SIGTERM);
+    assert!(mounted.ended().success());
+}
+
+#[test]
 fn info_and_squash_tell_their_progress() {
     let work = pair();
     let patch = work.patch(&["--compress=zstd"]);

@@ -122,6 +122,22 @@ fn a_server_that_leaves_a_report_gives_up_privileges_as_well() {
     assert_eq!(server.ends_within(SOON), 9);
 }
 
+#[test]
+fn a_server_that_is_asked_how_far_it_is_goes_on() {
+    let work = Workdir::new();
+    let path = full_file(&work, 10_000);
+    let mut server = RawServer::start(&[]);
+    server.send(&Message::Hello(CLASSIC.into()));
+    assert!(matches!(server.receive(), Message::Hello(_)));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(server.pid()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).unwrap();
+    server.send(&Message::DevFile(path.as_os_str().as_encoded_bytes().to_vec()));
+    assert!(matches!(server.receive(), Message::Size(_)));
+    server.send(&Message::Done);
+    assert_eq!(server.receive(), Message::Done);
+    assert_eq!(server.ends_within(SOON), 0);
+}
+
 /// Work that would take minutes to years, and a client that goes away meanwhile.
 #[test]
 fn a_server_does_not_outlive_its_client() {
