@@ -155,6 +155,13 @@ impl Error {
         Self::new(kind, what).with_source(source.into())
     }
 
+    /// Says what failed in the words of somebody who knows it better.
+    #[must_use]
+    pub fn reworded(mut self, what: impl Into<String>) -> Self {
+        self.0.what = what.into();
+        self
+    }
+
     /// Names the file or device.
     #[must_use]
     pub fn with_path(mut self, path: impl AsRef<Path>) -> Self {

@@ -43,7 +43,8 @@ One of SRC and DST may be on another host, where bdsync is called through the re
 to compare, once to write when DST is there. A path with a colon in it is written ./a:b. The
 classic bdsync will do at the other end; without --undo and --sparse then.
 
-A sync that was interrupted leaves DST partly changed: the same command again finishes it.
+A sync that was interrupted leaves DST partly changed: the same command again, without --undo,
+finishes it.
 
 Examples: bdsync sync /dev/vg/snap backup:/dev/vg/copy
           bdsync sync --undo=disk.undo root@host:/dev/vg/disk disk.img";

@@ -35,11 +35,6 @@ use crate::report;
 use crate::signals::Signals;
 use crate::units::{ByteRange, SizeRule};
 
-/// How to finish an apply that failed in between.
-const AGAIN: &str = "apply the patch again";
-/// Torn in its first or last part, a device is not known as its work.
-const AGAIN_SEALED: &str = "apply the patch again (with --force where it is refused)";
-
 /// Applies the patch on stdin. A patch that can be read twice is checked to its end before the
 /// first write.
 ///
@@ -51,9 +46,10 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
         refuse_existing(path)?;
     }
     let signals = Signals::catch()?;
-    let job = Job { options, signals: &signals, record };
     let stdin = io::stdin();
-    if let Some(file) = PatchFile::of_fd(stdin.as_fd())? {
+    let file = PatchFile::of_fd(stdin.as_fd())?;
+    let job = Job { options, signals: &signals, record, is_piped: file.is_none() };
+    if let Some(file) = file {
         job.run_checked(&file)?;
         return Ok(0);
     }
@@ -91,8 +87,7 @@ impl Ending {
 #[derive(Clone, Copy)]
 struct How {
     zeros: Zeros,
-    /// How to finish it when it fails in between.
-    again: &'static str,
+    is_sealed: bool,
 }
 
 /// One apply.
@@ -100,6 +95,8 @@ struct Job<'a> {
     options: &'a PatchOptions,
     signals: &'a Signals,
     record: &'a Record,
+    /// Whether the patch comes from another process, and may be nowhere else.
+    is_piped: bool,
 }
 
 impl Job<'_> {
@@ -259,7 +256,17 @@ impl Job<'_> {
             Some(found) if found.seal.resize => Zeros::WrittenOverData,
             _ => Zeros::Written,
         };
-        How { zeros, again: if seal.is_some() { AGAIN_SEALED } else { AGAIN } }
+        How { zeros, is_sealed: seal.is_some() }
+    }
+
+    /// How to finish an apply that failed in between.
+    fn again(&self, how: How) -> String {
+        let again = if self.is_piped { "run the same command" } else { "apply the patch" };
+        // Its file is there by now.
+        let without = if self.options.undo.is_some() { " without --undo" } else { "" };
+        // Torn in its first or last part, a device is not known as the patch's work.
+        let forced = if how.is_sealed { " (with --force where it is refused)" } else { "" };
+        format!("{again} again{without}{forced}")
     }
 
     /// Everything that changes the device, up to where it is durable.
@@ -294,7 +301,7 @@ impl Job<'_> {
                     target.path().display(),
                     written.bytes,
                     written.records,
-                    how.again
+                    self.again(how)
                 );
             }
             self.tell_undo(target);

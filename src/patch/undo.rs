@@ -57,7 +57,7 @@ pub fn write_undo<R: Read + Seek>(
     saver.save_cut_off(sizes)?;
     // Its own size counts without a --diffsize; its digest finds out when it was damaged.
     let seal = Seal { resize: true, ..Seal::default() };
-    let mut done = saver.writer.finish_sealed(None, &seal).map_err(|err| err.with_path(path))?;
+    let mut done = saver.writer.finish_sealed(None, &seal).map_err(|err| unwritten(err, path))?;
     io::Write::flush(&mut done).and_then(|()| done.sync_all()).map_err(failed)?;
     partial.give_name(path)
 }
@@ -114,8 +114,13 @@ impl Saver<'_> {
         (self.check)()?;
         let old = &mut self.old[..self.run.len() as usize];
         self.target.read_exact_at(old, self.run.start)?;
-        self.writer.write_block(self.run.start, old).map_err(|err| err.with_path(self.path))
+        self.writer.write_block(self.run.start, old).map_err(|err| unwritten(err, self.path))
     }
+}
+
+/// There is another patch, which is only read.
+fn unwritten(err: Error, path: &Path) -> Error {
+    err.reworded("cannot write the undo patch").with_path(path)
 }
 
 /// The undo patch before it has its name; vanishes unless it gets one.

@@ -277,7 +277,10 @@ fn an_undo_patch_that_finds_no_room_is_exit_9_before_the_first_write() {
     assert_eq!(left, 0);
     spooled.expect(9).says("No space left");
     assert!(work.read("remote.img") == old);
-    torn.expect(9).says("No space left").says("apply the patch again").says("to go back");
+    torn.expect(9)
+        .says("No space left")
+        .says("same command again without --undo")
+        .says("to go back");
     undone.expect(0);
     assert!(restored == vec![0; 1_000_000]);
 }

@@ -261,6 +261,87 @@ fn a_target_that_cannot_be_written_ends_the_comparison() {
     }
 }
 
+/// A sync in the folder by a process that may make no file longer than so many KiB.
+fn limited_sync(work: &Workdir, kib: u32, words: &str) -> (i32, String) {
+    let script = format!("ulimit -f {kib}; exec '{}' sync {words}", binary());
+    let out = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(work.folder())
+        .output()
+        .unwrap();
+    (out.status.code().unwrap(), String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+#[test]
+fn an_undo_patch_that_cannot_be_written_leaves_the_target_alone_and_says_so() {
+    let work = pair();
+    let before = work.read("remote.img");
+    // A small patch, and a large one to take it back: what is cut off has to be kept.
+    let mut source = before[..BYTES - 100_000].to_vec();
+    source[0] ^= 1;
+    work.write("local.img", &source);
+    let (code, said) = limited_sync(&work, 50, "-d --undo=back local.img remote.img");
+    assert_eq!(code, 9, "{said}");
+    for part in ["cannot write the undo patch: back", "nothing was written to remote.img"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("again") && !said.contains("take it back"), "{said}");
+    assert!(work.read("remote.img") == before && !work.path("back").exists());
+    // Nobody can look on another host.
+    let words =
+        format!("-e ./rsh --remote-path={} -d --undo=back local.img h:remote.img", binary());
+    let (code, said) = limited_sync(&work, 50, &words);
+    assert_eq!(code, 9, "{said}");
+    assert!(said.contains("nothing was written to h:remote.img if there is no back"), "{said}");
+    // An old one is none of this run.
+    work.write("back", b"of another run");
+    let out = sync(&work, &["-d", "--undo=back", "local.img", "remote.img"]).run().expect(1);
+    let said = out.says("nothing was written to remote.img").stderr_text();
+    assert!(!said.contains("take it back"), "{said}");
+    assert!(work.read("remote.img") == before);
+}
+
+#[test]
+fn a_target_that_is_written_in_part_is_finished_as_the_message_says() {
+    let work = pair();
+    let mut source = work.read("remote.img");
+    source[0] ^= 1;
+    source[BYTES - 1] ^= 1;
+    work.write("local.img", &source);
+    // The undo patch is small; the end of the target is out of reach.
+    let (code, said) = limited_sync(&work, 1000, "--undo=back local.img remote.img");
+    assert_eq!(code, 9, "{said}");
+    assert!(said.contains("run the same command again without --undo"), "{said}");
+    assert!(said.contains("take it back with the patch back"), "{said}");
+    assert!(!said.contains("apply the patch") && !said.contains("nothing was written"), "{said}");
+    sync(&work, &["local.img", "remote.img"]).run().expect(0).says(", verified");
+    assert!(work.read("remote.img") == source);
+}
+
+#[test]
+fn a_target_that_has_grown_is_not_said_to_be_untouched() {
+    let work = pair();
+    let before = work.read("remote.img");
+    let mut source = before.clone();
+    source.extend(random_bytes(9, 700_001));
+    work.write("local.img", &source);
+    // The opening passes, and nothing that is asked for.
+    let text = format!(
+        "case $1 in --server) exec bash -c 'exec {0} --server > >(dd bs=1 count=200 status=none)';;\n\
+         *) exec {0} \"$@\";; esac",
+        binary()
+    );
+    script(&work, "broken", &text);
+    let words = ["--remote-path=./broken", "-d", "-h", "sha256", "local.img", "h:remote.img"];
+    let out = sync(&work, &words).run();
+    assert_ne!(out.code(), 0, "{out}");
+    assert_eq!(work.read("remote.img").len(), source.len(), "{out}");
+    let said = out.says("may be partly changed: run the same command again").stderr_text();
+    assert!(!said.contains("nothing was written"), "{said}");
+    sync(&work, &["-d", "local.img", "h:remote.img"]).run().expect(0);
+    assert!(work.read("remote.img") == source);
+}
+
 #[test]
 fn source_and_target_must_not_be_the_same() {
     let work = pair();

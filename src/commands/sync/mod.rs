@@ -36,6 +36,7 @@ use super::left_out;
 use super::record::{DeviceFacts, Record};
 use super::session::{Meeting, Reading, Session};
 use crate::cli::{Place, SizeOptions, SyncOptions};
+use crate::diff::Plan;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::report;
@@ -47,6 +48,7 @@ use crate::units::{Direction, SizeRule};
 use crate::wire::Extensions;
 
 use call::Caller;
+use summary::Written;
 use target::Target;
 pub use touched::Touched;
 use watch::Stops;
@@ -351,31 +353,45 @@ impl Sync<'_> {
         let output = ThrottledWriter::new(target.writer(), up);
         let made = job.make_patch(self.progress, output, Some(touched)).map(drop);
         let complete = made.is_ok();
+        let ended = target.finish(complete);
+        // What it refuses it has not begun to write.
+        let refused = ended.as_ref().is_err_and(|err| self.is_refusal(err.kind()));
         // Why the other end went away says more than that it did.
-        let outcome = target.finish(complete).and(made);
-        if let Err(err) = &outcome {
-            // What it refuses it has not begun to write.
-            let refused = matches!(err.kind(), Kind::Open | Kind::Size | Kind::Seal);
-            self.tell_how_to_go_on(touched, complete, refused);
+        let outcome = ended.and(made);
+        if outcome.is_err() {
+            let changes =
+                !touched.is_empty() || may_be_resized(session.engine.plan(), sizes.rule, complete);
+            let written =
+                if refused || !changes { Written::Nothing } else { self.written(complete) };
+            log::warn!("{}", summary::way_on(self.options, written));
             session.engine.peer().abort(Error::new(Kind::Write, "the target could not be written"));
         }
         outcome
     }
 
-    fn tell_how_to_go_on(&self, touched: &Touched, complete: bool, refused: bool) {
-        let shown = summary::place(&self.options.target);
-        // With --undo the other end holds the patch back until it has all of it.
-        if refused || touched.is_empty() || (self.options.undo.is_some() && !complete) {
-            log::warn!("nothing was written to {shown}");
-            return;
+    /// Whether the process that writes to the target ends with this before its first write.
+    fn is_refusal(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Open | Kind::Size | Kind::Seal => true,
+            // There is an undo patch already. Without one, many a shell script ends with 1.
+            Kind::Usage => self.options.undo.is_some(),
+            _ => false,
         }
-        let undo = match &self.options.undo {
-            Some(path) => format!(", or take it back with the patch {}", path.display()),
-            None => String::new(),
-        };
-        log::warn!(
-            "{shown} may be partly changed: run the same command again, which finishes it{undo}"
-        );
+    }
+
+    /// Whether the changes have come to the target, when what writes them did not refuse them.
+    fn written(&self, complete: bool) -> Written {
+        match (&self.options.undo, &self.options.target) {
+            (None, _) => Written::Perhaps,
+            // The other end holds the patch back until it has all of it.
+            (Some(_), _) if !complete => Written::Nothing,
+            // Before the first write the undo patch has its name.
+            (Some(undo), Place::Local(_)) => match undo.try_exists() {
+                Ok(false) => Written::Nothing,
+                _ => Written::Perhaps,
+            },
+            (Some(_), Place::Remote { .. }) => Written::IfUndoIsThere,
+        }
     }
 
     /// Compares again what was written, and ends the session.
@@ -409,6 +425,17 @@ impl Sync<'_> {
         }
         checked
     }
+}
+
+/// Whether the target may have got its new size: a larger one comes with the beginning of the
+/// patch, a smaller one with its end.
+fn may_be_resized(plan: &Plan, rule: SizeRule, complete: bool) -> bool {
+    let (source_bytes, target_bytes) = match plan.direction {
+        Direction::Push => (plan.local_bytes, plan.remote_bytes),
+        Direction::Pull => (plan.remote_bytes, plan.local_bytes),
+    };
+    let differs = if complete { target_bytes != source_bytes } else { target_bytes < source_bytes };
+    rule == SizeRule::Resize && differs
 }
 
 /// Ends the session in good order and adds its traffic to the record.

@@ -16,6 +16,43 @@ pub fn place(place: &Place) -> String {
     }
 }
 
+/// How far a run that failed may have got with the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is as it was.
+    Nothing,
+    /// Some of it may be changed.
+    Perhaps,
+    /// As `Perhaps` if the undo patch was made on the other host, else as `Nothing`.
+    IfUndoIsThere,
+}
+
+/// How to go on after a failure.
+pub fn way_on(options: &SyncOptions, written: Written) -> String {
+    let shown = place(&options.target);
+    let nothing = format!("nothing was written to {shown}");
+    let Some(undo) = &options.undo else {
+        return match written {
+            Written::Nothing => nothing,
+            Written::Perhaps | Written::IfUndoIsThere => format!(
+                "{shown} may be partly changed: run the same command again, which finishes it"
+            ),
+        };
+    };
+    let undo = undo.display();
+    let on = format!(
+        "run the same command again without --undo, which finishes it, or take it back with the \
+         patch {undo}"
+    );
+    match written {
+        Written::Nothing => nothing,
+        Written::Perhaps => format!("{shown} may be partly changed: {on}"),
+        Written::IfUndoIsThere => {
+            format!("{nothing} if there is no {undo} on that host; if it is there, {on}")
+        }
+    }
+}
+
 /// What will become what; `sizes` are those of the near and the far device, in bytes.
 pub fn first_line(
     options: &SyncOptions,
@@ -105,6 +142,40 @@ mod tests {
             "comparing only a (1.0 KiB) to be equal to me@h:b (2.0 KiB): pull, with the classic \
              bdsync at the other end"
         );
+    }
+
+    #[test]
+    fn way_on_fits_what_was_given_and_what_was_done() {
+        let (plain, undoable) = (options(&["a", "h:b"]), options(&["--undo=u", "a", "h:b"]));
+        let nothing = "nothing was written to h:b";
+        let again = "run the same command again";
+        for (options, written, expected) in [
+            (&plain, Written::Nothing, nothing.to_owned()),
+            (&undoable, Written::Nothing, nothing.to_owned()),
+            (
+                &plain,
+                Written::Perhaps,
+                format!("h:b may be partly changed: {again}, which finishes it"),
+            ),
+            (
+                &undoable,
+                Written::Perhaps,
+                format!(
+                    "h:b may be partly changed: {again} without --undo, which finishes it, or take \
+                     it back with the patch u"
+                ),
+            ),
+            (
+                &undoable,
+                Written::IfUndoIsThere,
+                format!(
+                    "{nothing} if there is no u on that host; if it is there, {again} without \
+                     --undo, which finishes it, or take it back with the patch u"
+                ),
+            ),
+        ] {
+            assert_eq!(way_on(options, written), expected);
+        }
     }
 
     #[test]
