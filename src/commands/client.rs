@@ -164,7 +164,10 @@ impl Job<'_> {
             let local = engine.local();
             local.done_with(ByteRange::new(0, local.size()));
         }
-        progress.finish();
+        // Else the remote is asked once more, and that is another part of the run.
+        if self.closes {
+            progress.finish();
+        }
         Ok(output.output)
     }
 

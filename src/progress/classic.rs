@@ -50,7 +50,7 @@ impl Progress for ClassicLines {
         let mut state = self.state.lock();
         state.started = Instant::now();
         state.size_bytes = size_bytes;
-        state.last = None;
+        (state.position_bytes, state.diff_bytes, state.last) = (0, 0, None);
     }
 
     fn advance(&self, position_bytes: u64, diff_bytes: u64) {
@@ -146,6 +146,16 @@ mod tests {
         assert!(state.advance(400, 5, Duration::ZERO).is_none());
         let line = state.advance(2000, 10, Duration::ZERO).unwrap();
         assert!(line.starts_with("PROGRESS:100%,10,1000,1000,"), "{line}");
+    }
+
+    #[test]
+    fn another_part_begins_from_nothing() {
+        let lines = ClassicLines::new(true);
+        lines.begin(1000);
+        lines.state.lock().advance(1000, 77, Duration::ZERO);
+        lines.begin(10);
+        let line = lines.state.lock().advance(5, 0, Duration::ZERO).unwrap();
+        assert!(line.starts_with("PROGRESS:050%,0,5,10,"), "{line}");
     }
 
     #[test]

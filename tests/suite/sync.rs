@@ -342,6 +342,32 @@ fn a_target_that_has_grown_is_not_said_to_be_untouched() {
     assert!(work.read("remote.img") == source);
 }
 
+/// Of the two parts of a run that verifies only the last one is the end.
+#[test]
+fn progress_counts_anew_for_the_second_part_and_is_finished_once() {
+    let work = pair();
+    let before = work.read("remote.img");
+    let out = sync(&work, &["-Pjson", "local.img", "remote.img"]).run().expect(0);
+    let text = out.stderr_text();
+    let lines: Vec<serde_json::Value> =
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let finished = lines.iter().filter(|line| line["finished"] == true).count();
+    assert_eq!((finished, &lines.last().unwrap()["finished"]), (1, &true.into()), "{out}");
+    work.write("remote.img", &before);
+    let out = sync(&work, &["-P", "local.img", "remote.img"]).run().expect(0);
+    let text = out.stderr_text();
+    let numbers = |line: &str| -> Vec<u64> {
+        line.split(',').skip(1).take(3).map(|number| number.parse().unwrap()).collect()
+    };
+    let lines: Vec<_> =
+        text.lines().filter(|line| line.starts_with("PROGRESS:")).map(numbers).collect();
+    assert!(lines.iter().any(|line| line[2] < BYTES as u64), "a second part: {text}");
+    for line in lines {
+        assert!(line[1] <= line[2], "{line:?}: {text}");
+        assert!(line[2] == BYTES as u64 || line[0] == 0, "{line:?}: {text}");
+    }
+}
+
 #[test]
 fn source_and_target_must_not_be_the_same() {
     let work = pair();
