@@ -281,6 +281,24 @@ pub fn escape(text: &[u8]) -> String {
     shown
 }
 
+/// `text`, which is JSON, as it may be shown on a terminal and still be the same JSON: what
+/// [`escape`] keeps from a terminal and serde does not becomes `\uNNNN`.
+#[must_use]
+pub fn escape_json(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for ch in text.chars() {
+        // Below are the line breaks between values; in strings serde has escaped those.
+        if ch >= '\u{7f}' && is_unsafe(ch) {
+            for unit in ch.encode_utf16(&mut [0; 2]) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        } else {
+            shown.push(ch);
+        }
+    }
+    shown
+}
+
 fn is_unsafe(ch: char) -> bool {
     let turns_direction = matches!(
         ch,
@@ -313,6 +331,19 @@ mod tests {
         ] {
             assert_eq!(escape(text), shown);
         }
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_and_shows_nothing_that_a_terminal_would_obey() {
+        let hostile: String = (0..0x3000).filter_map(char::from_u32).chain(['\u{1f600}']).collect();
+        let json = serde_json::to_string_pretty(&[&hostile]).unwrap();
+        let shown = escape_json(&json);
+        assert!(shown.chars().all(|ch| !is_unsafe(ch) || ch == '\n'));
+        assert_eq!(serde_json::from_str::<[String; 1]>(&shown).unwrap(), [hostile]);
+        assert_eq!(
+            escape_json("\"\u{9b}\u{7f}\u{fc}\u{2028}\""),
+            "\"\\u009b\\u007f\u{fc}\\u2028\""
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::device::Device;
 use crate::diff::Plan;
 use crate::error::{Error, Kind, Result};
 use crate::patch::Header;
+use crate::report;
 use crate::units::Direction;
 use crate::wire::Counters;
 
@@ -283,11 +284,11 @@ impl Record {
             facts: &facts,
         };
         let written =
-            serde_json::to_vec_pretty(&file).map_err(io::Error::from).and_then(|mut text| {
-                text.push(b'\n');
+            serde_json::to_string_pretty(&file).map_err(io::Error::from).and_then(|text| {
+                let text = report::escape_json(&text) + "\n";
                 match &mut *self.output.lock() {
-                    Some(output) => output.write_all(&text),
-                    None => open_output(path, |file| file.write_all(&text)).map(drop),
+                    Some(output) => output.write_all(text.as_bytes()),
+                    None => open_output(path, |file| file.write_all(text.as_bytes())).map(drop),
                 }
             });
         written.map_err(|err| cannot_write(err, path))

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::summary::Report;
 use super::words::hex;
+use crate::report::escape_json;
 
 /// The form of the object; raised when a field changes its meaning.
 const FORMAT: u32 = 1;
@@ -114,7 +115,8 @@ pub fn json(report: &Report, path: &str) -> String {
         map: MapForm { part_bytes, changed_bytes: report.map.changed_in_parts(part_bytes) },
         partitions: report.partitions.iter().map(partition).collect(),
     };
-    let mut text = serde_json::to_string_pretty(&form).unwrap_or_default();
+    let text = serde_json::to_string_pretty(&form).unwrap_or_default();
+    let mut text = escape_json(&text);
     text.push('\n');
     text
 }

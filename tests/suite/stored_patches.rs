@@ -359,3 +359,24 @@ fn subcommand_words_after_an_option_stay_a_remote_command() {
     );
     bdsync(["--", "info", "local.img", "remote.img"]).in_folder(work.folder()).run().expect(8);
 }
+
+/// Names as they are in other people's patches.
+#[test]
+fn json_has_no_character_that_a_terminal_would_obey() {
+    let work = Workdir::new();
+    let name = "\u{9b}31m\u{7f}\u{202e}gpj.\u{2066}\u{200e}\u{61c}\u{2028}\u{1b}x";
+    work.write("p", &build(9, name, &[(0, b"x")], &[0]));
+    let out = bdsync(["info", "--json", "--report=r", "p"]).in_folder(work.folder()).run();
+    let out = out.expect(0);
+    for (text, at) in [(out.stdout, "/target"), (work.read("r"), "/target/path")] {
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&text).unwrap().pointer(at).unwrap(),
+            name
+        );
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(
+            bdsync::report::escape(text.replace('\n', "").as_bytes()),
+            text.replace('\n', "")
+        );
+    }
+}
