@@ -39,7 +39,7 @@ pub struct Record {
 /// One device of the run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DeviceFacts {
-    /// As the user gave it.
+    /// As the user gave it; in a sync a device of another host with that: `host:path`.
     path: String,
     size_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -369,6 +369,17 @@ fn progress_counts_anew_for_the_second_part_and_is_finished_once() {
 }
 
 #[test]
+fn a_report_names_the_host_of_a_device() {
+    let work = pair();
+    for (source, target) in [("h:local.img", "remote.img"), ("local.img", "u@h:remote.img")] {
+        sync(&work, &["--report=r", source, target]).run().expect(0);
+        let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
+        assert_eq!(report["source"]["path"], source);
+        assert_eq!(report["target"]["path"], target);
+    }
+}
+
+#[test]
 fn source_and_target_must_not_be_the_same() {
     let work = pair();
     std::os::unix::fs::symlink("local.img", work.path("link")).unwrap();

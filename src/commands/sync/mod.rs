@@ -205,7 +205,7 @@ impl Sync<'_> {
         let engine = &session.engine;
         let stopped = Arc::clone(engine);
         self.stops.add(move |err| stopped.peer().abort(err.duplicate()));
-        session.describe(&self.sides.far, self.record);
+        session.describe(&self.far_place(), self.record);
         if self.sides.caller.is_local() {
             let target = DeviceFacts::at(Path::new(&self.sides.far), engine.plan().remote_bytes);
             self.record.tell(|facts| {
@@ -223,6 +223,20 @@ impl Sync<'_> {
             report::notice(&summary::last_line(self.options, self.record));
         }
         outcome
+    }
+
+    /// The far device as the user gave it.
+    fn far_place(&self) -> OsString {
+        let is_far = |place: &&Place| matches!(place, Place::Remote { .. });
+        match [&self.options.source, &self.options.target].into_iter().find(is_far) {
+            Some(Place::Remote { host, path }) => {
+                let mut place = host.clone();
+                place.push(":");
+                place.push(path);
+                place
+            }
+            _ => self.sides.far.clone(),
+        }
     }
 
     /// Opens both devices.
