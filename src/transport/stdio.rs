@@ -72,18 +72,17 @@ fn writer(output: OwnedFd, control: &Arc<Control>) -> StreamWriter {
 }
 
 /// Has the kernel find out when the host at the other end of a TCP connection is gone, if stdin
-/// and stdout are one (inetd, a systemd socket). On anything else it does nothing.
+/// and stdout are one (inetd, a systemd socket). On anything else it does nothing. No
+/// `TCP_USER_TIMEOUT`: it would end the connection to a host that lives and only takes no more
+/// for a while, because nobody takes the patch there.
 fn notice_lost_hosts(socket: &OwnedFd, timeout: Option<Duration>) {
     let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     let idle = seconds(KEEPALIVE_IDLE.min(timeout.unwrap_or(KEEPALIVE_IDLE)));
-    let lost = timeout.unwrap_or(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES);
-    let lost_ms = u32::try_from(lost.as_millis()).unwrap_or(u32::MAX);
     // Each fails where it means nothing.
     let _ = setsockopt(socket, sockopt::KeepAlive, &true);
     let _ = setsockopt(socket, sockopt::TcpKeepIdle, &idle.max(1));
     let _ = setsockopt(socket, sockopt::TcpKeepInterval, &seconds(KEEPALIVE_INTERVAL));
     let _ = setsockopt(socket, sockopt::TcpKeepCount, &KEEPALIVE_PROBES);
-    let _ = setsockopt(socket, sockopt::TcpUserTimeout, &lost_ms);
 }
 
 #[cfg(test)]
