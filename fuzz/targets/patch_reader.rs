@@ -21,6 +21,7 @@ fuzz_target!(|input: &[u8]| {
     };
     assert!(bytes <= input.len());
     assert!(reader.position() <= input.len() as u64);
-    let checked = PatchReader::new(Cursor::new(input), "input").and_then(check);
+    let reader = PatchReader::new(Cursor::new(input), "input");
+    let checked = reader.and_then(|reader| check(reader, &|| Ok(())));
     assert_eq!(checked.is_ok(), outcome.is_ok(), "{checked:?} {outcome:?}");
 });
