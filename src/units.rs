@@ -72,6 +72,17 @@ pub enum Direction {
     Pull,
 }
 
+impl Direction {
+    /// Which of what is known of both sides is the source's, and which the target's.
+    #[must_use]
+    pub fn source_and_target<T>(self, local: T, remote: T) -> (T, T) {
+        match self {
+            Self::Push => (local, remote),
+            Self::Pull => (remote, local),
+        }
+    }
+}
+
 /// What to do when the two sizes differ (`--diffsize`; protocol, section 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SizeRule {

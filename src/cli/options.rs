@@ -203,6 +203,22 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// As the user gave it: the path here, or `[user@]host:path`.
+    #[must_use]
+    pub fn as_given(&self) -> OsString {
+        match self {
+            Self::Local(path) => path.clone().into_os_string(),
+            Self::Remote { host, path } => {
+                let mut place = host.clone();
+                place.push(":");
+                place.push(path);
+                place
+            }
+        }
+    }
+}
+
 /// Options of `sync`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncOptions {

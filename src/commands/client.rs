@@ -221,10 +221,7 @@ fn seal_of(engine: &Engine, remote: &OsStr, base: BaseMaker) -> Seal {
     let local = identity(&**engine.local());
     let mut remote = [b"path=", remote.as_bytes()].concat();
     remote.extend(format!("\nsize={}\n", engine.plan().remote_bytes).bytes());
-    let (source, target) = match engine.plan().direction {
-        Direction::Push => (local, remote),
-        Direction::Pull => (remote, local),
-    };
+    let (source, target) = engine.plan().direction.source_and_target(local, remote);
     Seal { resize: false, base: Some(base.finish()), source, target }
 }
 
@@ -316,10 +313,7 @@ fn local_hash(engine: &Engine, offset: u64, scratch: &mut Scratch) -> Result<Vec
 /// The checksum is of the whole source, as the classic's is. Who applies the patch is told by
 /// nothing in it that there was more.
 fn warn_of_larger_source(plan: &Plan) {
-    let source_bytes = match plan.direction {
-        Direction::Push => plan.local_bytes,
-        Direction::Pull => plan.remote_bytes,
-    };
+    let (source_bytes, _) = plan.source_and_target_bytes();
     if plan.header_bytes < source_bytes {
         log::warn!(
             "the checksum is of all {source_bytes} bytes of the source, {} of which are compared: \

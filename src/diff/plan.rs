@@ -40,10 +40,7 @@ impl Plan {
             );
             return Err(Error::new(Kind::Usage, what));
         }
-        let source_bytes = match direction {
-            Direction::Push => local_bytes,
-            Direction::Pull => remote_bytes,
-        };
+        let (source_bytes, _) = direction.source_and_target(local_bytes, remote_bytes);
         let common = local_bytes.min(remote_bytes);
         let (header_bytes, end) = match rule {
             _ if local_bytes == remote_bytes => (common, common),
@@ -57,6 +54,12 @@ impl Plan {
         };
         let compared = ByteRange::new(0, end);
         Ok(Self { direction, local_bytes, remote_bytes, header_bytes, compared, block_bytes })
+    }
+
+    /// Sizes of the source and the target, in bytes.
+    #[must_use]
+    pub fn source_and_target_bytes(&self) -> (u64, u64) {
+        self.direction.source_and_target(self.local_bytes, self.remote_bytes)
     }
 
     /// The part of `range` that the patch may carry: blocks wholly outside the source, or

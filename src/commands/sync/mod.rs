@@ -228,15 +228,8 @@ impl Sync<'_> {
     /// The far device as the user gave it.
     fn far_place(&self) -> OsString {
         let is_far = |place: &&Place| matches!(place, Place::Remote { .. });
-        match [&self.options.source, &self.options.target].into_iter().find(is_far) {
-            Some(Place::Remote { host, path }) => {
-                let mut place = host.clone();
-                place.push(":");
-                place.push(path);
-                place
-            }
-            _ => self.sides.far.clone(),
-        }
+        let far = [&self.options.source, &self.options.target].into_iter().find(is_far);
+        far.map_or_else(|| self.sides.far.clone(), Place::as_given)
     }
 
     /// Opens both devices.
@@ -273,7 +266,7 @@ impl Sync<'_> {
                 ("DST cannot be opened; if there is none, --create makes a file of it", target)
             }
         };
-        Error::new(Kind::Open, what).with_path(summary::place(place))
+        Error::new(Kind::Open, what).with_path(place.as_given())
     }
 
     /// Starts a bdsync, which the stops will reach.
@@ -319,10 +312,8 @@ impl Sync<'_> {
 
     /// What differing sizes mean: a file that was made just now may become as long as needed.
     fn sizes(&self, meeting: &Meeting) -> SizeOptions {
-        let target_bytes = match self.sides.direction {
-            Direction::Push => meeting.remote_bytes(),
-            Direction::Pull => meeting.local_bytes(),
-        };
+        let (local_bytes, remote_bytes) = (meeting.local_bytes(), meeting.remote_bytes());
+        let (_, target_bytes) = self.sides.direction.source_and_target(local_bytes, remote_bytes);
         match self.options.sizes {
             Some(sizes) => sizes,
             None if self.options.create && target_bytes == 0 => {
@@ -444,10 +435,7 @@ impl Sync<'_> {
 /// Whether the target may have got its new size: a larger one comes with the beginning of the
 /// patch, a smaller one with its end.
 fn may_be_resized(plan: &Plan, rule: SizeRule, complete: bool) -> bool {
-    let (source_bytes, target_bytes) = match plan.direction {
-        Direction::Push => (plan.local_bytes, plan.remote_bytes),
-        Direction::Pull => (plan.remote_bytes, plan.local_bytes),
-    };
+    let (source_bytes, target_bytes) = plan.source_and_target_bytes();
     let differs = if complete { target_bytes != source_bytes } else { target_bytes < source_bytes };
     rule == SizeRule::Resize && differs
 }

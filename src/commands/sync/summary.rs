@@ -7,13 +7,8 @@ use crate::commands::record::{Facts, Record};
 use crate::units::{Direction, human_bytes};
 
 /// A place as the user gave it.
-pub fn place(place: &Place) -> String {
-    match place {
-        Place::Local(path) => path.display().to_string(),
-        Place::Remote { host, path } => {
-            format!("{}:{}", host.to_string_lossy(), path.to_string_lossy())
-        }
-    }
+fn place(place: &Place) -> String {
+    place.as_given().to_string_lossy().into_owned()
 }
 
 /// How far a run that failed may have got with the target.
@@ -60,10 +55,7 @@ pub fn first_line(
     sizes: (u64, u64),
     classic: bool,
 ) -> String {
-    let (source_bytes, target_bytes) = match direction {
-        Direction::Push => sizes,
-        Direction::Pull => (sizes.1, sizes.0),
-    };
+    let (source_bytes, target_bytes) = direction.source_and_target(sizes.0, sizes.1);
     let doing = if options.dry_run { "comparing only" } else { "changing" };
     let way = match (&options.source, &options.target) {
         (Place::Local(_), Place::Local(_)) => "local",

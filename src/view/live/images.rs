@@ -30,10 +30,7 @@ enum Source {
 
 /// Exact size of an image, in bytes.
 pub(super) fn image_bytes(plan: &Plan, image: Image) -> u64 {
-    let target_bytes = match plan.direction {
-        Direction::Push => plan.remote_bytes,
-        Direction::Pull => plan.local_bytes,
-    };
+    let (_, target_bytes) = plan.source_and_target_bytes();
     match image {
         Image::Original => target_bytes,
         // A common part leaves the target as long as it is.
