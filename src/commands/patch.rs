@@ -290,7 +290,7 @@ impl Job<'_> {
         let wake = || self.signals.give_up_input();
         let done = sizes
             .grow(target)
-            .and_then(|()| apply.write_records_waking(reader, &mut written, &wake))
+            .and_then(|()| apply.write_records(reader, &mut written, &wake))
             .and_then(|()| sizes.shrink(target))
             .and_then(|()| target.sync());
         self.record.tell(|facts| facts.written_bytes = Some(written.bytes));

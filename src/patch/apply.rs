@@ -66,19 +66,6 @@ impl Apply<'_> {
         &self,
         reader: &mut PatchReader<R>,
         written: &mut Written,
-    ) -> Result<()> {
-        self.write_records_waking(reader, written, &|| {})
-    }
-
-    /// As [`write_records`](Self::write_records); `wake` is called, once and on another thread,
-    /// when writing has failed: it ends a wait for input that may take long to come.
-    ///
-    /// # Errors
-    /// As [`write_records`](Self::write_records).
-    pub fn write_records_waking<R: Read>(
-        &self,
-        reader: &mut PatchReader<R>,
-        written: &mut Written,
         wake: &(dyn Fn() + Sync),
     ) -> Result<()> {
         let (filled, to_write) = bounded(BATCHES_AHEAD);
@@ -218,7 +205,7 @@ mod tests {
             progress: &Silent,
         };
         let mut written = Written::default();
-        apply.write_records(&mut reader, &mut written)?;
+        apply.write_records(&mut reader, &mut written, &|| {})?;
         plan.shrink(target)?;
         Ok(written)
     }
@@ -293,7 +280,7 @@ mod tests {
             progress: &Silent,
         };
         let wake = || wake.send(()).unwrap();
-        let err = apply.write_records_waking(&mut reader, &mut Written::default(), &wake);
+        let err = apply.write_records(&mut reader, &mut Written::default(), &wake);
         assert_eq!(err.unwrap_err().kind(), Kind::Write);
     }
 
@@ -310,7 +297,7 @@ mod tests {
             progress: &progress,
         };
         let mut reader = PatchReader::new(&patch[..], "patch").unwrap();
-        let err = apply.write_records(&mut reader, &mut Written::default()).unwrap_err();
+        let err = apply.write_records(&mut reader, &mut Written::default(), &|| {}).unwrap_err();
         assert_eq!(err.exit_code(), 130);
         assert!(target.calls().is_empty());
     }

@@ -277,23 +277,39 @@ mod tests {
 
     /// A sealed patch from `old` to `new`, as a client makes it.
     fn sealed(old: &[u8], new: &[u8]) -> (Vec<u8>, Base) {
+        let differs = |&block: &usize| block_of(new, BLOCK, block) != block_of(old, BLOCK, block);
+        let blocks: Vec<_> = (0..new.len().div_ceil(BLOCK)).filter(differs).collect();
+        sealed_over(old, new, BLOCK, &blocks)
+    }
+
+    /// A sealed patch over these blocks, changed or not, as squash makes one of patches that went
+    /// there and back.
+    fn sealed_over(
+        old: &[u8],
+        new: &[u8],
+        block_bytes: usize,
+        blocks: &[usize],
+    ) -> (Vec<u8>, Base) {
         let header = Header { size_bytes: new.len() as u64, name: b"d".to_vec() };
         let mut writer = PatchWriter::new_sealed(Vec::new(), &header).unwrap();
         let hasher = BlockHasher::new(Algorithm::Md5, &[7; 32]).unwrap();
-        let mut maker = BaseMaker::new(BLOCK as u64, Algorithm::Md5, &[7; 32]);
+        let mut maker = BaseMaker::new(block_bytes as u64, Algorithm::Md5, &[7; 32]);
         let mut hash = [0; 16];
-        for (i, block) in new.chunks(BLOCK).enumerate() {
-            let at = i * BLOCK;
-            let before = &old[at.min(old.len())..(at + BLOCK).min(old.len())];
-            if block != before {
-                writer.write_block(at as u64, block).unwrap();
-                hasher.hash_block(before, BLOCK as u64, &mut hash);
-                maker.add(at as u64, &hash);
-            }
+        for &block in blocks {
+            let at = (block * block_bytes) as u64;
+            writer.write_block(at, block_of(new, block_bytes, block)).unwrap();
+            let before = block_of(old, block_bytes, block);
+            hasher.hash_block(before, block_bytes as u64, &mut hash);
+            maker.add(at, &hash);
         }
         let base = maker.finish();
         let seal = Seal { base: Some(base.clone()), ..Seal::default() };
         (writer.finish_sealed(None, &seal).unwrap(), base)
+    }
+
+    /// What there is of a block.
+    fn block_of(content: &[u8], block_bytes: usize, block: usize) -> &[u8] {
+        content.chunks(block_bytes).nth(block).unwrap_or_default()
     }
 
     fn state(content: &[u8], limit: usize, patch: &[u8], base: &Base) -> BaseState {
@@ -359,31 +375,13 @@ mod tests {
         }
     }
 
-    /// A sealed patch over these blocks of 16 bytes, changed or not, as squash makes one of
-    /// patches that went there and back.
-    fn sealed_over(old: &[u8], new: &[u8], blocks: &[usize]) -> (Vec<u8>, Base) {
-        let header = Header { size_bytes: new.len() as u64, name: b"d".to_vec() };
-        let mut writer = PatchWriter::new_sealed(Vec::new(), &header).unwrap();
-        let hasher = BlockHasher::new(Algorithm::Md5, &[7; 32]).unwrap();
-        let mut maker = BaseMaker::new(BLOCK as u64, Algorithm::Md5, &[7; 32]);
-        let mut hash = [0; 16];
-        for at in blocks.iter().map(|block| block * BLOCK) {
-            writer.write_block(at as u64, &new[at..at + BLOCK]).unwrap();
-            hasher.hash_block(&old[at..at + BLOCK], BLOCK as u64, &mut hash);
-            maker.add(at as u64, &hash);
-        }
-        let base = maker.finish();
-        let seal = Seal { base: Some(base.clone()), ..Seal::default() };
-        (writer.finish_sealed(None, &seal).unwrap(), base)
-    }
-
     #[test]
     fn blocks_that_the_patch_does_not_change_prove_nothing() {
         let old = vec![1; 10 * BLOCK];
         let mut new = old.clone();
         new[5 * BLOCK..6 * BLOCK].fill(2);
         for blocks in [&[0, 5, 9][..], &[0, 5], &[5, 9]] {
-            let (patch, base) = sealed_over(&old, &new, blocks);
+            let (patch, base) = sealed_over(&old, &new, BLOCK, blocks);
             for before in [&old, &new] {
                 let mut later = before.clone();
                 later[5 * BLOCK + 3] = 9;
@@ -403,19 +401,7 @@ mod tests {
         // The first record of the first block stays what it was.
         new[BYTES - 1] = 2;
         new[2 * BYTES..].fill(2);
-        let header = Header { size_bytes: new.len() as u64, name: b"d".to_vec() };
-        let mut writer = PatchWriter::new_sealed(Vec::new(), &header).unwrap();
-        let hasher = BlockHasher::new(Algorithm::Md5, &[7; 32]).unwrap();
-        let mut maker = BaseMaker::new(BYTES as u64, Algorithm::Md5, &[7; 32]);
-        let mut hash = [0; 16];
-        for at in [0, 2 * BYTES] {
-            writer.write_block(at as u64, &new[at..at + BYTES]).unwrap();
-            hasher.hash_block(&old[at..at + BYTES], BYTES as u64, &mut hash);
-            maker.add(at as u64, &hash);
-        }
-        let base = maker.finish();
-        let seal = Seal { base: Some(base.clone()), ..Seal::default() };
-        let patch = writer.finish_sealed(None, &seal).unwrap();
+        let (patch, base) = sealed_over(&old, &new, BYTES, &[0, 2]);
         let mut other = old.clone();
         other[BYTES - 100] = 9;
         let found = state(&other, other.len(), &patch, &base);

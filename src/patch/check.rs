@@ -23,9 +23,9 @@ pub struct Summary {
     pub ascending: bool,
 }
 
-/// After so many records is asked whether the check is still wanted: at most 8 MiB of data, which
-/// a decoder takes some milliseconds for.
-const RECORDS_PER_ASK: u64 = 128;
+/// Where only places are read, it is asked after so many records whether they are still wanted: at
+/// most 8 MiB of data, which a decoder takes some milliseconds for.
+pub(super) const RECORDS_PER_ASK: u64 = 128;
 
 /// Reads all of the patch: its structure, the bounds of its records, end mark and trailer. The
 /// data of the records is stepped over.

@@ -120,7 +120,7 @@ fn write<R: Read>(
     let apply = Apply { target, limit_bytes, zeros, signal: &|| None, progress: &Silent };
     let mut written = Written::default();
     sizes.grow(target)?;
-    apply.write_records(reader, &mut written)?;
+    apply.write_records(reader, &mut written, &|| {})?;
     sizes.shrink(target)?;
     target.sync()?;
     Ok(written.record_bytes_max)

@@ -219,7 +219,7 @@ mod tests {
             signal: &|| None,
             progress: &Silent,
         };
-        apply.write_records(&mut reader, &mut Written::default()).unwrap();
+        apply.write_records(&mut reader, &mut Written::default(), &|| {}).unwrap();
         sizes.shrink(target).unwrap();
     }
 

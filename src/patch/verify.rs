@@ -2,15 +2,13 @@
 
 use std::io::{Read, Seek};
 
+use super::check::RECORDS_PER_ASK;
 use super::reader::{BUFFER_BYTES, PatchReader, Record};
 use super::sweep::{Stretch, Sweep};
 use crate::buffer::PageBuffer;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
-
-/// After so many records is asked whether they are still wanted, where only places are read.
-const RECORDS_PER_ASK: usize = 128;
 
 /// Reads back what the patch wrote below `limit_bytes` and compares. Bytes that a later record
 /// overwrote count for that record only: where records overlap or come in any order (not
@@ -67,7 +65,7 @@ fn seen_stretches<R: Read + Seek>(
 ) -> Result<Vec<Stretch>> {
     let mut records = Vec::new();
     while let Some(place) = reader.next_place()? {
-        if records.len().is_multiple_of(RECORDS_PER_ASK) {
+        if (records.len() as u64).is_multiple_of(RECORDS_PER_ASK) {
             check()?;
         }
         records.push(Stretch { range: place.range, position: place.position });

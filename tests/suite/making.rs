@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 
 use crate::support::Workdir;
 use crate::support::images::{Random, changed, random_bytes};
-use crate::support::requirements::{program, require};
-use crate::support::run::{binary, shell_command};
+use crate::support::requirements::{built_example, program, require};
+use crate::support::run::{binary, example, shell_command};
 
 fn images() -> Workdir {
     let remote = random_bytes(1, 3_000_000);
@@ -28,16 +28,7 @@ fn images() -> Workdir {
 
 /// REMSHCMD for a server whose answers are changed, see `tests/tools/liar.rs`.
 fn liar(mode: &str) -> String {
-    format!("'{}' {mode} '{}' --server", liar_path().display(), binary())
-}
-
-fn liar_path() -> PathBuf {
-    Path::new(binary()).parent().unwrap().join("examples/liar")
-}
-
-/// Examples are built with all tests, but not with `cargo test --test suite`.
-fn built_liar() -> std::result::Result<(), String> {
-    if liar_path().exists() { Ok(()) } else { Err("the example liar to be built".into()) }
+    format!("'{}' {mode} '{}' --server", example("liar").display(), binary())
 }
 
 #[test]
@@ -100,7 +91,7 @@ fn a_terminal_gets_no_patch() {
 
 #[test]
 fn a_server_that_sends_other_blocks_than_it_announced_is_noticed() {
-    require!(built_liar());
+    require!(built_example("liar"));
     let work = images();
     for (mode, code) in [("block", 11), ("hash", 11), ("short", 4), ("offset", 4), ("fault", 6)] {
         for options in [&["--remdata"][..], &["--remdata", "--hash=md5", "--blocksize=50000"]] {

@@ -19,7 +19,7 @@ use crate::support::Workdir;
 use crate::support::images::{changed, random_bytes, sparse_file};
 use crate::support::mounted::{LoopMount, Mounted, is_mounted};
 use crate::support::requirements::{fuse, loop_devices, program, require, sshd};
-use crate::support::run::{binary, server_command, shell_command};
+use crate::support::run::{binary, example, server_command, shell_command};
 use crate::support::sshd::Sshd;
 
 const SIZE: usize = 6 << 20;
@@ -273,7 +273,7 @@ fn no_remote_command_outlives_the_mount() {
 
 /// REMSHCMD over a link so slow that a scan takes for ever.
 fn crawling_server() -> String {
-    let relay = Path::new(binary()).parent().unwrap().join("examples/relay");
+    let relay = example("relay");
     assert!(relay.exists(), "{} is built with the tests", relay.display());
     format!("'{}' 300 0.01 {}", relay.display(), server_command(&[]))
 }

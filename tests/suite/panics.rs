@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::support::mounted::{Mounted, Stored};
-use crate::support::requirements::{fuse, require};
-use crate::support::run::{binary, shell_command};
+use crate::support::requirements::{built_example, fuse, require};
+use crate::support::run::{example, shell_command};
 use crate::support::{Workdir, bdsync};
 
 /// Far more than any of these runs needs, far less than a hang.
@@ -19,17 +19,12 @@ const WORDS: &str = "bdsync: internal fault, please report it: thread faulty pan
 
 /// bdsync that panics once a file exists, see `tests/tools/faulty.rs`.
 fn faulty() -> PathBuf {
-    Path::new(binary()).parent().unwrap().join("examples/faulty")
-}
-
-/// Examples are built with all tests, but not with `cargo test --test suite`.
-fn built_faulty() -> std::result::Result<(), String> {
-    if faulty().exists() { Ok(()) } else { Err("the example faulty to be built".into()) }
+    example("faulty")
 }
 
 #[test]
 fn a_client_that_panics_while_it_waits_ends_with_101() {
-    require!(built_faulty());
+    require!(built_example("faulty"));
     let work = Workdir::with_pair(&[1; 9000], &[2; 9000]);
     // Nothing ever comes from the remote side, and there is no timeout.
     let remote = shell_command("touch now; exec cat >/dev/null");
@@ -42,7 +37,7 @@ fn a_client_that_panics_while_it_waits_ends_with_101() {
 
 #[test]
 fn a_server_that_panics_while_it_waits_ends() {
-    require!(built_faulty());
+    require!(built_example("faulty"));
     let work = Workdir::with_pair(&[1; 9000], &[2; 9000]);
     // The server has greeted, and waits for a client that waits for it.
     let script = format!(
@@ -56,7 +51,7 @@ fn a_server_that_panics_while_it_waits_ends() {
 
 #[test]
 fn a_mount_that_panics_ends_and_is_read_by_nobody() {
-    require!(built_faulty(), fuse());
+    require!(built_example("faulty"), fuse());
     let stored = Stored::new(9, 1 << 20);
     let now = stored.work.path("now");
     let mut mount = Command::new(faulty());

@@ -107,7 +107,7 @@ fn apply(target: &dyn DeviceMut, rule: SizeRule, patch: &[u8]) {
     sizes.grow(target).unwrap();
     let apply =
         Apply { target, limit_bytes, zeros: Zeros::Holes, signal: &|| None, progress: &Silent };
-    apply.write_records(&mut reader, &mut Written::default()).unwrap();
+    apply.write_records(&mut reader, &mut Written::default(), &|| {}).unwrap();
     sizes.shrink(target).unwrap();
     target.sync().unwrap();
 }

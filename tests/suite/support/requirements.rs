@@ -4,6 +4,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::run::example;
+
 /// Returns from the test, aloud, unless all of these are there.
 macro_rules! require {
     ($($probe:expr),+ $(,)?) => {
@@ -31,6 +33,12 @@ pub fn root() -> Result<(), String> {
 /// Whether a program is installed.
 pub fn program(name: &str) -> Result<(), String> {
     find_program(name).map(|_| ()).ok_or_else(|| format!("the program {name}"))
+}
+
+/// Whether a program of `tests/tools` is there: they are built with all tests, but not with
+/// `cargo test --test suite`.
+pub fn built_example(name: &str) -> Result<(), String> {
+    if example(name).exists() { Ok(()) } else { Err(format!("the example {name} to be built")) }
 }
 
 /// Where a program is, looking also where an ordinary user's PATH does not.

@@ -18,6 +18,11 @@ pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_bdsync")
 }
 
+/// A program of `tests/tools`.
+pub fn example(name: &str) -> PathBuf {
+    Path::new(binary()).with_file_name("examples").join(name)
+}
+
 /// REMSHCMD for a server of our own.
 pub fn server_command(options: &[&str]) -> String {
     format!("'{}' --server {}", binary(), options.join(" ")).trim_end().to_owned()
