@@ -55,6 +55,15 @@ impl SourceChecksum {
         self.algorithm.len()
     }
 
+    /// The digest, where it has been made.
+    #[must_use]
+    pub fn known(&self) -> Option<Vec<u8>> {
+        match &*self.state.lock() {
+            State::Known(digest) => Some(digest.clone()),
+            State::Unknown | State::Running(_) => None,
+        }
+    }
+
     /// Gets the digest. Whoever asks first starts the work; a failure is told to all who wait,
     /// and the next one to ask tries again.
     pub fn get(self: &Arc<Self>, done: OnBytes) {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use nix::fcntl::PosixFadviseAdvice;
 
 use crate::support::images::{Random, random_bytes, sparse_file};
-use crate::support::requirements::{program, require, skip};
+use crate::support::mounted::live_mount;
+use crate::support::requirements::{fuse, program, require, skip};
 use crate::support::run::{binary, server_command, shell_command};
 use crate::support::{Workdir, bdsync};
 
@@ -19,6 +20,8 @@ const MIB: usize = 1 << 20;
 const BLOCK: usize = 4096;
 /// Most memory of a process, in KiB.
 const MEMORY_KIB_MAX: u64 = 64 * 1024;
+/// The same for a mount.
+const MOUNT_KIB_MAX: u64 = 128 * 1024;
 
 /// `image` with that many different blocks changed.
 fn with_changed_blocks(image: &[u8], count: usize) -> Vec<u8> {
@@ -96,13 +99,15 @@ fn identical_devices_cost_few_system_calls() {
     assert!(total < 40 * 64 + 2000, "{total} calls\n{text}");
 }
 
+/// The most memory, in KiB, that a process that is still there ever had.
+fn peak_of(pid: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
 /// The most memory, in KiB, that a client and its server each ever had.
 fn peak_memory(work: &Workdir, options: &[&str]) -> Vec<u64> {
-    let peak_of = |pid: &str| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
     let mut peaks = HashMap::new();
     let client = work.client(options).stdout_file(Path::new("/dev/null"));
     let watched = client.run_meanwhile(|child| {
@@ -159,6 +164,43 @@ fn memory_does_not_grow_with_small_or_large_blocks() {
     ] {
         let (local, remote) = (random_bytes(7, mib * MIB), random_bytes(8, mib * MIB));
         assert_modest(&peak_memory(&Workdir::with_pair(&local, &remote), options));
+    }
+}
+
+/// Each of so many threads reads a mebibyte of `file` at once, in one call; all of it is there.
+fn read_at_once(file: &Path, readers: usize, places: u64) {
+    std::thread::scope(|scope| {
+        for reader in 0..readers as u64 {
+            scope.spawn(move || {
+                let mut bytes = vec![0; MIB];
+                let at = (reader % places) * MIB as u64;
+                fs::File::open(file).unwrap().read_exact_at(&mut bytes, at).unwrap();
+                assert!(bytes.iter().any(|byte| *byte != 0));
+            });
+        }
+    });
+}
+
+#[test]
+fn memory_of_a_mount_does_not_grow_with_its_readers() {
+    require!(fuse());
+    let (full, empty) = (random_bytes(9, 64 * MIB), vec![0; 64 * MIB]);
+    // Every fourth block: the bytes of one answer come in many parts.
+    let mut scattered = empty.clone();
+    for (old, new) in scattered.chunks_mut(BLOCK).zip(full.chunks(BLOCK)).step_by(4) {
+        old.copy_from_slice(new);
+    }
+    for (local, remote, name, options) in [
+        (&empty, &full, "patch", &["--remdata"][..]),
+        (&empty, &scattered, "merged", &["--remdata"]),
+        (&full, &empty, "patch", &[]),
+        (&empty, &scattered, "original", &[]),
+    ] {
+        let work = Workdir::with_pair(local, remote);
+        let mounted = live_mount(&work, options, &server_command(&[]));
+        read_at_once(&mounted.path(name), 500, 63);
+        let peak = peak_of(&mounted.pid().to_string()).unwrap();
+        assert!(peak < MOUNT_KIB_MAX, "{name} {options:?}: {peak} KiB");
     }
 }
 

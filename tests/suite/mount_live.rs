@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::ssh::two_file_systems;
 use crate::support::Workdir;
 use crate::support::images::{changed, random_bytes, sparse_file};
-use crate::support::mounted::{LoopMount, Mounted, is_mounted};
+use crate::support::mounted::{LoopMount, Mounted, is_mounted, live_mount};
 use crate::support::requirements::{fuse, loop_devices, program, require, sshd};
 use crate::support::run::{binary, example, server_command, shell_command};
 use crate::support::sshd::Sshd;
@@ -25,15 +25,6 @@ use crate::support::sshd::Sshd;
 const SIZE: usize = 6 << 20;
 /// How long something may take that is waited for; generous, for a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// `local.img` and `remote.img` of a folder, compared over `remote_command` and mounted at `mnt`.
-fn mount(work: &Workdir, options: &[&str], remote_command: &str) -> Mounted {
-    fs::create_dir(work.path("mnt")).expect("cannot create");
-    let mut args: Vec<OsString> = options.iter().map(Into::into).collect();
-    args.push(remote_command.into());
-    args.extend([work.path("local.img").into(), work.path("remote.img").into()]);
-    Mounted::start(&args, &work.path("mnt"))
-}
 
 fn status(mounted: &Mounted) -> Value {
     let text = fs::read_to_string(mounted.path("status.json")).expect("no status.json");
@@ -65,7 +56,7 @@ fn push_and_pull_show_both_images_and_the_clients_patch() {
     require!(fuse());
     for (seed, options) in [(1, &["--fixedsalt"][..]), (3, &["--fixedsalt", "--remdata"])] {
         let (work, local, remote) = pair(seed);
-        let mut mounted = mount(&work, options, &server_command(&[]));
+        let mut mounted = live_mount(&work, options, &server_command(&[]));
         let (source, target) = if seed == 1 { (&local, &remote) } else { (&remote, &local) };
         assert!(fs::read(mounted.path("merged")).unwrap() == *source, "{options:?}");
         assert!(fs::read(mounted.path("original")).unwrap() == *target, "{options:?}");
@@ -101,7 +92,7 @@ fn mounting_and_a_small_read_cost_no_more_for_a_tebibyte() {
         let (old, new) = (random_bytes(5, 8192), random_bytes(6, 8192));
         sparse_file(&work.path("local.img"), size, &[(size / 2, &old)]);
         sparse_file(&work.path("remote.img"), size, &[(size / 2, &new)]);
-        let mounted = mount(&work, &["--remdata"], &server_command(&[]));
+        let mounted = live_mount(&work, &["--remdata"], &server_command(&[]));
         assert!(wire_bytes(&mounted) < 4096, "{}", status(&mounted));
         assert_eq!(number(&status(&mounted), "requests"), 0);
         let merged = mounted.path("merged");
@@ -118,7 +109,7 @@ fn mounting_and_a_small_read_cost_no_more_for_a_tebibyte() {
 fn merged_of_a_push_asks_the_remote_side_nothing() {
     require!(fuse());
     let (work, local, _) = pair(7);
-    let mounted = mount(&work, &[], &server_command(&[]));
+    let mounted = live_mount(&work, &[], &server_command(&[]));
     assert!(fs::read(mounted.path("merged")).unwrap() == local);
     assert_eq!(number(&status(&mounted), "requests"), 0);
 }
@@ -130,7 +121,7 @@ fn an_ext4_image_is_looked_into_over_ssh() {
     let host = Sshd::start();
     let server = format!("{} {} --server", host.ssh_command(), binary());
     // The remote image becomes the local one: look at it as it will be.
-    let mounted = mount(&work, &["--remdata"], &server);
+    let mounted = live_mount(&work, &["--remdata"], &server);
     let fsck = Command::new("fsck.ext4").args(["-f", "-n"]).arg(mounted.path("merged")).output();
     assert!(fsck.unwrap().status.success());
     let look = LoopMount::new(&mounted.path("merged"), work.folder());
@@ -148,7 +139,7 @@ fn a_background_scan_makes_the_patchs_size_known() {
     require!(fuse());
     let (work, ..) = pair(9);
     let expected = work.patch(&[]).len() as u64;
-    let mut mounted = mount(&work, &["--scan=background"], &server_command(&[]));
+    let mut mounted = live_mount(&work, &["--scan=background"], &server_command(&[]));
     let patch = mounted.path("patch");
     mounted.wait_until("the scan is done", |_| fs::metadata(&patch).unwrap().len() > 0);
     // The names in the two patches are of different lengths: paths, and names in a folder.
@@ -168,7 +159,7 @@ fn a_resize_shows_the_size_to_come() {
         (&["--diffsize=resize", "--remdata"], &remote, &local),
     ] {
         let work = Workdir::with_pair(&local, &remote);
-        let mounted = mount(&work, options, &server_command(&[]));
+        let mounted = live_mount(&work, options, &server_command(&[]));
         assert!(fs::read(mounted.path("merged")).unwrap() == *source, "{options:?}");
         assert!(fs::read(mounted.path("original")).unwrap() == *target, "{options:?}");
     }
@@ -180,7 +171,7 @@ fn a_source_that_changes_is_an_error_and_never_other_bytes() {
     let local = vec![1; SIZE];
     let remote = vec![2; SIZE];
     let work = Workdir::with_pair(&local, &remote);
-    let mut mounted = mount(&work, &["--remdata"], &server_command(&[]));
+    let mut mounted = live_mount(&work, &["--remdata"], &server_command(&[]));
     // Everything is compared; nothing is fetched yet.
     let changes = fs::read_to_string(mounted.path("changes")).unwrap();
     assert_eq!(changes.lines().count(), 1);
@@ -200,7 +191,7 @@ fn a_local_file_that_changes_is_an_error_and_never_its_new_bytes() {
     let content = random_bytes(21, SIZE);
     for options in [&["--remdata"][..], &[]] {
         let work = Workdir::with_pair(&content, &content);
-        let mut mounted = mount(&work, options, &server_command(&[]));
+        let mut mounted = live_mount(&work, options, &server_command(&[]));
         let merged = mounted.path("merged");
         // Everything is compared, and the same.
         assert_eq!(fs::read_to_string(mounted.path("changes")).unwrap(), "");
@@ -231,7 +222,7 @@ fn when_the_remote_side_dies_the_rest_is_an_error() {
     require!(fuse());
     let (work, local, _) = pair(13);
     let script = format!("echo $$ >{}; exec $BDSYNC --server", work.path("pid").display());
-    let mut mounted = mount(&work, &["--remdata"], &shell_command(&script));
+    let mut mounted = live_mount(&work, &["--remdata"], &shell_command(&script));
     let known = read_at(&mounted.path("merged"), 0, 4096).unwrap();
     let pid: i32 = work_pid(&work);
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
@@ -256,7 +247,7 @@ fn no_remote_command_outlives_the_mount() {
     for signal in [None, Some(Signal::SIGINT), Some(Signal::SIGTERM)] {
         let (work, ..) = pair(15);
         let script = format!("echo $$ >{}; exec $BDSYNC --server", work.path("pid").display());
-        let mut mounted = mount(&work, &[], &shell_command(&script));
+        let mut mounted = live_mount(&work, &[], &shell_command(&script));
         match signal {
             Some(signal) => mounted.signal(signal),
             None => {
@@ -282,7 +273,7 @@ fn crawling_server() -> String {
 fn others_are_answered_while_a_reader_waits_and_ctrl_c_ends_it() {
     require!(fuse());
     let (work, local, _) = pair(17);
-    let mut mounted = mount(&work, &["--hash=sha512", "--blocksize=512"], &crawling_server());
+    let mut mounted = live_mount(&work, &["--hash=sha512", "--blocksize=512"], &crawling_server());
     for name in ["patch", "changes"] {
         // Jobs in the background ignore SIGINT, and so would this child.
         let mut cat = Command::new("env")

@@ -168,20 +168,37 @@ impl Live {
                 }
             }
         }
-        let live = Arc::clone(self);
-        let finish = move |result: Result<Vec<u8>>| {
-            done(result.and_then(|bytes| live.with_local(range, &local, bytes)));
-        };
         if remote.is_empty() {
-            return finish(Ok(vec![0; range.len() as usize]));
+            return done(self.with_local(range, &local, vec![0; range.len() as usize]));
         }
-        // On the pool: whoever brings the last part must go on.
-        let pool = self.engine.pool().submitter();
-        let gathered = move |result: Result<Vec<u8>>| {
-            pool.submit(Priority::Interactive, move |_: &mut _| finish(result));
-        };
-        let gathering = Gathering::new(range, Vec::new(), remote.len(), Box::new(gathered));
-        for piece in remote {
+        let live = Arc::clone(self);
+        let bytes = range.len().saturating_add(self.fetched_bytes(&remote));
+        self.fetching.admit(bytes, move |permit| {
+            // On the pool: whoever brings the last part must go on.
+            let pool = live.engine.pool().submitter();
+            let worker = Arc::clone(&live);
+            let gathered = move |result: Result<Vec<u8>>| {
+                pool.submit(Priority::Interactive, move |_: &mut _| {
+                    done(result.and_then(|bytes| worker.with_local(range, &local, bytes)));
+                    drop(permit);
+                });
+            };
+            live.gather_remote(range, &remote, Box::new(gathered));
+        });
+    }
+
+    /// What it takes to fetch `ranges`: all bytes of the blocks that they touch.
+    pub(super) fn fetched_bytes(&self, ranges: &[ByteRange]) -> u64 {
+        let block_bytes = self.engine.plan().block_bytes;
+        let blocks = ranges.iter().map(|&range| self.blocks_of(range));
+        let bytes = blocks.map(|blocks| (blocks.end - blocks.start).saturating_mul(block_bytes));
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// The bytes of `range`, with those of its `pieces` from the remote side.
+    fn gather_remote(&self, range: ByteRange, pieces: &[ByteRange], done: Done<Vec<u8>>) {
+        let gathering = Gathering::new(range, Vec::new(), pieces.len(), done);
+        for &piece in pieces {
             let gathering = Arc::clone(&gathering);
             let got = move |result: Result<Vec<u8>>| match result {
                 Ok(data) => gathering.put(piece.start, &data),

@@ -5,11 +5,13 @@
 //!   patch.rs     the patch file at any offset; its checksum
 //!   extents.rs   the changed ranges
 //!   streams.rs   how far to look ahead for whom           (pure)
+//!   budget.rs    how many bytes may be on their way, or held for half an answer
 //!      \---> diff::Resolver (what differs), diff::RemoteBlocks (the remote's bytes)
 //! ```
 //! Nothing is computed or fetched before somebody reads it, and nobody is waited for: an answer
 //! that takes the remote side comes from the peer's or the pool's threads.
 
+mod budget;
 mod extents;
 mod images;
 mod patch;
@@ -27,6 +29,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
+use self::budget::Budget;
 use self::streams::Streams;
 use super::change::{Change, Done, Image};
 use super::layout::Layout;
@@ -35,7 +38,7 @@ use crate::diff::{BLOCKS_MAX, Density, Engine, RemoteBlocks, Resolver, SourceChe
 use crate::error::{Error, Kind, Result};
 use crate::patch::Header;
 use crate::progress::Progress;
-use crate::units::{ByteRange, Priority};
+use crate::units::{ByteRange, MIB, Priority};
 
 /// How often a scan that goes on is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -43,6 +46,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the remote side may take to answer what is under way and to end, once the mount is
 /// gone. Whoever unmounts is not kept waiting for a link that crawls or is dead.
 const FINISH_LIMIT: Duration = Duration::from_secs(5);
+
+/// Bytes that may be on their way from the remote side for readers, or held for answers that are
+/// half made: enough for a quick link at a long distance, and far from what a mount may hold.
+const UNDER_WAY_BYTES_MAX: u64 = 16 * MIB;
 
 /// What a live change needs to know beside the engine.
 pub struct LiveOptions {
@@ -66,6 +73,9 @@ struct Live {
     remote: Arc<RemoteBlocks>,
     layout: Layout,
     streams: [Mutex<Streams>; 2],
+    /// Of answers that take the remote side, and of those that do not wait for it.
+    fetching: Budget,
+    encoding: Budget,
     checksum: Option<Arc<SourceChecksum>>,
     /// Set when the mount ends: long work of our own stops.
     closing: AtomicBool,
@@ -119,6 +129,8 @@ impl LiveChange {
             resolver,
             layout,
             streams: Default::default(),
+            fetching: Budget::new(UNDER_WAY_BYTES_MAX),
+            encoding: Budget::new(UNDER_WAY_BYTES_MAX),
             checksum,
             closing: AtomicBool::new(false),
             local_changed: AtomicBool::new(false),

@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 
 use super::super::change::Done;
 use super::Live;
+use super::budget::{Budget, Permit};
 use crate::diff::{Side, State, changed_error, print_of};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::units::{ByteRange, Direction, MIB, Priority, push_joined};
 
 /// Bytes of blocks that one answer is made of at most (one block at least).
@@ -39,6 +40,40 @@ struct Piece {
     part: ByteRange,
 }
 
+/// What somebody reads, as far as it is there.
+struct Answer {
+    offset: u64,
+    len: u64,
+    got: Vec<u8>,
+    /// `None` while it holds nothing.
+    permit: Option<Permit>,
+    done: Done<Vec<u8>>,
+}
+
+impl Answer {
+    /// Where what is missing begins, and its length.
+    fn rest(&self) -> (u64, u64) {
+        let got = self.got.len() as u64;
+        (self.offset + got, self.len - got)
+    }
+
+    fn put(&mut self, more: Vec<u8>) {
+        if self.got.is_empty() {
+            self.got = more;
+        } else {
+            self.got.extend(more);
+        }
+    }
+
+    fn send(self) {
+        (self.done)(Ok(self.got));
+    }
+
+    fn fail(self, err: Error) {
+        (self.done)(Err(err));
+    }
+}
+
 impl Live {
     /// Exact size of the patch file, when all that it may carry has been compared.
     pub(super) fn patch_bytes(&self) -> Option<u64> {
@@ -63,47 +98,74 @@ impl Live {
     /// Up to `len` bytes at `offset`: all of them where the patch is known that far, for the
     /// kernel takes less for the end of a file of known size; else at least one.
     pub(super) fn read_patch(self: &Arc<Self>, offset: u64, len: u64, done: Done<Vec<u8>>) {
-        self.gather(Vec::new(), offset, len, done);
+        self.go_on(Answer { offset, len, got: Vec::new(), permit: None, done });
     }
 
-    /// Appends to `got` what follows it, part by part.
-    fn gather(self: &Arc<Self>, got: Vec<u8>, offset: u64, len: u64, done: Done<Vec<u8>>) {
-        let rest = len - got.len() as u64;
+    /// Appends to `answer` what follows in it, part by part, and sends it.
+    fn go_on(self: &Arc<Self>, mut answer: Answer) {
+        if answer.permit.is_none() {
+            return self.admit(answer);
+        }
+        let (next, rest) = answer.rest();
         if rest == 0 {
-            return done(Ok(got));
+            return answer.send();
         }
-        let part = self.part(offset + got.len() as u64, rest);
-        if let Part::Unknown(block) = part {
-            if !got.is_empty() {
-                return done(Ok(got));
+        match self.part(next, rest) {
+            Part::Ready(bytes) => {
+                answer.got.extend(bytes);
+                self.go_on(answer);
             }
-            let live = Arc::clone(self);
-            let again = move |result: Result<()>| match result {
-                Ok(()) => live.gather(got, offset, len, done),
-                Err(err) => done(Err(err)),
-            };
-            return self.scan(block, true, Box::new(again));
+            Part::Records(pieces) => {
+                let live = Arc::clone(self);
+                let append = move |records: Result<Vec<u8>>| match records {
+                    Ok(records) => {
+                        answer.put(records);
+                        live.go_on(answer);
+                    }
+                    Err(err) => answer.fail(err),
+                };
+                self.read_records(pieces, Box::new(append));
+            }
+            Part::Tail(from) => self.append_tail(answer, from),
+            Part::Unknown(_) if !answer.got.is_empty() => answer.send(),
+            Part::Unknown(block) => {
+                let then = self.then(answer);
+                self.scan(block, true, Box::new(then));
+            }
         }
-        let live = Arc::clone(self);
-        let append = move |more: Result<Vec<u8>>| match more {
-            Ok(more) if more.is_empty() => done(Ok(got)),
-            Ok(more) if got.is_empty() => live.gather(more, offset, len, done),
-            Ok(more) => {
-                let mut got = got;
-                got.extend_from_slice(&more);
-                live.gather(got, offset, len, done);
-            }
-            Err(err) => done(Err(err)),
-        };
-        self.read_part(part, rest, Box::new(append));
     }
 
-    fn read_part(self: &Arc<Self>, part: Part, len: u64, done: Done<Vec<u8>>) {
-        match part {
-            Part::Ready(bytes) => done(Ok(bytes)),
-            Part::Records(pieces) => self.read_records(pieces, done),
-            Part::Tail(from) => self.read_tail(from, len, done),
-            Part::Unknown(_) => done(Ok(Vec::new())),
+    /// Goes on once there is room for what `answer` may hold.
+    fn admit(self: &Arc<Self>, mut answer: Answer) {
+        let live = Arc::clone(self);
+        let (budget, bytes) = self.share_of(answer.len);
+        budget.admit(bytes, move |permit| {
+            answer.permit = Some(permit);
+            live.go_on(answer);
+        });
+    }
+
+    /// Goes on with `answer` once something is known that may take long. Nothing is held until
+    /// then: what it has already is made again.
+    fn then<T>(self: &Arc<Self>, mut answer: Answer) -> impl FnOnce(Result<T>) + Send + use<T> {
+        (answer.got, answer.permit) = (Vec::new(), None);
+        let live = Arc::clone(self);
+        move |result| match result {
+            Ok(_) => live.go_on(answer),
+            Err(err) => answer.fail(err),
+        }
+    }
+
+    /// What an answer of `len` bytes takes of which budget.
+    fn share_of(&self, len: u64) -> (&Budget, u64) {
+        let plan = self.engine.plan();
+        match plan.direction {
+            Direction::Push => (&self.encoding, len),
+            // The blocks at both ends are fetched whole.
+            Direction::Pull => {
+                let fetched = (len / plan.block_bytes + 2).saturating_mul(plan.block_bytes);
+                (&self.fetching, len.saturating_add(fetched))
+            }
         }
     }
 
@@ -266,21 +328,26 @@ impl Live {
         records
     }
 
-    fn read_tail(self: &Arc<Self>, from: u64, len: u64, done: Done<Vec<u8>>) {
+    /// Appends what lies behind the records from there on, which ends the patch. The checksum
+    /// may take as long as reading the device.
+    fn append_tail(self: &Arc<Self>, mut answer: Answer, from: u64) {
         if from >= self.layout.tail_bytes() {
-            return done(Ok(Vec::new()));
+            return answer.send();
         }
-        let live = Arc::clone(self);
-        let cut = move |digest: Result<Vec<u8>>| {
-            done(digest.and_then(|digest| live.layout.tail(&digest)).map(|mut tail| {
-                tail.drain(..from as usize);
-                tail.truncate(len as usize);
-                tail
-            }));
+        let digest = match &self.checksum {
+            None => Vec::new(),
+            Some(checksum) => match checksum.known() {
+                Some(digest) => digest,
+                None => return checksum.get(Box::new(self.then(answer))),
+            },
         };
-        match &self.checksum {
-            Some(checksum) => checksum.get(Box::new(cut)),
-            None => cut(Ok(Vec::new())),
+        match self.layout.tail(&digest) {
+            Ok(tail) => {
+                let rest = answer.rest().1 as usize;
+                answer.got.extend(tail.iter().skip(from as usize).take(rest));
+                answer.send();
+            }
+            Err(err) => answer.fail(err),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A running `bdsync mount`, taken away with the test whatever becomes of it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -58,6 +58,10 @@ impl Mounted {
     /// A name in the mount.
     pub fn path(&self, name: &str) -> PathBuf {
         self.at.join(name)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// All that it wrote to stderr.
@@ -138,6 +142,16 @@ impl Drop for LoopMount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.0).status();
     }
+}
+
+/// `local.img` and `remote.img` of a folder, compared over `remote_command` and mounted at `mnt`.
+#[track_caller]
+pub fn live_mount(work: &Workdir, options: &[&str], remote_command: &str) -> Mounted {
+    fs::create_dir(work.path("mnt")).expect("cannot create");
+    let mut args: Vec<OsString> = options.iter().map(Into::into).collect();
+    args.push(remote_command.into());
+    args.extend([work.path("local.img").into(), work.path("remote.img").into()]);
+    Mounted::start(&args, &work.path("mnt"))
 }
 
 /// A base, a patch for it, and what it makes of it; the mountpoint is the folder `mnt`.

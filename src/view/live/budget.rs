@@ -1,0 +1,180 @@
+//! Memory for answers that are being put together, in bytes: whoever comes when it is used up
+//! waits, in order, and holds none.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// What goes on once there is room.
+type Admitted = Box<dyn FnOnce(Permit) + Send>;
+
+/// A number of bytes that is shared out. One that asks for more than all of it gets it once
+/// nobody else has any.
+#[derive(Clone)]
+pub(super) struct Budget(Arc<Inner>);
+
+struct Inner {
+    total_bytes: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    used_bytes: u64,
+    waiting: VecDeque<(u64, Admitted)>,
+    /// Some thread admits whoever there is room for.
+    admitting: bool,
+}
+
+/// The right to hold some bytes, until it is dropped.
+pub(super) struct Permit {
+    budget: Budget,
+    bytes: u64,
+}
+
+impl Budget {
+    pub(super) fn new(total_bytes: u64) -> Self {
+        Self(Arc::new(Inner { total_bytes, state: Mutex::default() }))
+    }
+
+    /// Calls `admitted` when there is room for `bytes`: on this thread where there is, else on
+    /// that of one who makes room.
+    pub(super) fn admit(&self, bytes: u64, admitted: impl FnOnce(Permit) + Send + 'static) {
+        let mut state = self.0.state.lock();
+        if !state.waiting.is_empty() || !state.has_room(bytes, self.0.total_bytes) {
+            state.waiting.push_back((bytes, Box::new(admitted)));
+            return;
+        }
+        state.used_bytes += bytes;
+        drop(state);
+        admitted(Permit { budget: self.clone(), bytes });
+    }
+
+    /// Admits those who wait, as far as there is room. What they do may make room at once: that
+    /// is found here as well, not by a call inside of the call.
+    fn admit_waiting(&self) {
+        let mut state = self.0.state.lock();
+        if std::mem::replace(&mut state.admitting, true) {
+            return;
+        }
+        while let Some((bytes, admitted)) = state.next(self.0.total_bytes) {
+            drop(state);
+            admitted(Permit { budget: self.clone(), bytes });
+            state = self.0.state.lock();
+        }
+        state.admitting = false;
+    }
+}
+
+impl State {
+    fn has_room(&self, bytes: u64, total_bytes: u64) -> bool {
+        self.used_bytes == 0 || self.used_bytes.saturating_add(bytes) <= total_bytes
+    }
+
+    /// The first of those who wait, if there is room for it.
+    fn next(&mut self, total_bytes: u64) -> Option<(u64, Admitted)> {
+        let bytes = self.waiting.front()?.0;
+        if !self.has_room(bytes, total_bytes) {
+            return None;
+        }
+        self.used_bytes += bytes;
+        self.waiting.pop_front()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.budget.0.state.lock();
+        state.used_bytes -= self.bytes;
+        let somebody_waits = !state.waiting.is_empty();
+        drop(state);
+        if somebody_waits {
+            self.budget.admit_waiting();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use super::*;
+
+    /// Asks for each of `wants` in turn; what was admitted comes as (number, permit).
+    fn ask(budget: &Budget, wants: &[u64]) -> Receiver<(usize, Permit)> {
+        let (tell, told) = unbounded();
+        for (number, &bytes) in wants.iter().enumerate() {
+            let tell = tell.clone();
+            budget.admit(bytes, move |permit| tell.send((number, permit)).unwrap());
+        }
+        told
+    }
+
+    fn used(budget: &Budget) -> u64 {
+        budget.0.state.lock().used_bytes
+    }
+
+    #[test]
+    fn those_for_whom_there_is_no_room_come_in_order_as_it_is_made() {
+        let budget = Budget::new(10);
+        let told = ask(&budget, &[4, 6, 5, 5, 1]);
+        let (first, second) = (told.recv().unwrap(), told.recv().unwrap());
+        assert_eq!((first.0, second.0), (0, 1));
+        assert!(told.is_empty());
+        drop(first);
+        assert!(told.is_empty(), "the last one has room, and waits behind the others");
+        drop(second);
+        let rest: Vec<_> = told.try_iter().collect();
+        assert_eq!(rest.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2, 3]);
+        drop(rest);
+        assert_eq!(told.try_recv().unwrap().0, 4);
+        assert_eq!(used(&budget), 0);
+    }
+
+    #[test]
+    fn one_that_is_larger_than_all_of_it_comes_alone() {
+        let budget = Budget::new(10);
+        let told = ask(&budget, &[1, 100, 1]);
+        drop(told.recv().unwrap());
+        let (number, permit) = told.recv().unwrap();
+        assert_eq!(number, 1);
+        assert!(told.is_empty());
+        drop(permit);
+        assert_eq!(told.try_recv().unwrap().0, 2);
+    }
+
+    #[test]
+    fn many_that_end_at_once_do_not_nest() {
+        let budget = Budget::new(1);
+        let (keep, kept) = unbounded();
+        budget.admit(1, move |permit| keep.send(permit).unwrap());
+        let (tell, told) = unbounded();
+        for number in 0..100_000 {
+            let tell = tell.clone();
+            budget.admit(1, move |_| tell.send(number).unwrap());
+        }
+        assert!(told.is_empty());
+        drop(kept.recv().unwrap());
+        assert!(told.try_iter().eq(0..100_000));
+        assert_eq!(used(&budget), 0);
+    }
+
+    #[test]
+    fn threads_lose_nobody() {
+        let budget = Budget::new(3);
+        let (tell, told) = unbounded();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for bytes in (1..=3).cycle().take(3000) {
+                        let tell = tell.clone();
+                        budget.admit(bytes, move |_| tell.send(()).unwrap());
+                    }
+                });
+            }
+        });
+        assert_eq!(told.try_iter().count(), 12_000);
+        assert_eq!(used(&budget), 0);
+    }
+}
