@@ -145,7 +145,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l dry-run -d 'Say w
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l no-verify -d 'Do not compare again what was written'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l verify -d 'Compare again what was written (the default)'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l sparse -d 'Make holes, or zeros by the device, of runs of zeros'
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l force -d 'Change a block device even when it is in use'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l force -d 'Change a device or an image even when it is in use'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s t -l twopass -d 'Compare steps of 64 blocks first; pays when little differs'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s z -l zeroblocks -d 'Treat blocks of zeros apart, which saves hashing them'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s F -l flushcache -d 'Drop from the page cache what was read or written'

@@ -66,7 +66,7 @@ fn target() -> Vec<Arg> {
             table::long_flag("verify", "Compare again what was written (the default)")
                 .overrides_with("no-verify"),
             table::long_flag("sparse", "Make holes, or zeros by the device, of runs of zeros"),
-            table::long_flag("force", "Change a block device even when it is in use"),
+            table::long_flag("force", "Change a device or an image even when it is in use"),
         ],
     )
 }

@@ -1,16 +1,19 @@
-//! Who uses a block device: mounts, swap, and devices made of it.
+//! Who uses a block device: mounts, swap, and devices made of it. And who uses an image: loop
+//! devices in use, and programs that lock it.
 //!
 //! The kernel refuses an exclusive open of a device in use without saying why; here is why.
 //! What is asked is proc(5) and sysfs; where they are missing nothing is found, and the
-//! kernel's refusal remains.
+//! kernel's refusal remains. It refuses nothing for a file.
 
-use std::ffi::OsString;
-use std::fs;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{major, minor};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{self, flock};
+use nix::sys::stat::{major, makedev, minor};
 
 /// Where the kernel tells about itself; other folders in tests.
 #[derive(Debug)]
@@ -32,6 +35,15 @@ struct Relative {
     folder: PathBuf,
 }
 
+impl Relative {
+    fn rdev(&self) -> u64 {
+        makedev(self.number.0, self.number.1)
+    }
+}
+
+/// QEMU locks the image of a running machine with locks that have no process of their own.
+const LOCKED: &str = "another program has locked it, as QEMU does while a machine runs";
+
 impl Default for Kernel {
     fn default() -> Self {
         Self { proc: "/proc".into(), sys: "/sys".into(), number_of: number_at }
@@ -47,6 +59,27 @@ impl Kernel {
         users.extend(self.swaps(&relatives));
         users.extend(relatives.iter().flat_map(holders));
         users
+    }
+
+    /// What uses the regular file `file`, `found` being its metadata; a few words for each.
+    pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> Vec<String> {
+        let devices = self.loop_devices(found);
+        let users = devices.iter().flat_map(|rdev| self.users(*rdev));
+        users.chain(is_locked(file).then(|| LOCKED.to_owned())).collect()
+    }
+
+    /// The `st_rdev` of the loop devices over a file.
+    fn loop_devices(&self, found: &Metadata) -> Vec<u64> {
+        let folders = fs::read_dir(self.sys.join("block")).into_iter().flatten().flatten();
+        let over_it = |folder: &PathBuf| {
+            let path = fs::read(folder.join("loop/backing_file")).ok()?;
+            let path = Path::new(OsStr::from_bytes(path.strip_suffix(b"\n")?));
+            let backing = fs::metadata(path).ok()?;
+            Some((backing.dev(), backing.ino()) == (found.dev(), found.ino()))
+        };
+        let folders = folders.map(|entry| entry.path());
+        let devices = folders.filter(|folder| over_it(folder) == Some(true));
+        devices.filter_map(|folder| relative_at(&folder)).map(|one| one.rdev()).collect()
     }
 
     fn relatives(&self, number: Number) -> Vec<Relative> {
@@ -97,6 +130,20 @@ impl Kernel {
         let found = numbers.filter_map(|number| relatives.iter().find(|one| one.number == number));
         found.map(|one| format!("{} is used for swapping", one.name)).collect()
     }
+}
+
+/// Whether somebody else holds a lock of fcntl(2) on any of a file. Not every file system has them.
+fn is_locked(file: &File) -> bool {
+    let mut lock = flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        // To the end, wherever that will be.
+        l_len: 0,
+        l_pid: 0,
+    };
+    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
+    asked.is_ok() && lock.l_type != libc::F_UNLCK as libc::c_short
 }
 
 fn holders(relative: &Relative) -> Vec<String> {
@@ -152,7 +199,6 @@ fn unescape(field: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::stat::makedev;
     use std::os::unix::fs::symlink;
 
     /// A disk `sda` (8:0) with partitions `sda1` (8:1), `sda2` (8:2), and `dm-0` on the latter.
@@ -199,6 +245,47 @@ mod tests {
         fs::write(kernel.proc.join("self/mountinfo"), lines).unwrap();
         let expected = ["sda1 is mounted on /mnt/a b", "sda1 is mounted on /pool"];
         assert_eq!(kernel.users(makedev(8, 1)), expected);
+    }
+
+    #[test]
+    fn an_image_is_in_use_as_its_loop_devices_are() {
+        let (folder, kernel) = kernel();
+        let image = folder.path().join("image");
+        let file = File::create(&image).unwrap();
+        let users = || kernel.users_of_image(&file, &file.metadata().unwrap());
+        fs::create_dir(kernel.sys.join("block")).unwrap();
+        let disk = kernel.sys.join("block/sda");
+        symlink(kernel.sys.join("devices/sda"), &disk).unwrap();
+        assert!(users().is_empty());
+        fs::create_dir(disk.join("loop")).unwrap();
+        fs::write(disk.join("loop/backing_file"), "/another/image\n").unwrap();
+        assert!(users().is_empty());
+        fs::write(disk.join("loop/backing_file"), format!("{}\n", image.display())).unwrap();
+        assert_eq!(users(), ["sda2 is held by vg-root"]);
+    }
+
+    #[test]
+    fn an_image_that_somebody_locks_is_in_use() {
+        let (folder, kernel) = kernel();
+        let image = folder.path().join("image");
+        let (file, theirs) = (File::create(&image).unwrap(), File::open(&image).unwrap());
+        let users = || kernel.users_of_image(&file, &file.metadata().unwrap());
+        // As QEMU does it: shared, on single bytes.
+        let lock = |kind: i32| {
+            let lock = flock {
+                l_type: kind as libc::c_short,
+                l_whence: libc::SEEK_SET as libc::c_short,
+                l_start: 100,
+                l_len: 1,
+                l_pid: 0,
+            };
+            fcntl(&theirs, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+        };
+        assert!(users().is_empty());
+        lock(libc::F_RDLCK);
+        assert_eq!(users(), [LOCKED]);
+        lock(libc::F_UNLCK);
+        assert!(users().is_empty());
     }
 
     #[test]

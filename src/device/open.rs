@@ -22,7 +22,7 @@ const NULL_DEVICE: u64 = libc::makedev(1, 3);
 /// How a target is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TargetOptions {
-    /// Opens a block device even when it is in use by the kernel (mounted, swap, LVM ...).
+    /// Opens a device even when it is in use (mounted, swap, LVM, a running machine ...).
     pub force: bool,
 }
 
@@ -39,10 +39,11 @@ pub fn open_source(path: impl AsRef<Path>) -> Result<FileDevice> {
 
 /// Opens `path` for reading and writing. It is never created. A block device is opened
 /// exclusively unless forced, which the kernel refuses while anything in it uses the device,
-/// one of its partitions, or the disk that it is a partition of.
+/// one of its partitions, or the disk that it is a partition of. An image is refused while a loop
+/// device over it is in use, and while another program has locked it.
 ///
 /// # Errors
-/// As [`open_source`]; `Kind::Open` as well for a block device that is in use.
+/// As [`open_source`]; `Kind::Open` as well for a device that is in use.
 pub fn open_target(path: impl AsRef<Path>, options: TargetOptions) -> Result<FileDevice> {
     let exclusive = if options.force { OFlag::empty() } else { OFlag::O_EXCL };
     open(path.as_ref(), OpenOptions::new().read(true).write(true), exclusive)
@@ -58,8 +59,9 @@ fn open(path: &Path, mode: &mut OpenOptions, block_flags: OFlag) -> Result<FileD
     };
     let found = fs::metadata(path).map_err(failed)?;
     let kind = disk_kind(path, &found)?;
-    if kind == FileKind::Block && block_flags.contains(OFlag::O_EXCL) {
-        refuse_busy(path, found.rdev())?;
+    let exclusive = block_flags.contains(OFlag::O_EXCL);
+    if kind == FileKind::Block && exclusive {
+        refuse_busy(path, &Kernel::default().users(found.rdev()))?;
     }
     // O_NONBLOCK guards against a fifo that took the path's place just now. Drivers of
     // removable block devices read it as "without a medium", so those do without.
@@ -78,15 +80,17 @@ fn open(path: &Path, mode: &mut OpenOptions, block_flags: OFlag) -> Result<FileD
             return Err(Error::new(Kind::Open, what).with_path(path));
         }
     };
+    if kind == FileKind::Regular && exclusive {
+        refuse_busy(path, &Kernel::default().users_of_image(&file, &opened))?;
+    }
     if flags.contains(OFlag::O_NONBLOCK) {
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|err| failed(err.into()))?;
     }
     FileDevice::of_file(file, path, kind)
 }
 
-/// Fails when the block device with this number is in use, saying by what.
-fn refuse_busy(path: &Path, rdev: u64) -> Result<()> {
-    let users = Kernel::default().users(rdev);
+/// Fails when a device has `users`, saying which.
+fn refuse_busy(path: &Path, users: &[String]) -> Result<()> {
     if users.is_empty() {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::Device;
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, RangeSet};
+use crate::units::{ByteRange, RangeSet, push_joined};
 
 /// How many bytes are tried at a time where a read failed: a page, below which the kernel's
 /// cache knows no finer truth.
@@ -36,7 +36,7 @@ impl State {
     fn found(&mut self, page: ByteRange, cause: &Error) {
         if !self.unreadable.intersects(page) {
             self.unreadable.insert(page);
-            self.untold.push(page);
+            push_joined(&mut self.untold, page);
             self.cause.get_or_insert_with(|| cause.duplicate());
         }
     }
@@ -246,5 +246,13 @@ mod tests {
         assert_eq!(device.take_untold(10), BAD[1..]);
         device.read_exact_at(&mut bytes, 0).unwrap();
         assert!(device.untold().is_none());
+    }
+
+    #[test]
+    fn neighbours_are_told_as_one() {
+        let bad = vec![ByteRange::new(0, 12_288), ByteRange::new(16_384, 16_385)];
+        let device = TolerantDevice::new(Box::new(Broken(MemoryDevice::new(vec![7; 20_400]), bad)));
+        device.read_exact_at(&mut [0; 20_400], 0).unwrap();
+        assert_eq!(device.take_untold(10), [ByteRange::new(0, 12_288), BAD[1]]);
     }
 }

@@ -1,8 +1,12 @@
-//! Block devices, as loop devices.
+//! Block devices, as loop devices, and images in use.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 
 use crate::support::images::{changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
-use crate::support::requirements::{loop_devices, require};
+use crate::support::mounted::LoopMount;
+use crate::support::requirements::{loop_devices, program, require};
 use crate::support::run::server_command;
 use crate::support::{Workdir, bdsync, patch_file};
 
@@ -79,4 +83,55 @@ fn a_block_device_in_use_is_not_patched() {
     drop(claim);
     bdsync(["--patch"]).stdin(&patch).run().expect(0);
     assert!(std::fs::read(device.path()).unwrap() == [1; 512]);
+}
+
+#[test]
+fn an_image_that_is_mounted_is_not_patched() {
+    require!(loop_devices());
+    require!(program("mkfs.ext4"));
+    let work = Workdir::with_pair(&[0; SIZE], &[0; SIZE]);
+    let image = work.path("remote.img");
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status().expect("cannot run");
+    assert!(made.success());
+    let before = work.read("remote.img");
+    let patch = patch_file::build(SIZE as u64, "remote.img", &[(0, &[1; 512])], &[0]);
+    let apply = |options: &[&str]| {
+        let args = ["--patch"].iter().chain(options);
+        bdsync(args).in_folder(work.folder()).stdin(&patch).run()
+    };
+    let mounted = LoopMount::new(&image, work.folder());
+    let place = mounted.path("");
+    apply(&[]).expect(12).says("is mounted on").says(place.to_str().unwrap().trim_end_matches('/'));
+    assert!(work.read("remote.img") == before);
+    apply(&["--force"]).expect(0);
+    drop(mounted);
+    assert!(work.read("remote.img")[..512] == [1; 512]);
+    apply(&[]).expect(0);
+}
+
+#[test]
+fn an_image_that_qemu_uses_is_not_patched() {
+    require!(program("qemu-io"));
+    let work = Workdir::with_pair(&[1; 512], &[0; 512]);
+    let patch = patch_file::build(512, "remote.img", &[(0, &[1; 512])], &[0]);
+    let apply = || bdsync(["--patch"]).in_folder(work.folder()).stdin(&patch).run();
+    let mut qemu = Command::new("qemu-io")
+        .args(["-f", "raw"])
+        .arg(work.path("remote.img"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cannot run");
+    let mut commands = qemu.stdin.take().unwrap();
+    commands.write_all(b"read 0 512\n").unwrap();
+    let mut said = String::new();
+    BufReader::new(qemu.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("512"), "{said}");
+    apply().expect(12).says("locked").says("remote.img");
+    // It ends with its input.
+    drop(commands);
+    qemu.wait().unwrap();
+    assert!(work.read("remote.img") == [0; 512]);
+    apply().expect(0);
+    assert!(work.read("remote.img") == [1; 512]);
 }
