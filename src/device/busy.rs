@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
-use nix::sys::stat::{major, makedev, minor};
+use nix::sys::stat::{major, minor};
 
 /// Where the kernel tells about itself; other folders in tests.
 #[derive(Debug)]
@@ -35,12 +35,6 @@ struct Relative {
     folder: PathBuf,
 }
 
-impl Relative {
-    fn rdev(&self) -> u64 {
-        makedev(self.number.0, self.number.1)
-    }
-}
-
 /// QEMU locks the image of a running machine with locks that have no process of their own.
 const LOCKED: &str = "another program has locked it, as QEMU does while a machine runs";
 
@@ -54,7 +48,11 @@ impl Kernel {
     /// What uses the block device with this `st_rdev`, one of its partitions, or the disk that it
     /// is a partition of; a few words for each.
     pub(super) fn users(&self, rdev: u64) -> Vec<String> {
-        let relatives = self.relatives((major(rdev), minor(rdev)));
+        self.users_of((major(rdev), minor(rdev)))
+    }
+
+    fn users_of(&self, number: Number) -> Vec<String> {
+        let relatives = self.relatives(number);
         let mut users = self.mounts(&relatives);
         users.extend(self.swaps(&relatives));
         users.extend(relatives.iter().flat_map(holders));
@@ -64,12 +62,12 @@ impl Kernel {
     /// What uses the regular file `file`, `found` being its metadata; a few words for each.
     pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> Vec<String> {
         let devices = self.loop_devices(found);
-        let users = devices.iter().flat_map(|rdev| self.users(*rdev));
+        let users = devices.into_iter().flat_map(|number| self.users_of(number));
         users.chain(is_locked(file).then(|| LOCKED.to_owned())).collect()
     }
 
-    /// The `st_rdev` of the loop devices over a file.
-    fn loop_devices(&self, found: &Metadata) -> Vec<u64> {
+    /// The loop devices over a file.
+    fn loop_devices(&self, found: &Metadata) -> Vec<Number> {
         let folders = fs::read_dir(self.sys.join("block")).into_iter().flatten().flatten();
         let over_it = |folder: &PathBuf| {
             let path = fs::read(folder.join("loop/backing_file")).ok()?;
@@ -79,7 +77,7 @@ impl Kernel {
         };
         let folders = folders.map(|entry| entry.path());
         let devices = folders.filter(|folder| over_it(folder) == Some(true));
-        devices.filter_map(|folder| relative_at(&folder)).map(|one| one.rdev()).collect()
+        devices.filter_map(|folder| relative_at(&folder)).map(|one| one.number).collect()
     }
 
     fn relatives(&self, number: Number) -> Vec<Relative> {
@@ -199,6 +197,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::stat::makedev;
     use std::os::unix::fs::symlink;
 
     /// A disk `sda` (8:0) with partitions `sda1` (8:1), `sda2` (8:2), and `dm-0` on the latter.

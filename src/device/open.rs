@@ -32,7 +32,7 @@ pub struct TargetOptions {
 /// `Kind::Open` when it does not exist, cannot be opened, or is neither a regular file nor a
 /// block device nor `/dev/null`.
 pub fn open_source(path: impl AsRef<Path>) -> Result<FileDevice> {
-    let mut device = open(path.as_ref(), OpenOptions::new().read(true), OFlag::empty())?;
+    let mut device = open(path.as_ref(), OpenOptions::new().read(true), false)?;
     device.watch_for_changes();
     Ok(device)
 }
@@ -45,11 +45,10 @@ pub fn open_source(path: impl AsRef<Path>) -> Result<FileDevice> {
 /// # Errors
 /// As [`open_source`]; `Kind::Open` as well for a device that is in use.
 pub fn open_target(path: impl AsRef<Path>, options: TargetOptions) -> Result<FileDevice> {
-    let exclusive = if options.force { OFlag::empty() } else { OFlag::O_EXCL };
-    open(path.as_ref(), OpenOptions::new().read(true).write(true), exclusive)
+    open(path.as_ref(), OpenOptions::new().read(true).write(true), !options.force)
 }
 
-fn open(path: &Path, mode: &mut OpenOptions, block_flags: OFlag) -> Result<FileDevice> {
+fn open(path: &Path, mode: &mut OpenOptions, exclusive: bool) -> Result<FileDevice> {
     let failed = |err: io::Error| {
         let what = match err.raw_os_error() {
             Some(libc::EBUSY) => "cannot open the device: it is in use (see --force)",
@@ -59,14 +58,14 @@ fn open(path: &Path, mode: &mut OpenOptions, block_flags: OFlag) -> Result<FileD
     };
     let found = fs::metadata(path).map_err(failed)?;
     let kind = disk_kind(path, &found)?;
-    let exclusive = block_flags.contains(OFlag::O_EXCL);
     if kind == FileKind::Block && exclusive {
         refuse_busy(path, &Kernel::default().users(found.rdev()))?;
     }
     // O_NONBLOCK guards against a fifo that took the path's place just now. Drivers of
     // removable block devices read it as "without a medium", so those do without.
     let flags = match kind {
-        FileKind::Block => block_flags,
+        FileKind::Block if exclusive => OFlag::O_EXCL,
+        FileKind::Block => OFlag::empty(),
         FileKind::Regular | FileKind::Empty => OFlag::O_NONBLOCK,
     };
     let flags = flags | OFlag::O_NOCTTY;

@@ -268,12 +268,6 @@ fn scripted(model: &Model, moods: &[Mood]) -> (View, Arc<ScriptedChange>) {
     (View::new(change.clone(), Access::Owner).unwrap(), change)
 }
 
-/// A model of `count` changed ranges of one byte, at every other byte.
-fn dotted(count: usize) -> Model {
-    let extents = (0..count as u64).map(|i| ByteRange::new(i * 2, i * 2 + 1)).collect();
-    Model { old: vec![1; count * 2], new: vec![2; count * 2], extents, patch: vec![9; 50] }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(120))]
 

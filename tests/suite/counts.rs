@@ -13,7 +13,7 @@ use nix::fcntl::PosixFadviseAdvice;
 use crate::support::images::{Random, random_bytes, sparse_file};
 use crate::support::mounted::live_mount;
 use crate::support::requirements::{fuse, program, require, skip};
-use crate::support::run::{binary, server_command, shell_command};
+use crate::support::run::{binary, server_command, shell_command, status_field};
 use crate::support::{Workdir, bdsync};
 
 const MIB: usize = 1 << 20;
@@ -100,10 +100,8 @@ fn identical_devices_cost_few_system_calls() {
 }
 
 /// The most memory, in KiB, that a process that is still there ever had.
-fn peak_of(pid: &str) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
+fn peak_of(pid: u32) -> Option<u64> {
+    status_field(pid, "VmHWM:")
 }
 
 /// The most memory, in KiB, that a client and its server each ever had.
@@ -111,14 +109,15 @@ fn peak_memory(work: &Workdir, options: &[&str]) -> Vec<u64> {
     let mut peaks = HashMap::new();
     let client = work.client(options).stdout_file(Path::new("/dev/null"));
     let watched = client.run_meanwhile(|child| {
-        let pid = child.id().to_string();
+        let pid = child.id();
         // One that has ended and was not waited for has no memory to tell of.
-        while let Some(peak) = peak_of(&pid) {
-            peaks.insert(pid.clone(), peak);
+        while let Some(peak) = peak_of(pid) {
+            peaks.insert(pid, peak);
             let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
             for server in children.unwrap_or_default().split_whitespace() {
+                let server = server.parse().expect("a process id");
                 if let Some(peak) = peak_of(server) {
-                    peaks.insert(server.to_owned(), peak);
+                    peaks.insert(server, peak);
                 }
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -199,7 +198,7 @@ fn memory_of_a_mount_does_not_grow_with_its_readers() {
         let work = Workdir::with_pair(local, remote);
         let mounted = live_mount(&work, options, &server_command(&[]));
         read_at_once(&mounted.path(name), 500, 63);
-        let peak = peak_of(&mounted.pid().to_string()).unwrap();
+        let peak = peak_of(mounted.pid()).unwrap();
         assert!(peak < MOUNT_KIB_MAX, "{name} {options:?}: {peak} KiB");
     }
 }

@@ -42,11 +42,10 @@ impl Budget {
     /// that of one who makes room.
     pub(super) fn admit(&self, bytes: u64, admitted: impl FnOnce(Permit) + Send + 'static) {
         let mut state = self.0.state.lock();
-        if !state.waiting.is_empty() || !state.has_room(bytes, self.0.total_bytes) {
+        if !state.waiting.is_empty() || !state.take(bytes, self.0.total_bytes) {
             state.waiting.push_back((bytes, Box::new(admitted)));
             return;
         }
-        state.used_bytes += bytes;
         drop(state);
         admitted(Permit { budget: self.clone(), bytes });
     }
@@ -68,18 +67,20 @@ impl Budget {
 }
 
 impl State {
-    fn has_room(&self, bytes: u64, total_bytes: u64) -> bool {
-        self.used_bytes == 0 || self.used_bytes.saturating_add(bytes) <= total_bytes
+    /// Takes `bytes` for somebody, if there is room for them.
+    fn take(&mut self, bytes: u64, total_bytes: u64) -> bool {
+        let used_bytes = self.used_bytes.saturating_add(bytes);
+        let has_room = self.used_bytes == 0 || used_bytes <= total_bytes;
+        if has_room {
+            self.used_bytes = used_bytes;
+        }
+        has_room
     }
 
     /// The first of those who wait, if there is room for it.
     fn next(&mut self, total_bytes: u64) -> Option<(u64, Admitted)> {
         let bytes = self.waiting.front()?.0;
-        if !self.has_room(bytes, total_bytes) {
-            return None;
-        }
-        self.used_bytes += bytes;
-        self.waiting.pop_front()
+        if self.take(bytes, total_bytes) { self.waiting.pop_front() } else { None }
     }
 }
 

@@ -188,7 +188,7 @@ impl Live {
     }
 
     /// What it takes to fetch `ranges`: all bytes of the blocks that they touch.
-    pub(super) fn fetched_bytes(&self, ranges: &[ByteRange]) -> u64 {
+    fn fetched_bytes(&self, ranges: &[ByteRange]) -> u64 {
         let block_bytes = self.engine.plan().block_bytes;
         let blocks = ranges.iter().map(|&range| self.blocks_of(range));
         let bytes = blocks.map(|blocks| (blocks.end - blocks.start).saturating_mul(block_bytes));

@@ -112,7 +112,7 @@ impl Live {
         }
         match self.part(next, rest) {
             Part::Ready(bytes) => {
-                answer.got.extend(bytes);
+                answer.put(bytes);
                 self.go_on(answer);
             }
             Part::Records(pieces) => {

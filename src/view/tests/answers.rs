@@ -10,13 +10,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::scripted::{Mood, ScriptedChange};
-use super::{dotted, scripted, wait};
+use super::{Model, scripted, wait};
 use crate::error::Result;
 use crate::units::ByteRange;
 use crate::view::{
     Access, Change, Done, Image, LINE_BYTES, Node, Part, READ_BYTES_MAX, ROOT_NODES,
     STAT_BLOCK_BYTES, View,
 };
+
+/// A model of `count` changed ranges of one byte, at every other byte.
+fn dotted(count: usize) -> Model {
+    let extents = (0..count as u64).map(|i| ByteRange::new(i * 2, i * 2 + 1)).collect();
+    Model { old: vec![1; count * 2], new: vec![2; count * 2], extents, patch: vec![9; 50] }
+}
 
 #[test]
 fn root_lists_its_names_and_looks_them_up() {

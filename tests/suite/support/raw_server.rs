@@ -84,11 +84,9 @@ impl RawServer {
         self.output = None;
     }
 
-    /// A line of `/proc/PID/status`, in kB where it is memory; `None` once it has ended.
+    /// See [`status_field`](super::run::status_field).
     pub fn status_field(&self, name: &str) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let line = status.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse().ok()
+        super::run::status_field(self.pid(), name)
     }
 
     /// Waits for the process to end by itself; returns its exit code, 128 and more for a signal.

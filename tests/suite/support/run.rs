@@ -23,6 +23,13 @@ pub fn example(name: &str) -> PathBuf {
     Path::new(binary()).with_file_name("examples").join(name)
 }
 
+/// A line of `/proc/PID/status`, in kB where it is memory; `None` once the process has ended.
+pub fn status_field(pid: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// REMSHCMD for a server of our own.
 pub fn server_command(options: &[&str]) -> String {
     format!("'{}' --server {}", binary(), options.join(" ")).trim_end().to_owned()
