@@ -13,6 +13,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, PosixFadviseAdvice, fallocat
 use nix::unistd::{AccessFlags, Whence, faccessat, geteuid, lseek64};
 use parking_lot::Mutex;
 
+use super::cached::is_cached;
 use super::residency::Residency;
 use super::{Device, DeviceMut, ZEROS};
 use crate::error::{Error, Kind, Result};
@@ -280,8 +281,10 @@ impl Device for FileDevice {
                 return;
             }
             self.note(part);
-            for piece in part.pieces(READ_AHEAD_BYTES) {
-                self.advise(piece, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+            if !is_cached(&self.file, part) {
+                for piece in part.pieces(READ_AHEAD_BYTES) {
+                    self.advise(piece, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+                }
             }
             from = part.end;
         }

@@ -7,7 +7,8 @@
 //!   trait Device ---- file.rs    regular files and block devices (holes, cache hints)
 //!                |              (open.rs: which are opened, and how; busy.rs: who else uses one;
 //!                |               identity.rs: which one it is;
-//!                |               residency.rs: what is in the page cache because of us)
+//!                |               cached.rs: what is in the page cache; residency.rs: what of it
+//!                |               because of us)
 //!                \--- direct.rs  the same past the page cache, read-only
 //!                \--- memory.rs  a vector of bytes
 //!                \--- tolerant.rs a wrapper that reads around unreadable places
@@ -15,6 +16,7 @@
 //! ```
 
 mod busy;
+mod cached;
 mod direct;
 #[cfg(test)]
 pub mod faulty;

@@ -13,6 +13,7 @@ use std::ptr;
 
 use parking_lot::Mutex;
 
+use super::cached::page_bytes;
 use crate::units::{ByteRange, RangeSet};
 
 /// Most ranges of pages that are remembered, 1 MiB; pages beyond that stay in the cache.
@@ -76,8 +77,7 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn of(file: &File, size_bytes: u64) -> Option<Self> {
-        // SAFETY: `sysconf` only returns a number.
-        let page_bytes = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+        let page_bytes = page_bytes()?;
         let len = NonZeroUsize::new(usize::try_from(size_bytes).ok()?)?;
         let (protection, flags) = (libc::PROT_NONE, libc::MAP_SHARED | libc::MAP_NORESERVE);
         // SAFETY: a new mapping at an address of the kernel's choice, which nothing else uses;
