@@ -209,7 +209,7 @@ impl Job<'_> {
             touched,
             differing: (0, 0),
             flush_cache: self.compare.flush_cache,
-            releases: *extensions == Extensions::NONE && !self.compare.flush_cache,
+            releases: self.closes && *extensions == Extensions::NONE && !self.compare.flush_cache,
             reached: 0,
             released: 0,
         })

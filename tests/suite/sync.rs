@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
+use bdsync::wire::{FrameReader, Message};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -31,7 +32,7 @@ fn script(work: &Workdir, name: &str, text: &str) {
 }
 
 /// A bdsync that behaves as the classic: its server sees a hello without extensions, its patch
-/// mode knows no new option.
+/// mode knows no new option. What the server was asked is in the file `requests`.
 fn classic(work: &Workdir) {
     // The server takes the place of the shell, so that its end is the end of the connection.
     let text = "case $1 in\n\
@@ -39,7 +40,7 @@ fn classic(work: &Workdir) {
             exec bash -c 'exec $BDSYNC --server < <(\n\
                 len=$(dd bs=1 count=4 2>/dev/null | od -An -tu4)\n\
                 dd bs=1 count=$(($len)) >/dev/null 2>&1\n\
-                printf \"\\013\\000\\000\\000\\001CLIENT 0.5\"; exec cat)';;\n\
+                printf \"\\013\\000\\000\\000\\001CLIENT 0.5\"; exec tee requests)';;\n\
         --patch*)\n\
             for word; do case $word in\n\
                 --undo*|--sparse|--force|--verify|--spool*) echo unknown $word >&2; exit 1;;\n\
@@ -128,7 +129,30 @@ fn a_classic_bdsync_at_the_other_end_will_do() {
         let out = sync_classic(&work, &[source, target]).run().expect(0);
         out.says("with the classic bdsync at the other end").says(", verified");
         assert!(work.read("remote.img") == work.read("local.img"), "{source} {target}");
+        assert_eq!(asked_again(&work.read("requests")), [0_u64; 0], "{source} {target}");
     }
+}
+
+/// Starts of what was asked for after the server was told that it would not be, of which a classic
+/// one complains in its log.
+fn asked_again(requests: &[u8]) -> Vec<u64> {
+    let mut requests = FrameReader::new(requests);
+    let (mut released, mut asked, mut again) = (0, 0, vec![]);
+    while let Some(message) = requests.read_message().unwrap() {
+        let start = match message {
+            Message::GetHashes { start, step: 1, n: 0 } => {
+                released = released.max(start);
+                continue;
+            }
+            Message::GetHashes { start, n, .. } if n > 0 => start,
+            Message::GetBlock { offset, .. } => offset,
+            _ => continue,
+        };
+        asked += 1;
+        again.extend((start < released).then_some(start));
+    }
+    assert!(asked > 0, "a server was asked nothing");
+    again
 }
 
 #[test]
