@@ -12,7 +12,7 @@ use crossbeam_channel::bounded;
 use super::input;
 use super::record::Record;
 use super::session::{Ends, Reading, Session};
-use super::sync::Touched;
+use super::touched::Touched;
 use crate::cli::{ClientOptions, CompareOptions};
 use crate::device::identity;
 use crate::diff::{Afterwards, Engine, Plan, Sink, walk};

@@ -19,6 +19,7 @@ mod server;
 mod session;
 mod squash;
 mod sync;
+mod touched;
 
 use crate::cli::{Command, ProgressStyle};
 use crate::error::Result;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crossbeam_channel::unbounded;
 
-use super::touched::Touched;
 use crate::commands::session::Session;
+use crate::commands::touched::Touched;
 use crate::diff::{Found, Ladder};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;

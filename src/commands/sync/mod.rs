@@ -19,7 +19,6 @@ mod call;
 mod check;
 mod summary;
 mod target;
-mod touched;
 mod watch;
 
 use std::ffi::{OsStr, OsString};
@@ -35,6 +34,7 @@ use super::client::Job;
 use super::left_out;
 use super::record::{DeviceFacts, Record};
 use super::session::{Meeting, Reading, Session};
+use super::touched::Touched;
 use crate::cli::{Place, SizeOptions, SyncOptions};
 use crate::diff::Plan;
 use crate::error::{Error, Kind, Result};
@@ -50,7 +50,6 @@ use crate::wire::Extensions;
 use call::Caller;
 use summary::Written;
 use target::Target;
-pub use touched::Touched;
 use watch::Stops;
 
 /// Stands for a target that does not exist, in a dry run.
