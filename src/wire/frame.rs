@@ -147,8 +147,21 @@ impl<W: Write> FrameWriter<W> {
     /// `Kind::Protocol` when the message is longer than the protocol allows, and those of
     /// [`flush`](Self::flush).
     pub fn write(&mut self, message: &Message) -> Result<()> {
-        message.encode(&mut self.batch)?;
-        if self.batch.len() >= BATCH_BYTES { self.flush() } else { Ok(()) }
+        self.add(message)?;
+        if self.is_full() { self.flush() } else { Ok(()) }
+    }
+
+    /// Adds a message, which [`flush`](Self::flush) sends: for who must not wait for the remote.
+    ///
+    /// # Errors
+    /// `Kind::Protocol` when the message is longer than the protocol allows.
+    pub(super) fn add(&mut self, message: &Message) -> Result<()> {
+        message.encode(&mut self.batch)
+    }
+
+    /// Whether there is enough for one large write.
+    pub(super) fn is_full(&self) -> bool {
+        self.batch.len() >= BATCH_BYTES
     }
 
     /// Sends everything that was added.

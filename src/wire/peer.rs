@@ -398,12 +398,9 @@ impl Shared {
                 state.writer_closed = true;
                 self.progress.notify_all();
             } else if let Some(writer) = writer.as_mut()
-                && self.next_batch(&mut state, writer)
+                && self.send_batch(&mut state, writer)
             {
-                let sent = MutexGuard::unlocked(&mut state, || writer.flush());
-                if let Err(err) = sent {
-                    MutexGuard::unlocked(&mut state, || self.fail(err));
-                }
+                // There may be more by now.
             } else if state.dropped {
                 return;
             } else {
@@ -412,20 +409,38 @@ impl Shared {
         }
     }
 
-    /// Puts all that may be sent now into the writer, in memory; whether there was anything.
-    fn next_batch(&self, state: &mut State, writer: &mut Writer) -> bool {
+    /// Sends what may be sent now, one large write at most; whether there was anything. Nobody has to
+    /// wait for the state while the remote takes nothing.
+    fn send_batch(&self, state: &mut MutexGuard<'_, State>, writer: &mut Writer) -> bool {
+        let sent = match self.next_batch(state, writer) {
+            Ok(false) => return false,
+            Ok(true) => MutexGuard::unlocked(state, || writer.flush()),
+            Err(err) => Err(err),
+        };
+        if let Err(err) = sent {
+            MutexGuard::unlocked(state, || self.fail(err));
+        }
+        true
+    }
+
+    /// Puts what may be sent now into the writer, in memory; whether there was anything.
+    fn next_batch(&self, state: &mut State, writer: &mut Writer) -> Result<bool> {
         let (mut any, now) = (false, Instant::now());
         let was_due = state.inbox.is_due();
-        while let Some(message) = state.inbox.next_to_send(now) {
+        while !writer.is_full()
+            && let Some(message) = state.inbox.next_to_send(now)
+        {
             self.link.count_request();
-            any |= writer.write(&message).is_ok();
+            any = true;
+            writer.add(&message)?;
         }
         self.mind_silence(state, was_due);
         if matches!(state.phase, Phase::Closing | Phase::Finishing) && !state.inbox.has_queued() {
             state.phase = Phase::DoneSent;
-            any |= writer.write(&Message::Done).is_ok();
+            any = true;
+            writer.add(&Message::Done)?;
         }
-        any
+        Ok(any)
     }
 
     /// The link is beyond repair: everybody who waits is told, and REMSHCMD is ended.

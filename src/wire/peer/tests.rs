@@ -4,7 +4,9 @@ use super::*;
 use crate::transport::{Connection, connect_command, pair};
 use crate::units::ByteRange;
 use crate::wire::opening::Digests;
-use crate::wire::{FrameReader, FrameWriter, IN_FLIGHT_REQUESTS_MAX, server_handshake};
+use crate::wire::{
+    FrameReader, FrameWriter, HashRun, IN_FLIGHT_REQUESTS_MAX, RUNS_MAX, server_handshake,
+};
 use crossbeam_channel::{Receiver, unbounded};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -406,6 +408,43 @@ fn abort_tells_who_waits_and_ends_a_waiting_finish() {
     assert_eq!(failed(&answer).kind(), Kind::Interrupted(15));
     assert_eq!(finishing.join().unwrap().unwrap_err().kind(), Kind::Interrupted(15));
     drop(peer);
+    server.join().unwrap();
+}
+
+#[test]
+fn abort_waits_for_no_remote_that_takes_nothing() {
+    let (end, ended) = unbounded::<()>();
+    let (peer, server) = meet(None, move |_, _| {
+        let _ = ended.recv();
+    });
+    // The writer thread is kept from its work until there is more than the pipe and one write take.
+    let (go_on, held) = unbounded::<()>();
+    let outside = Request::Block { range: ByteRange::new(SIZE, SIZE + 1) };
+    let hold = move |_| {
+        let _ = held.recv();
+    };
+    peer.submit(outside, Priority::Scan, Box::new(hold));
+    let runs: Vec<_> = (0..RUNS_MAX as u64).map(|i| HashRun { start: 8192 * i, n: 1 }).collect();
+    let many = || Request::Runs { step: 4096, level: None, runs: runs.clone() };
+    let answers: Vec<_> = (0..40).map(|_| scan(&peer, many())).collect();
+    drop(go_on);
+    let (aborted, is_aborted) = unbounded();
+    let aborting = thread::spawn(move || {
+        // Until all is sent that can be.
+        while peer.counters().sent_bytes < 60_000 {
+            thread::yield_now();
+        }
+        peer.abort(Error::new(Kind::Interrupted(15), "interrupted"));
+        aborted.send(peer).unwrap();
+    });
+    let peer = is_aborted.recv_timeout(Duration::from_secs(20));
+    let peer = peer.expect("abort waits for the remote");
+    for answer in &answers {
+        assert_eq!(failed(answer).kind(), Kind::Interrupted(15));
+    }
+    assert_eq!(peer.finish().unwrap_err().kind(), Kind::Interrupted(15));
+    aborting.join().unwrap();
+    drop(end);
     server.join().unwrap();
 }
 
