@@ -121,8 +121,8 @@ impl Job<'_> {
         if self.compare.flush_cache {
             engine.local().keep_cache();
         }
-        let checksum =
-            self.session.checksum.map(|algorithm| SourceChecksum::start(engine, algorithm));
+        let start = |algorithm| SourceChecksum::start(engine, algorithm);
+        let checksum = self.session.checksum.map(start).transpose()?;
         if checksum.is_some() {
             warn_of_larger_source(engine.plan());
         }
@@ -332,13 +332,16 @@ enum SourceChecksum {
 }
 
 impl SourceChecksum {
-    fn start(engine: &Arc<Engine>, algorithm: Algorithm) -> Self {
+    fn start(engine: &Arc<Engine>, algorithm: Algorithm) -> Result<Self> {
         match engine.plan().direction {
-            Direction::Pull => Self::Remote,
+            Direction::Pull => Ok(Self::Remote),
             Direction::Push => {
                 let local = Arc::clone(engine.local());
                 let work = move || checksum(&*local, algorithm, &mut |_| Ok(()));
-                Self::Local(std::thread::spawn(work))
+                let thread = std::thread::Builder::new().name("checksum".into()).spawn(work);
+                let failed =
+                    |err| Error::io(Kind::Digest, "cannot start a thread for the checksum", err);
+                thread.map(Self::Local).map_err(failed)
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Device;
 use crate::units::{ByteRange, MIB};
@@ -36,7 +36,7 @@ impl ReadAhead {
     pub fn add(&self, range: ByteRange) {
         let mut plan = self.plan.lock();
         plan.waiting.push_back(range);
-        self.tell(&mut plan);
+        self.tell(plan);
     }
 
     /// `range`, which was added, was read or is not needed any more.
@@ -47,18 +47,21 @@ impl ReadAhead {
             Some(index) => drop(plan.waiting.remove(index)),
             None => plan.told_bytes = plan.told_bytes.saturating_sub(range.len()),
         }
-        self.tell(&mut plan);
+        self.tell(plan);
     }
 
-    fn tell(&self, plan: &mut Plan) {
+    fn tell(&self, mut plan: MutexGuard<'_, Plan>) {
+        let mut due = Vec::new();
         while let Some(next) = plan.waiting.front() {
             if plan.told_bytes > 0 && plan.told_bytes + next.len() > AHEAD_BYTES_MAX {
-                return;
+                break;
             }
             plan.told_bytes += next.len();
-            self.device.will_need(next.clip(self.device.size()));
-            plan.waiting.pop_front();
+            due.extend(plan.waiting.pop_front());
         }
+        // Advice may wait for the disk, and those who hash come here.
+        drop(plan);
+        due.into_iter().for_each(|range| self.device.will_need(range.clip(self.device.size())));
     }
 }
 

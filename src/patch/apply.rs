@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::reader::{Batch, OwnedBatch, PatchReader};
 use super::sparse::{self, Piece};
 use crate::device::DeviceMut;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::signals::interrupted;
 
@@ -60,8 +60,8 @@ impl Apply<'_> {
     /// one write. `written` counts what is on its way even when this fails.
     ///
     /// # Errors
-    /// What the reader and the device fail with; `Kind::Interrupted` at a record's boundary
-    /// when a signal wants an end.
+    /// What the reader and the device fail with; `Kind::Write` without a thread to write;
+    /// `Kind::Interrupted` at a record's boundary when a signal wants an end.
     pub fn write_records<R: Read>(
         &self,
         reader: &mut PatchReader<R>,
@@ -71,9 +71,13 @@ impl Apply<'_> {
         let (filled, to_write) = bounded(BATCHES_AHEAD);
         let (emptied, to_fill) = unbounded();
         thread::scope(|scope| {
-            let writer = scope.spawn(move || {
-                self.write_batches(&to_write, &emptied, written).inspect_err(|_| wake())
-            });
+            let write =
+                move || self.write_batches(&to_write, &emptied, written).inspect_err(|_| wake());
+            let writer = thread::Builder::new().name("patch writer".into());
+            let writer = writer.spawn_scoped(scope, write).map_err(|err| {
+                Error::io(Kind::Write, "cannot start a thread that writes", err)
+                    .with_path(self.target.path())
+            })?;
             let read = self.read_batches(reader, &to_fill, &filled);
             drop(filled);
             let wrote = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -186,7 +190,6 @@ mod tests {
     use super::*;
     use crate::device::faulty::{Call, Fault, FaultyDevice, Operation};
     use crate::device::{Device, MemoryDevice};
-    use crate::error::Kind;
     use crate::progress::{Recording, Silent};
     use crate::units::{ByteRange, SizeRule};
     use proptest::prelude::*;

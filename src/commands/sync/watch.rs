@@ -47,24 +47,25 @@ impl Stops {
 /// Runs `work` while a thread waits for signals.
 ///
 /// # Errors
-/// `Kind::Usage` when no pipe can be had.
+/// `Kind::Usage` when no pipe or no thread can be had.
 pub fn watched<T>(signals: &Signals, work: impl FnOnce(&Stops) -> T) -> Result<T> {
-    let (ended, end) =
-        io::pipe().map_err(|err| Error::io(Kind::Usage, "cannot watch for signals", err))?;
+    let failed = |err| Error::io(Kind::Usage, "cannot watch for signals", err);
+    let (ended, end) = io::pipe().map_err(failed)?;
     let stops = Stops::default();
-    Ok(thread::scope(|scope| {
-        scope.spawn(|| {
+    thread::scope(|scope| {
+        let watch = || {
             // Readable, or at its end: the work is done.
             if signals.wait_readable(ended.as_fd()).is_err()
                 && let Some(signal) = signals.pending()
             {
                 stops.stop(interrupted(signal, "the sync ended"));
             }
-        });
+        };
+        thread::Builder::new().name("signals".into()).spawn_scoped(scope, watch).map_err(failed)?;
         // Dropped also when the work panics, or the thread would wait for ever.
         let _end = end;
-        work(&stops)
-    }))
+        Ok(work(&stops))
+    })
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ impl LiveChange {
         self.0.close();
         let (ended, watched) = bounded::<()>(1);
         let engine = Arc::clone(&self.0.engine);
-        let watch = thread::spawn(move || {
+        let watch = move || {
             if watched.recv_timeout(FINISH_LIMIT) == Err(RecvTimeoutError::Timeout) {
                 let what = format!(
                     "the remote side did not end within {} s of the unmount and was given up",
@@ -175,11 +175,15 @@ impl LiveChange {
                 );
                 engine.peer().abort(Error::new(Kind::Connection, what));
             }
-        });
+        };
+        let watch = thread::Builder::new().name("finish limit".into()).spawn(watch);
+        if let Err(err) = &watch {
+            log::warn!("the remote side may take as long as it likes to end: no thread: {err}");
+        }
         let status = self.0.engine.peer().finish();
         drop(ended);
         // It does nothing but wait for the line above.
-        let _ = watch.join();
+        let _ = watch.map(thread::JoinHandle::join);
         status
     }
 }
