@@ -13,9 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use super::checksum::ChecksumCell;
 use super::session::Shared;
 use super::task::{Source, Task};
-use crate::device::Device;
 use crate::error::{Error, Kind, Result};
-use crate::units::ByteRange;
 use crate::wire::{FrameWriter, Message};
 
 /// How many requests are read ahead.
@@ -88,7 +86,7 @@ impl Answer {
             Answer::Block { offset, task } => Message::Block { offset, data: task.take_result()? },
             Answer::Checksum(cell) => Message::Checksum(cell.value()?.to_vec()),
             Answer::Release { below } => {
-                source.device.done_with(ByteRange::new(0, below.min(source.device.size())));
+                source.release_below(below);
                 Message::Hashes { start: below, step: 1, n: 0, hashes: vec![] }
             }
             Answer::Done => Message::Done,

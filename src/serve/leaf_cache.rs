@@ -41,6 +41,15 @@ impl LeafCache {
         Blocks::new(start, step, 1).is_ok_and(|block| self.get(block, &mut Vec::new()) > 0)
     }
 
+    /// Forgets the hashes of what begins below `end`, in bytes of the device.
+    pub fn forget_below(&self, end: u64) {
+        let mut entries = self.entries.lock();
+        let Entries { runs, order, bytes } = &mut *entries;
+        order.retain(|key| key.1 >= end);
+        runs.retain(|key, _| key.1 >= end);
+        *bytes = runs.values().map(|run| run.len() + ENTRY_BYTES).sum();
+    }
+
     /// The same cache for one who only looks: what a client asks for by block is not asked again.
     pub fn read_only(&self) -> ReadOnly<'_> {
         ReadOnly(self)
@@ -112,6 +121,20 @@ mod tests {
         let count = cache.get(blocks(start, step, n), &mut out);
         assert_eq!(count as usize * 2, out.len());
         out
+    }
+
+    #[test]
+    fn what_is_forgotten_is_gone_and_makes_room() {
+        let room = 2 * (2 + ENTRY_BYTES);
+        let cache = LeafCache::new(2, room);
+        cache.put(blocks(0, 10, 1), b"aa");
+        cache.put(blocks(10, 10, 1), b"bb");
+        cache.forget_below(10);
+        assert_eq!(get(&cache, 0, 10, 2), b"");
+        assert_eq!(get(&cache, 10, 10, 1), b"bb");
+        cache.put(blocks(0, 10, 1), b"cc");
+        assert_eq!(get(&cache, 0, 10, 1), b"cc");
+        assert_eq!(get(&cache, 10, 10, 1), b"bb", "there was room for both");
     }
 
     #[test]

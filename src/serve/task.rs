@@ -164,6 +164,15 @@ impl Source {
         }
     }
 
+    /// Forgets what lies below `end`: it leaves the page cache, and is hashed anew when it is asked for
+    /// again, as by who has written to it since.
+    pub(super) fn release_below(&self, end: u64) {
+        self.device.done_with(ByteRange::new(0, end.min(self.device.size())));
+        if let Some(leaves) = &self.leaves {
+            leaves.forget_below(end);
+        }
+    }
+
     /// Tells the device that `range` was read for an answer.
     fn was_read(&self, range: ByteRange) {
         let range = range.clip(self.device.size());

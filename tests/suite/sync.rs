@@ -258,14 +258,57 @@ fn sizes_follow_diffsize_and_are_verified_in_the_new_size() {
 }
 
 #[test]
+fn what_was_written_is_compared_anew_with_any_hash() {
+    for hash in ["md5", "sha256", "blake3"] {
+        for (source, target) in [
+            ("local.img", "remote.img"),
+            ("local.img", "h:remote.img"),
+            ("h:local.img", "remote.img"),
+        ] {
+            let work = pair();
+            let hash = format!("--hash={hash}");
+            sync(&work, &[&hash, source, target]).run().expect(0).says(", verified");
+            assert!(work.read("remote.img") == work.read("local.img"), "{hash} {source} {target}");
+        }
+    }
+}
+
+#[test]
+fn a_common_part_that_ends_within_a_block_is_verified_to_its_end() {
+    for target in ["h:remote.img", "remote.img"] {
+        for (source_bytes, target_bytes) in
+            [(10_000, 6000), (6000, 10_000), (100, 5000), (8192, 9000)]
+        {
+            let work = pair();
+            work.write("local.img", &random_bytes(3, source_bytes));
+            let before = random_bytes(4, target_bytes);
+            work.write("remote.img", &before);
+            sync(&work, &["-dminsize", "local.img", target]).run().expect(0).says(", verified");
+            let common = source_bytes.min(target_bytes);
+            let expected = [&work.read("local.img")[..common], &before[common..]].concat();
+            assert!(work.read("remote.img") == expected, "{source_bytes} {target_bytes} {target}");
+        }
+    }
+}
+
+#[test]
 fn a_target_that_does_not_keep_what_is_written_is_found_out() {
     let work = pair();
     let text =
         format!("case $1 in --server) exec {0} --server;; *) cat >/dev/null;; esac", binary());
     script(&work, "forgetful", &text);
     let words = ["--remote-path=./forgetful", "local.img", "h:remote.img"];
-    sync(&work, &words).run().expect(5).says("still differ where DST was written");
+    for hash in ["blake3", "md5"] {
+        let words = [&["-h", hash], &words[..]].concat();
+        sync(&work, &words).run().expect(5).says("still differ where DST was written");
+    }
     sync(&work, &[&["--no-verify"], &words[..]].concat()).run().expect(0).says("not verified");
+    // All that differs lies behind the last whole block of the common part.
+    let mut short = work.read("local.img")[..5000].to_vec();
+    short[4990] ^= 1;
+    work.write("remote.img", &short);
+    let words = [&["-dminsize"], &words[..]].concat();
+    sync(&work, &words).run().expect(5).says("DST was written").says("[4096, 5000)");
 }
 
 #[test]

@@ -7,10 +7,11 @@ use crossbeam_channel::unbounded;
 use crate::commands::session::Session;
 use crate::commands::touched::Touched;
 use crate::diff::{Found, Ladder};
+use crate::digest::{Scratch, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::units::{ByteRange, Direction, MIB, Priority};
-use crate::wire::{Extensions, Request};
+use crate::wire::{Answer, Extensions, Request};
 
 /// Bytes compared as one piece of work (one block at least).
 const PIECE_BYTES: u64 = 4 * MIB;
@@ -22,12 +23,18 @@ const PIECES_MAX: usize = 16;
 /// # Errors
 /// `Kind::Checksum` naming the first range that differs; the first error of either side.
 pub fn compare_again(session: &Session, touched: &Touched, progress: &dyn Progress) -> Result<()> {
-    drop_caches(session, touched);
+    drop_caches(session, touched)?;
     progress.begin(touched.bytes());
-    let block_bytes = session.engine.plan().block_bytes;
+    let plan = session.engine.plan();
+    let block_bytes = plan.block_bytes;
+    let (ranges, tail) = match plan.local_bytes == plan.remote_bytes {
+        true => (touched.ranges().to_vec(), None),
+        // The last block of the common part goes on differently on both sides.
+        false => split_tail(touched.ranges(), plan.compared.end / block_bytes * block_bytes),
+    };
     let ladder = Arc::new(Ladder::direct(block_bytes));
     let piece_bytes = (PIECE_BYTES / block_bytes).max(1) * block_bytes;
-    let mut pieces = touched.ranges().iter().flat_map(|range| range.pieces(piece_bytes)).peekable();
+    let mut pieces = ranges.iter().flat_map(|range| range.pieces(piece_bytes)).peekable();
     let (sender, receiver) = unbounded();
     let (mut under_way, mut done_bytes) = (0, 0);
     while under_way > 0 || pieces.peek().is_some() {
@@ -50,12 +57,46 @@ pub fn compare_again(session: &Session, touched: &Touched, progress: &dyn Progre
         done_bytes += piece.len();
         progress.advance(done_bytes, 0);
     }
+    if let Some(tail) = tail {
+        compare_tail(session, tail)?;
+        progress.advance(touched.bytes(), 0);
+    }
     progress.finish();
     Ok(())
 }
 
-/// What the target holds is to be read from its disk, not from memory.
-fn drop_caches(session: &Session, touched: &Touched) {
+/// `ranges` up to `end`, where a block begins, and what lies behind it.
+fn split_tail(ranges: &[ByteRange], end: u64) -> (Vec<ByteRange>, Option<ByteRange>) {
+    let whole = ranges.iter().map(|range| range.clip(end)).filter(|range| !range.is_empty());
+    let tail = ranges.last().filter(|last| last.end > end);
+    (whole.collect(), tail.map(|last| ByteRange::new(end, last.end)))
+}
+
+/// Compares `tail`, less than a block, by a hash that covers nothing else.
+fn compare_tail(session: &Session, tail: ByteRange) -> Result<()> {
+    let engine = &session.engine;
+    let (start, step) = (tail.start, tail.len());
+    let Answer::Hashes(theirs) = ask(session, Request::Hashes { start, step, n: 1 })? else {
+        return Err(Error::new(Kind::Protocol, "the remote side sent no hash").with_range(tail));
+    };
+    let local = &**engine.local();
+    let ours = hash_range(local, engine.hasher(), start, step, 1, &mut Scratch::new())?;
+    if ours == theirs { Ok(()) } else { Err(differs(tail)) }
+}
+
+/// Asks the remote side and waits for its answer.
+fn ask(session: &Session, request: Request) -> Result<Answer> {
+    let (sender, receiver) = unbounded();
+    let done = Box::new(move |answer| drop(sender.send(answer)));
+    session.engine.peer().submit(request, Priority::Scan, done);
+    receiver
+        .recv()
+        .unwrap_or_else(|_| Err(Error::new(Kind::Connection, "the remote side gave no answer")))
+}
+
+/// What the target holds is to be read from its disk, not from memory, and not to be known from
+/// before it was written.
+fn drop_caches(session: &Session, touched: &Touched) -> Result<()> {
     let engine = &session.engine;
     match engine.plan().direction {
         Direction::Pull => {
@@ -66,10 +107,11 @@ fn drop_caches(session: &Session, touched: &Touched) {
         // A classic server complains when it is asked again for what it was told to forget.
         Direction::Push if session.extensions == Extensions::NONE => {}
         Direction::Push => {
-            let below = Request::Hint { start: engine.plan().compared.end, step: 1 };
-            engine.peer().submit(below, Priority::Scan, Box::new(drop));
+            // The server takes up what is asked for at once, so what follows waits for the echo.
+            ask(session, Request::Hint { start: engine.plan().compared.end, step: 1 })?;
         }
     }
+    Ok(())
 }
 
 fn differs(range: ByteRange) -> Error {
