@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
 use nix::sys::stat::{major, minor};
@@ -35,8 +36,10 @@ struct Relative {
     folder: PathBuf,
 }
 
-/// QEMU locks the image of a running machine with locks that have no process of their own.
-const LOCKED: &str = "another program has locked it, as QEMU does while a machine runs";
+/// QEMU locks the image of a running machine, and we do what we write to, with locks that have no
+/// process of their own.
+const LOCKED: &str =
+    "another program has locked it, as QEMU does while a machine runs, and bdsync while it writes";
 
 impl Default for Kernel {
     fn default() -> Self {
@@ -59,11 +62,18 @@ impl Kernel {
         users
     }
 
-    /// What uses the regular file `file`, `found` being its metadata; a few words for each.
+    /// What uses the regular file `file`, which is open for writing, `found` being its metadata; a few
+    /// words for each. Where no other program has locked it, it is locked as long as it is open.
     pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> Vec<String> {
         let devices = self.loop_devices(found);
         let users = devices.into_iter().flat_map(|number| self.users_of(number));
-        users.chain(is_locked(file).then(|| LOCKED.to_owned())).collect()
+        users.chain((!lock(file)).then(|| LOCKED.to_owned())).collect()
+    }
+
+    /// Whether the block device with this `st_rdev` takes no writes.
+    pub(super) fn is_read_only(&self, rdev: u64) -> bool {
+        let folder = self.folder((major(rdev), minor(rdev)));
+        folder.and_then(|folder| fs::read(folder.join("ro")).ok()).is_some_and(|ro| ro == b"1\n")
     }
 
     /// The loop devices over a file.
@@ -130,9 +140,10 @@ impl Kernel {
     }
 }
 
-/// Whether somebody else holds a lock of fcntl(2) on any of a file. Not every file system has them.
-fn is_locked(file: &File) -> bool {
-    let mut lock = flock {
+/// Locks all of `file` for as long as it is open; false when others have locks. Where there are no
+/// locks, as on some network file systems, nobody has any.
+fn lock(file: &File) -> bool {
+    let all = flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
@@ -140,8 +151,7 @@ fn is_locked(file: &File) -> bool {
         l_len: 0,
         l_pid: 0,
     };
-    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
-    asked.is_ok() && lock.l_type != libc::F_UNLCK as libc::c_short
+    !matches!(fcntl(file, FcntlArg::F_OFD_SETLK(&all)), Err(Errno::EAGAIN | Errno::EACCES))
 }
 
 fn holders(relative: &Relative) -> Vec<String> {
@@ -267,8 +277,12 @@ mod tests {
     fn an_image_that_somebody_locks_is_in_use() {
         let (folder, kernel) = kernel();
         let image = folder.path().join("image");
-        let (file, theirs) = (File::create(&image).unwrap(), File::open(&image).unwrap());
-        let users = || kernel.users_of_image(&file, &file.metadata().unwrap());
+        fs::write(&image, b"bytes").unwrap();
+        let open = || File::options().read(true).write(true).open(&image).unwrap();
+        let theirs = open();
+        let users_of = |file: &File| kernel.users_of_image(file, &file.metadata().unwrap());
+        // Closed again, and with it our own lock gone.
+        let users = || users_of(&open());
         // As QEMU does it: shared, on single bytes.
         let lock = |kind: i32| {
             let lock = flock {
@@ -284,7 +298,22 @@ mod tests {
         lock(libc::F_RDLCK);
         assert_eq!(users(), [LOCKED]);
         lock(libc::F_UNLCK);
+        let ours = open();
+        assert!(users_of(&ours).is_empty());
+        assert_eq!(users(), [LOCKED], "one of us at a time");
+        drop(ours);
         assert!(users().is_empty());
+    }
+
+    #[test]
+    fn a_device_that_takes_no_writes_is_known() {
+        let (_folder, kernel) = kernel();
+        let folder = kernel.folder((8, 0)).unwrap();
+        assert!(!kernel.is_read_only(makedev(8, 0)));
+        for (text, read_only) in [("0\n", false), ("1\n", true)] {
+            fs::write(folder.join("ro"), text).unwrap();
+            assert_eq!(kernel.is_read_only(makedev(8, 0)), read_only);
+        }
     }
 
     #[test]

@@ -43,9 +43,17 @@ pub fn open_source(path: impl AsRef<Path>) -> Result<FileDevice> {
 /// device over it is in use, and while another program has locked it.
 ///
 /// # Errors
-/// As [`open_source`]; `Kind::Open` as well for a device that is in use.
+/// As [`open_source`]; `Kind::Open` as well for a device that is in use, or read-only.
 pub fn open_target(path: impl AsRef<Path>, options: TargetOptions) -> Result<FileDevice> {
-    open(path.as_ref(), OpenOptions::new().read(true).write(true), !options.force)
+    let path = path.as_ref();
+    let device = open(path, OpenOptions::new().read(true).write(true), !options.force)?;
+    // Not every kernel refuses to open it for writing.
+    let rdev = device.as_file().metadata().map_or(0, |about| about.rdev());
+    if device.kind() == FileKind::Block && Kernel::default().is_read_only(rdev) {
+        let what = "cannot open the device: it is read-only (see blockdev --setrw)";
+        return Err(Error::new(Kind::Open, what).with_path(path));
+    }
+    Ok(device)
 }
 
 fn open(path: &Path, mode: &mut OpenOptions, exclusive: bool) -> Result<FileDevice> {

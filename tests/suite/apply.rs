@@ -120,6 +120,34 @@ fn an_interrupted_apply_ends_at_a_record_and_goes_on_later() {
 }
 
 #[test]
+fn one_apply_at_a_time_writes_to_an_image() {
+    let (old, new) = (random_bytes(1, 600_000), random_bytes(2, 600_000));
+    let work = Workdir::with_pair(&new, &old);
+    let patch = work.patch(&[]);
+    let mut child = Command::new(binary())
+        .arg("--patch")
+        .current_dir(work.folder())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&patch[..500_000]).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while work.read("remote.img") == old && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let has_begun = work.read("remote.img") != old;
+    let second = bdsync(["--patch"]).in_folder(work.folder()).stdin(&patch).run();
+    stdin.write_all(&patch[500_000..]).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    assert!(has_begun);
+    second.expect(12).says("remote.img").says("another program has locked it");
+    assert!(work.read("remote.img") == new);
+    work.apply(&[], &patch).expect(0);
+}
+
+#[test]
 fn a_sealed_patch_is_for_one_state_of_its_target_only() {
     let old = random_bytes(1, 1_000_000);
     let new = changed(&old, 2, 40);

@@ -53,6 +53,21 @@ fn a_block_device_never_changes_its_size() {
 }
 
 #[test]
+fn a_read_only_block_device_is_refused_before_anything_is_made() {
+    require!(loop_devices());
+    let work = Workdir::with_pair(&random_bytes(1, SIZE), &random_bytes(2, SIZE));
+    let device = LoopDevice::attach_read_only(&work.path("remote.img"));
+    let undo = format!("--undo={}", work.path("undo").display());
+    let patch = work.patch(&[]);
+    for options in [&[undo.as_str()][..], &[undo.as_str(), "--force"]] {
+        let target = format!("--patch={}", device.name());
+        let words = [&[target.as_str()], options].concat();
+        bdsync(words).stdin(&patch).run().expect(12).says("it is read-only");
+        assert!(!work.path("undo").exists());
+    }
+}
+
+#[test]
 fn a_file_and_a_block_device_may_be_compared() {
     require!(loop_devices());
     let remote = random_bytes(1, SIZE);

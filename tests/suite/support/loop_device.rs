@@ -13,7 +13,17 @@ pub struct LoopDevice {
 impl LoopDevice {
     /// Attaches the next free device to `image`.
     pub fn attach(image: &Path) -> Self {
-        let out = losetup().args(["--find", "--show"]).arg(image).output().expect("losetup");
+        Self::attach_with(&[], image)
+    }
+
+    /// A device over `image` that takes no writes.
+    pub fn attach_read_only(image: &Path) -> Self {
+        Self::attach_with(&["--read-only"], image)
+    }
+
+    fn attach_with(options: &[&str], image: &Path) -> Self {
+        let show = ["--find", "--show"];
+        let out = losetup().args(show).args(options).arg(image).output().expect("losetup");
         assert!(out.status.success(), "losetup: {}", String::from_utf8_lossy(&out.stderr));
         let path = String::from_utf8(out.stdout).expect("a path");
         Self { path: PathBuf::from(path.trim()) }
