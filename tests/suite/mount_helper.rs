@@ -91,6 +91,14 @@ fn a_missing_local_device_is_told() {
 }
 
 #[test]
+fn a_host_that_ssh_would_take_for_an_option_is_refused() {
+    let args = ["-oProxyCommand=x:/dev/a", "/mnt", "-o", "local=/dev/b", "-f"];
+    let out = helper(&Workdir::new(), &args);
+    assert!(!out.status.success());
+    assert!(String::from_utf8_lossy(&out.stderr).contains("begin with a dash"), "{out:?}");
+}
+
+#[test]
 fn a_stored_and_a_live_mount_are_made() {
     require!(fuse());
     let stored = Stored::new(1, 200_000);

@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::Workdir;
 use crate::support::images::random_bytes;
 use crate::support::mounted::take_away;
@@ -328,6 +331,40 @@ fn days_that_are_no_number_end_the_night_before_it_begins() {
     night.run(0);
     assert!(night.is_done());
     assert_eq!(fs::read_dir(night.work.path("undo")).unwrap().count(), 1);
+}
+
+#[test]
+fn undo_patches_of_another_host_are_refused_whatever_its_paths_hold() {
+    for copy in ["h:/srv/copy", "u@h:/dev/disk/by-path/pci-0000:00:1f.2", "[::1]:/srv/copy"] {
+        let night = Night::new(&format!("DST={copy}\nUNDO_DIR=undo\n"));
+        let words = night.run(1);
+        assert!(words.contains("is remote: set UNDO_DAYS=0") && words.contains(copy), "{words}");
+        assert!(!night.work.path("undo").exists());
+    }
+    for missing in ["SRC=", "DST="] {
+        assert!(Night::new(missing).run(1).contains("not both set in night.conf"));
+    }
+    let night = Night::new("DST=./a:b\nUNDO_DIR=undo\n");
+    night.work.write("a:b", &night.work.read("copy"));
+    night.run(0);
+    assert!(night.work.read("a:b") == night.work.read("new"));
+}
+
+#[test]
+fn what_before_made_is_taken_away_whatever_signal_ends_the_night() {
+    for (signal, code) in [(Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let night =
+            Night::new("before() { mkdir snapshot; sleep 1; }\nafter() { rmdir snapshot; }\n");
+        let mut run = night.command().spawn().unwrap();
+        let started = Instant::now();
+        while !night.work.path("snapshot").exists() && started.elapsed() < START_LIMIT {
+            thread::sleep(Duration::from_millis(5));
+        }
+        kill(Pid::from_raw(run.id().try_into().unwrap()), signal).unwrap();
+        assert_eq!(run.wait().unwrap().code(), Some(code));
+        assert!(!night.work.path("snapshot").exists());
+        assert!(!night.is_done());
+    }
 }
 
 #[test]
