@@ -16,6 +16,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::naming::suffix_of_a_run;
 use crate::report;
 
 /// Links that are followed, as many as the kernel would.
@@ -153,7 +154,7 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    hidden.push(format!(".{}", std::process::id()));
+    hidden.push(format!(".{}", suffix_of_a_run()));
     Ok(path.with_file_name(hidden))
 }
 

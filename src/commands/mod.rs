@@ -45,6 +45,10 @@ pub fn run(command: Command) -> Result<u8> {
     record.claims.add_all(&command)?;
     // A mount in the background leaves the working directory.
     let report = command.report().map(|path| std::path::absolute(path).unwrap_or(path.to_owned()));
+    // Found out before there is anything to report. A server tells its syslog, too.
+    if let Some(path) = report.as_deref().filter(|_| !matches!(command, Command::Server(_))) {
+        Record::check_path(path)?;
+    }
     let outcome = run_mode(&command, &record);
     match report.map(|path| record.save(&path, &outcome)) {
         Some(Err(err)) if outcome.is_ok() => Err(err),

@@ -102,8 +102,10 @@ struct Job<'a> {
 impl Job<'_> {
     /// A patch that comes once: applied as it comes.
     fn run_stream(&self, input: PatchStream<'_>) -> Result<()> {
-        let mut input = Digested::new(decoded(input, STDIN_NAME)?);
-        let mut reader = PatchReader::new(&mut input, STDIN_NAME)?;
+        // A wait for input that a signal ended is no fault of the input.
+        let ended = |err| self.check("nothing was applied yet").err().unwrap_or(err);
+        let mut input = Digested::new(decoded(input, STDIN_NAME).map_err(ended)?);
+        let mut reader = PatchReader::new(&mut input, STDIN_NAME).map_err(ended)?;
         let target = self.open_target(reader.header())?;
         let patch_bytes = reader.header().size_bytes;
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;

@@ -20,6 +20,7 @@ use super::density::Density;
 use super::engine::{Engine, Found};
 use super::ladder::Ladder;
 use super::map::{Map, State};
+use super::plan::Plan;
 use super::prints::{Print, Prints, print_of};
 use crate::digest::{Scratch, hash_range};
 use crate::error::Result;
@@ -69,14 +70,14 @@ struct Differing {
     local: Vec<u8>,
 }
 
-/// How much of the comparison is done, in blocks.
+/// How much of the comparison is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Compared.
+    /// Blocks compared.
     pub known_blocks: u64,
-    /// Found to differ.
-    pub differing_blocks: u64,
-    /// Being compared for a scan.
+    /// Found to differ, of what the patch writes, in bytes.
+    pub differing_bytes: u64,
+    /// Blocks being compared for a scan.
     pub scanning_blocks: u64,
 }
 
@@ -137,7 +138,7 @@ impl Resolver {
         let known = self.known.lock();
         Progress {
             known_blocks: known.map.known_blocks(),
-            differing_blocks: known.map.differing_blocks(),
+            differing_bytes: differing_bytes(&known.map, self.engine.plan()),
             scanning_blocks: known.scan_blocks,
         }
     }
@@ -403,4 +404,15 @@ impl Waiter {
             done(outcome.as_ref().copied().map_err(|err| err.duplicate()));
         }
     }
+}
+/// Bytes of the blocks that are known to differ, as far as the patch writes them: not behind its
+/// target's new end.
+fn differing_bytes(map: &Map, plan: &Plan) -> u64 {
+    let end = plan.header_bytes;
+    let blocks = end.div_ceil(plan.block_bytes);
+    let beyond = match blocks.checked_sub(1).filter(|&last| last < map.blocks()) {
+        Some(last) if map.state(last) == State::Differs => blocks * plan.block_bytes - end,
+        _ => 0,
+    };
+    map.rank(blocks) * plan.block_bytes - beyond
 }

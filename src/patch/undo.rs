@@ -17,6 +17,7 @@ use super::writer::PatchWriter;
 use crate::buffer::PageBuffer;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
+use crate::naming::suffix_of_a_run;
 use crate::units::{ByteRange, MIB};
 
 /// Bytes of the device that are saved at a time.
@@ -127,17 +128,24 @@ fn unwritten(err: Error, path: &Path) -> Error {
 struct Partial {
     path: PathBuf,
     file: File,
+    /// Open from the beginning: once there is a name, nothing but the disk may fail.
+    folder: File,
 }
 
 impl Partial {
     fn create(path: &Path) -> io::Result<Self> {
         let mut name = OsString::from(path);
-        name.push(format!(".partial-{}", std::process::id()));
+        name.push(format!(".partial-{}", suffix_of_a_run()));
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let folder = File::open(folder)?;
         let path = PathBuf::from(name);
         let mut options = OpenOptions::new();
         // What was on a disk is nobody else's business.
         let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, folder })
     }
 
     fn begin(&self, target: &dyn Device) -> Result<PatchWriter<File>> {
@@ -152,11 +160,13 @@ impl Partial {
     }
 
     fn give_name(self, path: &Path) -> Result<()> {
+        let unnamed =
+            |err| Error::io(Kind::Write, "cannot name the undo patch", err).with_path(path);
         let failed = |err: io::Error| {
             if err.kind() == io::ErrorKind::AlreadyExists {
                 return exists(path);
             }
-            Error::io(Kind::Write, "cannot name the undo patch", err).with_path(path)
+            unnamed(err)
         };
         let flags = RenameFlags::RENAME_NOREPLACE;
         match renameat2(AT_FDCWD, &self.path, AT_FDCWD, path, flags).map_err(io::Error::from) {
@@ -167,11 +177,7 @@ impl Partial {
             }
             Err(err) => return Err(failed(err)),
         }
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+        self.folder.sync_all().map_err(unnamed)
     }
 }
 

@@ -12,12 +12,12 @@ use crate::units::ByteRange;
 
 /// Reads back what the patch wrote below `limit_bytes` and compares. Bytes that a later record
 /// overwrote count for that record only: where records overlap or come in any order (not
-/// `ascending`) it is found out first what is seen of each, in 24 bytes of memory a record.
+/// `ascending`) it is found out first what is seen of each, in about 50 bytes of memory a record.
 /// `open` opens the patch from its first byte.
 ///
 /// # Errors
 /// `Kind::Checksum` naming the first range, in the patch's order, that differs, what the reader
-/// and the device fail with, what `check` returns.
+/// and the device fail with, what `check` returns, `Kind::Patch` without memory for the records.
 pub fn verify_records<R: Read + Seek>(
     device: &dyn Device,
     limit_bytes: u64,
@@ -68,12 +68,25 @@ fn seen_stretches<R: Read + Seek>(
         if (records.len() as u64).is_multiple_of(RECORDS_PER_ASK) {
             check()?;
         }
-        records.push(Stretch { range: place.range, position: place.position });
+        push(&mut records, Stretch { range: place.range, position: place.position })?;
     }
     records.sort_unstable_by_key(|record| (record.range.start, record.position));
-    let mut seen: Vec<_> = Sweep::new(records.into_iter(), 0).collect();
+    let mut seen = Vec::new();
+    for stretch in Sweep::new(records.into_iter(), 0) {
+        push(&mut seen, stretch)?;
+    }
     seen.sort_unstable_by_key(|stretch| stretch.position);
     Ok(seen)
+}
+
+/// How many there are is up to the patch: too many must not end the process.
+fn push(list: &mut Vec<Stretch>, stretch: Stretch) -> Result<()> {
+    list.try_reserve(1).map_err(|err| {
+        let what = format!("no memory to compare more than {} records", list.len());
+        Error::new(Kind::Patch, what).with_source(err)
+    })?;
+    list.push(stretch);
+    Ok(())
 }
 
 fn record_range(record: &Record<'_>) -> ByteRange {

@@ -22,13 +22,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("device", &[]),
     ("buffer", &[]),
     ("error", &[]),
+    ("naming", &[]),
     ("units", &[]),
     ("progress", &[]),
     ("report", &[]),
     ("signals", &[]),
 ];
 const ANY: &[&str] = &["*"];
-const COMMON: [&str; 6] = ["buffer", "error", "units", "progress", "report", "signals"];
+const COMMON: [&str; 7] = ["buffer", "error", "naming", "units", "progress", "report", "signals"];
 
 /// Lines of a file before its tests.
 const FILE_LINES_MAX: usize = 500;

@@ -68,6 +68,20 @@ fn stdout_is_a_place_for_a_report_but_not_behind_a_patch() {
 
 /// Every call is refused, and all files are what they were.
 #[test]
+fn a_report_that_cannot_be_written_is_found_out_before_anything_is_done() {
+    let work = pair();
+    let before = work.read("remote.img");
+    let runs: [&[&str]; 3] =
+        [&["sync", "local.img", "remote.img"], &["info", "local.img"], &["--patch=remote.img"]];
+    for words in runs {
+        let words = [words, &["--report=missing/report"]].concat();
+        let out = bdsync(words).in_folder(work.folder()).run().expect(9);
+        out.says("missing/report").says("No such file");
+    }
+    assert!(work.read("remote.img") == before);
+}
+
+#[test]
 fn what_a_run_works_on_is_never_written_over() {
     let work = pair();
     let before = (work.read("local.img"), work.read("remote.img"));

@@ -338,7 +338,7 @@ impl Live {
             block_bytes: Some(plan.block_bytes),
             total_bytes: plan.compared.end,
             compared_bytes: bytes(progress.known_blocks),
-            differing_bytes: bytes(progress.differing_blocks),
+            differing_bytes: progress.differing_bytes,
             sent_bytes: counters.sent_bytes,
             received_bytes: counters.received_bytes,
             requests: counters.requests,

@@ -170,7 +170,9 @@ proptest! {
             }
         });
         let ranges = model.extents.len() as u64;
+        let differing: u64 = model.extents.iter().map(ByteRange::len).sum();
         prop_assert_eq!(rig.extents().unwrap(), model.extents);
+        prop_assert_eq!(&rig.status()["differing_bytes"], differing);
         prop_assert_eq!(rig.live().changed_ranges(), Some(ranges));
         prop_assert!(rig.patch(30_000).unwrap() == model.patch);
         for (image, expected) in [Image::Merged, Image::Original].into_iter().zip(&model.images) {
