@@ -26,7 +26,7 @@ end
 
 complete -c bdsync -n "__fish_bdsync_needs_command" -s p -l patch -d 'Apply the patch on stdin to DEVICE (default: the device that the patch names)' -r -F
 complete -c bdsync -n "__fish_bdsync_needs_command" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
-complete -c bdsync -n "__fish_bdsync_needs_command" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
+complete -c bdsync -n "__fish_bdsync_needs_command" -s h -l hash -l digest -d 'Digest of the block hashes, see bdsync(1) [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
 sha1\t''
 sha224\t''
 sha256\t''
@@ -77,8 +77,8 @@ none\t''"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
 complete -c bdsync -n "__fish_bdsync_needs_command" -s s -l server -d 'Answer a client on stdin and stdout'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s r -l remdata -d 'Make a patch that turns LOCDEV into REMDEV, not the other way'
-complete -c bdsync -n "__fish_bdsync_needs_command" -s t -l twopass -d 'Compare steps of 64 blocks first; pays when little differs'
-complete -c bdsync -n "__fish_bdsync_needs_command" -s z -l zeroblocks -d 'Treat blocks of zeros apart, which saves hashing them'
+complete -c bdsync -n "__fish_bdsync_needs_command" -s t -l twopass -d 'For the classic\'s sake: large steps are always compared first'
+complete -c bdsync -n "__fish_bdsync_needs_command" -s z -l zeroblocks -d 'For the classic\'s sake: zeros are never hashed twice'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s F -l flushcache -d 'Drop from the page cache what was read or written'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l seal -d 'Say in the patch what the blocks held that it changes: where they hold something else, or the patch is damaged, it is refused before the first write (from a pipe: with --spool)'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s w -l warndev -d 'Warn when the patch names another device than DEVICE'
@@ -98,7 +98,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s e -l rsh -d 'Remo
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l remote-path -d 'bdsync on the other host, in the words of its shell [default: bdsync]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l bwlimit -d 'Carry at most RATE bytes a second each way between the hosts, hashes and patch together; K, M and G stand for 2^10, 2^20, 2^30' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s h -l hash -l digest -d 'Digest of the block hashes, see bdsync(1) [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
 sha1\t''
 sha224\t''
 sha256\t''
@@ -146,8 +146,8 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l no-verify -d 'Do 
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l verify -d 'Compare again what was written (the default)'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l sparse -d 'Make holes, or zeros by the device, of runs of zeros'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l force -d 'Change a device or an image even when it is in use'
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s t -l twopass -d 'Compare steps of 64 blocks first; pays when little differs'
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s z -l zeroblocks -d 'Treat blocks of zeros apart, which saves hashing them'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s t -l twopass -d 'For the classic\'s sake: large steps are always compared first'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s z -l zeroblocks -d 'For the classic\'s sake: zeros are never hashed twice'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s F -l flushcache -d 'Drop from the page cache what was read or written'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s H -l help -d 'Print this help'
@@ -157,7 +157,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l scan -d 'Compare
 background\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l cache-mib -d 'Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s h -l hash -l digest -d 'Digest of the block hashes [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s h -l hash -l digest -d 'Digest of the block hashes, see bdsync(1) [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
 sha1\t''
 sha224\t''
 sha256\t''
@@ -203,8 +203,8 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l daemon -d 'Retur
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-other -d 'Let all users read the mount, not just its owner'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-root -d 'Let root read the mount as well'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s r -l remdata -d 'Make a patch that turns LOCDEV into REMDEV, not the other way'
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s t -l twopass -d 'Compare steps of 64 blocks first; pays when little differs'
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s z -l zeroblocks -d 'Treat blocks of zeros apart, which saves hashing them'
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s t -l twopass -d 'For the classic\'s sake: large steps are always compared first'
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s z -l zeroblocks -d 'For the classic\'s sake: zeros are never hashed twice'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s F -l flushcache -d 'Drop from the page cache what was read or written'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s H -l help -d 'Print this help'

@@ -102,12 +102,8 @@ pub struct CompareOptions {
     pub hash: Option<String>,
     /// Digest of the whole source device as named by the user; `None`: no checksum.
     pub checksum: Option<String>,
-    /// Compare steps of 64 blocks first.
-    pub two_pass: bool,
     /// A salt of zero bytes: reproducible hashes, for tests.
     pub fixed_salt: bool,
-    /// Treat zero blocks apart when hashing the local side.
-    pub zero_blocks: bool,
     /// Drop what was read from the page cache.
     pub flush_cache: bool,
     /// Leave out what cannot be read, and end with exit code 15, instead of failing.
@@ -148,8 +144,6 @@ pub struct ClientOptions {
 pub struct ServerOptions {
     /// Globs of the devices that a client may name; none: all.
     pub allow: Vec<String>,
-    /// Treat zero blocks apart when hashing.
-    pub zero_blocks: bool,
     /// How long a client may neither ask nor take answers; `None`: as long as the connection lives.
     pub timeout: Option<Duration>,
     /// Where to put a record of the result.

@@ -26,7 +26,6 @@ pub(super) fn classic(found: &ArgMatches) -> Result<Command> {
         size_options(found)?;
         return Ok(Command::Server(ServerOptions {
             allow: found.get_many::<String>("allow").into_iter().flatten().cloned().collect(),
-            zero_blocks: found.get_flag("zeroblocks"),
             timeout: timeout(found)?,
             report: report_file(found)?,
             verbosity: found.get_count("verbose"),
@@ -303,9 +302,7 @@ pub(super) fn compare_options(found: &ArgMatches) -> Result<CompareOptions> {
         },
         hash: found.get_one::<String>("hash").cloned(),
         checksum: found.get_one::<String>("checksum").cloned(),
-        two_pass: found.get_flag("twopass"),
         fixed_salt: found.get_flag("fixedsalt"),
-        zero_blocks: found.get_flag("zeroblocks"),
         flush_cache: found.get_flag("flushcache"),
         skip_unreadable: skip_unreadable(found)?,
     })
@@ -461,9 +458,7 @@ mod tests {
                 block_size_bytes: 512,
                 hash: Some("sha1".into()),
                 checksum: Some("MD5".into()),
-                two_pass: true,
                 fixed_salt: true,
-                zero_blocks: true,
                 flush_cache: true,
                 skip_unreadable: false,
             }
@@ -613,7 +608,7 @@ mod tests {
         let words = ["-svz", "--timeout", "3", "--allow=/dev/vg/*", "--allow", "/srv/*.img"];
         let Ok(Command::Server(server)) = parse(&words) else { panic!() };
         assert_eq!(server.allow, ["/dev/vg/*", "/srv/*.img"]);
-        assert!(server.zero_blocks && server.verbosity == 1);
+        assert_eq!(server.verbosity, 1);
         assert_eq!(server.timeout, Some(Duration::from_secs(3)));
         let Ok(Command::Patch(patch)) = parse(&["--patch=/dev/x", "-wdm", "-F"]) else { panic!() };
         assert_eq!(patch.target, Some("/dev/x".into()));

@@ -184,13 +184,14 @@ pub(super) fn comparing() -> Vec<Arg> {
             valued("blocksize", 'b', "BYTES")
                 .help("Bytes that one hash covers, 1 to 16777216 [default: 4096]"),
             valued("hash", 'h', "NAME").visible_alias("digest").help(
-                "Digest of the block hashes [default: md5, or a faster one if both ends know it]",
+                "Digest of the block hashes, see bdsync(1) [default: md5, or a faster one if both \
+                 ends know it]",
             ),
             valued("checksum", 'c', "NAME")
                 .help("Put this digest of the whole source device at the patch's end"),
             flag("remdata", 'r', "Make a patch that turns LOCDEV into REMDEV, not the other way"),
-            flag("twopass", 't', "Compare steps of 64 blocks first; pays when little differs"),
-            flag("zeroblocks", 'z', "Treat blocks of zeros apart, which saves hashing them"),
+            flag("twopass", 't', "For the classic's sake: large steps are always compared first"),
+            flag("zeroblocks", 'z', "For the classic's sake: zeros are never hashed twice"),
             flag("flushcache", 'F', "Drop from the page cache what was read or written"),
             flag("fixedsalt", 'f', "Use a salt of zeros, for tests").hide(true),
         ],

@@ -22,6 +22,9 @@ use crate::report;
 use crate::units::Direction;
 use crate::wire::Counters;
 
+/// The form of the object; raised when a field changes its meaning.
+const FORMAT: u32 = 1;
+
 /// What is filled in while a mode runs. What a mode does not know is left out of the file.
 pub struct Record {
     mode: &'static str,
@@ -69,6 +72,9 @@ pub struct ChecksumFacts {
 /// What modes tell.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Facts {
+    /// True where nothing was to be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<bool>,
     /// `push`, `pull` or `local`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<&'static str>,
@@ -125,6 +131,7 @@ pub struct Facts {
 /// The whole file.
 #[derive(Serialize)]
 struct Whole<'a> {
+    format: u32,
     mode: &'static str,
     version: &'static str,
     /// Seconds since 1970.
@@ -275,6 +282,7 @@ impl Record {
         }
         let facts = self.facts();
         let file = Whole {
+            format: FORMAT,
             mode: self.mode,
             version: env!("CARGO_PKG_VERSION"),
             started: self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),

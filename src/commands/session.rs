@@ -214,12 +214,16 @@ impl Session {
 }
 
 fn block_hash(name: &str) -> Result<Algorithm> {
-    Algorithm::from_name(name).ok_or_else(|| Error::new(Kind::Usage, format!("Bad hash {name}")))
+    Algorithm::from_name(name).ok_or_else(|| unknown(Kind::Usage, "hash", name))
 }
 
 fn checksum_digest(name: &str) -> Result<Algorithm> {
-    Algorithm::from_name(name)
-        .ok_or_else(|| Error::new(Kind::Checksum, format!("Bad checksum {name}")))
+    Algorithm::from_name(name).ok_or_else(|| unknown(Kind::Checksum, "checksum", name))
+}
+
+fn unknown(kind: Kind, what: &str, name: &str) -> Error {
+    let known: Vec<_> = Algorithm::all().map(Algorithm::name).collect();
+    Error::new(kind, format!("Bad {what} {name}: expected one of {}", known.join(", ")))
 }
 
 /// A user's choice always wins; without one, the fastest that both sides have.

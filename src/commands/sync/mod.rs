@@ -36,6 +36,7 @@ use super::record::{DeviceFacts, Record};
 use super::session::{Meeting, Reading, Session};
 use super::touched::Touched;
 use crate::cli::{Place, SizeOptions, SyncOptions};
+use crate::device::{Device, TargetOptions, open_target};
 use crate::diff::Plan;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
@@ -61,6 +62,7 @@ const NOTHING: &str = "/dev/null";
 /// The one error that ended it. A target that may be partly changed has been told of.
 pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
     report::log_to_stderr(options.verbosity);
+    record.tell(|facts| facts.dry_run = options.dry_run.then_some(true));
     let signals = Signals::catch()?;
     let progress = super::progress(options.progress)?;
     let sides = Sides::of(options)?;
@@ -182,7 +184,9 @@ impl Sync<'_> {
     fn run(&self) -> Result<u8> {
         let outcome = self.compare_and_write();
         if let (Err(_), Some(created)) = (&outcome, &self.sides.created)
-            && fs::metadata(created).is_ok_and(|meta| meta.len() == 0)
+            // Not while somebody else is about to write to it.
+            && let Ok(unused) = open_target(created, TargetOptions::default())
+            && unused.size() == 0
         {
             // Nothing of it is worth keeping, nor is a word about it.
             let _ = fs::remove_file(created);

@@ -1,9 +1,11 @@
 //! The man page: hand-written sections around what the option table knows.
 //!
-//! In the template `@VERSION@`, `@SYNOPSIS@`, `@COMMANDS@` and `@OPTIONS@` stand for the latter.
+//! In the template `@VERSION@`, `@DIGESTS@`, `@SYNOPSIS@`, `@COMMANDS@` and `@OPTIONS@` stand for the
+//! latter.
 
 use std::fmt::Write;
 
+use bdsync::digest::Algorithm;
 use clap::{Arg, Command};
 
 /// The whole page in ROFF.
@@ -16,12 +18,20 @@ pub fn page(template: &str, mut table: Command) -> String {
             "@COMMANDS@" => text += &commands(&table),
             "@OPTIONS@" => text += &options(&table, &|_| true),
             _ => {
-                text += &line.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+                text += &line
+                    .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
+                    .replace("@DIGESTS@", &digests());
                 text.push('\n');
             }
         }
     }
     text
+}
+
+/// The names of all digests.
+fn digests() -> String {
+    let names: Vec<_> = Algorithm::all().map(Algorithm::name).collect();
+    names.join(", ").replace('-', "\\-")
 }
 
 /// Every form of every command, as its usage says.
