@@ -13,7 +13,7 @@
 //!             +-> patch -> device                  BDSYNC 0.3 files, read, written, applied
 //!             +-> inspect -> patch, device         a patch in words, numbers and pictures
 //!             +-> compress                         gzip and zstd streams
-//!   all -> buffer, error, naming, units, progress, report, signals
+//!   all -> buffer, error, mountinfo, naming, units, progress, report, signals
 //! ```
 //! A test (`tests/suite/layout.rs`) holds `use crate::` to these arrows.
 
@@ -27,6 +27,7 @@ pub mod digest;
 pub mod error;
 pub mod fuse;
 pub mod inspect;
+pub mod mountinfo;
 pub mod naming;
 pub mod patch;
 pub mod progress;

@@ -1,5 +1,6 @@
-//! Names of files in the making.
+//! Names of files, and of those in the making.
 
+use std::path::Path;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,6 +10,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn suffix_of_a_run() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}-{:x}", process::id(), now.as_nanos())
+}
+
+/// The folder that a file is in, by its name alone.
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,12 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{rest:.decimals$} {}", units[unit])
 }
 
+/// Bytes in lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Which of two waiting jobs or requests goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {

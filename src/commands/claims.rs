@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::destination::{Destination, folder_of};
+use super::destination::Destination;
 use super::input::{STDIN_NAME, STDIN_OPERAND};
 use crate::cli::{ClientOptions, Command, MountSource, Place};
 use crate::error::{Error, Kind, Result};
+use crate::naming::folder_of;
 
 /// All that is known by now.
 #[derive(Default)]

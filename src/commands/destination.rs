@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::naming::suffix_of_a_run;
+use crate::naming::{folder_of, suffix_of_a_run};
 use crate::report;
 
 /// Links that are followed, as many as the kernel would.
@@ -121,15 +121,6 @@ impl Destination {
 /// A second handle: one that was opened anew would write at a place of its own.
 fn stdout() -> io::Result<File> {
     io::stdout().as_fd().try_clone_to_owned().map(File::from)
-}
-
-/// The folder that a file is in, by its name alone.
-#[must_use]
-pub fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 /// Whether `folder` belongs to the file system of the devices, as `/dev/shm` does not.

@@ -19,7 +19,7 @@ use crate::diff::Plan;
 use crate::error::{Error, Kind, Result};
 use crate::patch::Header;
 use crate::report;
-use crate::units::Direction;
+use crate::units::{Direction, hex};
 use crate::wire::Counters;
 
 /// The form of the object; raised when a field changes its meaning.
@@ -255,7 +255,7 @@ impl Record {
     /// Fills in the digest of the whole source.
     pub fn tell_checksum(&self, name: &[u8], digest: &[u8]) {
         let name = String::from_utf8_lossy(name).into_owned();
-        let value = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let value = hex(digest);
         self.tell(|facts| facts.checksum = Some(ChecksumFacts { name, value }));
     }
 

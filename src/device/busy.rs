@@ -5,9 +5,9 @@
 //! What is asked is proc(5) and sysfs; where they are missing nothing is found, and the
 //! kernel's refusal remains. It refuses nothing for a file.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
 use nix::sys::stat::{major, minor};
+
+use crate::mountinfo::{Mount, mounts, unescape};
 
 /// Where the kernel tells about itself; other folders in tests.
 #[derive(Debug)]
@@ -112,22 +114,16 @@ impl Kernel {
 
     fn mounts(&self, relatives: &[Relative]) -> Vec<String> {
         // A mount point need not be UTF-8.
-        let bytes = fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
-        let lines = bytes.split(|byte| *byte == b'\n');
-        lines.filter_map(|line| self.mount(line, relatives)).collect()
+        let table = fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
+        mounts(&table).filter_map(|mount| self.use_by_mount(&mount, relatives)).collect()
     }
 
-    /// One line of mountinfo: `id parent major:minor root point options .. - type source ..`.
-    fn mount(&self, line: &[u8], relatives: &[Relative]) -> Option<String> {
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-        let dash = fields.iter().position(|field| *field == b"-")?;
-        let point = unescape(fields.get(4)?);
-        let shown = parse_number(&String::from_utf8_lossy(fields.get(2)?));
+    fn use_by_mount(&self, mount: &Mount, relatives: &[Relative]) -> Option<String> {
+        let shown = parse_number(&String::from_utf8_lossy(mount.id));
         // File systems over several devices have a number of their own; their source is one.
-        let source = (self.number_of)(&unescape(fields.get(dash + 2)?));
-        let numbers = [shown, source];
+        let numbers = [shown, (self.number_of)(&mount.source)];
         let found = relatives.iter().find(|one| numbers.contains(&Some(one.number)))?;
-        Some(format!("{} is mounted on {}", found.name, point.display()))
+        Some(format!("{} is mounted on {}", found.name, mount.point.display()))
     }
 
     fn swaps(&self, relatives: &[Relative]) -> Vec<String> {
@@ -181,27 +177,6 @@ fn number_at(path: &Path) -> Option<Number> {
     let found = path.is_absolute().then(|| fs::metadata(path).ok()).flatten()?;
     let number = (major(found.rdev()), minor(found.rdev()));
     found.file_type().is_block_device().then_some(number)
-}
-
-/// A path as the kernel writes it: blanks and backslashes as `\` and three octal digits.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut path = vec![];
-    let mut rest = field;
-    while let [first, behind @ ..] = rest {
-        let digits = behind.get(..3).filter(|_| *first == b'\\');
-        let octal = digits.and_then(|digits| str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                path.push(byte);
-                rest = &behind[3..];
-            }
-            None => {
-                path.push(*first);
-                rest = behind;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(path))
 }
 
 #[cfg(test)]
@@ -321,13 +296,5 @@ mod tests {
         let (_folder, kernel) = kernel();
         fs::write(kernel.proc.join("swaps"), "Filename\tType\n/dev/sda1\tpartition\t1\n").unwrap();
         assert_eq!(kernel.users(makedev(8, 1)), ["sda1 is used for swapping"]);
-    }
-
-    #[test]
-    fn escaped_paths_are_read_as_the_kernel_means_them() {
-        for (field, path) in [("/a\\040b\\134c", "/a b\\c"), ("/a\\", "/a\\"), ("/\\999", "/\\999")]
-        {
-            assert_eq!(unescape(field.as_bytes()), Path::new(path));
-        }
     }
 }

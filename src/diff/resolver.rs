@@ -259,10 +259,10 @@ impl Resolver {
             }
             let (start, count) = (run.blocks.start, run.blocks.len() / block_bytes);
             let local = &**self.engine.local();
-            let ours = hash_range(local, hasher, start, block_bytes, count, scratch)?;
-            for blocks in differing(run.blocks, block_bytes, hash_len, &ours, &run.hashes) {
+            let hashes = hash_range(local, hasher, start, block_bytes, count, scratch)?;
+            let own = Announced { blocks: run.blocks, hashes };
+            for blocks in differing(run.blocks, block_bytes, hash_len, &own.hashes, &run.hashes) {
                 let hashes = run.hashes_of(blocks, block_bytes, hash_len).to_vec();
-                let own = Announced { blocks: run.blocks, hashes: ours.clone() };
                 let local = own.hashes_of(blocks, block_bytes, hash_len).to_vec();
                 both.push(Differing { remote: Announced { blocks, hashes }, local });
             }

@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
+use crate::mountinfo::{Mount, mounts};
 
 /// What the kernel's table calls our file systems.
 const KIND: &[u8] = b"fuse.bdsync";
@@ -104,62 +104,23 @@ fn hides(directory: &fs::Metadata, input: &Path) -> bool {
     })
 }
 
-/// A line of a table as proc_pid_mountinfo(5) has it.
-struct Line<'a> {
-    /// `major:minor` of the file system.
-    id: &'a [u8],
-    /// Which of its folders is mounted.
-    root: &'a [u8],
-    at: PathBuf,
-    /// With the subtype.
-    kind: &'a [u8],
-}
-
-impl<'a> Line<'a> {
-    fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        let (id, root, at) = (fields.next()?, fields.next()?, fields.next()?);
-        // Any number of optional fields ends with a hyphen.
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        Some(Self { id, root, at: unescape(at), kind })
-    }
-}
-
 /// Where in a table of mounts our file system `id` (`major:minor`) is, which was mounted at
 /// `path`: there, unless it has moved.
 fn place_of(table: &[u8], id: &[u8], path: &Path) -> Place {
-    let lines: Vec<_> = table.split(|byte| *byte == b'\n').filter_map(Line::parse).collect();
+    let found: Vec<_> = mounts(table).collect();
     // Numbers are given again: nobody else's file system may be taken for ours.
-    let is_ours = |line: &Line| line.id == id && line.root == b"/" && line.kind == KIND;
-    let there = lines.iter().rposition(|line| is_ours(line) && line.at == path);
-    let Some(index) = there.or_else(|| lines.iter().position(is_ours)) else {
+    let is_ours = |one: &Mount| one.id == id && one.root == b"/" && one.kind == KIND;
+    let there = found.iter().rposition(|one| is_ours(one) && one.point == path);
+    let Some(index) = there.or_else(|| found.iter().position(is_ours)) else {
         return Place::Nowhere;
     };
-    let at = lines[index].at.clone();
+    let at = found[index].point.clone();
     // Later ones lie over earlier ones, here or further up.
-    if lines[index + 1..].iter().any(|line| at.starts_with(&line.at)) {
+    if found[index + 1..].iter().any(|one| at.starts_with(&one.point)) {
         Place::Covered(at)
     } else {
         Place::Seen(at)
     }
-}
-
-/// Space, tab, line feed and backslash are `\040` and so on in the table.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        let code = match rest {
-            [b'\\', a, b, c, ..] => {
-                let digits = [*a, *b, *c];
-                std::str::from_utf8(&digits).ok().and_then(|d| u8::from_str_radix(d, 8).ok())
-            }
-            _ => None,
-        };
-        bytes.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &rest[4..] } else { tail };
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -224,6 +185,5 @@ mod tests {
         let stranger = "40 1 0:50 / /mnt/a\\040b rw - tmpfs z rw";
         let part = "40 1 0:50 /merged /image rw - fuse.bdsync bdsync rw";
         assert_eq!(place(&[stranger, part]), Place::Nowhere);
-        assert_eq!(unescape(b"a\\134b\\04"), Path::new("a\\b\\04"));
     }
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::summary::Report;
-use super::words::hex;
 use crate::report::escape_json;
+use crate::units::hex;
 
 /// The form of the object; raised when a field changes its meaning.
 const FORMAT: u32 = 1;

@@ -5,10 +5,9 @@
 //! tails. Every number is checked here, and the amount that is read is bounded. (The tests read
 //! tables that those crates wrote.)
 
-use super::words::hex;
 use crate::device::Device;
 use crate::error::Result;
-use crate::units::ByteRange;
+use crate::units::{ByteRange, hex};
 
 /// The most partitions that are looked at; more would not fit a picture.
 pub const PARTITIONS_MAX: usize = 256;

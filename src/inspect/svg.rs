@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::grid::{Grid, SHADES, shade};
 use super::summary::Report;
 use super::text::{facts, owner, partition_line};
-use super::words::human_bytes;
 use crate::report::escape;
+use crate::units::human_bytes;
 
 /// Cells in a row, and the most rows.
 const COLUMNS: u64 = 96;

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use super::grid::{Grid, SHADES, shade};
 use super::partitions::Partition;
 use super::summary::Report;
-use super::words::{exact_bytes, hex, human_bytes, percent, plural};
+use super::words::{exact_bytes, percent, plural};
 use crate::report::escape;
-use crate::units::ByteRange;
+use crate::units::{ByteRange, hex, human_bytes};
 
 /// The most rows of the map.
 const ROWS_MAX: u64 = 16;
@@ -286,7 +286,7 @@ mod tests {
             .lines()
             .filter(|line| line.contains('\u{b7}') || line.contains('\u{2588}'))
             .collect();
-        assert_eq!(rows[0], format!("       0 B  {}", "\u{2588}".repeat(16)));
+        assert_eq!(rows[0], format!("   0 bytes  {}", "\u{2588}".repeat(16)));
         assert_eq!(rows[1], format!("   4.0 MiB  {}", "\u{b7}".repeat(16)));
         assert!(rows[2].ends_with(&format!(
             "{}\u{2591}{}",

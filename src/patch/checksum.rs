@@ -6,7 +6,7 @@ use crate::buffer::PageBuffer;
 use crate::device::Device;
 use crate::digest::{Algorithm, Hasher};
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, KIB, MIB};
+use crate::units::{ByteRange, KIB, MIB, hex};
 
 /// Bytes read, or taken for zeros, at a time.
 const STEP_BYTES: u64 = 256 * KIB;
@@ -132,11 +132,6 @@ fn padded_sizes(size_bytes: u64, before_bytes: u64, record_bytes_max: u64) -> Ve
     sizes.sort_unstable();
     sizes.dedup();
     sizes
-}
-
-/// Bytes in lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

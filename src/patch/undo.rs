@@ -17,7 +17,7 @@ use super::writer::PatchWriter;
 use crate::buffer::PageBuffer;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
-use crate::naming::suffix_of_a_run;
+use crate::naming::{folder_of, suffix_of_a_run};
 use crate::units::{ByteRange, MIB};
 
 /// Bytes of the device that are saved at a time.
@@ -136,12 +136,8 @@ impl Partial {
     fn create(path: &Path) -> io::Result<Self> {
         let mut name = OsString::from(path);
         name.push(format!(".partial-{}", suffix_of_a_run()));
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let folder = File::open(folder)?;
         let path = PathBuf::from(name);
+        let folder = File::open(folder_of(&path))?;
         let mut options = OpenOptions::new();
         // What was on a disk is nobody else's business.
         let file = options.write(true).create_new(true).mode(0o600).open(&path)?;

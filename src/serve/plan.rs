@@ -3,7 +3,9 @@
 use crate::digest::{Blocks, node_leaves};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, GIB, MIB};
-use crate::wire::{BLOCK_BYTES_MAX, HASHES_BYTES_MAX, HashRun, RUNS_BYTES_MAX, TREE_BYTES_MAX};
+use crate::wire::{
+    BLOCK_MESSAGE_BYTES_MAX, HASHES_BYTES_MAX, HashRun, RUNS_BYTES_MAX, TREE_BYTES_MAX,
+};
 
 /// Largest step in bytes that is hashed.
 pub const STEP_BYTES_MAX: u64 = 4 * GIB;
@@ -239,9 +241,10 @@ impl From<HashPlan> for HashWork {
 /// # Errors
 /// `Kind::Protocol` when they do not fit an answer or do not lie inside the device.
 pub(super) fn block_range(offset: u64, len: u64, device_bytes: u64) -> Result<ByteRange> {
-    if len > BLOCK_BYTES_MAX as u64 {
-        let what =
-            format!("the remote asked for a block of {len} bytes, at most {BLOCK_BYTES_MAX} fit");
+    if len > BLOCK_MESSAGE_BYTES_MAX as u64 {
+        let what = format!(
+            "the remote asked for a block of {len} bytes, at most {BLOCK_MESSAGE_BYTES_MAX} fit"
+        );
         return Err(Error::new(Kind::Protocol, what).with_offset(offset));
     }
     match ByteRange::checked_at(offset, len) {
@@ -286,7 +289,7 @@ mod tests {
 
     #[test]
     fn blocks_outside_the_device_or_an_answer_are_refused() {
-        let most = BLOCK_BYTES_MAX as u64;
+        let most = BLOCK_MESSAGE_BYTES_MAX as u64;
         assert!(block_range(0, 10, 10).is_ok());
         assert!(block_range(10, 0, 10).is_ok());
         assert!(block_range(0, most, most).is_ok());

@@ -50,7 +50,7 @@ pub const FAULT_RANGES_MAX: usize = 4096;
 pub const FAULT_TEXT_BYTES_MAX: usize = 4096;
 
 /// The most bytes of data that one `block` message holds.
-pub const BLOCK_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 8;
+pub const BLOCK_MESSAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 8;
 
 /// The most bytes of hashes that one `runs` message holds.
 pub const RUNS_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 13;
@@ -518,7 +518,7 @@ mod tests {
             (hashes(HASHES_BYTES_MAX), hashes(HASHES_BYTES_MAX + 1)),
             (tree(TREE_BYTES_MAX), tree(TREE_BYTES_MAX + 1)),
             (runs(RUNS_BYTES_MAX), runs(RUNS_BYTES_MAX + 1)),
-            (block(BLOCK_BYTES_MAX), block(BLOCK_BYTES_MAX + 1)),
+            (block(BLOCK_MESSAGE_BYTES_MAX), block(BLOCK_MESSAGE_BYTES_MAX + 1)),
         ] {
             assert_eq!(encoded(&fits).len(), 4 + MESSAGE_BYTES_MAX);
             assert_eq!(not.encode(&mut vec![]).unwrap_err().kind(), Kind::Protocol);

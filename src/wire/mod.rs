@@ -113,7 +113,7 @@ pub use handshake::{Extensions, client_handshake, server_handshake, unexpected};
 pub use inbox::{IN_FLIGHT_AHEAD_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
 pub use link::Counters;
 pub use message::{
-    BLOCK_BYTES_MAX, DIGEST_NAME_BYTES_MAX, EARLY_LOOKS_MAX, FAULT_RANGES_MAX,
+    BLOCK_MESSAGE_BYTES_MAX, DIGEST_NAME_BYTES_MAX, EARLY_LOOKS_MAX, FAULT_RANGES_MAX,
     FAULT_TEXT_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Look, Message, RUNS_BYTES_MAX, RUNS_MAX,
     SALT_BYTES_MAX, TREE_BYTES_MAX, TREE_LEVEL_MAX,
 };

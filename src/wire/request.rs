@@ -2,8 +2,8 @@
 
 use super::handshake::{Extensions, unexpected};
 use super::message::{
-    BLOCK_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX, TREE_BYTES_MAX,
-    TREE_LEVEL_MAX,
+    BLOCK_MESSAGE_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX,
+    TREE_BYTES_MAX, TREE_LEVEL_MAX,
 };
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
@@ -40,7 +40,7 @@ pub enum Request {
         /// One to [`RUNS_MAX`]; all their hashes must fit one answer, see [`Session::runs_max`].
         runs: Vec<HashRun>,
     },
-    /// The bytes of `range`, which lies inside the device; at most [`BLOCK_BYTES_MAX`].
+    /// The bytes of `range`, which lies inside the device; at most [`BLOCK_MESSAGE_BYTES_MAX`].
     Block {
         /// The bytes to get.
         range: ByteRange,
@@ -137,9 +137,9 @@ impl Session {
             Request::Tree { n, .. } => hashes(n, self.tree_max(), self.tree_hash_bytes),
             Request::Runs { level, ref runs, .. } => self.runs_bytes(level, runs),
             Request::Block { range } => match usize::try_from(range.len()) {
-                Ok(bytes @ 1..=BLOCK_BYTES_MAX) if range.end <= self.size => Ok(bytes),
+                Ok(bytes @ 1..=BLOCK_MESSAGE_BYTES_MAX) if range.end <= self.size => Ok(bytes),
                 _ => Err(refused(format!(
-                    "1 to {BLOCK_BYTES_MAX} bytes inside the remote device of {} bytes expected",
+                    "1 to {BLOCK_MESSAGE_BYTES_MAX} bytes inside the remote device of {} bytes expected",
                     self.size
                 ))
                 .with_range(range)),
@@ -315,7 +315,7 @@ mod tests {
             assert_eq!(SESSION.answer_bytes(&request).ok(), bytes, "{request:?}");
         }
         let large = Session { size: u64::MAX, ..SESSION };
-        let max = BLOCK_BYTES_MAX as u64;
+        let max = BLOCK_MESSAGE_BYTES_MAX as u64;
         assert!(large.answer_bytes(&block(7, 7 + max)).is_ok());
         assert!(large.answer_bytes(&block(7, 8 + max)).is_err());
     }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -91,6 +91,19 @@ fn verify_and_sparse_give_the_same_content() {
     }
 }
 
+/// `--patch` of `remote.img`, and what it reads the patch from.
+fn apply_from_pipe(work: &Workdir) -> (Child, ChildStdin) {
+    let mut child = Command::new(binary())
+        .arg("--patch")
+        .current_dir(work.folder())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdin = child.stdin.take().unwrap();
+    (child, stdin)
+}
+
 #[test]
 fn an_interrupted_apply_ends_at_a_record_and_goes_on_later() {
     let old = vec![0; 100_000];
@@ -100,14 +113,7 @@ fn an_interrupted_apply_ends_at_a_record_and_goes_on_later() {
     for (signal, sent) in signals.iter().flat_map(|signal| [0, 15, 50_000].map(|n| (*signal, n))) {
         let work = Workdir::with_pair(&new, &old);
         let patch = work.patch(&[]);
-        let mut child = Command::new(binary())
-            .arg("--patch")
-            .current_dir(work.folder())
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
+        let (child, mut stdin) = apply_from_pipe(&work);
         stdin.write_all(&patch[..sent]).unwrap();
         std::thread::sleep(Duration::from_millis(200));
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
@@ -126,13 +132,7 @@ fn one_apply_at_a_time_writes_to_an_image() {
     let (old, new) = (random_bytes(1, 600_000), random_bytes(2, 600_000));
     let work = Workdir::with_pair(&new, &old);
     let patch = work.patch(&[]);
-    let mut child = Command::new(binary())
-        .arg("--patch")
-        .current_dir(work.folder())
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
+    let (mut child, mut stdin) = apply_from_pipe(&work);
     stdin.write_all(&patch[..500_000]).unwrap();
     let until = Instant::now() + Duration::from_secs(20);
     while work.read("remote.img") == old && Instant::now() < until {

@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("device", &[]),
     ("buffer", &[]),
     ("error", &[]),
+    ("mountinfo", &[]),
     ("naming", &[]),
     ("units", &[]),
     ("progress", &[]),
@@ -29,7 +30,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("signals", &[]),
 ];
 const ANY: &[&str] = &["*"];
-const COMMON: [&str; 7] = ["buffer", "error", "naming", "units", "progress", "report", "signals"];
+const COMMON: [&str; 8] =
+    ["buffer", "error", "mountinfo", "naming", "units", "progress", "report", "signals"];
 
 /// Lines of a file before its tests.
 const FILE_LINES_MAX: usize = 500;

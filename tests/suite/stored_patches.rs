@@ -142,7 +142,7 @@ fn info_marks_the_partitions_of_the_disk_and_never_opens_the_target() {
     work.write("p", &build(SIZE as u64, "/nonexistent", &[(256 * 512, &[1; 512])], &[0]));
     for args in [&["p", "disk"][..], &["p", "--base=disk"]] {
         let shown = text(&info(&work, args).expect(0));
-        assert!(shown.contains("1  256.0 KiB at 128.0 KiB  Linux: 512 B changed"), "{shown}");
+        assert!(shown.contains("1  256.0 KiB at 128.0 KiB  Linux: 512 bytes changed"), "{shown}");
         assert!(shown.contains("└1──"), "{shown}");
     }
     work.write("disk", &[0; 4096]);
