@@ -12,6 +12,7 @@
 //! At most [`ENTRY_BYTES`] a record at every moment, beside a bounded rest (see `sweep.rs`).
 
 use std::cell::Cell;
+use std::error::Error as _;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::format::{Header, RECORD_HEADER_BYTES, RECORD_READ_BYTES_MAX};
@@ -370,9 +371,12 @@ impl Read for DeviceReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let rest = self.device.size().saturating_sub(self.at);
         let len = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
-        self.device
-            .read_exact_at(&mut buf[..len], self.at)
-            .map_err(|err| io::Error::other(err.full_message()))?;
+        // Path and place are told by who reads the patch.
+        let cause = |err: Error| match err.source() {
+            Some(cause) => io::Error::other(cause.to_string()),
+            None => io::Error::other(err.full_message()),
+        };
+        self.device.read_exact_at(&mut buf[..len], self.at).map_err(cause)?;
         self.at += len as u64;
         Ok(len)
     }

@@ -202,7 +202,9 @@ impl<R: Read> PatchReader<R> {
             let record = self.record_header()?;
             if !record.is_end() {
                 let found = self.end - self.start - RECORD_HEADER_BYTES;
-                return Err(self.cut("a record's data", usize::from(record.len), found));
+                let data_position = self.position + RECORD_HEADER_BYTES as u64;
+                let cut = self.cut("a record's data", usize::from(record.len), found);
+                return Err(cut.with_offset(data_position));
             }
             self.read_trailer()?;
             return Ok(None);
