@@ -69,7 +69,7 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -l compress -d 'Compress the
 gzip\t''"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l spool -d 'Copy a patch from a pipe to an unnamed file in DIR (default: the folder for temporary files) and check all of it before the first write' -r -f -a "(__fish_complete_directories)"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l undo -d 'Before the first write make FILE, which must not exist: a patch that takes this one back; --patch=DEVICE <FILE applies it. Implies --spool' -r -F
-complete -c bdsync -n "__fish_bdsync_needs_command" -l allow -d 'Let clients name only devices that match GLOB, an absolute path in which * and ? stop at a slash and ** does not; links and .. are resolved first. May be repeated [default: all that the user may read]' -r
+complete -c bdsync -n "__fish_bdsync_needs_command" -l allow -d 'Let clients name only devices that match GLOB, an absolute path in which *, ? and [...] stop at a slash and ** does not, and {a,b} is either; links and .. are resolved first. May be repeated [default: all that the user may read]' -r
 complete -c bdsync -n "__fish_bdsync_needs_command" -l timeout -d 'Give up when the other side says nothing for so long [default: 0, which is never]' -r
 complete -c bdsync -n "__fish_bdsync_needs_command" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
@@ -96,7 +96,7 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -a "help" -d 'Show the help 
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l undo -d 'Before the first write make FILE, which must not exist, next to DST: a patch that takes everything back. Holds the changes in a temporary file there' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s e -l rsh -d 'Remote shell, split at spaces like REMSHCMD [default: ssh]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l remote-path -d 'bdsync on the other host, in the words of its shell [default: bdsync]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l bwlimit -d 'Carry at most RATE bytes a second each way between the hosts, hashes and patch together; K, M and G stand for 2^10, 2^20, 2^30' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l bwlimit -d 'Carry at most RATE bytes a second each way between the hosts, hashes and patch together, at least 1K; K, M and G stand for 2^10, 2^20, 2^30 [default: no limit]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s h -l hash -l digest -d 'Digest of the block hashes, see bdsync(1) [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
 sha1\t''

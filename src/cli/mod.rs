@@ -7,7 +7,8 @@
 //!                          man, completions
 //! ```
 //! Opens nothing, reads no file and no environment, prints nothing; every part is a plain function.
-//! The commands over stored patches have their options and their meaning in stored.rs.
+//! The commands over stored patches have their options and their meaning in stored.rs, `sync` in
+//! sync.rs, with what `HOST:PATH` means in place.rs.
 //! For `main` and `commands` only.
 //!
 //! A subcommand's word counts only as the very first argument, and only when the rest fits that

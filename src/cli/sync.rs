@@ -83,7 +83,7 @@ fn network() -> Vec<Arg> {
                 .help("bdsync on the other host, in the words of its shell [default: bdsync]"),
             table::long_valued("bwlimit", "RATE").help(
                 "Carry at most RATE bytes a second each way between the hosts, hashes and patch \
-                 together; K, M and G stand for 2^10, 2^20, 2^30",
+                 together, at least 1K; K, M and G stand for 2^10, 2^20, 2^30 [default: no limit]",
             ),
         ],
     )

@@ -1,7 +1,8 @@
 //! The one definition of all options: parsing, help, man page and completions come from here.
 //!
 //! Options that several commands share are functions that return `Vec<Arg>`, under a heading each.
-//! A new subcommand is a function here, one in `resolve.rs`, and a line in [`SUBCOMMANDS`].
+//! A new subcommand is a function here, one in `resolve.rs` (both in a file of their own for `sync` and
+//! for what has to do with stored patches), and a line in [`SUBCOMMANDS`].
 
 use std::ffi::OsString;
 
@@ -289,8 +290,8 @@ fn serving() -> Vec<Arg> {
     headed(
         "Serving",
         [Arg::new("allow").long("allow").value_name("GLOB").action(ArgAction::Append).help(
-            "Let clients name only devices that match GLOB, an absolute path in which * and ? stop \
-             at a slash and ** does not; links and .. are resolved first. May be repeated \
+            "Let clients name only devices that match GLOB, an absolute path in which *, ? and [...] \
+             stop at a slash and ** does not, and {a,b} is either; links and .. are resolved first. May be repeated \
              [default: all that the user may read]",
         )],
     )

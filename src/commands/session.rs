@@ -1,6 +1,6 @@
 //! A connection to a remote side, up to the point where an engine can compare.
 //!
-//! Shared by every mode that asks: the client and the mount.
+//! Shared by every mode that asks: the client, the mount and sync.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

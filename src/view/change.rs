@@ -1,7 +1,7 @@
 //! A pending change to one device: what the mount shows, whatever it comes from.
 //!
 //! ```text
-//!   tree.rs, files.rs  -->  trait Change  <-- live.rs    a session with a remote side
+//!   tree.rs, files.rs  -->  trait Change  <-- live/      a session with a remote side
 //!                                         <-- stored.rs  a patch file over its base device
 //! ```
 //! Nothing here blocks. What cannot be answered at once is answered later, from another

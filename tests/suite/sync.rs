@@ -191,7 +191,7 @@ fn a_dry_run_changes_nothing_and_creates_nothing() {
     let before = work.read("remote.img");
     for target in ["remote.img", "h:remote.img"] {
         let out = sync(&work, &["--dry-run", "local.img", target]).run().expect(0);
-        out.says("comparing only").says("nothing changed (--dry-run)");
+        out.says("would change").says("nothing changed (--dry-run)");
         assert!(work.read("remote.img") == before);
     }
     sync(&work, &["--dry-run", "--create", "local.img", "new"]).run().expect(0);

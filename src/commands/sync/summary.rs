@@ -56,7 +56,7 @@ pub fn first_line(
     classic: bool,
 ) -> String {
     let (source_bytes, target_bytes) = direction.source_and_target(sizes.0, sizes.1);
-    let doing = if options.dry_run { "comparing only" } else { "changing" };
+    let doing = if options.dry_run { "would change" } else { "changing" };
     let way = match (&options.source, &options.target) {
         (Place::Local(_), Place::Local(_)) => "local",
         (Place::Local(_), Place::Remote { .. }) => "push",
@@ -131,7 +131,7 @@ mod tests {
         let pull = options(&["--dry-run", "me@h:b", "a"]);
         assert_eq!(
             first_line(&pull, Direction::Pull, (1024, 2048), true),
-            "comparing only a (1.0 KiB) to be equal to me@h:b (2.0 KiB): pull, with the classic \
+            "would change a (1.0 KiB) to be equal to me@h:b (2.0 KiB): pull, with the classic \
              bdsync at the other end"
         );
     }
