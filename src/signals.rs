@@ -7,10 +7,11 @@ use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::{Error, Kind, Result};
@@ -131,6 +132,44 @@ impl Signals {
     /// `Kind::Interrupted`.
     pub fn check(&self, what: &str) -> Result<()> {
         self.pending().map_or(Ok(()), |signal| Err(interrupted(signal, what)))
+    }
+
+    /// Runs `work` while a thread waits for a signal, and calls `on_signal` with the first.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when no pipe or no thread can be had.
+    pub fn watched<T>(
+        &self,
+        on_signal: impl FnOnce(i32) + Send,
+        work: impl FnOnce() -> T,
+    ) -> Result<T> {
+        let failed = |err| Error::io(Kind::Usage, "cannot watch for signals", err);
+        let (ended, end) = io::pipe().map_err(failed)?;
+        thread::scope(|scope| {
+            let watch = || {
+                // Readable, or at its end: the work is done.
+                if self.wait_readable(ended.as_fd()).is_err()
+                    && let Some(signal) = self.pending()
+                {
+                    on_signal(signal);
+                }
+            };
+            let thread = thread::Builder::new().name("signals".into());
+            thread.spawn_scoped(scope, watch).map_err(failed)?;
+            // Dropped also when the work panics, or the thread would wait for ever.
+            let _end = end;
+            Ok(work())
+        })
+    }
+
+    /// Has `signal`, one of those that are held back, do to the process what it would have done.
+    pub fn end_process(signal: i32) {
+        if let Ok(signal) = Signal::try_from(signal) {
+            let mut set = SigSet::empty();
+            set.add(signal);
+            // Neither can fail for a signal that exists; the process goes on if they do.
+            let _ = set.thread_unblock().and_then(|()| raise(signal));
+        }
     }
 
     /// Nobody wants any more input: ends every wait for some, now and later.

@@ -8,6 +8,7 @@ mod destination;
 mod fault;
 mod info;
 mod input;
+mod last_words;
 mod left_out;
 mod mount;
 mod notify;
@@ -49,7 +50,13 @@ pub fn run(command: Command) -> Result<u8> {
     if let Some(path) = report.as_deref().filter(|_| !matches!(command, Command::Server(_))) {
         Record::check_path(path)?;
     }
-    let outcome = run_mode(&command, &record);
+    hold_file_size_signal();
+    // Also where nobody answers it: all bdsyncs of a host may be asked at once.
+    StatusRequests::hold();
+    let outcome = match report.as_deref().filter(|_| !has_signals_of_its_own(&command)) {
+        Some(path) => last_words::kept(&record, path, || run_mode(&command, &record)).flatten(),
+        None => run_mode(&command, &record),
+    };
     match report.map(|path| record.save(&path, &outcome)) {
         Some(Err(err)) if outcome.is_ok() => Err(err),
         Some(Err(err)) => {
@@ -60,10 +67,12 @@ pub fn run(command: Command) -> Result<u8> {
     }
 }
 
+/// Whether a signal is something that the mode itself comes to an end by.
+fn has_signals_of_its_own(command: &Command) -> bool {
+    matches!(command, Command::Mount(_) | Command::Patch(_) | Command::Sync(_))
+}
+
 fn run_mode(command: &Command, record: &Record) -> Result<u8> {
-    hold_file_size_signal();
-    // Also where nobody answers it: all bdsyncs of a host may be asked at once.
-    StatusRequests::hold();
     match command {
         Command::Help(text) => output::answer(text).map(|()| 0),
         Command::Client(options) => client::run(options, record, output::stdout()?),

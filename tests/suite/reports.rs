@@ -2,7 +2,13 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use serde_json::Value;
 
@@ -79,6 +85,55 @@ fn a_report_that_cannot_be_written_is_found_out_before_anything_is_done() {
         out.says("missing/report").says("No such file");
     }
     assert!(work.read("remote.img") == before);
+}
+
+#[test]
+fn a_run_that_a_signal_ends_leaves_a_record_and_ends_by_that_signal() {
+    let work = pair();
+    let runs: [(&str, &[&str]); 4] = [
+        ("client", &["sleep 60", "local.img", "remote.img"]),
+        ("server", &["--server"]),
+        ("info", &["info"]),
+        ("patch", &["--patch=remote.img"]),
+    ];
+    for (mode, words) in runs {
+        for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+            let last_night = work.write("report", b"of last night");
+            let mut run = Command::new(binary())
+                .args(words)
+                .arg("--report=report")
+                .current_dir(work.folder())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            // Until it waits for the signal, which it would else just die of.
+            let pid = run.id();
+            let until = Instant::now() + Duration::from_secs(20);
+            while !is_held(pid, signal) && Instant::now() < until {
+                thread::sleep(Duration::from_millis(5));
+            }
+            kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+            let status = run.wait().unwrap();
+            let number = signal as i32;
+            let ended = status.signal() == Some(number) || status.code() == Some(128 + number);
+            assert!(ended, "{mode}: {status}");
+            let record = parsed(&fs::read(&last_night).unwrap());
+            assert_eq!(
+                (&record["mode"], &record["exit_code"]),
+                (&mode.into(), &(128 + number).into())
+            );
+            assert!(record["error"].as_str().unwrap().contains(signal.as_str()), "{record}");
+        }
+    }
+}
+
+/// Whether the process's first thread has `signal` blocked.
+fn is_held(pid: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap() & (1 << (signal as i32 - 1)) != 0
 }
 
 #[test]

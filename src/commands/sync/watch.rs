@@ -1,12 +1,8 @@
 //! Signals end what is under way, wherever it waits.
 
-use std::io;
-use std::os::fd::AsFd;
-use std::thread;
-
 use parking_lot::Mutex;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::signals::{Signals, interrupted};
 
 /// What to do when a signal comes.
@@ -44,28 +40,13 @@ impl Stops {
     }
 }
 
-/// Runs `work` while a thread waits for signals.
+/// Runs `work` while a thread waits for signals, which stop all that was added.
 ///
 /// # Errors
 /// `Kind::Usage` when no pipe or no thread can be had.
 pub fn watched<T>(signals: &Signals, work: impl FnOnce(&Stops) -> T) -> Result<T> {
-    let failed = |err| Error::io(Kind::Usage, "cannot watch for signals", err);
-    let (ended, end) = io::pipe().map_err(failed)?;
     let stops = Stops::default();
-    thread::scope(|scope| {
-        let watch = || {
-            // Readable, or at its end: the work is done.
-            if signals.wait_readable(ended.as_fd()).is_err()
-                && let Some(signal) = signals.pending()
-            {
-                stops.stop(interrupted(signal, "the sync ended"));
-            }
-        };
-        thread::Builder::new().name("signals".into()).spawn_scoped(scope, watch).map_err(failed)?;
-        // Dropped also when the work panics, or the thread would wait for ever.
-        let _end = end;
-        Ok(work(&stops))
-    })
+    signals.watched(|signal| stops.stop(interrupted(signal, "the sync ended")), || work(&stops))
 }
 
 #[cfg(test)]
