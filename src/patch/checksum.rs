@@ -11,7 +11,7 @@ use crate::units::{ByteRange, KIB, MIB, hex};
 /// Bytes read, or taken for zeros, at a time.
 const STEP_BYTES: u64 = 256 * KIB;
 /// Block sizes that classic padding is looked for with: the powers of two between these, bytes.
-const PADDING_BYTES_MIN: u64 = 512;
+const PADDING_BYTES_MIN: u64 = 2;
 const PADDING_BYTES_MAX: u64 = 64 * MIB;
 /// A two-pass comparison of the classic hashes this many blocks at once.
 const TWO_PASS_BLOCKS: u64 = 64;
@@ -162,7 +162,7 @@ mod tests {
         };
         let size = content.len() as u64;
         assert_eq!(verify(&content, size, &padded(5801)).unwrap(), Agreement::Exact);
-        for len in [6144, 8192, 6000, 64000] {
+        for len in [5802, 5888, 6144, 8192, 6000, 64000] {
             let got = verify(&content, size, &padded(len)).unwrap();
             assert_eq!(got, Agreement::Padded(len as u64));
         }
