@@ -241,6 +241,7 @@ mod tests {
             (1536, "1.5 KiB"),
             (MIB - 1, "1.0 MiB"),
             (12 * GIB + 300 * MIB, "12.3 GiB"),
+            (1 << 40, "1.0 TiB"),
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(human_bytes(bytes), text);

@@ -290,8 +290,9 @@ fn serving() -> Vec<Arg> {
     headed(
         "Serving",
         [Arg::new("allow").long("allow").value_name("GLOB").action(ArgAction::Append).help(
-            "Let clients name only devices that match GLOB, an absolute path in which *, ? and [...] \
-             stop at a slash and ** does not, and {a,b} is either; links and .. are resolved first. May be repeated \
+            "Let clients name only devices that match GLOB, an absolute path in which *, ? and \
+             [...] stop at a slash and ** does not, and {a,b} is either; links and .. are resolved \
+             first. May be repeated \
              [default: all that the user may read]",
         )],
     )

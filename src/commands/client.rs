@@ -7,8 +7,6 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::bounded;
-
 use super::input;
 use super::record::Record;
 use super::session::{Ends, Reading, Session};
@@ -352,18 +350,10 @@ impl SourceChecksum {
                 Ok(digest) => Ok(digest?.to_vec()),
                 Err(panic) => std::panic::resume_unwind(panic),
             },
-            Self::Remote => {
-                let (sender, receiver) = bounded(1);
-                let done = Box::new(move |answer| drop(sender.send(answer)));
-                engine.peer().submit(Request::Checksum, Priority::Scan, done);
-                match receiver.recv() {
-                    Ok(Ok(Answer::Checksum(value))) => Ok(value),
-                    Ok(Err(err)) => Err(err),
-                    Ok(Ok(_)) | Err(_) => {
-                        Err(Error::new(Kind::Checksum, "the remote sent no checksum"))
-                    }
-                }
-            }
+            Self::Remote => match engine.ask(Request::Checksum)? {
+                Answer::Checksum(value) => Ok(value),
+                _ => Err(Error::new(Kind::Checksum, "the remote sent no checksum")),
+            },
         }
     }
 }

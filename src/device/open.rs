@@ -48,8 +48,10 @@ pub fn open_target(path: impl AsRef<Path>, options: TargetOptions) -> Result<Fil
     let path = path.as_ref();
     let device = open(path, OpenOptions::new().read(true).write(true), !options.force)?;
     // Not every kernel refuses to open it for writing.
-    let rdev = device.as_file().metadata().map_or(0, |about| about.rdev());
-    if device.kind() == FileKind::Block && Kernel::default().is_read_only(rdev) {
+    if device.kind() == FileKind::Block
+        && let Ok(about) = device.as_file().metadata()
+        && Kernel::default().is_read_only(about.rdev())
+    {
         let what = "cannot open the device: it is read-only (see blockdev --setrw)";
         return Err(Error::new(Kind::Open, what).with_path(path));
     }

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 
 use super::compare::Announced;
@@ -23,7 +24,7 @@ use crate::device::{Device, ReadAhead, TolerantDevice};
 use crate::digest::{BlockHasher, HashPool, Scratch, fold, hash_range, zero_nodes};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Priority};
-use crate::wire::{Answer, HASHES_BYTES_MAX, Peer};
+use crate::wire::{Answer, HASHES_BYTES_MAX, Peer, Request};
 
 /// What comparing a range came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,6 +118,18 @@ impl Engine {
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Asks the remote side and waits for the answer: not for a thread that answers come from.
+    ///
+    /// # Errors
+    /// Those of [`Peer::submit`].
+    pub fn ask(&self, request: Request) -> Result<Answer> {
+        let (sender, receiver) = bounded(1);
+        let done = Box::new(move |answer| drop(sender.send(answer)));
+        self.peer().submit(request, Priority::Scan, done);
+        let untold = |_| Err(Error::new(Kind::Connection, "the remote side gave no answer"));
+        receiver.recv().unwrap_or_else(untold)
     }
 
     /// The worker threads.

@@ -20,7 +20,6 @@ use super::density::Density;
 use super::engine::{Engine, Found};
 use super::ladder::Ladder;
 use super::map::{Map, State};
-use super::plan::Plan;
 use super::prints::{Print, Prints, print_of};
 use crate::digest::{Scratch, hash_range};
 use crate::error::Result;
@@ -70,14 +69,12 @@ struct Differing {
     local: Vec<u8>,
 }
 
-/// How much of the comparison is done.
+/// How much of the comparison is done, in blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Blocks compared.
+    /// Compared.
     pub known_blocks: u64,
-    /// Found to differ, of what the patch writes, in bytes.
-    pub differing_bytes: u64,
-    /// Blocks being compared for a scan.
+    /// Being compared for a scan.
     pub scanning_blocks: u64,
 }
 
@@ -136,11 +133,7 @@ impl Resolver {
     #[must_use]
     pub fn progress(&self) -> Progress {
         let known = self.known.lock();
-        Progress {
-            known_blocks: known.map.known_blocks(),
-            differing_bytes: differing_bytes(&known.map, self.engine.plan()),
-            scanning_blocks: known.scan_blocks,
-        }
+        Progress { known_blocks: known.map.known_blocks(), scanning_blocks: known.scan_blocks }
     }
 
     /// The print of a block that differs, if it is still kept.
@@ -404,15 +397,4 @@ impl Waiter {
             done(outcome.as_ref().copied().map_err(|err| err.duplicate()));
         }
     }
-}
-/// Bytes of the blocks that are known to differ, as far as the patch writes them: not behind its
-/// target's new end.
-fn differing_bytes(map: &Map, plan: &Plan) -> u64 {
-    let end = plan.header_bytes;
-    let blocks = end.div_ceil(plan.block_bytes);
-    let beyond = match blocks.checked_sub(1).filter(|&last| last < map.blocks()) {
-        Some(last) if map.state(last) == State::Differs => blocks * plan.block_bytes - end,
-        _ => 0,
-    };
-    map.rank(blocks) * plan.block_bytes - beyond
 }

@@ -85,6 +85,18 @@ impl Layout {
         Some((behind / self.record_bytes(), behind % self.record_bytes()))
     }
 
+    /// Bytes of the device that a patch carries of which `count` blocks differ, and whether the last
+    /// of all [`Layout::blocks`] is among them.
+    #[must_use]
+    pub fn data_bytes(&self, count: u64, last_differs: bool) -> u64 {
+        let whole = count * self.block_bytes;
+        if last_differs {
+            whole - (self.block_bytes - self.carried(self.blocks() - 1).len())
+        } else {
+            whole
+        }
+    }
+
     /// Where the records end when `count` blocks differ, and whether the last of all
     /// [`Layout::blocks`] is among them.
     #[must_use]

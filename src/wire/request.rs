@@ -139,7 +139,8 @@ impl Session {
             Request::Block { range } => match usize::try_from(range.len()) {
                 Ok(bytes @ 1..=BLOCK_MESSAGE_BYTES_MAX) if range.end <= self.size => Ok(bytes),
                 _ => Err(refused(format!(
-                    "1 to {BLOCK_MESSAGE_BYTES_MAX} bytes inside the remote device of {} bytes expected",
+                    "1 to {BLOCK_MESSAGE_BYTES_MAX} bytes inside the remote device of {} bytes \
+                     expected",
                     self.size
                 ))
                 .with_range(range)),

@@ -72,7 +72,6 @@ fn stdout_is_a_place_for_a_report_but_not_behind_a_patch() {
     assert!(work.path("out").is_symlink() && !work.path("-").exists());
 }
 
-/// Every call is refused, and all files are what they were.
 #[test]
 fn a_report_that_cannot_be_written_is_found_out_before_anything_is_done() {
     let work = pair();
@@ -137,6 +136,7 @@ fn is_held(pid: u32, signal: Signal) -> bool {
     u64::from_str_radix(line.trim(), 16).unwrap() & (1 << (signal as i32 - 1)) != 0
 }
 
+/// Every call is refused, and all files are what they were.
 #[test]
 fn what_a_run_works_on_is_never_written_over() {
     let work = pair();

@@ -27,14 +27,15 @@ pub fn compare_again(session: &Session, touched: &Touched, progress: &dyn Progre
     progress.begin(touched.bytes());
     let plan = session.engine.plan();
     let block_bytes = plan.block_bytes;
-    let (ranges, tail) = match plan.local_bytes == plan.remote_bytes {
-        true => (touched.ranges().to_vec(), None),
-        // The last block of the common part goes on differently on both sides.
-        false => split_tail(touched.ranges(), plan.compared.end / block_bytes * block_bytes),
+    // Where sizes differ the last block of the common part goes on differently on both sides.
+    let end = match plan.local_bytes == plan.remote_bytes {
+        true => u64::MAX,
+        false => plan.compared.end / block_bytes * block_bytes,
     };
     let ladder = Arc::new(Ladder::direct(block_bytes));
     let piece_bytes = (PIECE_BYTES / block_bytes).max(1) * block_bytes;
-    let mut pieces = ranges.iter().flat_map(|range| range.pieces(piece_bytes)).peekable();
+    let whole = touched.ranges().iter().map(|range| range.clip(end));
+    let mut pieces = whole.flat_map(|range| range.pieces(piece_bytes)).peekable();
     let (sender, receiver) = unbounded();
     let (mut under_way, mut done_bytes) = (0, 0);
     while under_way > 0 || pieces.peek().is_some() {
@@ -57,41 +58,24 @@ pub fn compare_again(session: &Session, touched: &Touched, progress: &dyn Progre
         done_bytes += piece.len();
         progress.advance(done_bytes, 0);
     }
-    if let Some(tail) = tail {
-        compare_tail(session, tail)?;
+    if let Some(last) = touched.ranges().last().filter(|last| last.end > end) {
+        compare_tail(session, ByteRange::new(end, last.end))?;
         progress.advance(touched.bytes(), 0);
     }
     progress.finish();
     Ok(())
 }
 
-/// `ranges` up to `end`, where a block begins, and what lies behind it.
-fn split_tail(ranges: &[ByteRange], end: u64) -> (Vec<ByteRange>, Option<ByteRange>) {
-    let whole = ranges.iter().map(|range| range.clip(end)).filter(|range| !range.is_empty());
-    let tail = ranges.last().filter(|last| last.end > end);
-    (whole.collect(), tail.map(|last| ByteRange::new(end, last.end)))
-}
-
 /// Compares `tail`, less than a block, by a hash that covers nothing else.
 fn compare_tail(session: &Session, tail: ByteRange) -> Result<()> {
     let engine = &session.engine;
     let (start, step) = (tail.start, tail.len());
-    let Answer::Hashes(theirs) = ask(session, Request::Hashes { start, step, n: 1 })? else {
+    let Answer::Hashes(theirs) = engine.ask(Request::Hashes { start, step, n: 1 })? else {
         return Err(Error::new(Kind::Protocol, "the remote side sent no hash").with_range(tail));
     };
     let local = &**engine.local();
     let ours = hash_range(local, engine.hasher(), start, step, 1, &mut Scratch::new())?;
     if ours == theirs { Ok(()) } else { Err(differs(tail)) }
-}
-
-/// Asks the remote side and waits for its answer.
-fn ask(session: &Session, request: Request) -> Result<Answer> {
-    let (sender, receiver) = unbounded();
-    let done = Box::new(move |answer| drop(sender.send(answer)));
-    session.engine.peer().submit(request, Priority::Scan, done);
-    receiver
-        .recv()
-        .unwrap_or_else(|_| Err(Error::new(Kind::Connection, "the remote side gave no answer")))
 }
 
 /// What the target holds is to be read from its disk, not from memory, and not to be known from
@@ -108,7 +92,7 @@ fn drop_caches(session: &Session, touched: &Touched) -> Result<()> {
         Direction::Push if session.extensions == Extensions::NONE => {}
         Direction::Push => {
             // The server takes up what is asked for at once, so what follows waits for the echo.
-            ask(session, Request::Hint { start: engine.plan().compared.end, step: 1 })?;
+            engine.ask(Request::Hint { start: engine.plan().compared.end, step: 1 })?;
         }
     }
     Ok(())

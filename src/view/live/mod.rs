@@ -322,6 +322,8 @@ impl Live {
 
     fn status(&self) -> Status {
         let plan = self.engine.plan();
+        // Before what is compared, of which it is a part.
+        let differing_bytes = self.differing_bytes();
         let progress = self.resolver.progress();
         let counters = self.engine.peer().counters();
         let patch_bytes = self.patch_bytes();
@@ -338,7 +340,7 @@ impl Live {
             block_bytes: Some(plan.block_bytes),
             total_bytes: plan.compared.end,
             compared_bytes: bytes(progress.known_blocks),
-            differing_bytes: progress.differing_bytes,
+            differing_bytes,
             sent_bytes: counters.sent_bytes,
             received_bytes: counters.received_bytes,
             requests: counters.requests,

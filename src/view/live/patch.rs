@@ -86,13 +86,24 @@ impl Live {
 
     /// Where the records end; everything must be known.
     fn records_end(&self) -> u64 {
+        let (count, last_differs) = self.differing();
+        self.layout.records_end(count, last_differs)
+    }
+
+    /// Bytes that are known to differ, of those that the patch may carry.
+    pub(super) fn differing_bytes(&self) -> u64 {
+        let (count, last_differs) = self.differing();
+        self.layout.data_bytes(count, last_differs)
+    }
+
+    /// How many of the patch's blocks are known to differ, and whether the last one is.
+    fn differing(&self) -> (u64, bool) {
         let blocks = self.layout.blocks();
-        let last = blocks.checked_sub(1);
-        let (count, last_differs) = self.resolver.with_map(|map| {
+        self.resolver.with_map(|map| {
+            let last = blocks.checked_sub(1);
             let differs = last.is_some_and(|last| map.state(last) == State::Differs);
             (map.rank(blocks), differs)
-        });
-        self.layout.records_end(count, last_differs)
+        })
     }
 
     /// Up to `len` bytes at `offset`: all of them where the patch is known that far, for the
