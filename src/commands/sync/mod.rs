@@ -1,11 +1,11 @@
 //! `bdsync sync`: compares two devices and applies the differences, in one go.
 //!
 //! ```text
+//!   sides.rs     which device is where
 //!   call.rs      the words that start a bdsync here or on the other host (pure)
 //!   watch.rs     signals end what is under way
 //!   target.rs    the process that writes: bdsync --patch=DST, here or there
-//!   touched.rs   which ranges were written (pure)
-//!   check.rs     compares them again
+//!   check.rs     compares again what was written
 //!   summary.rs   the first line and the last (pure)
 //!
 //!   SRC --compare--> patch --pipe--> bdsync --patch=DST      push, and within one host
@@ -17,16 +17,16 @@
 
 mod call;
 mod check;
+mod sides;
 mod summary;
 mod target;
 mod watch;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,12 +49,10 @@ use crate::units::{Direction, SizeRule};
 use crate::wire::Extensions;
 
 use call::Caller;
+use sides::Sides;
 use summary::Written;
 use target::Target;
 use watch::Stops;
-
-/// Stands for a target that does not exist, in a dry run.
-const NOTHING: &str = "/dev/null";
 
 /// Makes the target equal to the source; returns the server's exit status.
 ///
@@ -82,92 +80,6 @@ pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
 
 /// Starts a process and connects to it.
 type Start = fn(&[OsString], Option<Duration>, StderrSink) -> Result<Connection>;
-
-/// Who is who.
-struct Sides {
-    /// `Push` means that the near device is the source.
-    direction: Direction,
-    /// The device that this process opens.
-    near: PathBuf,
-    /// The device that a server opens.
-    far: OsString,
-    caller: Caller,
-    /// Whether the target was made just now.
-    created: Option<PathBuf>,
-}
-
-impl Sides {
-    fn of(options: &SyncOptions) -> Result<Self> {
-        let caller = |host: Option<&OsStr>| {
-            Caller::new(host, &options.remote_shell, &options.remote_program)
-        };
-        let mut created = None;
-        Ok(match (&options.source, &options.target) {
-            (Place::Local(near), Place::Remote { host, path }) => Self {
-                direction: Direction::Push,
-                near: near.clone(),
-                far: path.clone(),
-                caller: caller(Some(host))?,
-                created,
-            },
-            (Place::Remote { host, path }, Place::Local(target)) => {
-                let caller = caller(Some(host))?;
-                let near = existing(target, options, &mut created)?;
-                let far = path.clone();
-                Self { direction: Direction::Pull, near, far, caller, created }
-            }
-            (Place::Local(near), Place::Local(target)) => {
-                refuse_same(near, target)?;
-                let far = existing(target, options, &mut created)?.into_os_string();
-                let near = near.clone();
-                Self { direction: Direction::Push, near, far, caller: caller(None)?, created }
-            }
-            (Place::Remote { .. }, Place::Remote { .. }) => {
-                return Err(Error::new(Kind::Usage, "SRC and DST are both remote"));
-            }
-        })
-    }
-}
-
-/// The local target, created where that was asked for; in a dry run what stands for it.
-fn existing(
-    target: &Path,
-    options: &SyncOptions,
-    created: &mut Option<PathBuf>,
-) -> Result<PathBuf> {
-    if target.exists() {
-        return Ok(target.to_owned());
-    }
-    if !options.create {
-        let what = "the target does not exist; --create makes a file of it";
-        return Err(Error::new(Kind::Open, what).with_path(target));
-    }
-    if options.dry_run {
-        return Ok(PathBuf::from(NOTHING));
-    }
-    // Disks hold everybody's secrets: for the owner only, until he says otherwise.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target);
-    match file {
-        Ok(_) => *created = Some(target.to_owned()),
-        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(err) => {
-            return Err(Error::io(Kind::Open, "cannot create the target", err).with_path(target));
-        }
-    }
-    Ok(target.to_owned())
-}
-
-/// A device onto itself would at best do nothing.
-fn refuse_same(source: &Path, target: &Path) -> Result<()> {
-    let (Ok(a), Ok(b)) = (fs::metadata(source), fs::metadata(target)) else { return Ok(()) };
-    let same_file = (a.dev(), a.ino()) == (b.dev(), b.ino());
-    let blocks = a.file_type().is_block_device() && b.file_type().is_block_device();
-    if same_file || (blocks && a.rdev() == b.rdev()) {
-        let what = "SRC and DST are the same device";
-        return Err(Error::new(Kind::Usage, what).with_path(target));
-    }
-    Ok(())
-}
 
 /// One run.
 struct Sync<'a> {
