@@ -115,7 +115,10 @@ fn a_run_that_a_signal_ends_leaves_a_record_and_ends_by_that_signal() {
                 thread::sleep(Duration::from_millis(5));
             }
             kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+            // Waiting would close its stdin, which is an end of its own.
+            let stdin = run.stdin.take();
             let status = run.wait().unwrap();
+            drop(stdin);
             let number = signal as i32;
             let ended = status.signal() == Some(number) || status.code() == Some(128 + number);
             assert!(ended, "{mode}: {status}");
