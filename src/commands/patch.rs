@@ -27,7 +27,7 @@ use crate::device::{
 use crate::error::{Error, Kind, Result};
 use crate::patch::{
     Agreement, Apply, BaseState, Checksum, Digested, FoundSeal, Header, PatchFile, PatchReader,
-    PatchStream, Seal, SizePlan, Summary, Trailer, Written, Zeros, base_state, check,
+    PatchStream, Seal, SizePlan, Summary, Trailer, Written, Zeros, base_state, check, check_file,
     checksum_algorithm, refuse_existing, spool, verify_checksum, verify_records, verify_seal,
     write_undo,
 };
@@ -125,8 +125,7 @@ impl Job<'_> {
     /// A patch that can be read twice.
     fn run_checked(&self, file: &PatchFile) -> Result<()> {
         let checking = || self.check("checking ended, nothing is written");
-        let open = || open_patch(file);
-        let summary = check(open()?, &checking)?;
+        let summary = check_patch(file, &checking)?;
         let ending = Ending::of(&summary);
         let trailer = &ending.trailer;
         if let Some(checksum) = &trailer.checksum {
@@ -148,10 +147,10 @@ impl Job<'_> {
             self.check_base(&target, found, &sizes, file)?;
         }
         if let Some(path) = &self.options.undo {
-            write_undo(path, &target, &sizes, &mut open()?, &checking)?;
+            write_undo(path, &target, &sizes, &mut open_patch(file)?, &checking)?;
             log::info!("{} takes the patch back", path.display());
         }
-        self.write(&mut open()?, &target, &sizes, self.how(seal.as_ref()))?;
+        self.write(&mut open_patch(file)?, &target, &sizes, self.how(seal.as_ref()))?;
         self.read_back(&target, &ending, summary.ascending, &sizes, file)
             .inspect_err(|_| self.tell_undo(&target))
     }
@@ -398,6 +397,15 @@ impl Job<'_> {
 
 /// The patch from its first byte. A compressed one is decompressed again each time: no copy of
 /// it is made, in memory or elsewhere.
+/// Reads the whole patch; a compressed one in order.
+fn check_patch(file: &PatchFile, is_wanted: &(dyn Fn() -> Result<()> + Sync)) -> Result<Summary> {
+    let input = decoded(file.rewound(), STDIN_NAME)?;
+    match input.format() {
+        None => check_file(file, STDIN_NAME, is_wanted),
+        Some(_) => check(PatchReader::new(input, STDIN_NAME)?, is_wanted),
+    }
+}
+
 fn open_patch(file: &PatchFile) -> Result<PatchReader<Decoder<PatchFile>>> {
     PatchReader::new(decoded(file.rewound(), STDIN_NAME)?, STDIN_NAME)
 }

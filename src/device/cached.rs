@@ -13,7 +13,7 @@ use crate::units::ByteRange;
 
 /// Whether all of `range` is in the cache. False also where the kernel does not say: an old one, or a
 /// file that the caller neither owns nor may write to.
-pub(super) fn is_cached(file: &File, range: ByteRange) -> bool {
+pub fn is_cached(file: &File, range: ByteRange) -> bool {
     let Some(page_bytes) = page_bytes() else { return false };
     let pages = range.align_out(page_bytes);
     let asked = cachestat_range { off: pages.start, len: pages.len() };

@@ -28,6 +28,7 @@ mod read_ahead;
 mod residency;
 mod tolerant;
 
+pub(crate) use cached::is_cached;
 pub use direct::DirectDevice;
 pub use file::{FileDevice, FileKind};
 pub use identity::identity;

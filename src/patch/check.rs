@@ -5,6 +5,7 @@ use std::io::{Read, Seek};
 use super::format::Header;
 use super::reader::{PatchReader, Trailer};
 use crate::error::{Error, Kind, Result};
+use crate::units::ByteRange;
 
 /// What is known of a patch that was read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,91 @@ pub struct Summary {
 /// most 8 MiB of data, which a decoder takes some milliseconds for.
 pub(super) const RECORDS_PER_ASK: u64 = 128;
 
+/// What is known of consecutive records.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tally {
+    records: u64,
+    data_bytes: u64,
+    record_bytes_max: u64,
+    ascending: bool,
+    /// Where the first of them begins; `None` without records.
+    start: Option<u64>,
+    /// Where the last of them ends.
+    end: u64,
+}
+
+impl Tally {
+    /// Of no records.
+    pub(super) const EMPTY: Self = Self {
+        records: 0,
+        data_bytes: 0,
+        record_bytes_max: 0,
+        ascending: true,
+        start: None,
+        end: 0,
+    };
+
+    fn of(range: ByteRange) -> Self {
+        Self {
+            records: 1,
+            data_bytes: range.len(),
+            record_bytes_max: range.len(),
+            start: Some(range.start),
+            end: range.end,
+            ..Self::EMPTY
+        }
+    }
+
+    /// Adds the records that come next.
+    pub(super) fn append(&mut self, next: Self) {
+        let Some(start) = next.start else { return };
+        self.ascending &= next.ascending && start >= self.end;
+        self.records += next.records;
+        self.data_bytes += next.data_bytes;
+        self.record_bytes_max = self.record_bytes_max.max(next.record_bytes_max);
+        self.start = self.start.or(next.start);
+        self.end = next.end;
+    }
+
+    /// Adds the records up to the first one that begins at or behind byte `until` of the patch.
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub(super) fn read_until<R: Read + Seek>(
+        &mut self,
+        reader: &mut PatchReader<R>,
+        until: u64,
+        is_wanted: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        while reader.position() < until {
+            if self.records.is_multiple_of(RECORDS_PER_ASK) {
+                is_wanted()?;
+            }
+            let Some(place) = reader.next_place()? else { break };
+            self.append(Self::of(place.range));
+        }
+        Ok(())
+    }
+
+    /// What is known of the patch, `reader` being behind its last record.
+    ///
+    /// # Errors
+    /// `Kind::Patch` when it is not.
+    pub(super) fn summary<R: Read>(self, reader: &PatchReader<R>) -> Result<Summary> {
+        let trailer = reader.trailer().cloned().ok_or_else(|| {
+            Error::new(Kind::Patch, "the patch ends without a trailer").with_path(reader.path())
+        })?;
+        Ok(Summary {
+            header: reader.header().clone(),
+            trailer,
+            records: self.records,
+            data_bytes: self.data_bytes,
+            record_bytes_max: self.record_bytes_max,
+            ascending: self.ascending,
+        })
+    }
+}
+
 /// Reads all of the patch: its structure, the bounds of its records, end mark and trailer. The
 /// data of the records is stepped over.
 ///
@@ -36,30 +122,9 @@ pub fn check<R: Read + Seek>(
     mut reader: PatchReader<R>,
     is_wanted: &dyn Fn() -> Result<()>,
 ) -> Result<Summary> {
-    let mut summary = Summary {
-        header: reader.header().clone(),
-        trailer: Trailer::default(),
-        records: 0,
-        data_bytes: 0,
-        record_bytes_max: 0,
-        ascending: true,
-    };
-    let mut end = 0;
-    while let Some(place) = reader.next_place()? {
-        if summary.records.is_multiple_of(RECORDS_PER_ASK) {
-            is_wanted()?;
-        }
-        summary.records += 1;
-        summary.data_bytes += place.range.len();
-        summary.record_bytes_max = summary.record_bytes_max.max(place.range.len());
-        summary.ascending &= place.range.start >= end;
-        end = place.range.end;
-    }
-    // `None` above means that the trailer has been read.
-    summary.trailer = reader.trailer().cloned().ok_or_else(|| {
-        Error::new(Kind::Patch, "the patch ends without a trailer").with_path(reader.path())
-    })?;
-    Ok(summary)
+    let mut tally = Tally::EMPTY;
+    tally.read_until(&mut reader, u64::MAX, is_wanted)?;
+    tally.summary(&reader)
 }
 
 #[cfg(test)]

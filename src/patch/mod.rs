@@ -8,7 +8,7 @@
 //!       |
 //!   reader.rs   records, every fault refused
 //!       |
-//!   check.rs    the whole patch, before anything is written
+//!   check.rs    the whole patch, before anything is written; parts.rs: from several places at once
 //!   sweep.rs --> index.rs      a stored patch at random: which of its bytes are where
 //!      \--> squash.rs       several stored patches made one
 //!   digested.rs the patch itself, base.rs the state of the target: both against the seal
@@ -25,6 +25,7 @@ mod digested;
 mod fingerprint;
 pub mod format;
 mod index;
+mod parts;
 mod reader;
 mod seal;
 mod sizes;
@@ -45,6 +46,7 @@ pub use digested::Digested;
 use fingerprint::Fingerprint;
 pub use format::{Checksum, Header};
 pub use index::{ENTRY_BYTES, PatchIndex, Piece};
+pub use parts::check_file;
 pub use reader::{Batch, PatchReader, Record, RecordPlace, Trailer};
 pub use seal::{Base, BaseMaker, FoundSeal, IDENTITY_BYTES_MAX, Seal};
 pub use sizes::SizePlan;

@@ -19,7 +19,7 @@ use crate::units::ByteRange;
 pub const BUFFER_BYTES: usize = 256 * 1024;
 /// Records of at least this many bytes are stepped over, not read, when only places are wanted:
 /// a system call for the next header takes the time of copying about 8 KiB.
-const STEP_OVER_BYTES_MIN: u16 = 12 * 1024;
+pub(super) const STEP_OVER_BYTES_MIN: u16 = 12 * 1024;
 /// Bytes read at once while places of smaller records are wanted.
 const PLACES_READ_BYTES: usize = 128 * 1024;
 
@@ -128,20 +128,25 @@ impl<R: Read> PatchReader<R> {
     /// # Errors
     /// `Kind::Patch` when this is no patch or a malformed one, `Kind::Read`.
     pub fn new(input: R, path: impl Into<PathBuf>) -> Result<Self> {
-        let mut reader = Self {
+        let header = Header { size_bytes: 0, name: Vec::new() };
+        let mut reader = Self::at(input, path.into(), header, 0);
+        reader.read_header()?;
+        Ok(reader)
+    }
+
+    fn at(input: R, path: PathBuf, header: Header, position: u64) -> Self {
+        Self {
             input,
-            path: path.into(),
+            path,
             buffer: PageBuffer::new(BUFFER_BYTES),
             start: 0,
             end: 0,
-            position: 0,
+            position,
             batch: Vec::new(),
-            header: Header { size_bytes: 0, name: Vec::new() },
+            header,
             in_trailer: false,
             trailer: None,
-        };
-        reader.read_header()?;
-        Ok(reader)
+        }
     }
 
     /// What the patch begins with.
@@ -247,6 +252,12 @@ impl<R: Read> PatchReader<R> {
         Ok(Some(OwnedBatch { records, buffer, buffer_position }))
     }
 
+    /// Reads on from byte `position` of the same patch, where a record or the end mark begins;
+    /// `input` gives that byte next.
+    pub(super) fn continued(&self, input: R, position: u64) -> Self {
+        Self::at(input, self.path.clone(), self.header.clone(), position)
+    }
+
     fn read_header(&mut self) -> Result<()> {
         // Byte by byte as far as it agrees: a wrong file is told apart from a cut patch.
         self.fill(HEADER_BYTES, BUFFER_BYTES)?;
@@ -314,7 +325,7 @@ impl<R: Read> PatchReader<R> {
     }
 
     /// The next record header, without using it up.
-    fn record_header(&mut self) -> Result<RecordHeader> {
+    pub(super) fn record_header(&mut self) -> Result<RecordHeader> {
         self.fill(RECORD_HEADER_BYTES, RECORD_HEADER_BYTES)?;
         match self.buffer[self.start..self.end].first_chunk() {
             Some(bytes) => Ok(RecordHeader::decode(bytes)),

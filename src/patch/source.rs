@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::sync::Arc;
 
+use crate::device::is_cached;
 use crate::error::{Error, Kind, Result};
 use crate::signals::Signals;
+use crate::units::ByteRange;
 
 /// A patch in a file, from some offset of it on. Reads are positional: clones do not disturb
 /// each other, nor any other user of the same open file.
@@ -46,7 +48,23 @@ impl PatchFile {
     /// The same patch from its first byte.
     #[must_use]
     pub fn rewound(&self) -> Self {
-        Self { file: Arc::clone(&self.file), start: self.start, at: 0 }
+        self.from(0)
+    }
+
+    /// The same patch from byte `at` on.
+    pub(super) fn from(&self, at: u64) -> Self {
+        Self { file: Arc::clone(&self.file), start: self.start, at }
+    }
+
+    /// Bytes of the patch and of what follows it in a regular file; 0 where that is not known.
+    pub(super) fn size(&self) -> u64 {
+        self.file.metadata().map_or(0, |of| of.len().saturating_sub(self.start))
+    }
+
+    /// Whether its `len` bytes from `at` on are in the page cache, as far as the kernel says so.
+    pub(super) fn is_cached(&self, at: u64, len: u64) -> bool {
+        let range = self.start.checked_add(at).and_then(|start| ByteRange::checked_at(start, len));
+        range.is_some_and(|range| is_cached(&self.file, range))
     }
 }
 
