@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::thread;
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -134,30 +134,42 @@ impl Signals {
         self.pending().map_or(Ok(()), |signal| Err(interrupted(signal, what)))
     }
 
-    /// Runs `work` while a thread waits for a signal, and calls `on_signal` with the first.
+    /// Calls `on_signal` with the first signal, on a thread that waits for it until the watch is
+    /// dropped.
     ///
     /// # Errors
     /// `Kind::Usage` when no pipe or no thread can be had.
+    pub fn watch<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        on_signal: impl FnOnce(i32) + Send + 'scope,
+    ) -> Result<Watch<'scope>> {
+        let failed = |err| Error::io(Kind::Usage, "cannot watch for signals", err);
+        let (ended, end) = io::pipe().map_err(failed)?;
+        let wait = move || {
+            // Readable, or at its end: nobody watches any more.
+            if self.wait_readable(ended.as_fd()).is_err()
+                && let Some(signal) = self.pending()
+            {
+                on_signal(signal);
+            }
+        };
+        let thread = thread::Builder::new().name("signals".into());
+        let thread = thread.spawn_scoped(scope, wait).map_err(failed)?;
+        Ok(Watch { end: Some(end), thread: Some(thread) })
+    }
+
+    /// Runs `work` under such a watch.
+    ///
+    /// # Errors
+    /// As [`Signals::watch`].
     pub fn watched<T>(
         &self,
         on_signal: impl FnOnce(i32) + Send,
         work: impl FnOnce() -> T,
     ) -> Result<T> {
-        let failed = |err| Error::io(Kind::Usage, "cannot watch for signals", err);
-        let (ended, end) = io::pipe().map_err(failed)?;
         thread::scope(|scope| {
-            let watch = || {
-                // Readable, or at its end: the work is done.
-                if self.wait_readable(ended.as_fd()).is_err()
-                    && let Some(signal) = self.pending()
-                {
-                    on_signal(signal);
-                }
-            };
-            let thread = thread::Builder::new().name("signals".into());
-            thread.spawn_scoped(scope, watch).map_err(failed)?;
-            // Dropped also when the work panics, or the thread would wait for ever.
-            let _end = end;
+            let _watch = self.watch(scope, on_signal)?;
             Ok(work())
         })
     }
@@ -200,6 +212,23 @@ impl Signals {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(err) => return Err(err.into()),
             }
+        }
+    }
+}
+
+/// A thread waits for a signal. It has ended when this is dropped.
+pub struct Watch<'scope> {
+    /// Dropped to end the thread.
+    end: Option<PipeWriter>,
+    thread: Option<ScopedJoinHandle<'scope, ()>>,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic on it ends the process.
+            let _ = thread.join();
         }
     }
 }

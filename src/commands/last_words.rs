@@ -1,22 +1,55 @@
 //! The record of a run that a signal ends, of the modes in which that is no event of its own.
 
 use std::path::Path;
+use std::thread::Scope;
 
 use super::record::Record;
 use crate::error::Result;
 use crate::report;
-use crate::signals::{Signals, interrupted};
+use crate::signals::{Signals, Watch, interrupted};
 
-/// Runs `work`. A signal ends the process as it would have without, once the record is at `path`.
+/// Holds signals back until they are watched for, and then until the record is written.
+pub(super) struct LastWords<'a> {
+    signals: Signals,
+    record: &'a Record,
+    path: &'a Path,
+}
+
+impl<'a> LastWords<'a> {
+    /// `record` goes to `path`.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when signals cannot be held back.
+    pub(super) fn new(record: &'a Record, path: &'a Path) -> Result<Self> {
+        Ok(Self { signals: Signals::catch()?, record, path })
+    }
+
+    /// Until the watch is dropped a signal ends the process as it would have without, once the
+    /// record is written.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when signals cannot be waited for.
+    pub(super) fn watch<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Result<Watch<'scope>> {
+        self.signals.watch(scope, |signal| self.end(signal))
+    }
+
+    fn end(&self, signal: i32) {
+        let outcome = Err(interrupted(signal, "the run ended"));
+        if let Err(err) = self.record.save(self.path, &outcome) {
+            report::error(&err);
+        }
+        Signals::end_process(signal);
+    }
+}
+
+/// Runs `work` under such a watch.
 ///
 /// # Errors
 /// `Kind::Usage` when signals cannot be waited for.
 pub(super) fn kept<T>(record: &Record, path: &Path, work: impl FnOnce() -> T) -> Result<T> {
-    let end = |signal| {
-        if let Err(err) = record.save(path, &Err(interrupted(signal, "the run ended"))) {
-            report::error(&err);
-        }
-        Signals::end_process(signal);
-    };
-    Signals::catch()?.watched(end, work)
+    let words = LastWords::new(record, path)?;
+    words.signals.watched(|signal| words.end(signal), work)
 }

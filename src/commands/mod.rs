@@ -69,7 +69,8 @@ pub fn run(command: Command) -> Result<u8> {
 
 /// Whether a signal is something that the mode itself comes to an end by.
 fn has_signals_of_its_own(command: &Command) -> bool {
-    matches!(command, Command::Mount(_) | Command::Patch(_) | Command::Sync(_))
+    use Command::{Mount, Patch, Server, Sync};
+    matches!(command, Mount(_) | Patch(_) | Server(_) | Sync(_))
 }
 
 fn run_mode(command: &Command, record: &Record) -> Result<u8> {

@@ -1,5 +1,10 @@
 //! `bdsync --server`: one session on stdin and stdout.
 
+use std::thread;
+
+use parking_lot::Mutex;
+
+use super::last_words::LastWords;
 use super::record::{DeviceFacts, Record};
 use crate::cli::ServerOptions;
 use crate::device::Device;
@@ -20,21 +25,42 @@ use crate::wire::Extensions;
 /// when the report cannot be opened.
 pub fn run(options: &ServerOptions, record: &Record) -> Result<()> {
     report::log_as_server(options.verbosity);
+    let Some(path) = &options.report else {
+        return answer(options, record, &|| {
+            serve::confine();
+            Ok(())
+        });
+    };
+    Record::check_path(path)?;
+    let words = LastWords::new(record, path)?;
+    thread::scope(|scope| {
+        let watch = Mutex::new(Some(words.watch(scope)?));
+        answer(options, record, &|| {
+            // What is open stays open once the process is confined.
+            record.open_early(path)?;
+            // A thread that runs already would not be confined.
+            drop(watch.lock().take());
+            serve::confine();
+            *watch.lock() = Some(words.watch(scope)?);
+            Ok(())
+        })
+    })
+}
+
+/// Answers the client; `confine` is called once the device is open.
+fn answer(
+    options: &ServerOptions,
+    record: &Record,
+    confine: &(dyn Fn() -> Result<()> + Sync),
+) -> Result<()> {
     let allowed = serve::Allowed::new(&options.allow)?;
-    if let Some(path) = &options.report {
-        Record::check_path(path)?;
-    }
     // Found out while the files that tell it can still be opened.
     digest::core_count();
     serve::session(stdio(options.timeout)?, Extensions::ALL, &|path| {
         let device = allowed.open(path)?;
         record.tell(|facts| facts.source = Some(DeviceFacts::here(&device)));
         record.claims.reads("the device", path)?;
-        // What is open stays open once the process is confined.
-        if let Some(path) = &options.report {
-            record.open_early(path)?;
-        }
-        serve::confine();
+        confine()?;
         Ok(Box::new(device) as Box<dyn Device>)
     })
 }

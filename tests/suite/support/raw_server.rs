@@ -89,6 +89,18 @@ impl RawServer {
         super::run::status_field(self.pid(), name)
     }
 
+    /// The numbers of a line in `/proc/PID/task/TID/status`, of every thread of the server.
+    pub fn status_field_of_threads(&self, name: &str) -> Vec<u64> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("its threads");
+        tasks
+            .filter_map(|task| {
+                // A thread may have ended meanwhile.
+                let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+                super::run::field_of_status(&status, name)
+            })
+            .collect()
+    }
+
     /// Waits for the process to end by itself; returns its exit code, 128 and more for a signal.
     #[track_caller]
     pub fn ends_within(&mut self, limit: Duration) -> i32 {

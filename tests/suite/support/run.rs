@@ -25,7 +25,11 @@ pub fn example(name: &str) -> PathBuf {
 
 /// A line of `/proc/PID/status`, in kB where it is memory; `None` once the process has ended.
 pub fn status_field(pid: u32, name: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    field_of_status(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?, name)
+}
+
+/// The number in a line of `status`, a file of that name of proc(5).
+pub fn field_of_status(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
