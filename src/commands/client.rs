@@ -56,6 +56,9 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
         }
     };
     record.add_traffic(peer.counters());
+    if let Ok(0) = outcome {
+        progress.finish();
+    }
     outcome
 }
 
@@ -161,10 +164,6 @@ impl Job<'_> {
         if self.compare.flush_cache {
             let local = engine.local();
             local.done_with(ByteRange::new(0, local.size()));
-        }
-        // Else the remote is asked once more, and that is another part of the run.
-        if self.closes {
-            progress.finish();
         }
         Ok(output.output)
     }

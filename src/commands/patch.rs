@@ -31,6 +31,7 @@ use crate::patch::{
     checksum_algorithm, refuse_existing, spool, verify_checksum, verify_records, verify_seal,
     write_undo,
 };
+use crate::progress::Progress;
 use crate::report;
 use crate::signals::Signals;
 use crate::units::{ByteRange, SizeRule};
@@ -48,9 +49,12 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
     let signals = Signals::catch()?;
     let stdin = io::stdin();
     let file = PatchFile::of_fd(stdin.as_fd())?;
-    let job = Job { options, signals: &signals, record, is_piped: file.is_none() };
+    let progress = super::progress(options.progress)?;
+    let is_piped = file.is_none();
+    let job = Job { options, signals: &signals, record, progress: &*progress, is_piped };
     if let Some(file) = file {
         job.run_checked(&file)?;
+        progress.finish();
         return Ok(0);
     }
     let input = stdin.as_fd().try_clone_to_owned();
@@ -62,6 +66,7 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
     } else {
         job.run_stream(input)?;
     }
+    progress.finish();
     Ok(0)
 }
 
@@ -95,6 +100,7 @@ struct Job<'a> {
     options: &'a PatchOptions,
     signals: &'a Signals,
     record: &'a Record,
+    progress: &'a dyn Progress,
     /// Whether the patch comes from another process, and may be nowhere else.
     is_piped: bool,
 }
@@ -111,7 +117,9 @@ impl Job<'_> {
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;
         let record_bytes_max =
             self.write(&mut reader, &target, &sizes, self.how(None))?.record_bytes_max;
-        let Some(trailer) = reader.trailer().cloned() else { return Ok(()) };
+        let trailer = reader.trailer().cloned().ok_or_else(|| {
+            Error::new(Kind::Patch, "the patch ends without a trailer").with_path(STDIN_NAME)
+        })?;
         verify_late(&input, &trailer).inspect_err(|_| {
             let target = target.path().display();
             log::warn!(
@@ -278,14 +286,13 @@ impl Job<'_> {
         sizes: &SizePlan,
         how: How,
     ) -> Result<Written> {
-        let progress = super::progress(self.options.progress)?;
-        progress.begin(reader.header().size_bytes);
+        self.progress.begin(reader.header().size_bytes);
         let apply = Apply {
             target,
             limit_bytes: sizes.limit_bytes,
             zeros: how.zeros,
             signal: &|| self.signals.pending(),
-            progress: &*progress,
+            progress: self.progress,
         };
         let mut written = Written::default();
         let wake = || self.signals.give_up_input();
@@ -308,7 +315,6 @@ impl Job<'_> {
             self.tell_undo(target);
             return Err(err);
         }
-        progress.finish();
         if self.options.flush_cache {
             target.done_with(ByteRange::new(0, target.size()));
         }
@@ -395,8 +401,6 @@ impl Job<'_> {
     }
 }
 
-/// The patch from its first byte. A compressed one is decompressed again each time: no copy of
-/// it is made, in memory or elsewhere.
 /// Reads the whole patch; a compressed one in order.
 fn check_patch(file: &PatchFile, is_wanted: &(dyn Fn() -> Result<()> + Sync)) -> Result<Summary> {
     let input = decoded(file.rewound(), STDIN_NAME)?;
@@ -406,6 +410,8 @@ fn check_patch(file: &PatchFile, is_wanted: &(dyn Fn() -> Result<()> + Sync)) ->
     }
 }
 
+/// The patch from its first byte. A compressed one is decompressed again each time: no copy of
+/// it is made, in memory or elsewhere.
 fn open_patch(file: &PatchFile) -> Result<PatchReader<Decoder<PatchFile>>> {
     PatchReader::new(decoded(file.rewound(), STDIN_NAME)?, STDIN_NAME)
 }

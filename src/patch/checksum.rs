@@ -70,7 +70,10 @@ pub fn verify_checksum(
         return Ok(Agreement::Exact);
     }
     let mut fed_bytes = size_bytes;
-    for padded_bytes in padded_sizes(size_bytes, sizes.before_bytes, record_bytes_max) {
+    // What is not resized was compared up to the smaller size (protocol, minsize) or has one.
+    let compared_bytes =
+        sizes.resize_bytes.map_or(size_bytes, |_| size_bytes.max(sizes.before_bytes));
+    for padded_bytes in padded_sizes(size_bytes, compared_bytes, record_bytes_max) {
         for piece in ByteRange::new(fed_bytes, padded_bytes).pieces(STEP_BYTES) {
             check()?;
             hasher.update_zeros(piece.len());
@@ -118,13 +121,14 @@ fn feed_device(
     Ok(())
 }
 
-/// The sizes that the classic may have filled a device of `size_bytes` up to, ascending.
-fn padded_sizes(size_bytes: u64, before_bytes: u64, record_bytes_max: u64) -> Vec<u64> {
+/// The sizes that the classic may have filled a device of `size_bytes` up to when it compared
+/// `compared_bytes`, ascending.
+fn padded_sizes(size_bytes: u64, compared_bytes: u64, record_bytes_max: u64) -> Vec<u64> {
     let powers = (0..).map(|i| PADDING_BYTES_MIN << i).take_while(|&n| n <= PADDING_BYTES_MAX);
     let seen = [record_bytes_max, record_bytes_max.saturating_mul(TWO_PASS_BLOCKS)];
     let mut sizes = vec![];
     for unit in powers.chain(seen).filter(|&unit| unit > 0) {
-        for compared in [size_bytes, size_bytes.max(before_bytes)] {
+        for compared in [size_bytes, compared_bytes] {
             sizes.extend(compared.checked_next_multiple_of(unit));
         }
     }
@@ -148,8 +152,25 @@ mod tests {
     fn verify(content: &[u8], before_bytes: u64, sum: &Checksum) -> Result<Agreement> {
         let device = MemoryDevice::new(content).with_holes(64);
         let size = content.len() as u64;
-        let sizes = SizePlan { before_bytes, limit_bytes: size, resize_bytes: None };
+        let resize_bytes = (before_bytes != size).then_some(size);
+        let sizes = SizePlan { before_bytes, limit_bytes: size, resize_bytes };
         verify_checksum(&device, sum, &sizes, 1000, &|| Ok(()))
+    }
+
+    #[test]
+    fn target_that_stays_larger_is_not_filled_up_to_its_size() {
+        let device = MemoryDevice::new([7; 5000]);
+        let sizes = SizePlan { before_bytes: 1 << 42, limit_bytes: 5000, resize_bytes: None };
+        let sum = checksum_of(b"of more than the patch has");
+        let asked = std::cell::Cell::new(0);
+        let check = || {
+            asked.set(asked.get() + 1);
+            Ok(())
+        };
+        let err = verify_checksum(&device, &sum, &sizes, 4096, &check).unwrap_err();
+        assert_eq!(err.kind(), Kind::Checksum);
+        // Pieces of 256 KiB, up to the largest block size that padding is looked for with.
+        assert!(asked.get() < 300, "{}", asked.get());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::{Meter, Progress, Snapshot};
@@ -17,9 +18,15 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct JsonLines {
     meter: Arc<Meter>,
-    /// Dropped to end the thread.
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// `None` once it has ended.
+    ticker: Mutex<Option<Ticker>>,
+}
+
+/// The thread that tells how far it is; ended by the drop of its sender.
+#[derive(Debug)]
+struct Ticker {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 /// What a line says.
@@ -57,12 +64,13 @@ impl JsonLines {
                 }
             }
         });
-        Self { meter, stop: Some(stop), thread: thread.ok() }
+        let ticker = thread.ok().map(|thread| Ticker { stop, thread });
+        Self { meter, ticker: Mutex::new(ticker) }
     }
 
-    fn stop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
+    fn stop(&self) {
+        if let Some(Ticker { stop, thread }) = self.ticker.lock().take() {
+            drop(stop);
             // It has nothing to say about its end.
             let _ = thread.join();
         }
@@ -85,6 +93,8 @@ impl Progress for JsonLines {
     }
 
     fn finish(&self) {
+        // Nothing comes behind the last object.
+        self.stop();
         self.meter.finish();
         if let Some(now) = self.meter.snapshot() {
             tell(&now, true);
@@ -132,9 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn dropping_it_ends_its_thread_at_once() {
-        let started = std::time::Instant::now();
-        drop(JsonLines::new());
-        assert!(started.elapsed() < INTERVAL);
+    fn its_thread_has_ended_when_it_is_finished() {
+        let lines = JsonLines::new();
+        lines.begin(10);
+        let watched = Arc::downgrade(&lines.meter);
+        assert_eq!(watched.strong_count(), 2, "its own and the thread's");
+        lines.finish();
+        assert_eq!(watched.strong_count(), 1);
+        drop(lines);
+        assert_eq!(watched.strong_count(), 0);
     }
 }

@@ -35,7 +35,7 @@ pub trait Progress: Send + Sync {
     /// Everything below `position_bytes` is done, and made `diff_bytes` of patch so far.
     fn advance(&self, position_bytes: u64, diff_bytes: u64);
 
-    /// The run ended well: told once, after its last part.
+    /// The run ended well: told once, when nothing of it can fail any more.
     fn finish(&self);
 }
 

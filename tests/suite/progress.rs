@@ -51,6 +51,33 @@ fn json_progress_is_an_object_a_line() {
     }
 }
 
+/// Whoever waits for `finished` must not take a run for a good one that fails behind its last byte.
+#[test]
+fn a_run_that_fails_in_the_end_is_never_finished() {
+    let work = pair();
+    let patch = work.patch(&["--checksum=sha256"]);
+    let mut other = work.read("remote.img");
+    other[1_999_000] ^= 1;
+    work.write("remote.img", &other);
+    let file = work.write("patch", &patch);
+    let ends_with_3 = shell_command("$BDSYNC --server; exit 3");
+    for (out, code) in [
+        (work.client_through(&["--progress=json"], &ends_with_3).run(), 3),
+        (work.apply(&["--progress=json"], &patch), 5),
+        (work.apply(&["--progress=json", "--verify"], &patch), 5),
+        (
+            bdsync(["--patch", "--progress=json"]).in_folder(work.folder()).stdin_file(&file).run(),
+            5,
+        ),
+    ] {
+        let out = out.expect(code);
+        let lines = out.stderr_text();
+        let lines: Vec<Value> =
+            lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        assert!(lines.iter().all(|line| line["finished"] == false), "{out}");
+    }
+}
+
 #[test]
 fn sigusr1_is_answered_with_one_line_at_any_time() {
     let work = pair();

@@ -62,7 +62,6 @@ pub fn compare_again(session: &Session, touched: &Touched, progress: &dyn Progre
         compare_tail(session, ByteRange::new(end, last.end))?;
         progress.advance(touched.bytes(), 0);
     }
-    progress.finish();
     Ok(())
 }
 
