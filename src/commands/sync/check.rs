@@ -78,7 +78,8 @@ fn compare_tail(session: &Session, tail: ByteRange) -> Result<()> {
 }
 
 /// What the target holds is to be read from its disk, not from memory, and not to be known from
-/// before it was written.
+/// before it was written. Under `--flushcache`, which was given to what wrote it as well, only what
+/// was in the page cache before the run stays there.
 fn drop_caches(session: &Session, touched: &Touched) -> Result<()> {
     let engine = &session.engine;
     match engine.plan().direction {

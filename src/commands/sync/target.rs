@@ -97,6 +97,8 @@ impl Target {
                 break None;
             }
         };
+        // Whoever had to be killed after that has nothing to say about why the patch was cut short.
+        let is_killed = !complete && status.is_none();
         let status = match status {
             Some(status) => status,
             None => self.process.kill()?,
@@ -108,7 +110,7 @@ impl Target {
         }
         // A patch that was cut short is refused there, which is no news.
         let is_refusal = !complete && status.code() == Some(Kind::Patch.exit_code());
-        if status.success() || is_refusal { Ok(()) } else { Err(self.failure(status)) }
+        if status.success() || is_refusal || is_killed { Ok(()) } else { Err(self.failure(status)) }
     }
 
     fn failure(&self, status: ExitStatus) -> Error {
@@ -120,5 +122,20 @@ impl Target {
             (None, false) => status.to_string(),
         };
         Error::new(kind.unwrap_or(Kind::Spawn), format!("writing to the target failed: {how}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::connect_consumer;
+
+    #[test]
+    fn that_one_which_does_not_end_had_to_be_killed_hides_no_reason_for_a_cut_patch() {
+        let words = ["sh", "-c", "read line; exec sleep 600"].map(Into::into);
+        let connection = connect_consumer(&words, None, Box::new(|_| {})).unwrap();
+        let mut target = Target::new(connection, false, |_| {}).unwrap();
+        target.writer().write_all(b"cut short\n").unwrap();
+        target.finish(false).unwrap();
     }
 }
