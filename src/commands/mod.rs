@@ -6,6 +6,7 @@ mod claims;
 mod client;
 mod destination;
 mod fault;
+mod heap;
 mod info;
 mod input;
 mod last_words;

@@ -191,6 +191,7 @@ fn memory_of_a_mount_does_not_grow_with_its_readers() {
     }
     for (local, remote, name, options) in [
         (&empty, &full, "patch", &["--remdata"][..]),
+        (&empty, &full, "merged", &["--remdata", "--blocksize=16777216"]),
         (&empty, &scattered, "merged", &["--remdata"]),
         (&full, &empty, "patch", &[]),
         (&empty, &scattered, "original", &[]),
