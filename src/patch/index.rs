@@ -9,7 +9,8 @@
 //!   if any overlap    read again with one entry a record, sorted, and swept in place: what is
 //!                     hidden goes, what is left is cut to what can be seen of it
 //! ```
-//! At most [`ENTRY_BYTES`] a record at every moment, beside a bounded rest (see `sweep.rs`).
+//! At most [`ENTRY_BYTES`] a record at every moment, beside a bounded rest (see `sweep.rs`) and the
+//! sixteenth of a byte that landmarks take.
 
 use std::cell::Cell;
 use std::error::Error as _;
@@ -29,6 +30,9 @@ pub const ENTRY_BYTES: usize = 24;
 const RUN_RECORDS_MAX: u32 = u32::MAX >> 1;
 /// Bit of [`Entry::count_and_mark`]: no changed byte lies right before this entry.
 const BEGINS_EXTENT: u32 = 1 << 31;
+
+/// Of every so many entries the whole extent is kept, so that nobody goes through all of a long one.
+const LANDMARK_ENTRIES: usize = 256;
 
 /// What is at some place of the device: the record's data, or what was there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +117,8 @@ pub struct PatchIndex {
     /// Whether entries overlap; then each is one record, cut to what is seen of it, and no
     /// two start at one offset.
     overlapping: bool,
+    /// The extents that every [`LANDMARK_ENTRIES`]th entry lies in, beginning with the first.
+    landmarks: Vec<ByteRange>,
 }
 
 /// What one reading of the patch found out.
@@ -145,6 +151,7 @@ impl PatchIndex {
             entries.truncate(visible);
         }
         mark_extents(&mut entries);
+        let landmarks = landmarks(&entries);
         // A seal that is damaged, or that too much stands in place of, is part of its structure.
         Seal::decode(&trailer.tail)
             .map_err(|err| err.with_path(patch.path()).with_offset(trailer.tail_position))?;
@@ -152,7 +159,7 @@ impl PatchIndex {
         if patch.is_changed() {
             return Err(changed(patch));
         }
-        Ok(Self { header, trailer, patch_bytes, records, entries, overlapping })
+        Ok(Self { header, trailer, patch_bytes, records, entries, overlapping, landmarks })
     }
 
     /// What the patch begins with.
@@ -229,20 +236,31 @@ impl PatchIndex {
     #[must_use]
     pub fn next_extent(&self, from: u64) -> Option<ByteRange> {
         let below = self.entries.partition_point(|entry| entry.start <= from);
-        let mut first = below.saturating_sub(1);
-        while first > 0 && !self.entries[first].begins_extent() {
-            first -= 1;
-        }
-        let extent = self.extent_of(first)?;
+        let extent = self.extent_of(below.saturating_sub(1))?;
         if extent.end > from { Some(extent) } else { self.extent_of(below) }
     }
 
-    /// The extent whose first entry has this index.
-    fn extent_of(&self, first: usize) -> Option<ByteRange> {
-        let entries = self.entries.get(first..)?;
-        let (begin, rest) = entries.split_first()?;
-        let rest = rest.iter().take_while(|entry| !entry.begins_extent());
-        let end = rest.map(Entry::end).fold(begin.end(), u64::max);
+    /// The extent in which the entry of this index lies.
+    fn extent_of(&self, index: usize) -> Option<ByteRange> {
+        let landmark = |index: usize| self.landmarks.get(index / LANDMARK_ENTRIES);
+        let is_landmark = |index: &usize| index.is_multiple_of(LANDMARK_ENTRIES);
+        let before = self.entries.get(..=index)?;
+        let first = (0..=index).rev().find(|i| is_landmark(i) || before[*i].begins_extent())?;
+        if is_landmark(&first) {
+            return landmark(first).copied();
+        }
+        let begin = &self.entries[first];
+        let mut end = begin.end();
+        for (i, entry) in (first + 1..).zip(&self.entries[first + 1..]) {
+            if entry.begins_extent() {
+                break;
+            }
+            end = end.max(entry.end());
+            if is_landmark(&i) {
+                end = landmark(i)?.end;
+                break;
+            }
+        }
         Some(ByteRange::new(begin.start, end))
     }
 
@@ -351,6 +369,20 @@ fn mark_extents(entries: &mut [Entry]) {
         }
         end = end.max(Some(entry.end()));
     }
+}
+
+/// The extent of every [`LANDMARK_ENTRIES`]th entry.
+fn landmarks(entries: &[Entry]) -> Vec<ByteRange> {
+    let (mut landmarks, mut seen) = (Vec::new(), 0);
+    for extent in entries.chunk_by(|_, next| !next.begins_extent()) {
+        seen += extent.len();
+        let end = extent.iter().map(Entry::end).max().unwrap_or(0);
+        let extent = ByteRange::new(extent[0].start, end);
+        while landmarks.len() * LANDMARK_ENTRIES < seen {
+            landmarks.push(extent);
+        }
+    }
+    landmarks
 }
 
 fn reader(patch: &dyn Device) -> Result<PatchReader<DeviceReader<'_>>> {
@@ -564,6 +596,28 @@ mod tests {
         assert_eq!(bytes[0], Some(0));
         assert!(bytes[1..4097].iter().all(|&byte| byte == Some(1)));
         assert_eq!(bytes[4097], Some(2));
+    }
+
+    #[test]
+    fn extents_of_many_entries_are_found_from_everywhere() {
+        // Neighbours of different lengths do not join; behind some of them is a gap.
+        let (mut records, mut extents, mut at) = (vec![], vec![], 5);
+        for (i, joined) in [1, 700, 256, 1, 255, 3, 512, 900].into_iter().enumerate() {
+            let start = at;
+            for j in 0..joined {
+                let len = 1 + j % 2;
+                records.push((at, vec![7; len as usize]));
+                at += len;
+            }
+            extents.push(ByteRange::new(start, at));
+            at += 1 + i as u64;
+        }
+        let index = index_of(&patch_of(at, &records)).unwrap();
+        assert_eq!(index.entries.len(), records.len());
+        for from in 0..at {
+            let expected = extents.iter().find(|extent| extent.end > from).copied();
+            assert_eq!(index.next_extent(from), expected, "from {from}");
+        }
     }
 
     #[test]
