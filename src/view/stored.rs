@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use log::error;
 use parking_lot::Mutex;
 
 use super::change::{Change, Done, Image};
@@ -112,7 +111,7 @@ impl StoredChange {
     }
 
     /// Passes `result` on unless an input was changed meanwhile; keeps what failed for the
-    /// status, and says it once.
+    /// status.
     fn judge<T>(&self, result: Result<T>) -> Result<T> {
         let changed = [&self.patch, &self.base].into_iter().find(|input| input.is_changed());
         let result = match changed {
@@ -124,12 +123,7 @@ impl StoredChange {
             None => result,
         };
         if let Err(err) = &result {
-            let text = err.full_message();
-            let mut last = self.last_error.lock();
-            if last.as_ref() != Some(&text) {
-                error!("{text}");
-                *last = Some(text);
-            }
+            *self.last_error.lock() = Some(err.full_message());
         }
         result
     }
