@@ -53,7 +53,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The exit code of the process. 1 to 13 are the classic's (protocol, section 3).
+    /// The exit code of the process. 1 to 13 are the classic's (protocol).
     #[must_use]
     pub const fn exit_code(self) -> i32 {
         match self {

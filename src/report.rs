@@ -22,7 +22,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
-use crate::units::ByteRange;
+use crate::units::{ByteRange, hex};
 
 type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
 
@@ -239,11 +239,7 @@ pub fn left_out(side: &str, path: &[u8], range: ByteRange) {
 
 /// `checksum[NAME]: HEX`: the checksum that a patch carries.
 pub fn checksum(name: &[u8], value: &[u8]) {
-    let mut hex = String::with_capacity(value.len() * 2);
-    for byte in value {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    to_stderr(&format!("checksum[{}]: {hex}\n", escape(name)));
+    to_stderr(&format!("checksum[{}]: {}\n", escape(name), hex(value)));
 }
 
 /// One piece of progress output, line end included.

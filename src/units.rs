@@ -16,6 +16,10 @@ pub const MIB: u64 = 1024 * KIB;
 /// A gibibyte, in bytes.
 pub const GIB: u64 = 1024 * MIB;
 
+/// The lowest rate that a connection can be held to, in bytes a second: below, one message takes
+/// minutes.
+pub const RATE_BYTES_MIN: u64 = KIB;
+
 /// `bytes` for people: three or four digits and a binary unit, `12.3 MiB`.
 #[must_use]
 pub fn human_bytes(bytes: u64) -> String {
@@ -89,7 +93,7 @@ impl Direction {
     }
 }
 
-/// What to do when the two sizes differ (`--diffsize`; protocol, section 4).
+/// What to do when the two sizes differ (`--diffsize`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SizeRule {
     /// End with exit code 3.

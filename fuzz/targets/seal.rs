@@ -1,4 +1,4 @@
-//! The bytes behind a patch's checksum field, and a whole patch with a seal.
+//! The bytes behind a patch's checksum field, as a seal.
 #![no_main]
 
 use bdsync::patch::Seal;

@@ -13,14 +13,12 @@ use super::resolve::{
 };
 use super::table;
 use crate::error::Result;
-use crate::units::{GIB, KIB, MIB};
+use crate::units::{GIB, KIB, MIB, RATE_BYTES_MIN};
 
 /// The remote shell when none is named.
 const REMOTE_SHELL: &str = "ssh";
 /// What bdsync is called on the other host when nothing else is said.
 const REMOTE_PROGRAM: &str = "bdsync";
-/// The lowest `--bwlimit`, in bytes a second.
-const RATE_BYTES_MIN: u64 = KIB;
 
 pub(super) fn table() -> Command {
     table::base("sync")

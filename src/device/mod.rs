@@ -8,7 +8,7 @@
 //!                |              (open.rs: which are opened, and how; busy.rs: who else uses one;
 //!                |               identity.rs: which one it is;
 //!                |               cached.rs: what is in the page cache; residency.rs: what of it
-//!                |               because of us)
+//!                |               because of us; read_ahead.rs: asking for it in advance)
 //!                \--- direct.rs  the same past the page cache, read-only
 //!                \--- memory.rs  a vector of bytes
 //!                \--- tolerant.rs a wrapper that reads around unreadable places

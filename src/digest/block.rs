@@ -8,7 +8,7 @@ use super::nh::{Nh, NhStream};
 use crate::error::{Error, Kind, Result};
 use crate::units::MIB;
 
-/// Longest salt in bytes that a peer may send (protocol, section 2).
+/// Longest salt in bytes that a peer may send (protocol).
 pub const SALT_BYTES_MAX: usize = 127;
 
 /// Bytes of the salts that we draw; BLAKE3's key has the same length.

@@ -228,7 +228,6 @@ fn wait_until(what: &str, is_true: impl Fn() -> bool) {
 fn everything_else_answers_while_a_reader_waits() {
     let Some(fixture) = Fixture::new() else { return };
     let mut cat = fixture.waiting_reader(Command::new("cat").arg(fixture.path("patch")));
-    let start = Instant::now();
     let names = fs::read_dir(fixture.place.path()).unwrap();
     let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
@@ -239,7 +238,6 @@ fn everything_else_answers_while_a_reader_waits() {
     assert_eq!(fs::read(fixture.path("original")).unwrap(), vec![b'o'; IMAGE_BYTES as usize]);
     let status = fs::read_to_string(fixture.path("status.json")).unwrap();
     assert_eq!(status.trim_end(), "{\"scripted\":true}");
-    assert!(start.elapsed() < Duration::from_secs(5));
 
     fixture.change.release();
     assert!(cat.0.wait().unwrap().success());

@@ -22,7 +22,8 @@ pub enum Agreement {
     /// The digest of exactly the device's bytes.
     Exact,
     /// The digest of them and of zeros up to this many bytes, which is what the classic makes
-    /// of a size that is no multiple of the block size (protocol, section 5.4).
+    /// of a size that is no multiple of the block size (bug 4 of those that
+    /// `tests/suite/classic_bugs.rs` counts).
     Padded(u64),
 }
 

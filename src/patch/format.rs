@@ -7,7 +7,7 @@
 //!   a u8 (0: no checksum) [ name[a]  b u8  digest[b] ]        trailer
 //!   under 4 KiB of anything                                   invisible to classic readers
 //! ```
-//! Integers are little-endian (protocol, section 1).
+//! Integers are little-endian (protocol).
 
 use crate::units::ByteRange;
 

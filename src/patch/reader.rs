@@ -259,12 +259,12 @@ impl<R: Read> PatchReader<R> {
     }
 
     fn read_header(&mut self) -> Result<()> {
-        // Byte by byte as far as it agrees: a wrong file is told apart from a cut patch.
         self.fill(HEADER_BYTES, BUFFER_BYTES)?;
         if self.end == 0 {
             let what = "the patch ends early: it is empty (did what makes it fail?)";
             return Err(self.malformed(what.into()));
         }
+        // As far as it goes: a wrong file is told apart from a cut patch.
         let found = &self.buffer[..self.end.min(MAGIC.len())];
         if found != &MAGIC[..found.len()] {
             let what = format!(

@@ -1,4 +1,4 @@
-//! The classic's progress lines (protocol, section 3).
+//! The classic's progress lines (protocol).
 
 use std::time::{Duration, Instant};
 

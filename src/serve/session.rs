@@ -331,7 +331,7 @@ impl Requests {
         }
     }
 
-    /// A request for no hashes says something about the cache (protocol, section 2).
+    /// A request for no hashes says something about the cache (protocol).
     fn hint(&self, start: u64, step: u64) -> Answer {
         match step {
             0 => {

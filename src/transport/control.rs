@@ -189,7 +189,7 @@ impl Control {
     }
 }
 
-/// `poll`, again after every signal (classic bug 15). `None` waits for ever.
+/// `poll`, again after every signal (the classic ends at one). `None` waits for ever.
 fn poll_retrying(fds: &mut [PollFd<'_>], patience: Option<Duration>) -> io::Result<i32> {
     let timeout = match patience {
         // Rounded up: a millisecond early would mean a loop of polls of no length.

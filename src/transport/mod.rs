@@ -34,7 +34,7 @@ pub use control::Control;
 pub use pair::pair;
 pub use split::split_command;
 pub use stdio::stdio;
-pub use throttle::{RATE_BYTES_MIN, Throttle, ThrottledWriter};
+pub use throttle::{Throttle, ThrottledWriter};
 
 /// Both directions of a link to the other side.
 pub struct Connection {

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Connection;
-
-/// The lowest rate that can be asked for, in bytes a second: below, one message takes minutes.
-pub const RATE_BYTES_MIN: u64 = 1024;
+use crate::units::RATE_BYTES_MIN;
 
 /// What may be carried at once is what the rate allows in so long. So much time in which nothing
 /// was carried is made up for as well: a sleep ends late on a busy machine.

@@ -9,7 +9,7 @@ use super::message::{HELLO, Message};
 use crate::buffer::PageReader;
 use crate::error::{Error, Kind, Result};
 
-/// The largest value of a frame's length field: token and payload, in bytes (protocol, section 2).
+/// The largest value of a frame's length field: token and payload, in bytes (protocol).
 pub const MESSAGE_BYTES_MAX: usize = 131_072;
 
 /// The longest payload, in bytes.

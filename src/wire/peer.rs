@@ -245,7 +245,8 @@ impl Peer {
     }
 
     /// No more requests will come: done is sent right behind the last one, so that the session's
-    /// end takes no round trip of its own. What is queued and in flight is still answered.
+    /// end takes no round trip of its own. What is queued and in flight is still answered, as long as
+    /// [`Peer::finish`] is not called.
     pub fn close(&self) {
         let mut state = self.shared.state.lock();
         if let Phase::Open = state.phase {
@@ -256,7 +257,7 @@ impl Peer {
     }
 
     /// Ends the session in good order: what is in flight is answered, what is queued gets an
-    /// error, done is sent and answered, the remote's stdin is closed (classic bug 10), and
+    /// error, done is sent and answered, the remote's stdin is closed (the classic does not, and waits for ever for a `tee`), and
     /// REMSHCMD waited for. Returns its exit status; success where there is no process.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The classic's bugs of section 5 of the protocol page, by number, as far as they can be seen
+//! The classic's bugs, numbered, as far as they can be seen
 //! from outside. 14 (fsync before success) and parts of 12 are unit tests of their modules.
 
 use std::fs;
@@ -254,7 +254,7 @@ fn bug_15_a_run_that_is_stopped_and_continued_goes_on() {
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
         for _ in 0..20 {
             for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
-                let _ = kill(pid, signal);
+                kill(pid, signal).expect("it has not been waited for");
                 std::thread::sleep(Duration::from_millis(4));
             }
         }

@@ -4,8 +4,8 @@ mod support;
 
 mod apply; // applying with care: undo, verify, interruptions, kills
 mod broken_sessions; // any read of either side fails, either stream ends after any byte
-mod classic_bugs; // section 5 of the protocol page: what the classic gets wrong
-mod cli_table; // section 3: every option, abbreviation, contradiction and exit code
+mod classic_bugs; // what the classic gets wrong
+mod cli_table; // every option, abbreviation, contradiction and exit code
 mod counts; // speed as far as it can be counted: bytes, system calls, memory
 mod docs; // man page, completions, help and README against the option table
 mod engine; // the engine against a naive comparison, whatever the way

@@ -42,7 +42,7 @@ pub fn server_command(options: &[&str]) -> String {
 /// REMSHCMD for a shell script in which `$BDSYNC` is the binary.
 pub fn shell_command(script: &str) -> String {
     let script = script.replace("$BDSYNC", binary());
-    // Inside a quoted part the same quote doubled stands for itself (protocol, section 3).
+    // Inside a quoted part the same quote doubled stands for itself (protocol).
     format!("sh -c \"{}\"", script.replace('"', "\"\""))
 }
 
