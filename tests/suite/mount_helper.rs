@@ -91,11 +91,18 @@ fn a_missing_local_device_is_told() {
 }
 
 #[test]
-fn a_host_that_ssh_would_take_for_an_option_is_refused() {
-    let args = ["-oProxyCommand=x:/dev/a", "/mnt", "-o", "local=/dev/b", "-f"];
-    let out = helper(&Workdir::new(), &args);
-    assert!(!out.status.success());
-    assert!(String::from_utf8_lossy(&out.stderr).contains("begin with a dash"), "{out:?}");
+fn a_host_that_ssh_would_take_for_something_else_is_refused() {
+    for (source, reason) in [
+        ("-oProxyCommand=x:/dev/a", "begin with a dash"),
+        ("root@-oProxyCommand=x:/dev/a", "begin with a dash"),
+        (":/dev/a", "needs a host"),
+        ("root@:/dev/a", "needs a host"),
+        ("@host:/dev/a", "needs a host"),
+    ] {
+        let out = helper(&Workdir::new(), &[source, "/mnt", "-o", "local=/dev/b", "-f"]);
+        assert!(!out.status.success(), "{source}: {out:?}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains(reason), "{source}: {out:?}");
+    }
 }
 
 #[test]
