@@ -109,6 +109,23 @@ impl FileDevice {
         Some((meta.len(), meta.mtime(), meta.mtime_nsec()))
     }
 
+    /// What lies behind the end of a file that was cut meanwhile is no hole: nobody knows what was
+    /// there.
+    fn refuse_if_cut(&self) -> Result<()> {
+        let known_bytes = self.size();
+        let found = self.file.metadata().map_err(|err| {
+            Error::io(Kind::Read, "cannot find the size of the device", err).with_path(&self.path)
+        })?;
+        if found.len() >= known_bytes {
+            return Ok(());
+        }
+        let what = format!(
+            "the device became shorter: expected {known_bytes} bytes, found {}",
+            found.len()
+        );
+        Err(Error::new(Kind::Read, what).with_path(&self.path).with_offset(found.len()))
+    }
+
     fn seek(&self, from: u64, whence: Whence) -> Result<Option<u64>, Errno> {
         let from = i64::try_from(from).map_err(|_| Errno::EINVAL)?;
         // Moves the position of the open file, which nothing here ever uses.
@@ -241,7 +258,7 @@ impl Device for FileDevice {
         }
         let start = match self.seek(from, Whence::SeekData) {
             Ok(Some(start)) => start,
-            Ok(None) => return Ok(None),
+            Ok(None) => return self.refuse_if_cut().map(|()| None),
             Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some(rest)),
             Err(err) => {
                 return Err(Error::io(Kind::Read, "cannot ask the file for its holes", err)
@@ -465,6 +482,21 @@ mod tests {
         device.read_exact_at(&mut found, 0).unwrap();
         let expected = [vec![7; 65536], vec![0; 2 * 65536], vec![7; 13 * 65536]].concat();
         assert!(found == expected);
+    }
+
+    #[test]
+    fn what_was_cut_off_is_an_error_and_no_hole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file_of(&dir, &[1; 10_000]);
+        let device = open_source(&path).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
+        for from in [5000, 9999] {
+            let err = device.next_data(from).unwrap_err();
+            assert_eq!((err.kind(), err.path()), (Kind::Read, Some(path.as_path())));
+            assert!(err.to_string().contains("expected 10000 bytes, found 5000"), "{err}");
+        }
+        File::options().write(true).open(&path).unwrap().set_len(20_000).unwrap();
+        assert_eq!(device.next_data(9999).unwrap(), None);
     }
 
     #[test]
