@@ -27,7 +27,7 @@ use crate::cli::{Command, ProgressStyle};
 use crate::error::Result;
 use crate::progress::{Bar, ClassicLines, JsonLines, OnSignal, Progress, Silent};
 use crate::report;
-use crate::signals::{StatusRequests, hold_file_size_signal};
+use crate::signals::{StatusRequests, expect_children, hold_file_size_signal};
 
 use record::Record;
 
@@ -52,6 +52,7 @@ pub fn run(command: Command) -> Result<u8> {
         Record::check_path(path)?;
     }
     hold_file_size_signal();
+    expect_children();
     // Also where nobody answers it: all bdsyncs of a host may be asked at once.
     StatusRequests::hold();
     let outcome = match report.as_deref().filter(|_| !has_signals_of_its_own(&command)) {

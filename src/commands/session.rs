@@ -106,7 +106,7 @@ impl Meeting {
                 && has_usual_leaves(compare.block_size_bytes),
             ..Extensions::ALL
         };
-        let opening = Peer::connect(connect()?, offer, remote.as_bytes())?;
+        let opening = Peer::connect(connect()?, offer, &path_on_the_wire(remote))?;
         let remote = remote.to_owned();
         Ok(Self { local, opening, remote, direction, named_hash, checksum })
     }
@@ -213,6 +213,14 @@ impl Session {
     }
 }
 
+/// What the remote side is asked to open. A classic server refuses a path of one byte.
+fn path_on_the_wire(path: &OsStr) -> Vec<u8> {
+    match path.as_bytes() {
+        &[byte] => vec![b'.', b'/', byte],
+        bytes => bytes.to_vec(),
+    }
+}
+
 fn block_hash(name: &str) -> Result<Algorithm> {
     Algorithm::from_name(name).ok_or_else(|| unknown(Kind::Usage, "hash", name))
 }
@@ -252,5 +260,17 @@ fn agree_on_salt(drawn: Option<&[u8]>, fixed: bool) -> Result<[u8; SALT_BYTES]> 
         }),
         None if fixed => Ok([0; SALT_BYTES]),
         None => draw_salt(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classic_server_is_sent_no_path_of_one_byte() {
+        for (path, sent) in [("r", &b"./r"[..]), ("rr", b"rr"), ("/dev/r", b"/dev/r"), ("", b"")] {
+            assert_eq!(path_on_the_wire(OsStr::new(path)), sent);
+        }
     }
 }

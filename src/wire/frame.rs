@@ -52,20 +52,23 @@ impl<R: Read> FrameReader<R> {
     /// `Kind::Read` when the stream ends inside a frame or fails, `Kind::Connection` when it
     /// stays silent for too long, `Kind::Protocol` when the length is out of bounds.
     pub fn read(&mut self) -> Result<Option<(u8, &[u8])>> {
-        let mut head = [0; FRAME_HEAD_BYTES];
-        let got = read_up_to(&mut self.input, &mut head).map_err(read_error)?;
+        let mut length = [0; 4];
+        let got = read_up_to(&mut self.input, &mut length).map_err(read_error)?;
         if got == 0 {
             return Ok(None);
         }
-        if got < head.len() {
+        if got < length.len() {
             return Err(cut_error());
         }
-        let [l0, l1, l2, l3, token] = head;
-        let length = u32::from_le_bytes([l0, l1, l2, l3]);
-        let payload_bytes = match length.checked_sub(1) {
+        // Before anything else is waited for: behind a wrong length it may never come.
+        let payload_bytes = match u32::from_le_bytes(length).checked_sub(1) {
             Some(n) if n as usize <= PAYLOAD_BYTES_MAX => u64::from(n),
-            _ => return Err(length_error(head, length)),
+            _ => return Err(length_error(length, self.input.buffered())),
         };
+        let mut token = [0];
+        if read_up_to(&mut self.input, &mut token).map_err(read_error)? == 0 {
+            return Err(cut_error());
+        }
         // Grows with what arrives, not with what is announced.
         self.payload.clear();
         let mut body = (&mut self.input).take(payload_bytes);
@@ -73,7 +76,7 @@ impl<R: Read> FrameReader<R> {
         if got as u64 != payload_bytes {
             return Err(cut_error());
         }
-        Ok(Some((token, &self.payload)))
+        Ok(Some((token[0], &self.payload)))
     }
 
     /// The next message; `None` when the stream ends between two messages.
@@ -286,13 +289,15 @@ fn write_error(source: io::Error) -> Error {
 }
 
 /// What a length out of bounds most often means is a remote that prints words: show them.
-fn length_error(head: [u8; FRAME_HEAD_BYTES], length: u32) -> Error {
+fn length_error(length: [u8; 4], behind: &[u8]) -> Error {
     let mut what = format!(
         "the remote sent a message of impossible length: expected 1 to {MESSAGE_BYTES_MAX}, \
-         found {length}"
+         found {}",
+        u32::from_le_bytes(length)
     );
-    if head.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) {
-        what.push_str(&format!(" (the text \"{}\"; {NOISE_HINT})", head.escape_ascii()));
+    if length.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) {
+        let shown = [&length[..], &behind[..behind.len().min(SHOWN_BYTES_MAX)]].concat();
+        what.push_str(&format!(" (the text \"{}\"; {NOISE_HINT})", shown.escape_ascii()));
     }
     Error::new(Kind::Protocol, what)
 }
@@ -306,6 +311,16 @@ mod tests {
         let mut bytes = length.to_le_bytes().to_vec();
         bytes.resize(FRAME_HEAD_BYTES + payload_bytes, 2);
         bytes
+    }
+
+    #[test]
+    fn impossible_length_is_found_before_anything_else_is_waited_for() {
+        for length in [0_u32, 131_073, u32::MAX] {
+            let bytes = length.to_le_bytes();
+            let err = FrameReader::new(Silent(&bytes)).read().unwrap_err();
+            assert_eq!(err.kind(), Kind::Protocol);
+            assert!(err.to_string().contains(&format!("found {length}")), "{err}");
+        }
     }
 
     fn read_one(bytes: &[u8]) -> Result<Option<usize>> {
@@ -361,7 +376,7 @@ mod tests {
     fn words_in_place_of_a_message_are_shown() {
         let err = read_one(b"Welcome to host\n").unwrap_err();
         assert_eq!(err.kind(), Kind::Protocol);
-        assert!(err.to_string().contains("the text \"Welco\""), "{err}");
+        assert!(err.to_string().contains("the text \"Welcome to host\\n\""), "{err}");
     }
 
     /// What begins a stream that a hello follows, and then nothing any more.

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::images::{changed, random_bytes};
-use crate::support::run::shell_command;
+use crate::support::run::{binary, server_command, shell_command};
 use crate::support::{Output, Workdir, bdsync};
 
 /// Far more than any of these runs needs, far less than a hang.
@@ -260,4 +261,17 @@ fn a_target_on_a_full_disk_is_exit_9() {
     let patch = crate::support::patch_file::build(10, "/dev/full", &[(0, b"0123456789")], &[0]);
     let out = pair().apply(&["--diffsize=resize"], &patch);
     told(out, &[3, 9, 12]);
+}
+
+/// Daemons start what they start with SIGCHLD ignored, and the kernel then keeps no exit status.
+#[test]
+fn a_run_whose_caller_ignores_the_ends_of_children_ends_well() {
+    let work = pair();
+    let server = server_command(&[]);
+    let mut call = Command::new("env");
+    call.args(["--ignore-signal=CHLD", binary(), &server, "local.img", "remote.img"]);
+    let out = call.current_dir(work.folder()).output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    work.apply(&[], &out.stdout).expect(0);
+    assert!(work.read("local.img") == work.read("remote.img"));
 }

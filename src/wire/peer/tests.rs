@@ -291,7 +291,11 @@ fn every_way_to_break_off_or_babble_has_its_kind() {
     let scripts: [(Script, Kind, &str); 5] = [
         (|_, _| {}, Kind::Read, "the remote side went away"),
         (|_, out| out.write_all(b"\x29\0\0\0\x06abc").unwrap(), Kind::Read, "middle of a message"),
-        (|_, out| out.write_all(b"Segmentation fault\n").unwrap(), Kind::Protocol, "\"Segme\""),
+        (
+            |_, out| out.write_all(b"Segmentation fault\n").unwrap(),
+            Kind::Protocol,
+            "\"Segmentation fault\\n\"",
+        ),
         (|_, out| out.write_all(b"\x01\0\0\0\xff").unwrap(), Kind::Protocol, "unknown kind 255"),
         (|_, out| out.write_all(b"\x01\0\0\0\x07").unwrap(), Kind::Protocol, "found done"),
     ];
