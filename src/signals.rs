@@ -8,10 +8,13 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
+};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::{Error, Kind, Result};
@@ -27,6 +30,15 @@ pub fn hold_file_size_signal() {
     set.add(Signal::SIGXFSZ);
     // It cannot fail; and if it did, the signal would do what it did before.
     let _ = set.thread_block();
+}
+
+/// Has the ends of child processes be told, also where the process was started with SIGCHLD ignored,
+/// as daemons do: the kernel would then keep no exit status. To be called before any child is started.
+pub fn expect_children() {
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code. It cannot fail; and if it did, an end that is not told
+    // is an error of the wait.
+    let _ = unsafe { sigaction(Signal::SIGCHLD, &action) };
 }
 
 /// SIGUSR1, which asks how far the run is.
@@ -195,7 +207,24 @@ impl Signals {
     /// # Errors
     /// When a signal came first, or the input was given up.
     pub fn wait_readable(&self, input: BorrowedFd<'_>) -> io::Result<()> {
+        self.wait_readable_until(input, None).map(|_| ())
+    }
+
+    /// Waits until `input` can be read or has ended, but not longer than until `deadline`; whether
+    /// it can be read.
+    ///
+    /// # Errors
+    /// When a signal came first, or the input was given up.
+    pub fn wait_readable_until(
+        &self,
+        input: BorrowedFd<'_>,
+        deadline: Option<Instant>,
+    ) -> io::Result<bool> {
         loop {
+            let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
+                let rest = deadline.saturating_duration_since(Instant::now());
+                PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX)
+            });
             if self.pending().is_some() {
                 return Err(io::Error::other("a signal asked for an end"));
             }
@@ -204,11 +233,14 @@ impl Signals {
                 PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.given_up.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut fds, PollTimeout::NONE) {
+            match poll(&mut fds, timeout) {
+                Ok(0) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                    return Ok(false);
+                }
                 Ok(_) if fds[2].any().unwrap_or(true) => {
                     return Err(io::Error::other("the input is given up"));
                 }
-                Ok(_) if fds[0].any().unwrap_or(true) => return Ok(()),
+                Ok(_) if fds[0].any().unwrap_or(true) => return Ok(true),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(err) => return Err(err.into()),
             }

@@ -110,8 +110,10 @@ impl Job<'_> {
     fn run_stream(&self, input: PatchStream<'_>) -> Result<()> {
         // A wait for input that a signal ended is no fault of the input.
         let ended = |err| self.check("nothing was applied yet").err().unwrap_or(err);
+        let is_at_end = input.is_at_end();
         let mut input = Digested::new(decoded(input, STDIN_NAME).map_err(ended)?);
-        let mut reader = PatchReader::new(&mut input, STDIN_NAME).map_err(ended)?;
+        let reader = PatchReader::new(&mut input, STDIN_NAME).map_err(ended)?;
+        let mut reader = reader.as_it_comes(is_at_end);
         let target = self.open_target(reader.header())?;
         let patch_bytes = reader.header().size_bytes;
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;

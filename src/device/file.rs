@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::cached::is_cached;
 use super::residency::Residency;
+use super::stamp::Stamp;
 use super::{Device, DeviceMut, ZEROS};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, KIB};
@@ -52,9 +53,6 @@ pub struct FileDevice {
     /// Set once the cache is to be kept: what is in it because of us, where that can be told.
     residency: OnceLock<Option<Residency>>,
 }
-
-/// Changes whenever a file is written to or cut: size, and time of the last change.
-type Stamp = (u64, i64, i64);
 
 impl FileDevice {
     /// The disk in a file that is open already; `path` is what messages call it.
@@ -105,8 +103,7 @@ impl FileDevice {
     }
 
     fn stamp_now(&self) -> Option<Stamp> {
-        let meta = self.file.metadata().ok()?;
-        Some((meta.len(), meta.mtime(), meta.mtime_nsec()))
+        self.file.metadata().ok().map(|meta| Stamp::of(&meta))
     }
 
     /// What lies behind the end of a file that was cut meanwhile is no hole: nobody knows what was

@@ -6,7 +6,7 @@
 //! ```text
 //!   trait Device ---- file.rs    regular files and block devices (holes, cache hints)
 //!                |              (open.rs: which are opened, and how; busy.rs: who else uses one;
-//!                |               identity.rs: which one it is;
+//!                |               identity.rs: which one it is; stamp.rs: whether it changes;
 //!                |               cached.rs: what is in the page cache; residency.rs: what of it
 //!                |               because of us; read_ahead.rs: asking for it in advance)
 //!                \--- direct.rs  the same past the page cache, read-only
@@ -26,6 +26,7 @@ mod memory;
 mod open;
 mod read_ahead;
 mod residency;
+mod stamp;
 mod tolerant;
 
 pub(crate) use cached::is_cached;
@@ -35,6 +36,7 @@ pub use identity::identity;
 pub use memory::MemoryDevice;
 pub use open::{TargetOptions, open_source, open_target};
 pub use read_ahead::ReadAhead;
+pub(crate) use stamp::Stamp;
 pub use tolerant::{TolerantDevice, UNREADABLE_RANGES_MAX};
 
 use std::fs::File;

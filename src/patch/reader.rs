@@ -5,6 +5,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::format::{
     CHECKSUM_BYTES_MAX, Checksum, HEADER_BYTES, Header, MAGIC, NAME_BYTES_MAX, RECORD_HEADER_BYTES,
@@ -108,6 +110,8 @@ pub struct PatchReader<R> {
     /// Whether the end mark has been used.
     in_trailer: bool,
     trailer: Option<Trailer>,
+    /// Set when all is read but what may stand behind the checksum; `None`: the input is no live one.
+    is_at_end: Option<Arc<AtomicBool>>,
 }
 
 impl<'a> Batch<'a> {
@@ -146,7 +150,16 @@ impl<R: Read> PatchReader<R> {
             header,
             in_trailer: false,
             trailer: None,
+            is_at_end: None,
         }
+    }
+
+    /// Gives out what is there instead of waiting for as much as the buffer holds, for an input that
+    /// somebody is writing just now. `is_at_end` is set as soon as only the tail is left to wait for.
+    #[must_use]
+    pub fn as_it_comes(mut self, is_at_end: Arc<AtomicBool>) -> Self {
+        self.is_at_end = Some(is_at_end);
+        self
     }
 
     /// What the patch begins with.
@@ -183,7 +196,7 @@ impl<R: Read> PatchReader<R> {
             return Ok(None);
         }
         self.batch.clear();
-        self.fill(BUFFER_BYTES, BUFFER_BYTES)?;
+        self.fill_batch()?;
         let buffer_position = self.position;
         while let Some(bytes) = self.buffer[self.start..self.end].first_chunk() {
             let record = RecordHeader::decode(bytes);
@@ -215,6 +228,20 @@ impl<R: Read> PatchReader<R> {
             return Ok(None);
         }
         Ok(Some(Batch { records: &self.batch, buffer: &self.buffer, buffer_position }))
+    }
+
+    /// Reads what a batch is made of.
+    fn fill_batch(&mut self) -> Result<()> {
+        if self.is_at_end.is_none() {
+            return self.fill(BUFFER_BYTES, BUFFER_BYTES);
+        }
+        self.fill(RECORD_HEADER_BYTES, BUFFER_BYTES)?;
+        match self.buffer[self.start..self.end].first_chunk().map(RecordHeader::decode) {
+            Some(record) if !record.is_end() => {
+                self.fill(RECORD_HEADER_BYTES + usize::from(record.len), BUFFER_BYTES)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Steps over the next record after [`PatchReader::next_batch`] has refused it for where it
@@ -302,6 +329,9 @@ impl<R: Read> PatchReader<R> {
             }
         };
         let tail_position = self.position;
+        if let Some(is_at_end) = &self.is_at_end {
+            is_at_end.store(true, Ordering::Relaxed);
+        }
         self.fill(TAIL_BYTES_LIMIT, TAIL_BYTES_LIMIT)?;
         let len = (self.end - self.start).min(TAIL_BYTES_LIMIT);
         let tail = self.buffer[self.start..self.start + len].to_vec();

@@ -11,7 +11,7 @@
 //! Pure: bytes <-> types. The mark at both ends tells a damaged seal from other bytes.
 
 use super::fingerprint::{Fingerprint, FingerprintBuilder, PART_BYTES, PARTS_MAX, WHOLE_BYTES};
-use super::format::TAIL_BYTES_LIMIT;
+use super::format::{MAGIC, TAIL_BYTES_LIMIT};
 use crate::digest::{Algorithm, SALT_BYTES_MAX};
 use crate::error::{Error, Kind, Result};
 use crate::units::{BLOCK_BYTES_MAX, ByteRange};
@@ -137,6 +137,11 @@ impl Seal {
     /// # Errors
     /// `Kind::Patch` when they hold a damaged one, and when they are too many.
     pub fn decode(tail: &[u8]) -> Result<Option<FoundSeal>> {
+        if tail.starts_with(MAGIC) {
+            let what = "another patch follows behind the end of this one: apply them one after the \
+                        other, each from an input of its own, or make one of them with squash";
+            return Err(Error::new(Kind::Patch, what));
+        }
         if tail.len() >= TAIL_BYTES_LIMIT {
             // A record header that was damaged can make an end mark of zeros in the data: the
             // rest of the records, and the seal, stand behind it then.

@@ -1,21 +1,28 @@
 //! Where a patch comes from: a file that can be read any number of times, or a stream.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::device::is_cached;
+use crate::device::{Stamp, is_cached};
 use crate::error::{Error, Kind, Result};
 use crate::signals::Signals;
 use crate::units::ByteRange;
 
 /// A patch in a file, from some offset of it on. Reads are positional: clones do not disturb
 /// each other, nor any other user of the same open file.
+///
+/// It is read several times, and each time the same bytes count: reading fails once the file has
+/// been written to or cut.
 #[derive(Clone, Debug)]
 pub struct PatchFile {
     file: Arc<File>,
+    /// What the file looked like in the beginning; `None` for a device, which does not tell.
+    stamp: Option<Stamp>,
     /// Offset in the file of the patch's first byte.
     start: u64,
     /// Next byte to read, counted from `start`.
@@ -26,7 +33,8 @@ impl PatchFile {
     /// The patch that begins at byte `start` of `file`.
     #[must_use]
     pub fn new(file: File, start: u64) -> Self {
-        Self { file: Arc::new(file), start, at: 0 }
+        let stamp = file.metadata().ok().filter(Metadata::is_file).map(|of| Stamp::of(&of));
+        Self { file: Arc::new(file), stamp, start, at: 0 }
     }
 
     /// The patch that begins at the current position of `fd`, or `None` when `fd` is nothing
@@ -53,7 +61,7 @@ impl PatchFile {
 
     /// The same patch from byte `at` on.
     pub(super) fn from(&self, at: u64) -> Self {
-        Self { file: Arc::clone(&self.file), start: self.start, at }
+        Self { file: Arc::clone(&self.file), stamp: self.stamp, start: self.start, at }
     }
 
     /// Bytes of the patch and of what follows it in a regular file; 0 where that is not known.
@@ -71,6 +79,13 @@ impl PatchFile {
 impl Read for PatchFile {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read_at(buf, self.start.saturating_add(self.at))?;
+        // After reading: a write changes the time before the bytes.
+        if let Some(stamp) = self.stamp
+            && stamp != Stamp::of(&self.file.metadata()?)
+        {
+            let what = "the file has changed since the patch was first read";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         self.at += n as u64;
         Ok(n)
     }
@@ -91,25 +106,54 @@ impl Seek for PatchFile {
     }
 }
 
+/// How long the end of the input is waited for once the patch is at its end: whoever writes it may
+/// hold the pipe open, and what may stand there, a seal, comes together with the end.
+const END_WAIT: Duration = Duration::from_secs(10);
+
 /// A patch that can be read once, given up as soon as a signal asks for an end.
 #[derive(Debug)]
 pub struct PatchStream<'a> {
     input: File,
     signals: &'a Signals,
+    is_at_end: Arc<AtomicBool>,
 }
 
 impl<'a> PatchStream<'a> {
     /// Reads from `input`.
     #[must_use]
     pub fn new(input: OwnedFd, signals: &'a Signals) -> Self {
-        Self { input: File::from(input), signals }
+        Self { input: File::from(input), signals, is_at_end: Arc::default() }
+    }
+
+    /// To be set once all of the patch has been read but what may stand behind its checksum.
+    #[must_use]
+    pub fn is_at_end(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_at_end)
     }
 }
 
 impl Read for PatchStream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.signals.wait_readable(self.input.as_fd())?;
-        self.input.read(buf)
+        let input = self.input.as_fd();
+        if self.is_at_end.load(Ordering::Relaxed) {
+            if !self.signals.wait_readable_until(input, Some(Instant::now() + END_WAIT))? {
+                log::info!("the input stays open behind the end of the patch");
+                return Ok(0);
+            }
+        } else {
+            self.signals.wait_readable(input)?;
+        }
+        let mut len = (&self.input).read(buf)?;
+        // What else is there already: few large pieces instead of many that a pipe holds.
+        while (1..buf.len()).contains(&len)
+            && self.signals.wait_readable_until(input, Some(Instant::now()))?
+        {
+            match (&self.input).read(&mut buf[len..])? {
+                0 => break,
+                more => len += more,
+            }
+        }
+        Ok(len)
     }
 }
 
@@ -131,6 +175,22 @@ mod tests {
         assert_eq!(file.stream_position().unwrap(), 8);
         patch.seek(SeekFrom::End(-2)).unwrap();
         assert_eq!(io::read_to_string(patch).unwrap(), "ch");
+    }
+
+    #[test]
+    fn file_that_changes_is_not_read_any_more() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"the patch").unwrap();
+        let patch = PatchFile::new(file.reopen().unwrap(), 0);
+        assert_eq!(patch.rewound().read(&mut [0; 4]).unwrap(), 4);
+        file.as_file().write_all_at(b"T", 0).unwrap();
+        let err = patch.rewound().read(&mut [0; 4]).unwrap_err();
+        assert!(err.to_string().contains("changed"), "{err}");
+        // A later one sees it as it is now.
+        assert!(PatchFile::new(file.reopen().unwrap(), 0).read(&mut [0; 4]).is_ok());
+        let cut = PatchFile::new(file.reopen().unwrap(), 0);
+        file.as_file().set_len(3).unwrap();
+        assert!(cut.rewound().read(&mut [0; 4]).is_err());
     }
 
     #[test]

@@ -127,6 +127,48 @@ fn an_interrupted_apply_ends_at_a_record_and_goes_on_later() {
     }
 }
 
+/// Nothing but the end of the patch tells when it is over.
+#[test]
+fn a_patch_from_a_pipe_that_stays_open_is_applied() {
+    let (old, new) = (vec![0; 300_000], random_bytes(1, 300_000));
+    let work = Workdir::with_pair(&new, &old);
+    for option in ["--seal", "--checksum=sha1"] {
+        let patch = work.patch(&[option]);
+        let (mut child, mut stdin) = apply_from_pipe(&work);
+        stdin.write_all(&patch).unwrap();
+        let status = child.wait().unwrap();
+        drop(stdin);
+        assert_eq!(status.code(), Some(0), "{option}");
+        assert!(work.read("remote.img") == new, "{option}");
+        work.write("remote.img", &old);
+    }
+    // What is there is written although more is to come.
+    let patch = work.patch(&[]);
+    let (mut child, mut stdin) = apply_from_pipe(&work);
+    stdin.write_all(&patch[..100_000]).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while work.read("remote.img")[..90_000] != new[..90_000] {
+        assert!(Instant::now() < until, "nothing is written");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stdin.write_all(&patch[100_000..]).unwrap();
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(work.read("remote.img") == new);
+}
+
+#[test]
+fn a_second_patch_behind_the_first_one_is_no_part_of_it() {
+    let old = random_bytes(1, 100_000);
+    let work = Workdir::with_pair(&changed(&old, 2, 3), &old);
+    let patch = work.patch(&["--blocksize=512"]);
+    let both = work.write("both", &[&patch[..], &patch[..]].concat());
+    let call = bdsync(["--patch"]).in_folder(work.folder()).stdin_file(&both);
+    call.run().expect(2).says("another patch follows");
+    assert!(work.read("remote.img") == old);
+    work.apply(&[], &fs::read(both).unwrap()).expect(2).says("another patch follows");
+}
+
 #[test]
 fn one_apply_at_a_time_writes_to_an_image() {
     let (old, new) = (random_bytes(1, 600_000), random_bytes(2, 600_000));
