@@ -1,13 +1,28 @@
 //! Names of files, and of those in the making.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What tells a file in the making from all others of the same name: what a killed run left behind
-/// must not be in the way of one that has the same number, as each has in a container.
+/// Bytes of a file's name, at most, in every file system that matters here.
+const NAME_BYTES_MAX: usize = 255;
+
+/// What the file `name` is called until it is whole: `before`, the name, a dot, `mark`, and what tells
+/// it from all others. A name that has no room for that is cut.
 #[must_use]
-pub fn suffix_of_a_run() -> String {
+pub fn name_in_the_making(before: &str, name: &OsStr, mark: &str) -> OsString {
+    let suffix = format!(".{mark}{}", suffix_of_a_run());
+    let room = NAME_BYTES_MAX.saturating_sub(before.len() + suffix.len());
+    let name = name.as_bytes();
+    let name = &name[..name.len().min(room)];
+    OsString::from_vec([before.as_bytes(), name, suffix.as_bytes()].concat())
+}
+
+/// Not only the number of the process: what a killed run left behind must not be in the way of one
+/// that has the same number, as each has in a container.
+fn suffix_of_a_run() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}-{:x}", process::id(), now.as_nanos())
 }
@@ -24,6 +39,16 @@ pub fn folder_of(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn longest_name_has_one_in_the_making() {
+        let name = "n".repeat(NAME_BYTES_MAX);
+        let made = name_in_the_making(".", OsStr::new(&name), "partial-");
+        assert_eq!(made.len(), NAME_BYTES_MAX);
+        assert!(made.to_string_lossy().starts_with(".nnn"));
+        let made = name_in_the_making("", OsStr::new("u"), "partial-");
+        assert!(made.to_string_lossy().starts_with("u.partial-"));
+    }
 
     #[test]
     fn one_process_has_another_suffix_each_time() {

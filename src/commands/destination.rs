@@ -9,14 +9,18 @@
 //! ```
 //! A link is followed, never replaced: `/dev/stderr` is one.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::naming::{folder_of, suffix_of_a_run};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
+
+use crate::naming::{folder_of, name_in_the_making};
 use crate::report;
 
 /// Links that are followed, as many as the kernel would.
@@ -77,6 +81,26 @@ impl Destination {
             Err(err) => err.kind() == io::ErrorKind::NotFound,
         };
         if replaceable && !is_among_devices(folder) { Self::File(at) } else { Self::Stream(at) }
+    }
+
+    /// Refuses what no file can be written to: a folder, as which `path` may also be spelled, what
+    /// cannot be looked at, and a new name in a folder where none can be made.
+    ///
+    /// # Errors
+    /// That.
+    pub fn refuse_unwritable(&self, path: &Path) -> io::Result<()> {
+        let is_folder = match self.metadata() {
+            Ok(found) => found.is_dir(),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => false,
+            Err(err) => return Err(err),
+        };
+        if is_folder || path.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        }
+        if let Self::File(at) = self {
+            faccessat(AT_FDCWD, folder_of(at), AccessFlags::W_OK, AtFlags::AT_EACCESS)?;
+        }
+        Ok(())
     }
 
     /// Whether it is a stream that this process was started with.
@@ -143,10 +167,7 @@ fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::R
 
 fn beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}", suffix_of_a_run()));
-    Ok(path.with_file_name(hidden))
+    Ok(path.with_file_name(name_in_the_making(".", name, "")))
 }
 
 /// Removed when it is dropped; after the rename there is nothing to remove.

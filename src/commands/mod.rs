@@ -27,7 +27,7 @@ use crate::cli::{Command, ProgressStyle};
 use crate::error::Result;
 use crate::progress::{Bar, ClassicLines, JsonLines, OnSignal, Progress, Silent};
 use crate::report;
-use crate::signals::{StatusRequests, expect_children, hold_file_size_signal};
+use crate::signals::{Signals, StatusRequests, expect_children, hold_file_size_signal};
 
 use record::Record;
 
@@ -55,6 +55,11 @@ pub fn run(command: Command) -> Result<u8> {
     expect_children();
     // Also where nobody answers it: all bdsyncs of a host may be asked at once.
     StatusRequests::hold();
+    // Until the record is written, too.
+    let _held = match (&report, &command) {
+        (Some(_), Command::Patch(_) | Command::Sync(_)) => Some(Signals::catch()?),
+        _ => None,
+    };
     let outcome = match report.as_deref().filter(|_| !has_signals_of_its_own(&command)) {
         Some(path) => last_words::kept(&record, path, || run_mode(&command, &record)).flatten(),
         None => run_mode(&command, &record),

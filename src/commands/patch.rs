@@ -306,12 +306,17 @@ impl Job<'_> {
         self.record.tell(|facts| facts.written_bytes = Some(written.bytes));
         if let Err(err) = done {
             if written.records > 0 || target.size() != sizes.before_bytes {
+                let shown = target.path().display();
+                let on = match err.kind() {
+                    Kind::Patch => {
+                        format!("this patch cannot finish it, make a new one for {shown}")
+                    }
+                    _ => format!("{} to finish", self.again(how)),
+                };
                 log::warn!(
-                    "{} is patched in part (up to {} bytes in {} records): {} to finish",
-                    target.path().display(),
+                    "{shown} is patched in part (up to {} bytes in {} records): {on}",
                     written.bytes,
                     written.records,
-                    self.again(how)
                 );
             }
             self.tell_undo(target);

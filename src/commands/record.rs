@@ -196,7 +196,9 @@ impl Record {
     /// # Errors
     /// `Kind::Write`.
     pub fn check_path(path: &Path) -> Result<()> {
-        Destination::of(path).map(drop).map_err(|err| cannot_write(err, path))
+        Destination::of(path)
+            .and_then(|found| found.refuse_unwritable(path))
+            .map_err(|err| cannot_write(err, path))
     }
 
     /// Puts an empty file at `path`, which [`Record::save`] will write to: for a run that will

@@ -1,6 +1,5 @@
 //! A patch that takes another one back: what it will overwrite, as it is now.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +16,7 @@ use super::writer::PatchWriter;
 use crate::buffer::PageBuffer;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
-use crate::naming::{folder_of, suffix_of_a_run};
+use crate::naming::{folder_of, name_in_the_making};
 use crate::units::{ByteRange, MIB};
 
 /// Bytes of the device that are saved at a time.
@@ -134,9 +133,8 @@ struct Partial {
 
 impl Partial {
     fn create(path: &Path) -> io::Result<Self> {
-        let mut name = OsString::from(path);
-        name.push(format!(".partial-{}", suffix_of_a_run()));
-        let path = PathBuf::from(name);
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let path = path.with_file_name(name_in_the_making("", name, "partial-"));
         let folder = File::open(folder_of(&path))?;
         let mut options = OpenOptions::new();
         // What was on a disk is nobody else's business.

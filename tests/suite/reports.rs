@@ -197,3 +197,19 @@ fn a_block_device_is_no_place_for_a_report_or_a_picture() {
     }
     assert!(fs::read(disk.path()).unwrap() == random_bytes(3, 65536));
 }
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_before_anything_is_done() {
+    let old = random_bytes(1, 100_000);
+    let work = Workdir::with_pair(&changed(&old, 2, 3), &old);
+    let patch = work.patch(&[]);
+    let longest = "r".repeat(255);
+    for path in [".", "new/", "missing/report", &"r".repeat(256)] {
+        let option = format!("--report={path}");
+        let out = work.apply(&[&option], &patch).expect(9);
+        assert!(work.read("remote.img") == old, "{path}: {out}");
+    }
+    work.apply(&[&format!("--report={longest}")], &patch).expect(0);
+    let report: serde_json::Value = serde_json::from_slice(&work.read(&longest)).unwrap();
+    assert_eq!(report["exit_code"], 0);
+}

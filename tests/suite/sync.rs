@@ -409,6 +409,32 @@ fn a_target_that_has_grown_is_not_said_to_be_untouched() {
     assert!(work.read("remote.img") == source);
 }
 
+#[test]
+fn a_target_that_is_written_and_not_compared_is_said_to_be_that() {
+    let work = pair();
+    let (source, before) = (work.read("local.img"), work.read("remote.img"));
+    // The server is gone as soon as the other process has written everything.
+    let text = format!(
+        "case $1 in --server) echo $$ >pid; exec {0} --server;;\n\
+         *) {0} \"$@\"; code=$?; kill -KILL $(cat pid); exit $code;; esac",
+        binary()
+    );
+    script(&work, "broken", &text);
+    let undo = work.path("undo").display().to_string();
+    let (undo_option, all) = (format!("--undo={undo}"), "all is written to h:remote.img");
+    let words = ["--remote-path=./broken", "--report=report", "local.img", "h:remote.img"];
+    for (option, on) in [(&undo_option[..], "take it back with the patch"), ("-v", "run the same")]
+    {
+        let out = sync(&work, &[&[option], &words[..]].concat()).run();
+        assert_ne!(out.code(), 0, "{out}");
+        out.says(all).says(on);
+        assert!(work.read("remote.img") == source);
+        let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
+        assert!(report.get("verified").is_none(), "{report}");
+        work.write("remote.img", &before);
+    }
+}
+
 /// Of the two parts of a run that verifies only the last one is the end.
 #[test]
 fn progress_counts_anew_for_the_second_part_and_is_finished_once() {

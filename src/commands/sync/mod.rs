@@ -135,7 +135,14 @@ impl Sync<'_> {
             true => self.job(&session).make_patch(self.progress, io::sink(), None).map(drop),
             false => self.write(&session, sizes, &mut touched),
         };
-        let outcome = outcome.and_then(|()| self.finish(session, sizes, &touched));
+        let finish = |()| {
+            self.finish(session, sizes, &touched).inspect_err(|_| {
+                if !touched.is_empty() {
+                    log::warn!("{}", summary::way_on(self.options, Written::Everything));
+                }
+            })
+        };
+        let outcome = outcome.and_then(finish);
         if outcome.is_ok() {
             report::notice(&summary::last_line(self.options, self.record));
         }
@@ -151,10 +158,10 @@ impl Sync<'_> {
 
     /// Opens both devices.
     fn meet(&self, words: Vec<OsString>) -> Result<Meeting> {
-        let Sides { near, far, direction, .. } = &self.sides;
+        let Sides { near, far, direction, caller, .. } = &self.sides;
         let meeting =
             Meeting::open(near, far, *direction, Reading::Whole, &self.options.compare, || {
-                let connection = self.connect(&words, connect_words)?;
+                let connection = self.connect(&words, caller.is_local(), connect_words)?;
                 Ok(match &self.throttles {
                     Some((up, down)) => connection.throttled(Arc::clone(up), Arc::clone(down)),
                     None => connection,
@@ -186,9 +193,9 @@ impl Sync<'_> {
         Error::new(Kind::Open, what).with_path(place.as_given())
     }
 
-    /// Starts a bdsync, which the stops will reach.
-    fn connect(&self, words: &[OsString], start: Start) -> Result<Connection> {
-        let sink: StderrSink = match self.sides.caller.is_local() {
+    /// Starts a bdsync, on this host or another, which the stops will reach.
+    fn connect(&self, words: &[OsString], is_local: bool, start: Start) -> Result<Connection> {
+        let sink: StderrSink = match is_local {
             true => Box::new(report::own_line),
             false => Box::new(report::remote_line),
         };
@@ -264,7 +271,8 @@ impl Sync<'_> {
         let engine = Arc::clone(&session.engine);
         // The first bytes of the patch are waited for to be read: a bar over the prompt
         // of ssh would hide it.
-        let connection = self.connect(&caller.patch(&arguments), connect_consumer)?;
+        let connection =
+            self.connect(&caller.patch(&arguments), caller.is_local(), connect_consumer)?;
         let mut target = Target::new(connection, !caller.is_local(), move |err| {
             engine.peer().abort(err);
         })?;
@@ -340,7 +348,13 @@ impl Sync<'_> {
 
     fn check(&self, session: &Session, touched: &Touched) -> Result<()> {
         let checked = check::compare_again(session, touched, self.progress);
-        self.record.tell(|facts| facts.verified = Some(checked.is_ok()));
+        let verified = match &checked {
+            Ok(()) => Some(true),
+            Err(err) if err.kind() == Kind::Checksum => Some(false),
+            // It did not come to that.
+            Err(_) => None,
+        };
+        self.record.tell(|facts| facts.verified = verified);
         if checked.is_err() {
             session.engine.peer().abort(Error::new(Kind::Checksum, "the verification failed"));
         }

@@ -18,6 +18,8 @@ pub enum Written {
     Nothing,
     /// Some of it may be changed.
     Perhaps,
+    /// All of it is written, and whether it is equal was not shown.
+    Everything,
     /// As `Perhaps` if the undo patch was made on the other host, else as `Nothing`.
     IfUndoIsThere,
 }
@@ -26,9 +28,11 @@ pub enum Written {
 pub fn way_on(options: &SyncOptions, written: Written) -> String {
     let shown = place(&options.target);
     let nothing = format!("nothing was written to {shown}");
+    let everything = format!("all is written to {shown}, but not shown to be equal");
     let Some(undo) = &options.undo else {
         return match written {
             Written::Nothing => nothing,
+            Written::Everything => format!("{everything}: run the same command again"),
             Written::Perhaps | Written::IfUndoIsThere => format!(
                 "{shown} may be partly changed: run the same command again, which finishes it"
             ),
@@ -42,6 +46,10 @@ pub fn way_on(options: &SyncOptions, written: Written) -> String {
     match written {
         Written::Nothing => nothing,
         Written::Perhaps => format!("{shown} may be partly changed: {on}"),
+        Written::Everything => format!(
+            "{everything}: run the same command again without --undo, or take it back with the \
+             patch {undo}"
+        ),
         Written::IfUndoIsThere => {
             format!("{nothing} if there is no {undo} on that host; if it is there, {on}")
         }
@@ -155,6 +163,19 @@ mod tests {
                 format!(
                     "h:b may be partly changed: {again} without --undo, which finishes it, or take \
                      it back with the patch u"
+                ),
+            ),
+            (
+                &plain,
+                Written::Everything,
+                format!("all is written to h:b, but not shown to be equal: {again}"),
+            ),
+            (
+                &undoable,
+                Written::Everything,
+                format!(
+                    "all is written to h:b, but not shown to be equal: {again} without --undo, or \
+                     take it back with the patch u"
                 ),
             ),
             (
