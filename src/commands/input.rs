@@ -141,8 +141,9 @@ pub fn stored(path: &Path) -> Result<FileDevice> {
         return copy(stdin()?, Path::new(STDIN_NAME));
     }
     let file = open(path)?;
-    let file_type = file.metadata().map_err(|err| read_error(err, path))?.file_type();
-    let can_seek = file_type.is_file() || file_type.is_block_device();
+    let found = file.metadata().map_err(|err| read_error(err, path))?;
+    // A file of no size may have content: that of a mount before all is compared, for one.
+    let can_seek = found.is_file() && found.len() > 0 || found.file_type().is_block_device();
     if can_seek && decoded(&file, path)?.format().is_none() {
         return open_source(path);
     }

@@ -17,6 +17,7 @@ mod output;
 mod patch;
 mod record;
 mod scan;
+mod sealed;
 mod server;
 mod session;
 mod squash;

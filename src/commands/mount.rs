@@ -11,11 +11,12 @@ use super::input;
 use super::notify;
 use super::record::{DeviceFacts, Record};
 use super::scan::ScanWatch;
+use super::sealed;
 use super::session::{Ends, Reading, Session};
 use crate::cli::{ClientOptions, MountOptions, MountSource, Readers, SizeOptions};
 use crate::device::{Device, open_source};
 use crate::diff::SourceChecksum;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::fuse::daemon::{Forked, split};
 use crate::fuse::{Access, Events, Mount, Mountpoint};
 use crate::progress::{Answers, Meter, Progress as _};
@@ -69,8 +70,10 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     let watch = watch_scan(options, live.as_ref())?;
     let served = mount.serve();
     drop((watch, answers, known));
-    tell_outcome(record, &*shown);
+    let status = status_of(&*shown);
+    tell_outcome(record, &status);
     let signal = served?;
+    refuse_changed(&status, signal)?;
     let Some(live) = live else { return Ok(0) };
     match (live.finish(), signal) {
         // A terminal's Ctrl-C ends REMSHCMD as well: that is no failure of the mount.
@@ -79,10 +82,24 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     }
 }
 
+/// What `status.json` says: an object of numbers and words, which can always be read.
+fn status_of(change: &dyn Change) -> Value {
+    serde_json::from_str(&change.status()).unwrap_or_default()
+}
+
+/// Fails when readers were refused because a local file changed. One who ended the mount by a signal
+/// does not ask.
+fn refuse_changed(status: &Value, signal: Option<i32>) -> Result<()> {
+    match &status["last_error"] {
+        Value::String(told) if status["source_changed"] == true && signal.is_none() => {
+            Err(Error::new(Kind::Transmission, format!("reads have failed: {told}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Puts on record what was compared by now, by the names of `status.json`.
-fn tell_outcome(record: &Record, change: &dyn Change) {
-    // It is an object of numbers and words, which can always be read.
-    let status: Value = serde_json::from_str(&change.status()).unwrap_or_default();
+fn tell_outcome(record: &Record, status: &Value) {
     let number = |name: &str| status[name].as_u64();
     record.tell(|facts| {
         facts.compared_bytes = number("compared_bytes");
@@ -105,7 +122,7 @@ fn answer_signals(known: &Arc<Known>) -> Result<Answers> {
 /// What is known of a change by now, in a line. Rates and times mean something only while it is
 /// compared without anybody reading it.
 fn known_line(change: &dyn Change, meter: &Meter) -> String {
-    let status: Value = serde_json::from_str(&change.status()).unwrap_or_default();
+    let status = status_of(change);
     let number = |name: &str| status[name].as_u64().unwrap_or(0);
     let total_bytes = number("total_bytes");
     if meter.snapshot().is_none() {
@@ -204,12 +221,17 @@ fn open_stored(
 ) -> Result<Arc<dyn Change>> {
     // Nothing is ever written to the base: it may be in use, and open for reading is enough.
     let base = Arc::new(open_source(base)?);
-    let change = StoredChange::open(Arc::new(input::stored(patch)?), base.clone(), sizes.rule)?;
+    let file = Arc::new(input::stored(patch)?);
+    let change = StoredChange::open(file.clone(), base.clone(), sizes.rule)?;
     let index = change.index();
     record.tell_patch(patch, index.patch_bytes(), index.header(), index.records());
     record.tell(|facts| facts.target = Some(DeviceFacts::here(&*base)));
     if let Some(checksum) = &index.trailer().checksum {
         record.tell_checksum(&checksum.name, &checksum.digest);
+    }
+    if let Some(warning) = sealed::judge(&file, index.trailer(), &base, change.sizes())? {
+        log::warn!("{warning}");
+        change.note(warning);
     }
     let patch_bytes = index.header().size_bytes;
     if sizes.tells_difference() && patch_bytes != base.size() {

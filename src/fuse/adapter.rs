@@ -18,7 +18,8 @@ use fuser::{
 use nix::unistd::{getgid, getuid};
 use parking_lot::Mutex;
 
-use super::parked::{Parking, Refuse, Ticket};
+use super::gate::Gate;
+use super::parked::{PARKED_REQUESTS_MAX, Parking, Refuse, Ticket};
 use super::passthrough::Passthrough;
 use super::snapshots::{NO_SNAPSHOT, Snapshots};
 use crate::error::{Error, Kind, Result};
@@ -34,8 +35,10 @@ const ATTR_TTL: Duration = Duration::from_secs(1);
 const IO_BYTES: u32 = 128 * 1024;
 /// Unit of `statfs`, in bytes.
 const STATFS_BYTES: u32 = 4096;
-/// Requests of the kernel's read-ahead that may be under way.
-const BACKGROUND_REQUESTS: u16 = 64;
+/// Requests that may be under way for nobody's system call alone: those of read-ahead and of direct
+/// reads. What is more waits in the kernel, where no signal reaches it, behind readers that may wait
+/// for the remote side. Half of what may be parked, which leaves room for all others.
+const BACKGROUND_REQUESTS: u16 = (PARKED_REQUESTS_MAX / 2) as u16;
 /// One file or name never becomes another one.
 const GENERATION: Generation = Generation(0);
 /// At most one line of the log in this time tells of failed requests.
@@ -53,6 +56,7 @@ struct Shared {
     view: Arc<View>,
     passthrough: Passthrough,
     snapshots: Snapshots,
+    gate: Gate,
     uid: u32,
     gid: u32,
     /// When a failure was last told, and how many were not told since.
@@ -60,15 +64,21 @@ struct Shared {
 }
 
 impl Adapter {
-    /// Calls `ended` once the kernel has let go of the mount.
+    /// For a session of so many threads, at least two. Calls `ended` once the kernel has let go of
+    /// the mount.
     ///
     /// # Errors
     /// `Kind::Open` when no thread can be started.
-    pub(super) fn new(view: Arc<View>, ended: impl Fn() + Send + Sync + 'static) -> Result<Self> {
+    pub(super) fn new(
+        view: Arc<View>,
+        session_threads: usize,
+        ended: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self> {
         let shared = Shared {
             view,
             passthrough: Passthrough::default(),
             snapshots: Snapshots::default(),
+            gate: Gate::start(session_threads - 1)?,
             uid: getuid().as_raw(),
             gid: getgid().as_raw(),
             failures: Mutex::default(),
@@ -116,6 +126,12 @@ impl Shared {
             }
             Err(err) => shared.fail(ticket, &err),
         })
+    }
+
+    /// Does what may read the local device, which may be a while in coming.
+    fn with_gate(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        let shared = Arc::clone(self);
+        self.gate.pass(move || work(&shared));
     }
 
     /// The one place where an error becomes an errno and a line of the log.
@@ -305,7 +321,9 @@ impl Filesystem for Adapter {
         }
         self.with_node(request, inode, Part::Content, reply, move |shared, node, ticket| {
             let send = |_: &Shared, reply: ReplyData, data: Vec<u8>| reply.data(&data);
-            shared.view.read(node, offset, len, shared.answer(ticket, send));
+            shared.with_gate(move |shared| {
+                shared.view.read(node, offset, len, shared.answer(ticket, send));
+            });
         });
     }
 
@@ -339,12 +357,14 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         self.with_node(request, inode, Part::Attributes, reply, move |shared, node, ticket| {
-            let found = shared.view.seek(node, offset, whence);
-            match found.map(|found| found.and_then(|at| i64::try_from(at).ok())) {
-                Ok(Some(found)) => ticket.take().into_iter().for_each(|reply| reply.offset(found)),
-                Ok(None) => refuse(ticket, Errno::ENXIO),
-                Err(err) => shared.fail(ticket, &err),
-            }
+            shared.with_gate(move |shared| {
+                let found = shared.view.seek(node, offset, whence);
+                match found.map(|found| found.and_then(|at| i64::try_from(at).ok())) {
+                    Ok(Some(at)) => ticket.take().into_iter().for_each(|reply| reply.offset(at)),
+                    Ok(None) => refuse(ticket, Errno::ENXIO),
+                    Err(err) => shared.fail(ticket, &err),
+                }
+            });
         });
     }
 

@@ -5,6 +5,7 @@
 //!                  --> daemon.rs      --daemon: two processes, before any thread
 //!                  --> session.rs     attach, serve, signals.rs, unmount
 //!                        \-- adapter.rs --> view
+//!                              |-- gate.rs         a thread for what reads no device
 //!                              |-- parked.rs       requests that wait
 //!                              |-- snapshots.rs    texts as they were when opened
 //!                              \-- passthrough.rs  files that the kernel reads itself
@@ -13,6 +14,7 @@
 
 mod adapter;
 pub mod daemon;
+mod gate;
 mod mountpoint;
 mod parked;
 mod passthrough;

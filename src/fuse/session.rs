@@ -37,8 +37,9 @@ use crate::view::View;
 const DEVICE: &str = "/dev/fuse";
 /// What a user without privileges mounts and unmounts with.
 const HELPER: &str = "fusermount3";
-/// Threads that take requests. None of them waits for the network, so a few are enough.
-const THREADS_MIN: usize = 4;
+/// Threads that take requests. None of them waits for the network, and all but one may wait for a
+/// local device, so a few are enough.
+const THREADS_MIN: usize = 5;
 const THREADS_MAX: usize = 16;
 /// Read-ahead of the kernel where we may set it, in KiB: as much as one request carries. The
 /// kernel's own choice is 128; it still begins small and grows with sequential reading.
@@ -119,7 +120,7 @@ impl Mount {
             return Err(Error::new(Kind::Open, what));
         }
         let Events { sender, receiver } = events;
-        let adapter = Adapter::new(view, move || {
+        let adapter = Adapter::new(view, threads(), move || {
             let _ = sender.send(Event::Ended);
         })?;
         let cannot = |err| cannot_mount(&err).with_path(path);
@@ -333,11 +334,15 @@ fn config(access: Access) -> Config {
         Access::Root => SessionACL::RootAndOwner,
         Access::Everybody => SessionACL::All,
     };
-    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    config.n_threads = Some(cores.clamp(THREADS_MIN, THREADS_MAX));
+    config.n_threads = Some(threads());
     // So that the threads do not share one queue's lock.
     config.clone_fd = true;
     config
+}
+
+fn threads() -> usize {
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cores.clamp(THREADS_MIN, THREADS_MAX)
 }
 
 /// The error for what `fuser` says of a failed mount, on one line.

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 /// The pipe's writing end for the handler; below 0 while nobody listens.
 static WRITER: AtomicI32 = AtomicI32::new(-1);
 
-/// Calls `told` with the number of every SIGINT, SIGTERM and SIGHUP from now on, on a thread
+/// Calls `told` with the number of every SIGINT, SIGTERM, SIGHUP and SIGQUIT from now on, on a thread
 /// that lives as long as the process. SIGHUP stays ignored where `nohup` had it so. For a
 /// process as a whole: a second call takes the signals over.
 ///
@@ -38,7 +38,7 @@ pub(super) fn watch(told: impl Fn(i32) + Send + 'static) -> Result<()> {
     // Never closed, so that a handler cannot write to a file that got its number later.
     WRITER.store(writer.as_raw_fd(), Ordering::SeqCst);
     let _ = writer.into_raw_fd();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         install(signal).map_err(|err| failed(err.into()))?;
     }
     Ok(())

@@ -25,6 +25,8 @@ pub const READ_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// The most pieces of data that are looked at for one question about holes. Beyond, all
 /// counts as data, which is always allowed to be said.
 const HOLE_STEPS_MAX: usize = 16 * 1024;
+/// What the smallest hole of a file system takes, in bytes.
+const SMALLEST_HOLE_BYTES: u64 = 4096;
 
 /// What of a node an operation wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl View {
     /// cannot tell its holes.
     pub fn new(change: Arc<dyn Change>, access: Access) -> Result<Self> {
         let data_bytes =
-            [data_bytes(&*change, Image::Merged)?, data_bytes(&*change, Image::Original)?];
+            [stored_bytes(&*change, Image::Merged)?, stored_bytes(&*change, Image::Original)?];
         Ok(Self {
             walker: Walker::start(change.clone())?,
             change,
@@ -331,6 +333,15 @@ impl View {
         // Clipped to the length of something in memory.
         newest[part.start as usize..part.end as usize].to_vec()
     }
+}
+
+/// What of an image that may still show holes is at most counted as in use: less than all of it, or
+/// `cp`, `tar` and the like never ask where its holes are. They do so when they read it, and by then
+/// more may be known.
+fn stored_bytes(change: &dyn Change, image: Image) -> Result<u64> {
+    let (size, data) = (change.image_bytes(image), data_bytes(change, image)?);
+    let may_shrink = change.may_wait(image) && size > SMALLEST_HOLE_BYTES;
+    Ok(if may_shrink { data.min(size - SMALLEST_HOLE_BYTES) } else { data })
 }
 
 /// Bytes of an image that are not known holes.

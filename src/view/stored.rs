@@ -25,6 +25,7 @@ pub struct StoredChange {
     patch: Arc<dyn Device>,
     base: Arc<dyn Device>,
     index: PatchIndex,
+    sizes: SizePlan,
     merged_bytes: u64,
     differing_bytes: u64,
     source_changed: AtomicBool,
@@ -58,6 +59,7 @@ impl StoredChange {
             patch,
             base,
             index,
+            sizes: plan,
             merged_bytes,
             source_changed: AtomicBool::new(false),
             last_error: Mutex::new(None),
@@ -68,6 +70,17 @@ impl StoredChange {
     #[must_use]
     pub fn index(&self) -> &PatchIndex {
         &self.index
+    }
+
+    /// What the patch means for the size of the base.
+    #[must_use]
+    pub fn sizes(&self) -> &SizePlan {
+        &self.sizes
+    }
+
+    /// Keeps `warning` for the status, as if it were what failed last.
+    pub fn note(&self, warning: String) {
+        *self.last_error.lock() = Some(warning);
     }
 
     fn read_now(&self, image: Image, range: ByteRange) -> Result<Vec<u8>> {

@@ -41,7 +41,7 @@ fn umount_ends_the_process_with_success() {
 fn signals_unmount_and_that_is_success() {
     require!(fuse());
     let stored = Stored::new(2, SIZE);
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         let mut mounted = stored.mount(&[]);
         mounted.signal(signal);
         assert!(mounted.ended().success(), "{signal}");

@@ -15,12 +15,12 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::ssh::two_file_systems;
-use crate::support::Workdir;
 use crate::support::images::{changed, random_bytes, sparse_file};
 use crate::support::mounted::{LoopMount, Mounted, is_mounted, live_mount};
 use crate::support::requirements::{fuse, loop_devices, program, require, sshd};
 use crate::support::run::{binary, example, server_command, shell_command};
 use crate::support::sshd::Sshd;
+use crate::support::{Workdir, bdsync};
 
 const SIZE: usize = 6 << 20;
 /// How long something may take that is waited for; generous, for a busy machine.
@@ -49,6 +49,50 @@ fn pair(seed: u64) -> (Workdir, Vec<u8>, Vec<u8>) {
     let local = random_bytes(seed, SIZE + 1234);
     let remote = changed(&local, seed + 1, 40);
     (Workdir::with_pair(&local, &remote), local, remote)
+}
+
+/// Its size is not known before all is compared.
+#[test]
+fn the_patch_of_a_mount_is_one_for_every_command() {
+    require!(fuse());
+    let (work, local, _) = pair(21);
+    let mounted = live_mount(&work, &[], &server_command(&[]));
+    let patch = mounted.path("patch");
+    assert_eq!(fs::metadata(&patch).unwrap().len(), 0);
+    let squashed = bdsync([Path::new("squash"), &patch]).run().expect(0).stdout;
+    drop(mounted);
+    work.apply(&[], &squashed).expect(0);
+    assert!(work.read("remote.img") == local);
+}
+
+#[test]
+fn what_the_remote_image_lost_is_an_error_and_no_zeros() {
+    require!(fuse());
+    let image = vec![0; SIZE];
+    let work = Workdir::with_pair(&image, &image);
+    let mounted = live_mount(&work, &["--remdata"], &server_command(&[]));
+    fs::File::options().write(true).open(work.path("remote.img")).unwrap().set_len(10).unwrap();
+    for name in ["merged", "original"] {
+        let read = read_at(&mounted.path(name), SIZE as u64 / 2, 4096);
+        assert_eq!(read.is_ok(), name == "original", "{name}: {read:?}");
+    }
+}
+
+#[test]
+fn cp_makes_holes_of_what_has_become_known_to_be_some() {
+    require!(fuse());
+    let mut remote = vec![0; 64 << 20];
+    remote[5 << 20..6 << 20].copy_from_slice(&random_bytes(22, 1 << 20));
+    let work = Workdir::with_pair(&[], &remote);
+    sparse_file(&work.path("local.img"), 64 << 20, &[]);
+    let mounted = live_mount(&work, &["--remdata"], &server_command(&[]));
+    fs::read(mounted.path("patch")).unwrap();
+    let copy = work.path("copy");
+    let mut cp = Command::new("cp");
+    cp.arg("--sparse=auto").arg(mounted.path("merged")).arg(&copy);
+    assert!(cp.status().unwrap().success());
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&copy).unwrap());
+    assert!(blocks < (8 << 20) / 512, "{blocks} blocks of 512 bytes");
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::support::images::{random_bytes, sparse_file};
-use crate::support::mounted::{LoopMount, Stored};
+use crate::support::images::{changed, random_bytes, sparse_file};
+use crate::support::mounted::{LoopMount, Mounted, Stored};
 use crate::support::requirements::{fuse, loop_devices, program, require};
+use crate::support::{Workdir, bdsync};
 
 const SIZE: usize = 4 << 20;
 
@@ -150,6 +152,41 @@ fn merged_has_the_size_that_the_target_will_have() {
     mounted.wait_until("it says so", |mounted| {
         mounted.said().contains("Different sizes current=20000 patch=32345")
     });
+}
+
+/// As `--patch` finds out, which would refuse both.
+#[test]
+fn a_sealed_patch_is_held_against_its_seal_and_the_base() {
+    require!(fuse());
+    let old = random_bytes(12, 300_000);
+    let work = Workdir::with_pair(&changed(&old, 13, 9), &old);
+    let sealed = work.patch(&["--seal"]);
+    fs::create_dir(work.path("mnt")).unwrap();
+    let path = |name: &str| work.path(name).display().to_string();
+    let args = [format!("--from={}", path("patch")), path("remote.img"), path("mnt")];
+    let [from, base, at] = &args;
+    // In the middle of a block's data.
+    let mut damaged = sealed.clone();
+    damaged[2000] ^= 1;
+    work.write("patch", &damaged);
+    bdsync(["mount"].into_iter().chain(args.iter().map(String::as_str))).run().expect(2);
+
+    let text = |mounted: &Mounted| fs::read_to_string(mounted.path("status.json")).unwrap();
+    work.write("patch", &sealed);
+    let mounted = Mounted::start(&[from, base], Path::new(at));
+    assert!(fs::read(mounted.path("merged")).unwrap() == work.read("local.img"));
+    assert!(text(&mounted).contains("\"last_error\":null"), "{}", text(&mounted));
+    drop(mounted);
+
+    // A block that the patch changes.
+    let mut other = old.clone();
+    let first = old.iter().zip(work.read("local.img")).position(|(a, b)| *a != b).unwrap();
+    other[first] ^= 0x55;
+    work.write("remote.img", &other);
+    let mut mounted = Mounted::start(&[from, base], Path::new(at));
+    mounted.wait_until("it warns", |mounted| mounted.said().contains("sealed for"));
+    assert!(text(&mounted).contains("sealed for"), "{}", text(&mounted));
+    drop(mounted);
 }
 
 #[test]

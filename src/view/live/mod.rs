@@ -147,7 +147,7 @@ impl LiveChange {
     /// Bytes that a whole scan compares.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.0.engine.plan().compared.end
+        self.0.total_bytes()
     }
 
     /// Tells `progress` how much has been compared; whether more is to come by itself.
@@ -320,6 +320,12 @@ impl Live {
         }
     }
 
+    /// What has to be compared to know every difference, in bytes: nothing behind a smaller source.
+    fn total_bytes(&self) -> u64 {
+        let plan = self.engine.plan();
+        self.layout.blocks().saturating_mul(plan.block_bytes).min(plan.compared.end)
+    }
+
     fn status(&self) -> Status {
         let plan = self.engine.plan();
         // Before what is compared, of which it is a part.
@@ -329,7 +335,10 @@ impl Live {
         let patch_bytes = self.patch_bytes();
         let local_changed = self.is_local_changed();
         let failures = self.failures.lock();
-        let bytes = |blocks: u64| (blocks.saturating_mul(plan.block_bytes)).min(plan.compared.end);
+        let total_bytes = self.total_bytes();
+        // A window may reach further, and so may who reads what will be cut off.
+        let compared_bytes =
+            progress.known_blocks.saturating_mul(plan.block_bytes).min(total_bytes);
         Status {
             format: status::FORMAT,
             form: Form::Live,
@@ -338,8 +347,8 @@ impl Live {
             original_bytes: images::image_bytes(plan, Image::Original),
             patch_bytes,
             block_bytes: Some(plan.block_bytes),
-            total_bytes: plan.compared.end,
-            compared_bytes: bytes(progress.known_blocks),
+            total_bytes,
+            compared_bytes,
             differing_bytes,
             sent_bytes: counters.sent_bytes,
             received_bytes: counters.received_bytes,
