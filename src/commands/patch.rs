@@ -307,11 +307,13 @@ impl Job<'_> {
         if let Err(err) = done {
             if written.records > 0 || target.size() != sizes.before_bytes {
                 let shown = target.path().display();
+                let again = self.again(how);
                 let on = match err.kind() {
-                    Kind::Patch => {
-                        format!("this patch cannot finish it, make a new one for {shown}")
+                    Kind::Patch if self.is_piped => {
+                        format!("{again} to finish, or make a new patch if this one is damaged")
                     }
-                    _ => format!("{} to finish", self.again(how)),
+                    Kind::Patch => format!("make a new patch for {shown}, which finishes it"),
+                    _ => format!("{again} to finish"),
                 };
                 log::warn!(
                     "{shown} is patched in part (up to {} bytes in {} records): {on}",

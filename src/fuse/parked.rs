@@ -104,8 +104,8 @@ impl Parking {
     }
 
     /// Keeps the reply to a request of `thread` (an id as in /proc; 0: unknown). `None`: there
-    /// is no room, and the reply was EBUSY. There always is for a request that may not wait:
-    /// it is answered by the thread that parks it.
+    /// is no room, and the reply was EBUSY. There always is for a request that waits for a local
+    /// device at most.
     pub(super) fn park<R: Refuse>(
         &self,
         thread: u32,

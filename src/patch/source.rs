@@ -21,7 +21,7 @@ use crate::units::ByteRange;
 #[derive(Clone, Debug)]
 pub struct PatchFile {
     file: Arc<File>,
-    /// What the file looked like in the beginning; `None` for a device, which does not tell.
+    /// What the file looked like in the beginning; `None` where that says nothing.
     stamp: Option<Stamp>,
     /// Offset in the file of the patch's first byte.
     start: u64,
@@ -33,7 +33,9 @@ impl PatchFile {
     /// The patch that begins at byte `start` of `file`.
     #[must_use]
     pub fn new(file: File, start: u64) -> Self {
-        let stamp = file.metadata().ok().filter(Metadata::is_file).map(|of| Stamp::of(&of));
+        // Without a size yet, as in a mount before all is compared, it changes without being written.
+        let has_size = |of: &Metadata| of.is_file() && of.len() > 0;
+        let stamp = file.metadata().ok().filter(has_size).map(|of| Stamp::of(&of));
         Self { file: Arc::new(file), stamp, start, at: 0 }
     }
 

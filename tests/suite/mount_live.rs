@@ -55,14 +55,21 @@ fn pair(seed: u64) -> (Workdir, Vec<u8>, Vec<u8>) {
 #[test]
 fn the_patch_of_a_mount_is_one_for_every_command() {
     require!(fuse());
-    let (work, local, _) = pair(21);
-    let mounted = live_mount(&work, &[], &server_command(&[]));
-    let patch = mounted.path("patch");
-    assert_eq!(fs::metadata(&patch).unwrap().len(), 0);
-    let squashed = bdsync([Path::new("squash"), &patch]).run().expect(0).stdout;
-    drop(mounted);
-    work.apply(&[], &squashed).expect(0);
-    assert!(work.read("remote.img") == local);
+    for squashes in [true, false] {
+        let (work, local, _) = pair(21);
+        let copy = work.write("copy", &work.read("remote.img"));
+        let mounted = live_mount(&work, &[], &server_command(&[]));
+        let patch = mounted.path("patch");
+        assert_eq!(fs::metadata(&patch).unwrap().len(), 0);
+        let apply = bdsync([format!("--patch={}", copy.display())]);
+        let apply = match squashes {
+            true => apply.stdin(&bdsync([Path::new("squash"), &patch]).run().expect(0).stdout),
+            false => apply.stdin_file(&patch),
+        };
+        apply.run().expect(0);
+        drop(mounted);
+        assert!(fs::read(copy).unwrap() == local);
+    }
 }
 
 #[test]
