@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::compress::{Decoder, Encoder, Format};
 use crate::device::{FileDevice, open_source};
 use crate::error::{Error, Kind, Result};
-use crate::patch::{PatchReader, spool_file};
+use crate::patch::{PatchReader, read_error, spool_file};
 use crate::progress::Progress;
 use crate::units::Compression;
 
@@ -36,7 +36,7 @@ pub const STDIN_OPERAND: &str = "-";
 /// # Errors
 /// `Kind::Read`.
 pub fn decoded<R: Read>(input: R, path: impl AsRef<Path>) -> Result<Decoder<R>> {
-    Decoder::new(input).map_err(|err| read_error(err, path.as_ref()))
+    Decoder::new(input).map_err(|err| read_error(err).with_path(path.as_ref()))
 }
 
 /// `output`, compressed as wished.
@@ -98,7 +98,7 @@ impl<'a> Stream<'a> {
             Some(path) => (open(path)?, path),
             None => (stdin()?, Path::new(STDIN_NAME)),
         };
-        let size_bytes = file.metadata().map_err(|err| read_error(err, path))?.len();
+        let size_bytes = file.metadata().map_err(|err| read_error(err).with_path(path))?.len();
         if size_bytes > 0 {
             progress.begin(size_bytes);
         }
@@ -141,7 +141,7 @@ pub fn stored(path: &Path) -> Result<FileDevice> {
         return copy(stdin()?, Path::new(STDIN_NAME));
     }
     let file = open(path)?;
-    let found = file.metadata().map_err(|err| read_error(err, path))?;
+    let found = file.metadata().map_err(|err| read_error(err).with_path(path))?;
     // A file of no size may have content: that of a mount before all is compared, for one.
     let can_seek = found.is_file() && found.len() > 0 || found.file_type().is_block_device();
     if can_seek && decoded(&file, path)?.format().is_none() {
@@ -158,7 +158,7 @@ fn open(path: &Path) -> Result<File> {
 
 fn stdin() -> Result<File> {
     let fd = io::stdin().as_fd().try_clone_to_owned();
-    fd.map(File::from).map_err(|err| read_error(err, Path::new(STDIN_NAME)))
+    fd.map(File::from).map_err(|err| read_error(err).with_path(Path::new(STDIN_NAME)))
 }
 
 fn copy(input: File, path: &Path) -> Result<FileDevice> {
@@ -185,10 +185,6 @@ impl<R: Read> Read for Seen<'_, R> {
         self.seen.extend_from_slice(&buf[..n]);
         Ok(n)
     }
-}
-
-fn read_error(err: io::Error, path: &Path) -> Error {
-    Error::io(Kind::Read, "cannot read the patch", err).with_path(path)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek};
 
 use super::digested::Digested;
 use super::fingerprint::FingerprintBuilder;
-use super::reader::PatchReader;
+use super::reader::{PatchReader, read_error};
 use super::seal::{Base, FoundSeal};
 use crate::device::Device;
 use crate::digest::BlockHasher;
@@ -39,7 +39,7 @@ pub enum BaseState {
 /// Reads all of a sealed patch and compares its digest with the one that it carries.
 ///
 /// # Errors
-/// `Kind::Patch` when they differ, `Kind::Read`, what `check` returns.
+/// `Kind::Patch` when they differ or the patch has changed, `Kind::Read`, what `check` returns.
 pub fn verify_seal(
     patch: impl Read,
     found: &FoundSeal,
@@ -53,7 +53,7 @@ pub fn verify_seal(
             Ok(0) => return patch.verify(found),
             Ok(_) => {}
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(Error::io(Kind::Read, "cannot read the patch again", err)),
+            Err(err) => return Err(read_error(err)),
         }
     }
 }

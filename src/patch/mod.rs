@@ -47,7 +47,7 @@ use fingerprint::Fingerprint;
 pub use format::{Checksum, Header};
 pub use index::{ENTRY_BYTES, PatchIndex, Piece};
 pub use parts::check_file;
-pub use reader::{Batch, PatchReader, Record, RecordPlace, Trailer};
+pub use reader::{Batch, PatchReader, Record, RecordPlace, Trailer, read_error};
 pub use seal::{Base, BaseMaker, FoundSeal, IDENTITY_BYTES_MAX, Seal};
 pub use sizes::SizePlan;
 pub use source::{PatchFile, PatchStream};

@@ -429,10 +429,7 @@ impl<R: Read> PatchReader<R> {
     }
 
     fn read_error(&self, err: io::Error) -> Error {
-        // No file says that of itself: a decoder does, of damaged data.
-        let damaged = err.kind() == io::ErrorKind::InvalidData;
-        let kind = if damaged { Kind::Patch } else { Kind::Read };
-        Error::io(kind, "cannot read the patch", err)
+        read_error(err)
             .with_path(&self.path)
             .with_offset(self.position + (self.end - self.start) as u64)
     }
@@ -446,6 +443,16 @@ impl<R: Read> PatchReader<R> {
             "the patch ends early: expected {expected} bytes of {what}, found {found}"
         ))
     }
+}
+
+/// What it means that a patch cannot be read: `Kind::Read`, or `Kind::Patch` when that is the patch's
+/// own fault.
+#[must_use]
+pub fn read_error(err: io::Error) -> Error {
+    // No file says that of itself: a decoder does, of damaged data, and a patch file that has changed.
+    let damaged = err.kind() == io::ErrorKind::InvalidData;
+    let kind = if damaged { Kind::Patch } else { Kind::Read };
+    Error::io(kind, "cannot read the patch", err)
 }
 
 impl<R: Read + Seek> PatchReader<R> {
