@@ -119,9 +119,7 @@ impl Job<'_> {
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;
         let record_bytes_max =
             self.write(&mut reader, &target, &sizes, self.how(None))?.record_bytes_max;
-        let trailer = reader.trailer().cloned().ok_or_else(|| {
-            Error::new(Kind::Patch, "the patch ends without a trailer").with_path(STDIN_NAME)
-        })?;
+        let trailer = reader.expect_trailer()?;
         verify_late(&input, &trailer).inspect_err(|_| {
             let target = target.path().display();
             log::warn!(

@@ -1,9 +1,9 @@
 //! What the seal of a stored patch says when the patch is only looked at.
 
 use crate::device::{Device, FileDevice};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::patch::{
-    BaseState, PatchFile, PatchReader, Seal, SizePlan, Trailer, base_state, verify_seal,
+    BaseState, PatchFile, PatchReader, Seal, SizePlan, Trailer, base_state, read_error, verify_seal,
 };
 
 /// Holds the patch against its seal, and the base as well: a warning, to be kept for the status, when
@@ -19,9 +19,8 @@ pub(super) fn judge(
 ) -> Result<Option<String>> {
     let Some(found) = Seal::decode(&trailer.tail)? else { return Ok(None) };
     let file = patch.as_file().try_clone();
-    let file = file.map_err(|err| Error::io(Kind::Read, "cannot read the patch", err))?;
-    let file = PatchFile::new(file, 0);
     let at = |err: Error| err.with_path(patch.path());
+    let file = PatchFile::new(file.map_err(read_error).map_err(at)?, 0);
     verify_seal(file.rewound(), &found, &|| Ok(())).map_err(at)?;
     let Some(sealed) = &found.seal.base else { return Ok(None) };
     let open = || PatchReader::new(file.rewound(), patch.path());

@@ -28,8 +28,7 @@ use crate::view::{Attr, Done, Entry, Node, Part, View, Whence};
 /// How long the kernel may believe a name: names stay what they are. Not that of a file whose size
 /// is not known: with every `open` it then asks for the size, at which sendfile(2) and the like stop.
 const NAME_TTL: Duration = Duration::from_secs(24 * 3600);
-/// How long it may believe attributes with an exact size; the blocks in use may still shrink
-/// as holes become known.
+/// How long it may believe attributes with an exact size.
 const ATTR_TTL: Duration = Duration::from_secs(1);
 /// What a read costs least with, for `stat` and buffered readers, in bytes.
 const IO_BYTES: u32 = 128 * 1024;

@@ -6,7 +6,8 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::reader::{Batch, OwnedBatch, PatchReader};
+use super::batch::{Batch, OwnedBatch};
+use super::reader::PatchReader;
 use super::sparse::{self, Piece};
 use crate::device::DeviceMut;
 use crate::error::{Error, Kind, Result};

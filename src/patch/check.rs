@@ -4,7 +4,7 @@ use std::io::{Read, Seek};
 
 use super::format::Header;
 use super::reader::{PatchReader, Trailer};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::units::ByteRange;
 
 /// What is known of a patch that was read to its end.
@@ -99,12 +99,9 @@ impl Tally {
     /// # Errors
     /// `Kind::Patch` when it is not.
     pub(super) fn summary<R: Read>(self, reader: &PatchReader<R>) -> Result<Summary> {
-        let trailer = reader.trailer().cloned().ok_or_else(|| {
-            Error::new(Kind::Patch, "the patch ends without a trailer").with_path(reader.path())
-        })?;
         Ok(Summary {
             header: reader.header().clone(),
-            trailer,
+            trailer: reader.expect_trailer()?,
             records: self.records,
             data_bytes: self.data_bytes,
             record_bytes_max: self.record_bytes_max,

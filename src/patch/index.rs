@@ -16,8 +16,9 @@ use std::cell::Cell;
 use std::error::Error as _;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::batch::RecordPlace;
 use super::format::{Header, RECORD_HEADER_BYTES, RECORD_READ_BYTES_MAX};
-use super::reader::{PatchReader, RecordPlace, Trailer};
+use super::reader::{PatchReader, Trailer};
 use super::seal::Seal;
 use super::sweep::{Stretch, Sweep};
 use crate::device::Device;

@@ -6,7 +6,7 @@
 //!   writer.rs   blocks -> patch
 //!   source.rs   a file or a stream (spool.rs: a stream made a file)
 //!       |
-//!   reader.rs   records, every fault refused
+//!   reader.rs   records, every fault refused; batch.rs: those that are in memory
 //!       |
 //!   check.rs    the whole patch, before anything is written; parts.rs: from several places at once
 //!   sweep.rs --> index.rs      a stored patch at random: which of its bytes are where
@@ -19,6 +19,7 @@
 
 mod apply;
 mod base;
+mod batch;
 mod check;
 mod checksum;
 mod digested;
@@ -40,6 +41,7 @@ mod writer;
 
 pub use apply::{Apply, Written, Zeros};
 pub use base::{BaseState, base_state, verify_seal};
+pub use batch::{Batch, Record, RecordPlace};
 pub use check::{Summary, check};
 pub use checksum::{Agreement, checksum_algorithm, verify_checksum};
 pub use digested::Digested;
@@ -47,7 +49,7 @@ use fingerprint::Fingerprint;
 pub use format::{Checksum, Header};
 pub use index::{ENTRY_BYTES, PatchIndex, Piece};
 pub use parts::check_file;
-pub use reader::{Batch, PatchReader, Record, RecordPlace, Trailer, read_error};
+pub use reader::{PatchReader, Trailer, read_error};
 pub use seal::{Base, BaseMaker, FoundSeal, IDENTITY_BYTES_MAX, Seal};
 pub use sizes::SizePlan;
 pub use source::{PatchFile, PatchStream};

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::batch::{Batch, Entry, OwnedBatch, RecordPlace};
 use super::format::{
     CHECKSUM_BYTES_MAX, Checksum, HEADER_BYTES, Header, MAGIC, NAME_BYTES_MAX, RECORD_HEADER_BYTES,
     RECORD_READ_BYTES_MAX, RecordHeader, TAIL_BYTES_LIMIT,
 };
 use crate::buffer::PageBuffer;
 use crate::error::{Error, Kind, Result};
-use crate::units::ByteRange;
 
 /// Bytes of the patch that are held at a time; any record fits several times. More would not stay
 /// in a core's own cache until it is written, and fresh memory costs more than what it holds.
@@ -24,26 +24,6 @@ pub const BUFFER_BYTES: usize = 256 * 1024;
 pub(super) const STEP_OVER_BYTES_MIN: u16 = 12 * 1024;
 /// Bytes read at once while places of smaller records are wanted.
 const PLACES_READ_BYTES: usize = 128 * 1024;
-
-/// A record, in its place in the patch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// Where its data goes in the device.
-    pub offset: u64,
-    /// What goes there.
-    pub data: &'a [u8],
-    /// Where its data begins in the patch.
-    pub position: u64,
-}
-
-/// Where a record goes, without its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordPlace {
-    /// The bytes of the device.
-    pub range: ByteRange,
-    /// Where its data begins in the patch.
-    pub position: u64,
-}
 
 /// What stands behind the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,40 +35,6 @@ pub struct Trailer {
     pub tail: Vec<u8>,
     /// Where `tail` begins in the patch.
     pub tail_position: u64,
-}
-
-/// Consecutive records that are in memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
-    records: &'a [Entry],
-    buffer: &'a [u8],
-    /// Position in the patch of the buffer's first byte.
-    buffer_position: u64,
-}
-
-/// Consecutive records in memory of their own, for another thread.
-#[derive(Debug, Default)]
-pub struct OwnedBatch {
-    records: Vec<Entry>,
-    buffer: PageBuffer,
-    buffer_position: u64,
-}
-
-impl OwnedBatch {
-    /// The records.
-    #[must_use]
-    pub fn batch(&self) -> Batch<'_> {
-        let Self { records, buffer, buffer_position } = self;
-        Batch { records, buffer, buffer_position: *buffer_position }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    offset: u64,
-    /// Index of the first byte of data in the buffer.
-    at: usize,
-    len: usize,
 }
 
 /// Reads a patch from anything that gives bytes.
@@ -112,18 +58,6 @@ pub struct PatchReader<R> {
     trailer: Option<Trailer>,
     /// Set when all is read but what may stand behind the checksum; `None`: the input is no live one.
     is_at_end: Option<Arc<AtomicBool>>,
-}
-
-impl<'a> Batch<'a> {
-    /// The records, in the patch's order.
-    pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
-        let Self { records, buffer, buffer_position } = *self;
-        records.iter().map(move |entry| Record {
-            offset: entry.offset,
-            data: &buffer[entry.at..entry.at + entry.len],
-            position: buffer_position + entry.at as u64,
-        })
-    }
 }
 
 impl<R: Read> PatchReader<R> {
@@ -172,6 +106,16 @@ impl<R: Read> PatchReader<R> {
     #[must_use]
     pub fn trailer(&self) -> Option<&Trailer> {
         self.trailer.as_ref()
+    }
+
+    /// What the patch ends with.
+    ///
+    /// # Errors
+    /// `Kind::Patch` when the records have not all been read.
+    pub fn expect_trailer(&self) -> Result<Trailer> {
+        self.trailer.clone().ok_or_else(|| {
+            Error::new(Kind::Patch, "the patch ends without a trailer").with_path(&self.path)
+        })
     }
 
     /// Position in the patch of the first byte that has not been used.
@@ -500,6 +444,7 @@ const _: () = assert!(BUFFER_BYTES >= NAME_BYTES_MAX && BUFFER_BYTES >= TAIL_BYT
 mod tests {
     use super::super::PatchWriter;
     use super::*;
+    use crate::units::ByteRange;
     use proptest::prelude::*;
     use std::io::Cursor;
 

@@ -2,8 +2,9 @@
 
 use std::io::{Read, Seek};
 
+use super::batch::Record;
 use super::check::RECORDS_PER_ASK;
-use super::reader::{BUFFER_BYTES, PatchReader, Record};
+use super::reader::{BUFFER_BYTES, PatchReader};
 use super::sweep::{Stretch, Sweep};
 use crate::buffer::PageBuffer;
 use crate::device::Device;
