@@ -13,10 +13,11 @@
 //!             +-> patch -> device                  BDSYNC 0.3 files, read, written, applied
 //!             +-> inspect -> patch, device         a patch in words, numbers and pictures
 //!             +-> compress                         gzip and zstd streams
-//!   all -> buffer, error, mountinfo, naming, units, progress, report, signals
+//!   all -> background, buffer, error, mountinfo, naming, units, progress, report, signals
 //! ```
 //! A test (`tests/suite/layout.rs`) holds `use crate::` to these arrows.
 
+pub mod background;
 pub mod buffer;
 pub mod cli;
 pub mod commands;

@@ -1,11 +1,11 @@
 //! Tells how far the scan of a mount is, which goes on by itself.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
+use crate::background::Background;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::view::LiveChange;
@@ -15,9 +15,8 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// A thread that looks until the scan is done, or until this is dropped.
 pub struct ScanWatch {
-    /// Dropped to end the thread.
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Held for its thread.
+    _thread: Background<Sender<()>>,
 }
 
 impl ScanWatch {
@@ -36,18 +35,8 @@ impl ScanWatch {
             }
             progress.finish();
         };
-        let thread = thread::Builder::new().name("scan progress".into()).spawn(watch);
-        let thread = thread.map_err(|err| Error::io(Kind::Usage, "cannot start a thread", err))?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for ScanWatch {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It has nothing to say about its end.
-            let _ = thread.join();
-        }
+        let thread = Background::start("scan progress", stop, watch);
+        let failed = |err| Error::io(Kind::Usage, "cannot start a thread", err);
+        Ok(Self { _thread: thread.map_err(failed)? })
     }
 }

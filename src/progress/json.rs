@@ -1,7 +1,6 @@
 //! `--progress=json`: an object a second on stderr, a line each.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
@@ -9,6 +8,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::{Meter, Progress, Snapshot};
+use crate::background::Background;
 use crate::report;
 
 /// Time between two objects.
@@ -19,14 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub struct JsonLines {
     meter: Arc<Meter>,
     /// `None` once it has ended.
-    ticker: Mutex<Option<Ticker>>,
-}
-
-/// The thread that tells how far it is; ended by the drop of its sender.
-#[derive(Debug)]
-struct Ticker {
-    stop: Sender<()>,
-    thread: JoinHandle<()>,
+    ticker: Mutex<Option<Background<Sender<()>>>>,
 }
 
 /// What a line says.
@@ -56,30 +49,15 @@ impl JsonLines {
         let meter = Arc::new(Meter::default());
         let (stop, stopped) = bounded(0);
         let watched = Arc::clone(&meter);
-        // Without a thread there is still the last object.
-        let thread = thread::Builder::new().name("progress".into()).spawn(move || {
+        let ticker = Background::start("progress", stop, move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 if let Some(now) = watched.snapshot() {
                     tell(&now, false);
                 }
             }
         });
-        let ticker = thread.ok().map(|thread| Ticker { stop, thread });
-        Self { meter, ticker: Mutex::new(ticker) }
-    }
-
-    fn stop(&self) {
-        if let Some(Ticker { stop, thread }) = self.ticker.lock().take() {
-            drop(stop);
-            // It has nothing to say about its end.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for JsonLines {
-    fn drop(&mut self) {
-        self.stop();
+        // Without a thread there is still the last object.
+        Self { meter, ticker: Mutex::new(ticker.ok()) }
     }
 }
 
@@ -94,7 +72,7 @@ impl Progress for JsonLines {
 
     fn finish(&self) {
         // Nothing comes behind the last object.
-        self.stop();
+        drop(self.ticker.lock().take());
         self.meter.finish();
         if let Some(now) = self.meter.snapshot() {
             tell(&now, true);

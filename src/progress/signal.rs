@@ -3,9 +3,9 @@
 use std::io::{self, PipeWriter};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 use super::{Meter, Progress};
+use crate::background::Background;
 use crate::error::{Error, Kind, Result};
 use crate::report;
 use crate::signals::StatusRequests;
@@ -36,9 +36,8 @@ impl OnSignal {
 
 /// A thread that answers SIGUSR1 on stderr until this is dropped.
 pub struct Answers {
-    /// Dropped to end the thread.
-    stop: Option<PipeWriter>,
-    thread: Option<JoinHandle<()>>,
+    /// Held for its thread.
+    _thread: Background<PipeWriter>,
 }
 
 impl Answers {
@@ -51,22 +50,12 @@ impl Answers {
         let failed = |err| Error::io(Kind::Usage, "cannot watch for SIGUSR1", err);
         let requests = StatusRequests::open()?;
         let (stopped, stop) = io::pipe().map_err(failed)?;
-        let thread = thread::Builder::new().name("SIGUSR1".into()).spawn(move || {
+        let thread = Background::start("SIGUSR1", stop, move || {
             while requests.wait(stopped.as_fd()) {
                 report::notice(line().as_deref().unwrap_or(NOT_BEGUN));
             }
         });
-        Ok(Self { stop: Some(stop), thread: Some(thread.map_err(failed)?) })
-    }
-}
-
-impl Drop for Answers {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It has nothing to say about its end.
-            let _ = thread.join();
-        }
+        Ok(Self { _thread: thread.map_err(failed)? })
     }
 }
 

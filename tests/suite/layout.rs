@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["transport"]),
     ("transport", &[]),
     ("device", &[]),
+    ("background", &[]),
     ("buffer", &[]),
     ("error", &[]),
     ("mountinfo", &[]),
@@ -30,8 +31,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("signals", &[]),
 ];
 const ANY: &[&str] = &["*"];
-const COMMON: [&str; 8] =
-    ["buffer", "error", "mountinfo", "naming", "units", "progress", "report", "signals"];
+const COMMON: [&str; 9] = [
+    "background",
+    "buffer",
+    "error",
+    "mountinfo",
+    "naming",
+    "units",
+    "progress",
+    "report",
+    "signals",
+];
 
 /// Lines of a file before its tests.
 const FILE_LINES_MAX: usize = 500;
