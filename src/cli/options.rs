@@ -226,7 +226,7 @@ pub struct SyncOptions {
     pub remote_program: OsString,
     /// How to compare.
     pub compare: CompareOptions,
-    /// What differing sizes mean; `None`: strict, except for a file that was just created.
+    /// What differing sizes mean; `None`: strict. A file that was just created becomes as long as needed.
     pub sizes: Option<SizeOptions>,
     /// Create a target file that does not exist.
     pub create: bool,

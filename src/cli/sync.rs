@@ -51,7 +51,10 @@ fn target() -> Vec<Arg> {
     table::headed(
         "Target",
         [
-            table::long_flag("create", "Create the file DST if it does not exist"),
+            table::long_flag(
+                "create",
+                "Create the file DST if it does not exist, as long as SRC whatever --diffsize says",
+            ),
             table::long_flag("dry-run", "Say what would change, and change nothing"),
             table::long_valued("undo", "FILE")
                 .value_hint(ValueHint::FilePath)

@@ -210,6 +210,19 @@ fn a_target_that_is_not_there_needs_create() {
     }
 }
 
+#[test]
+fn a_new_target_is_filled_whatever_diffsize_is_for_the_nights_after() {
+    for rule in ["strict", "resize", "minsize"] {
+        for target in ["new", "h:new"] {
+            let work = pair();
+            let rule = format!("--diffsize={rule}");
+            let out = sync(&work, &["--create", &rule, "local.img", target]).run();
+            out.expect(0).says(", verified");
+            assert!(work.read("new") == work.read("local.img"), "{rule} {target}");
+        }
+    }
+}
+
 /// The classic server tells its syslog only: what is left is how it ended.
 #[test]
 fn a_remote_target_that_is_not_there_needs_create_with_a_silent_classic_too() {

@@ -234,17 +234,15 @@ impl Sync<'_> {
         }
     }
 
-    /// What differing sizes mean: a file that was made just now may become as long as needed.
+    /// What differing sizes mean: a file that was made just now becomes as long as SRC, whatever
+    /// rule is for the nights after.
     fn sizes(&self, meeting: &Meeting) -> SizeOptions {
         let (local_bytes, remote_bytes) = (meeting.local_bytes(), meeting.remote_bytes());
         let (_, target_bytes) = self.sides.direction.source_and_target(local_bytes, remote_bytes);
-        match self.options.sizes {
-            Some(sizes) => sizes,
-            None if self.options.create && target_bytes == 0 => {
-                SizeOptions { rule: SizeRule::Resize, warn: false }
-            }
-            None => SizeOptions::default(),
-        }
+        let is_new = self.options.create && target_bytes == 0;
+        let sizes = self.options.sizes.unwrap_or_default();
+        let rule = if is_new { SizeRule::Resize } else { sizes.rule };
+        SizeOptions { rule, ..sizes }
     }
 
     fn job<'s>(&'s self, session: &'s Session) -> Job<'s> {
