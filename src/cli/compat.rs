@@ -208,11 +208,11 @@ fn usage(what: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table;
+    use super::super::classic;
     use super::*;
 
     fn normal(words: &[&str]) -> Result<Vec<String>> {
-        let mut table = table::classic();
+        let mut table = classic::table();
         table.build();
         let args: Vec<OsString> = words.iter().map(OsString::from).collect();
         let all = normalise(&table, &args)?;
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn values_and_operands_need_not_be_utf8() {
-        let mut table = table::classic();
+        let mut table = classic::table();
         table.build();
         let raw = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
         let all = normalise(&table, &[raw(b"-p\xff"), raw(b"\xfe")]).unwrap();

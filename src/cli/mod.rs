@@ -1,14 +1,15 @@
 //! What the user asked for: from the words of the command line to a typed [`Command`].
 //!
 //! ```text
-//!   argv --> compat.rs --> table.rs (clap) --> resolve.rs --> options.rs
-//!            getopt's      one definition:     numbers and     Command
-//!            habits        parsing, help,      contradictions
-//!                          man, completions
+//!   argv --> compat.rs --> clap, by the tables --> options.rs
+//!            getopt's      parsing, help,          Command
+//!            habits        man, completions
 //! ```
+//! classic.rs (client, server and patch), mount.rs, sync.rs and stored.rs (info and squash) each have the
+//! table of their options and what these come to; subcommands.rs lists them. What several share is in
+//! table.rs, options and how they are made, and in values.rs, what they mean; a single option and its
+//! meaning in compression.rs and place.rs (`HOST:PATH`).
 //! Opens nothing, reads no file and no environment, prints nothing; every part is a plain function.
-//! The commands over stored patches have their options and their meaning in stored.rs, `sync` in
-//! sync.rs, with what `HOST:PATH` means in place.rs.
 //! For `main` and `commands` only.
 //!
 //! A subcommand's word counts only as the very first argument, and only when the rest fits that
@@ -16,13 +17,19 @@
 //! keeps its classic meaning. Whoever has a REMSHCMD of such a name writes `./sync`, or puts an
 //! option or `--` before it.
 
+mod classic;
 mod compat;
+mod compression;
+mod mount;
 mod options;
 mod place;
-mod resolve;
 mod stored;
+mod subcommands;
 mod sync;
 mod table;
+#[cfg(test)]
+mod testing;
+mod values;
 
 use std::ffi::OsString;
 
@@ -33,7 +40,7 @@ pub use options::{
     CompareOptions, InfoOptions, MountOptions, MountSource, PatchOptions, Place, ProgressStyle,
     Readers, ServerOptions, SizeOptions, SquashOptions, SyncOptions,
 };
-pub use table::whole as definition;
+pub use subcommands::whole as definition;
 
 /// Understands the arguments of the process; `args` starts with the program's name.
 ///
@@ -43,7 +50,7 @@ pub use table::whole as definition;
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
     let args: Vec<OsString> = args.into_iter().skip(1).collect();
     let Some(first) = args.first() else { return Ok(Command::Help(help_text(None)?)) };
-    let named = table::SUBCOMMANDS.iter().find(|sub| first.as_os_str() == sub.name);
+    let named = subcommands::SUBCOMMANDS.iter().find(|sub| first.as_os_str() == sub.name);
     let Some(sub) = named else { return parse_classic(&args) };
     match parse_with((sub.table)(), sub.resolve, &args[1..]) {
         Ok(command) => Ok(command),
@@ -53,7 +60,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
 }
 
 fn parse_classic(args: &[OsString]) -> Result<Command> {
-    parse_with(table::classic(), resolve::classic, args)
+    parse_with(classic::table(), classic::resolve, args)
 }
 
 /// What turns clap's findings into a command.
@@ -68,7 +75,7 @@ fn parse_with(mut table: clap::Command, resolve: Resolve, args: &[OsString]) -> 
 
 /// The help of the whole program, or of one subcommand.
 fn help_text(topic: Option<&str>) -> Result<String> {
-    let mut whole = table::whole();
+    let mut whole = subcommands::whole();
     whole.build();
     let Some(name) = topic else { return Ok(whole.render_help().to_string()) };
     match whole.find_subcommand_mut(name) {
@@ -90,10 +97,6 @@ fn one_line(err: &clap::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn parse_words(words: &[&str]) -> Result<Command> {
-        parse(std::iter::once("bdsync").chain(words.iter().copied()).map(OsString::from))
-    }
-
     #[test]
     fn definition_is_consistent() {
         definition().debug_assert();
@@ -102,24 +105,24 @@ mod tests {
     #[test]
     fn no_argument_and_help_print_the_usage() {
         for words in [&[][..], &["--help"], &["-H"], &["-vH"], &["--server", "--patch", "--help"]] {
-            let Ok(Command::Help(text)) = parse_words(words) else { panic!("{words:?}") };
+            let Ok(Command::Help(text)) = testing::parse(words) else { panic!("{words:?}") };
             assert!(text.contains("REMSHCMD LOCDEV REMDEV"), "{text}");
         }
     }
 
     #[test]
     fn a_subcommand_word_counts_only_where_no_classic_call_is_meant() {
-        assert!(matches!(parse_words(&["help"]), Ok(Command::Help(_))));
-        assert!(matches!(parse_words(&["help", "a", "b"]), Ok(Command::Client(_))));
-        assert!(matches!(parse_words(&["-v", "help", "a", "b"]), Ok(Command::Client(_))));
-        assert!(parse_words(&["help", "nonsense"]).is_err());
-        assert!(parse_words(&["--", "help"]).is_err());
+        assert!(matches!(testing::parse(&["help"]), Ok(Command::Help(_))));
+        assert!(matches!(testing::parse(&["help", "a", "b"]), Ok(Command::Client(_))));
+        assert!(matches!(testing::parse(&["-v", "help", "a", "b"]), Ok(Command::Client(_))));
+        assert!(testing::parse(&["help", "nonsense"]).is_err());
+        assert!(testing::parse(&["--", "help"]).is_err());
     }
 
     #[test]
     fn messages_are_one_line() {
         for words in [&["a", "b", "c", "d"][..], &["a"], &["--nonsense"], &["-b"], &["-b", "x"]] {
-            let text = parse_words(words).unwrap_err().full_message();
+            let text = testing::parse(words).unwrap_err().full_message();
             assert!(!text.contains('\n') && !text.is_empty(), "{text}");
         }
     }

@@ -5,18 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command as Table, ValueHint, value_parser};
 
+use super::compression;
 use super::options::{Command, InfoOptions, SquashOptions};
-use super::resolve::{self, decimal, operand_list, progress, report_file, usage};
 use super::table::{base, headed, long_flag, long_valued, operands, other, reporting};
+use super::values::{self, decimal, operand_list, progress, report_file, usage};
 use crate::error::Result;
-use crate::units::Compression;
-
-/// zstd's own default, fast enough for any disk.
-const ZSTD_LEVEL_DEFAULT: u8 = 3;
-/// Higher ones take more memory than they are worth.
-const ZSTD_LEVEL_MAX: u8 = 19;
-const GZIP_LEVEL_DEFAULT: u8 = 6;
-const GZIP_LEVEL_MAX: u8 = 9;
 
 pub(super) fn info_table() -> Table {
     base("info")
@@ -60,20 +53,12 @@ pub(super) fn squash_table() -> Table {
                     "Size of the device that the first patch is for: saves writing zeros out \
                      where patches change its size [default: unknown]",
                 ),
-                compress(),
+                compression::option(),
             ],
         ))
         .args(reporting())
         .args(other())
         .arg(operands("PATCH...").hide(true))
-}
-
-/// The option of every command that writes a patch.
-pub(super) fn compress() -> Arg {
-    long_valued("compress", "FORMAT").help(
-        "Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, \
-         squash and mount read it; a classic bdsync needs it decompressed [default: plain]",
-    )
 }
 
 fn path_valued(name: &'static str, value_name: &'static str) -> Arg {
@@ -83,14 +68,14 @@ fn path_valued(name: &'static str, value_name: &'static str) -> Arg {
 }
 
 pub(super) fn info(found: &ArgMatches) -> Result<Command> {
-    if let Some(answer) = resolve::asked_for_words(found, "info")? {
+    if let Some(answer) = values::asked_for_words(found, "info")? {
         return Ok(answer);
     }
     let path = |name: &str| found.get_one::<OsString>(name).map(PathBuf::from);
     let mut operands = operand_list(found).into_iter().map(PathBuf::from);
     let (patch, second) = (operands.next(), operands.next());
     if let Some(more) = operands.next() {
-        let (shown, hint) = (more.display(), resolve::attached_hint(found, 2));
+        let (shown, hint) = (more.display(), values::attached_hint(found, 2));
         let what = format!("expected at most 2 operands, PATCH BASEDEV, found '{shown}'{hint}");
         return Err(usage(what));
     }
@@ -109,7 +94,7 @@ pub(super) fn info(found: &ArgMatches) -> Result<Command> {
 }
 
 pub(super) fn squash(found: &ArgMatches) -> Result<Command> {
-    if let Some(answer) = resolve::asked_for_words(found, "squash")? {
+    if let Some(answer) = values::asked_for_words(found, "squash")? {
         return Ok(answer);
     }
     let patches: Vec<_> = operand_list(found).into_iter().map(PathBuf::from).collect();
@@ -126,46 +111,19 @@ pub(super) fn squash(found: &ArgMatches) -> Result<Command> {
         patches,
         force: found.get_flag("force"),
         base_bytes,
-        compression: compression(found)?,
+        compression: compression::resolve(found)?,
         progress: progress(found)?,
         report: report_file(found)?,
         verbosity: found.get_count("verbose"),
     }))
 }
 
-/// `--compress=zstd[:N]|gzip[:N]`.
-pub(super) fn compression(found: &ArgMatches) -> Result<Option<Compression>> {
-    let Some(text) = found.get_one::<String>("compress") else { return Ok(None) };
-    let (name, level) = match text.split_once(':') {
-        Some((name, level)) => (name, Some(level)),
-        None => (&text[..], None),
-    };
-    let level = |default, max| match level.map(decimal) {
-        None => Some(default),
-        Some(level) => level.and_then(|n| u8::try_from(n).ok()).filter(|n| (1..=max).contains(n)),
-    };
-    let chosen = match name {
-        "zstd" => level(ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX).map(Compression::Zstd),
-        "gzip" => level(GZIP_LEVEL_DEFAULT, GZIP_LEVEL_MAX).map(Compression::Gzip),
-        _ => None,
-    };
-    match chosen {
-        Some(_) => Ok(chosen),
-        None => Err(usage(format!(
-            "--compress must be zstd, zstd:1 to zstd:{ZSTD_LEVEL_MAX}, gzip or gzip:1 to \
-             gzip:{GZIP_LEVEL_MAX}, found '{text}'"
-        ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::testing::parse;
     use super::*;
     use crate::cli::ProgressStyle;
-
-    fn parse(words: &[&str]) -> Result<Command> {
-        super::super::parse(std::iter::once(&"bdsync").chain(words).map(OsString::from))
-    }
+    use crate::units::Compression;
 
     fn info_of(words: &[&str]) -> InfoOptions {
         match parse(&[&["info"], words].concat()) {
@@ -200,32 +158,6 @@ mod tests {
         assert!(help.contains("squash [OPTIONS] PATCH...  >PATCH"), "{help}");
         for bad in [&["squash"][..], &["squash", "a", "--basesize=1k"]] {
             assert!(parse(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn levels_have_limits() {
-        for (text, expected) in [
-            ("zstd", Some(Compression::Zstd(3))),
-            ("zstd:1", Some(Compression::Zstd(1))),
-            ("zstd:19", Some(Compression::Zstd(19))),
-            ("gzip", Some(Compression::Gzip(6))),
-            ("gzip:9", Some(Compression::Gzip(9))),
-            ("zstd:0", None),
-            ("zstd:20", None),
-            ("zstd:", None),
-            ("zstd:+1", None),
-            ("gzip:10", None),
-            ("xz", None),
-            ("", None),
-        ] {
-            let option = format!("--compress={text}");
-            let found = match parse(&[&option, "cmd", "l", "r"]) {
-                Ok(Command::Client(options)) => options.compression,
-                Ok(other) => panic!("{other:?}"),
-                Err(_) => None,
-            };
-            assert_eq!(found, expected, "{text}");
         }
     }
 }

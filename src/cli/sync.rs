@@ -7,11 +7,11 @@ use clap::{Arg, ArgMatches, Command, ValueHint, value_parser};
 
 use super::options::{Command as Parsed, Place, SyncOptions};
 use super::place::place;
-use super::resolve::{
+use super::table;
+use super::values::{
     asked_for_words, attached_hint, compare_options, decimal, is_given, operand_list, progress,
     report_file, size_options, timeout, usage,
 };
-use super::table;
 use crate::error::Result;
 use crate::units::{GIB, KIB, MIB, RATE_BYTES_MIN};
 

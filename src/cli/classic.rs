@@ -1,18 +1,159 @@
-//! From clap's findings to [`Command`]: numbers, words, and what contradicts what.
+//! The classic command line, client, server and patch: its options, and what they come to.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::ArgMatches;
+use clap::{Arg, ArgAction, ArgMatches, Command as Table, ValueHint, value_parser};
 
-use super::options::*;
-use super::stored;
-use crate::error::{Error, Kind, Result};
-use crate::units::{BLOCK_BYTES_MAX, Direction, SizeRule};
+use super::compression;
+use super::options::{ClientOptions, Command, PatchOptions, ServerOptions};
+use super::table::{
+    base, comparing, connection, flag, headed, long_flag, long_valued, operands, optional,
+    optional_value, other, reporting, sizes,
+};
+use super::values::{
+    attached_hint, compare_options, direction, is_given, operand_list, progress, report_file,
+    size_options, timeout, usage, version,
+};
+use crate::error::Result;
 
-/// The classic command line.
-pub(super) fn classic(found: &ArgMatches) -> Result<Command> {
+/// The options of client, server and patch.
+pub(super) fn table() -> Table {
+    base("bdsync")
+        .about("Finds the blocks that differ between two disks and puts them into a patch")
+        .override_usage(
+            "bdsync [OPTIONS] REMSHCMD LOCDEV REMDEV   client: patch to stdout\n       \
+             bdsync --server [OPTIONS]                 server on stdin and stdout\n       \
+             bdsync --patch[=DEVICE] [OPTIONS]         apply the patch on stdin",
+        )
+        .after_help(AFTER_HELP)
+        .args(modes())
+        .args(comparing())
+        .args(unreadable())
+        .args(sizes())
+        .args(making())
+        .args(applying())
+        .args(serving())
+        .args(connection())
+        .args(reporting())
+        .args(other())
+        .arg(operands("REMSHCMD LOCDEV REMDEV").hide(true))
+}
+
+const AFTER_HELP: &str = "\
+REMSHCMD starts a bdsync server: it is split at spaces, quotes group, no shell is involved.
+LOCDEV and REMDEV are block devices or image files, here and at the other end.
+
+Example: bdsync \"ssh host bdsync --server\" /dev/vg/snap /dev/vg/copy >patch
+         ssh host bdsync --patch <patch
+
+Exit status: 0 success, 1 usage, 2 bad patch, 3 sizes differ, 4 protocol, 5 checksum, 6 read,
+7 no randomness, 8 REMSHCMD could not be run, 9 write, 10 digest, 11 transmission,
+12 a device cannot be opened, 13 connection, 14 the target is not in the state that the patch
+is sealed for, 15 unreadable ranges were left out, 101 a fault of bdsync itself. When all went
+well the client exits with REMSHCMD's own status.";
+
+/// `--server`, `--patch`.
+fn modes() -> Vec<Arg> {
+    headed(
+        "Mode (default: client)",
+        [
+            flag("server", 's', "Answer a client on stdin and stdout"),
+            optional("patch", 'p', "DEVICE")
+                .value_hint(ValueHint::FilePath)
+                .value_parser(value_parser!(OsString))
+                .help(
+                    "Apply the patch on stdin to DEVICE (default: the device that the patch names)",
+                ),
+        ],
+    )
+}
+
+/// What the client does about failing disks.
+fn unreadable() -> Vec<Arg> {
+    headed(
+        "Comparing",
+        [Arg::new("on-read-error")
+            .long("on-read-error")
+            .overrides_with("on-read-error")
+            .value_name("WHAT")
+            .action(ArgAction::Set)
+            .help(
+                "What to do about bytes that cannot be read: fail, or skip: leave their blocks out, \
+                 list them and end with exit status 15. A classic server fails anyway \
+                 [default: fail]",
+            )],
+    )
+}
+
+/// What making a patch adds.
+fn making() -> Vec<Arg> {
+    headed(
+        "Making a patch",
+        [
+            long_flag(
+                "seal",
+                "Say in the patch what the blocks held that it changes: where they hold something \
+                 else, or the patch is damaged, it is refused before the first write (from a pipe: \
+                 with --spool)",
+            ),
+            compression::option(),
+        ],
+    )
+}
+
+/// What applying a patch adds.
+fn applying() -> Vec<Arg> {
+    headed(
+        "Applying",
+        [
+            flag("warndev", 'w', "Warn when the patch names another device than DEVICE"),
+            optional_value(Arg::new("spool").long("spool"))
+                .overrides_with("spool")
+                .value_name("DIR")
+                .value_hint(ValueHint::DirPath)
+                .value_parser(value_parser!(OsString))
+                .action(ArgAction::Set)
+                .help(
+                    "Copy a patch from a pipe to an unnamed file in DIR (default: the folder for \
+                     temporary files) and check all of it before the first write",
+                ),
+            long_valued("undo", "FILE")
+                .value_hint(ValueHint::FilePath)
+                .value_parser(value_parser!(OsString))
+                .help(
+                    "Before the first write make FILE, which must not exist: a patch that takes \
+                     this one back; --patch=DEVICE <FILE applies it. Implies --spool",
+                ),
+            long_flag(
+                "verify",
+                "Read back what was written, past the cache, and compare. Implies --spool",
+            ),
+            long_flag("sparse", "Make holes, or zeros by the device itself, of runs of zeros"),
+            long_flag(
+                "force",
+                "Patch a device that is in use, or not in the state that the patch is sealed for, as \
+                 after a power failure during an earlier apply",
+            ),
+        ],
+    )
+}
+
+/// What a server lets its clients do.
+fn serving() -> Vec<Arg> {
+    headed(
+        "Serving",
+        [Arg::new("allow").long("allow").value_name("GLOB").action(ArgAction::Append).help(
+            "Let clients name only devices that match GLOB, an absolute path in which *, ? and \
+             [...] stop at a slash and ** does not, and {a,b} is either; links and .. are resolved \
+             first. May be repeated \
+             [default: all that the user may read]",
+        )],
+    )
+}
+
+/// What they come to.
+pub(super) fn resolve(found: &ArgMatches) -> Result<Command> {
     if found.get_flag("help") {
         return Ok(Command::Help(super::help_text(None)?));
     }
@@ -35,25 +176,6 @@ pub(super) fn classic(found: &ArgMatches) -> Result<Command> {
         return patch(found).map(Command::Patch);
     }
     client(found).map(Command::Client)
-}
-
-/// What `--help` and `--version` of a subcommand ask for.
-pub(super) fn asked_for_words(found: &ArgMatches, name: &str) -> Result<Option<Command>> {
-    if found.get_flag("help") {
-        return Ok(Some(Command::Help(super::help_text(Some(name))?)));
-    }
-    Ok(found.get_flag("version").then(|| Command::Help(version())))
-}
-
-fn version() -> String {
-    concat!("bdsync ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
-}
-
-/// `bdsync help [COMMAND]`.
-pub(super) fn help(found: &ArgMatches) -> Result<Command> {
-    let topic = operand_list(found).into_iter().next();
-    let topic = topic.map(|name| name.to_string_lossy().into_owned());
-    Ok(Command::Help(super::help_text(topic.as_deref())?))
 }
 
 fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
@@ -94,29 +216,6 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
-/// The options whose value must be attached, and how that is written.
-const ATTACHED: [(&str, &str); 4] = [
-    ("patch", "--patch=DEVICE or -pDEVICE"),
-    ("diffsize", "--diffsize=RULE or -dRULE"),
-    ("progress", "--progress=STYLE or -PSTYLE"),
-    ("spool", "--spool=DIR"),
-];
-
-/// For a message about more than `count_max` operands: one of them may have been meant as the
-/// value of an option that was given bare.
-pub(super) fn attached_hint(found: &ArgMatches, count_max: usize) -> String {
-    let is_bare = |name: &str| {
-        let values = found.try_get_raw(name).ok().flatten();
-        values.is_some_and(|mut values| values.any(|value| value.is_empty()))
-    };
-    let bare: Vec<_> =
-        ATTACHED.iter().filter(|(name, _)| is_bare(name)).map(|(_, form)| *form).collect();
-    if bare.is_empty() || operand_list(found).len() <= count_max {
-        return String::new();
-    }
-    format!("; a value is attached: {}", bare.join(", "))
-}
-
 fn client(found: &ArgMatches) -> Result<ClientOptions> {
     let operands = operand_list(found);
     let count = operands.len();
@@ -128,12 +227,13 @@ fn client(found: &ArgMatches) -> Result<ClientOptions> {
     })?;
     Ok(ClientOptions {
         seal: found.get_flag("seal"),
-        compression: stored::compression(found)?,
+        compression: compression::resolve(found)?,
         ..client_of(found, operands)?
     })
 }
 
-fn client_of(
+/// What a client is told, `--seal` and `--compress` left out.
+pub(super) fn client_of(
     found: &ArgMatches,
     [remote_command, local, remote]: [OsString; 3],
 ) -> Result<ClientOptions> {
@@ -155,102 +255,12 @@ fn client_of(
     })
 }
 
-fn refuse_empty(operands: &[(&str, &OsString)]) -> Result<()> {
+/// An empty operand is a variable that was not set.
+pub(super) fn refuse_empty(operands: &[(&str, &OsString)]) -> Result<()> {
     match operands.iter().find(|(_, value)| value.is_empty()) {
         Some((name, _)) => Err(usage(format!("{name} is empty"))),
         None => Ok(()),
     }
-}
-
-/// `bdsync mount ...`.
-pub(super) fn mount(found: &ArgMatches) -> Result<Command> {
-    if let Some(answer) = asked_for_words(found, "mount")? {
-        return Ok(answer);
-    }
-    let (source, mountpoint) = match found.get_one::<OsString>("from") {
-        Some(patch) => mount_stored(found, patch)?,
-        None => mount_live(found)?,
-    };
-    refuse_empty(&[("MOUNTPOINT", &mountpoint)])?;
-    let readers = match (found.get_flag("allow-other"), found.get_flag("allow-root")) {
-        (true, true) => return Err(usage("--allow-other and --allow-root exclude each other")),
-        (true, false) => Readers::Everybody,
-        (false, true) => Readers::OwnerAndRoot,
-        (false, false) => Readers::Owner,
-    };
-    Ok(Command::Mount(MountOptions {
-        source,
-        mountpoint: PathBuf::from(mountpoint),
-        daemon: found.get_flag("daemon"),
-        readers,
-        report: report_file(found)?,
-        verbosity: found.get_count("verbose"),
-    }))
-}
-
-fn mount_live(found: &ArgMatches) -> Result<(MountSource, OsString)> {
-    let operands = operand_list(found);
-    let count = operands.len();
-    let [command, local, remote, mountpoint] =
-        <[OsString; 4]>::try_from(operands).map_err(|_| {
-            let hint = attached_hint(found, 4);
-            usage(format!(
-                "expected 4 operands, REMSHCMD LOCDEV REMDEV MOUNTPOINT, found {count}{hint}; for a \
-                 stored patch: --from=PATCHFILE BASEDEV MOUNTPOINT (see bdsync help mount)"
-            ))
-        })?;
-    let scan_in_background = match found.get_one::<String>("scan").map(String::as_str) {
-        None | Some("lazy") => false,
-        Some("background") => true,
-        Some(other) => {
-            return Err(usage(format!("--scan is lazy or background, found '{other}'")));
-        }
-    };
-    let client = client_of(found, [command, local, remote])?;
-    let cache_mib = cache_mib(found)?;
-    Ok((MountSource::Live { client, scan_in_background, cache_mib }, mountpoint))
-}
-
-/// Options that are for a remote side are not silently ignored: there is none.
-fn mount_stored(found: &ArgMatches, patch: &OsString) -> Result<(MountSource, OsString)> {
-    for name in [
-        "blocksize",
-        "hash",
-        "checksum",
-        "remdata",
-        "twopass",
-        "zeroblocks",
-        "flushcache",
-        "fixedsalt",
-        "timeout",
-        "progress",
-        "scan",
-        "cache-mib",
-    ] {
-        if is_given(found, name) {
-            return Err(usage(format!("--{name} means nothing with --from")));
-        }
-    }
-    let operands = operand_list(found);
-    let count = operands.len();
-    let [base, mountpoint] = <[OsString; 2]>::try_from(operands).map_err(|_| {
-        let hint = attached_hint(found, 2);
-        usage(format!(
-            "expected 2 operands with --from, BASEDEV MOUNTPOINT, found {count}{hint} \
-             (see bdsync help mount)"
-        ))
-    })?;
-    refuse_empty(&[("PATCHFILE", patch), ("BASEDEV", &base)])?;
-    let (patch, base) = (PathBuf::from(patch), PathBuf::from(base));
-    Ok((MountSource::Stored { patch, base, sizes: size_options(found)? }, mountpoint))
-}
-
-fn cache_mib(found: &ArgMatches) -> Result<u32> {
-    let Some(text) = found.get_one::<String>("cache-mib") else { return Ok(CACHE_MIB_DEFAULT) };
-    let number = decimal(text).and_then(|mib| u32::try_from(mib).ok());
-    number.filter(|mib| (1..=CACHE_MIB_MAX).contains(mib)).ok_or_else(|| {
-        usage(format!("--cache-mib is a number from 1 to {CACHE_MIB_MAX}, found '{text}'"))
-    })
 }
 
 fn patch(found: &ArgMatches) -> Result<PatchOptions> {
@@ -280,160 +290,21 @@ fn patch(found: &ArgMatches) -> Result<PatchOptions> {
     })
 }
 
-/// Whether the user gave the option, in whatever form.
-pub(super) fn is_given(found: &ArgMatches, name: &str) -> bool {
-    found.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
-}
-
-pub(super) fn operand_list(found: &ArgMatches) -> Vec<OsString> {
-    found.get_many::<OsString>("operands").into_iter().flatten().cloned().collect()
-}
-
-pub(super) fn direction(found: &ArgMatches) -> Direction {
-    if found.get_flag("remdata") { Direction::Pull } else { Direction::Push }
-}
-
-/// The options of `table::comparing`.
-pub(super) fn compare_options(found: &ArgMatches) -> Result<CompareOptions> {
-    Ok(CompareOptions {
-        block_size_bytes: match found.get_one::<String>("blocksize") {
-            Some(text) => block_size(text)?,
-            None => BLOCK_SIZE_BYTES_DEFAULT,
-        },
-        hash: found.get_one::<String>("hash").cloned(),
-        checksum: found.get_one::<String>("checksum").cloned(),
-        fixed_salt: found.get_flag("fixedsalt"),
-        flush_cache: found.get_flag("flushcache"),
-        skip_unreadable: skip_unreadable(found)?,
-    })
-}
-
-/// `--on-read-error`, which only some commands have.
-fn skip_unreadable(found: &ArgMatches) -> Result<bool> {
-    let word = found.try_get_one::<String>("on-read-error").ok().flatten();
-    match word.map(String::as_str) {
-        None | Some("fail") => Ok(false),
-        Some("skip") => Ok(true),
-        Some(text) => Err(usage(format!("--on-read-error must be fail or skip, found '{text}'"))),
-    }
-}
-
-fn block_size(text: &str) -> Result<u64> {
-    match decimal(text) {
-        Some(bytes @ 1..=BLOCK_BYTES_MAX) => Ok(bytes),
-        _ => Err(usage(format!(
-            "block size must be between 1 and {BLOCK_BYTES_MAX} bytes, found {text}"
-        ))),
-    }
-}
-
-/// The option of `table::connection`.
-pub(super) fn timeout(found: &ArgMatches) -> Result<Option<Duration>> {
-    let Some(text) = found.get_one::<String>("timeout") else { return Ok(None) };
-    match decimal(text).and_then(|seconds| u32::try_from(seconds).ok()) {
-        Some(0) => Ok(None),
-        Some(seconds) => Ok(Some(Duration::from_secs(u64::from(seconds)))),
-        None => Err(usage(format!(
-            "timeout must be a number of seconds from 0 to {}, found {text}",
-            u32::MAX
-        ))),
-    }
-}
-
-/// A number of digits only; `None` for anything else, or when it does not fit.
-pub(super) fn decimal(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
-}
-
-/// `--report=FILE`.
-pub(super) fn report_file(found: &ArgMatches) -> Result<Option<PathBuf>> {
-    match found.get_one::<OsString>("report") {
-        Some(path) if path.is_empty() => Err(usage("--report needs the name of a file")),
-        // For some it would be a file, for others stdout, where a patch may go.
-        Some(path) if path == "-" => {
-            Err(usage("--report=- could mean two things: give /dev/stdout, or ./- for a file"))
-        }
-        path => Ok(path.map(PathBuf::from)),
-    }
-}
-
-/// `--progress[=STYLE]`.
-pub(super) fn progress(found: &ArgMatches) -> Result<Option<ProgressStyle>> {
-    match found.get_one::<String>("progress").map(String::as_str) {
-        None => Ok(None),
-        Some("") => Ok(Some(ProgressStyle::Lines)),
-        Some("noscroll") => Ok(Some(ProgressStyle::NoScroll)),
-        Some("json") => Ok(Some(ProgressStyle::Json)),
-        Some("none") => Ok(Some(ProgressStyle::Nothing)),
-        Some(text) => {
-            Err(usage(format!("progress must be bare, noscroll, json or none, found '{text}'")))
-        }
-    }
-}
-
-/// `--diffsize[=OPT[,warn]]`: words may be cut; a bare option is `resize`, a bare `warn` too.
-pub(super) fn size_options(found: &ArgMatches) -> Result<SizeOptions> {
-    let mut given = found.get_many::<String>("diffsize").into_iter().flatten();
-    let Some(text) = given.next() else { return Ok(SizeOptions::default()) };
-    if given.next().is_some() {
-        return Err(usage("--diffsize is given more than once"));
-    }
-    size_words(text)
-}
-
-fn size_words(text: &str) -> Result<SizeOptions> {
-    let (mut rule, mut warn) = (None, false);
-    for word in text.split(',').filter(|_| !text.is_empty()) {
-        let named = match word {
-            "" => None,
-            _ if "strict".starts_with(word) => Some(SizeRule::Strict),
-            _ if "resize".starts_with(word) => Some(SizeRule::Resize),
-            _ if "minsize".starts_with(word) => Some(SizeRule::MinSize),
-            _ if "warn".starts_with(word) => {
-                warn = true;
-                continue;
-            }
-            _ => None,
-        };
-        if named.is_none() {
-            return Err(usage(format!(
-                "--diffsize must be strict, resize or minsize, with or without ,warn; found '{text}'"
-            )));
-        }
-        if rule.is_some() {
-            return Err(usage(format!("--diffsize names more than one rule: '{text}'")));
-        }
-        rule = named;
-    }
-    Ok(SizeOptions { rule: rule.unwrap_or(SizeRule::Resize), warn })
-}
-
-pub(super) fn usage(what: impl Into<String>) -> Error {
-    Error::new(Kind::Usage, what)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStringExt;
+    use std::time::Duration;
 
+    use super::super::options::{CompareOptions, ProgressStyle, SizeOptions};
+    use super::super::testing::{parse, refused};
     use super::*;
-
-    fn parse(words: &[&str]) -> Result<Command> {
-        super::super::parse(std::iter::once(&"bdsync").chain(words).map(OsString::from))
-    }
+    use crate::units::{Direction, SizeRule};
 
     fn client_of(options: &[&str]) -> ClientOptions {
         match parse(&[&["cmd", "l", "r"], options].concat()) {
             Ok(Command::Client(options)) => options,
             other => panic!("{options:?}: {other:?}"),
         }
-    }
-
-    fn refused(words: &[&str]) -> String {
-        let err = parse(words).expect_err("must be refused");
-        assert_eq!(err.exit_code(), 1);
-        err.full_message()
     }
 
     #[test]
@@ -598,7 +469,7 @@ mod tests {
         let mut names: Vec<_> = args.filter(|arg| arg.is_require_equals_set()).collect();
         names.sort_by_key(|arg| arg.get_id());
         names.dedup_by_key(|arg| arg.get_id());
-        let mut hinted = ATTACHED.map(|(name, _)| name);
+        let mut hinted = super::super::values::ATTACHED.map(|(name, _)| name);
         hinted.sort_unstable();
         assert_eq!(names.iter().map(|arg| arg.get_id().as_str()).collect::<Vec<_>>(), hinted);
     }
@@ -631,48 +502,5 @@ mod tests {
             ["bdsync", "cmd"].map(OsString::from).into_iter().chain([raw.clone(), raw.clone()]);
         let Ok(Command::Client(options)) = super::super::parse(args) else { panic!() };
         assert_eq!((options.local, options.remote), (PathBuf::from(&raw), raw));
-    }
-
-    fn mount_of(words: &[&str]) -> MountOptions {
-        let command = parse(&[&["mount"], words].concat()).unwrap();
-        let Command::Mount(options) = command else { panic!("{command:?}") };
-        options
-    }
-
-    #[test]
-    fn both_forms_of_the_mount_are_understood() {
-        let live =
-            mount_of(&["ssh h bdsync --server", "a", "b", "/mnt", "-r", "--scan=background"]);
-        let MountSource::Live { client, scan_in_background, cache_mib } = live.source else {
-            panic!("not live")
-        };
-        assert_eq!((client.direction, scan_in_background, cache_mib), (Direction::Pull, true, 64));
-        assert_eq!((live.mountpoint, live.readers), (PathBuf::from("/mnt"), Readers::Owner));
-
-        let stored = mount_of(&["--from", "p", "base", "m", "--daemon", "--allow-root", "-d"]);
-        let sizes = SizeOptions { rule: SizeRule::Resize, warn: false };
-        let source = MountSource::Stored { patch: "p".into(), base: "base".into(), sizes };
-        assert_eq!(stored.source, source);
-        assert!(stored.daemon);
-        assert_eq!(stored.readers, Readers::OwnerAndRoot);
-    }
-
-    #[test]
-    fn mounts_that_make_no_sense_are_refused() {
-        for words in [
-            &["mount", "--from=p", "base"][..],
-            &["mount", "--from=p", "base", "m", "more"],
-            &["mount", "--from=", "base", "m"],
-            &["mount", "--from=p", "-r", "base", "m"],
-            &["mount", "--from=p", "--cache-mib=8", "base", "m"],
-            &["mount", "c", "l", "r", "m", "--cache-mib=0"],
-            &["mount", "c", "l", "r", "m", "--cache-mib=65537"],
-            &["mount", "c", "l", "r", "m", "--scan=never"],
-            &["mount", "c", "l", "r", ""],
-            &["mount", "c", "l", "r", "m", "--allow-root", "--allow-other"],
-        ] {
-            assert!(!refused(words).is_empty(), "{words:?}");
-        }
-        assert_eq!(CACHE_MIB_MAX, 65536, "as the help says");
     }
 }
