@@ -13,7 +13,7 @@ use bdsync::patch::{Header, PatchIndex, PatchReader, PatchWriter};
 use bdsync::serve;
 use bdsync::transport::pair;
 use bdsync::units::{ByteRange, Direction, SizeRule};
-use bdsync::wire::{Digests, Extensions, FrameReader, Message, Peer};
+use bdsync::wire::{Digests, Extensions, FrameReader, Message, Opening, Peer};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 
@@ -141,7 +141,7 @@ mod comparing {
                 Ok(Box::new(remote.lock().take().expect("one session")) as Box<dyn Device>)
             })
         });
-        let opening = Peer::connect(ours, Extensions::ALL, b"remote").expect("a hello");
+        let opening = Opening::connect(ours, Extensions::ALL, b"remote").expect("a hello");
         let (size, block) = (opening.size(), BLOCK as u64);
         let plan =
             Plan::new(Direction::Push, local.size(), size, block, SizeRule::Strict).expect("sizes");
@@ -156,7 +156,7 @@ mod comparing {
             checksum: String::new(),
             checksum_bytes: 0,
         };
-        let peer = opening.start(&digests).expect("digests");
+        let peer = Peer::start(opening, &digests).expect("digests");
         let density = Density::for_peer(block, &hasher, true, false);
         let pool = HashPool::new().expect("threads");
         let engine = Engine::new(plan, Arc::new(local), peer, pool, hasher);

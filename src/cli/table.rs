@@ -105,7 +105,7 @@ pub(super) fn other() -> Vec<Arg> {
     )
 }
 
-/// All operands of a command; their number is checked in `resolve.rs`, which knows the mode.
+/// All operands of a command; their number is checked by who knows the mode.
 pub(super) fn operands(value_name: &'static str) -> Arg {
     Arg::new("operands")
         .value_name(value_name)

@@ -106,7 +106,7 @@ impl Meeting {
                 && has_usual_leaves(compare.block_size_bytes),
             ..Extensions::ALL
         };
-        let opening = Peer::connect(connect()?, offer, &path_on_the_wire(remote))?;
+        let opening = Opening::connect(connect()?, offer, &path_on_the_wire(remote))?;
         let remote = remote.to_owned();
         Ok(Self { local, opening, remote, direction, named_hash, checksum })
     }
@@ -152,14 +152,18 @@ impl Meeting {
             Direction::Pull => checksum,
             Direction::Push => None,
         };
-        let peer = opening.start(&Digests {
-            salt: salt.to_vec(),
-            hash: algorithm.name().to_owned(),
-            hash_bytes: hasher.hash_len(),
-            tree_hash_bytes: hasher.tree_hash_len(),
-            checksum: remote_checksum.map_or_else(String::new, |digest| digest.name().to_owned()),
-            checksum_bytes: remote_checksum.map_or(0, Algorithm::len),
-        })?;
+        let peer = Peer::start(
+            opening,
+            &Digests {
+                salt: salt.to_vec(),
+                hash: algorithm.name().to_owned(),
+                hash_bytes: hasher.hash_len(),
+                tree_hash_bytes: hasher.tree_hash_len(),
+                checksum: remote_checksum
+                    .map_or_else(String::new, |digest| digest.name().to_owned()),
+                checksum_bytes: remote_checksum.map_or(0, Algorithm::len),
+            },
+        )?;
         let pool = HashPool::new()?;
         let engine = if compare.skip_unreadable {
             if !extensions.skip {

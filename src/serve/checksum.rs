@@ -5,8 +5,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::bell::Bell;
-use super::session::spawn;
 use super::task::Source;
+use super::thread::spawn;
 use crate::device::Device;
 use crate::digest::{Algorithm, Digest, checksum};
 use crate::error::{Error, Kind, Result};

@@ -9,7 +9,7 @@
 //!   client -> reader thread --- plan.rs: bounds, units of work (pure)
 //!                 |   \
 //!                 |    task.rs on the hash pool: hashes and blocks, several at once
-//!      backlog of answers        |
+//!             backlog.rs         |
 //!                 |              leaf_cache.rs: hashes that a tree descent asks for again
 //!   client <- answers.rs: picks the next that is finished (bell.rs), writes
 //! ```
@@ -20,6 +20,7 @@
 
 mod allow;
 mod answers;
+mod backlog;
 mod bell;
 mod checksum;
 mod confine;
@@ -28,12 +29,14 @@ mod early;
 mod leaf_cache;
 mod plan;
 mod session;
+mod shared;
 mod task;
 #[cfg(test)]
 mod tests;
+mod thread;
 
 pub use allow::Allowed;
-pub use answers::REQUESTS_MAX;
+pub use backlog::REQUESTS_MAX;
 pub use confine::confine;
 pub use leaf_cache::LEAF_CACHE_BYTES;
 pub use plan::STEP_BYTES_MAX;

@@ -7,18 +7,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
-use parking_lot::Mutex;
-
-use super::answers::{Answer, Backlog, write_answers, write_done};
+use super::answers::{write_answers, write_done};
+use super::backlog::Answer;
 use super::bell::Bell;
 use super::checksum::ChecksumCell;
 use super::digests::Digests;
 use super::early::Early;
 use super::leaf_cache::{LEAF_CACHE_BYTES, LeafCache};
 use super::plan::{HashPlan, HashWork, block_range};
+use super::shared::Shared;
 use super::task::{ServedDevice, Source, Task, Work};
+use super::thread::spawn;
 use crate::device::{Device, ReadAhead, TolerantDevice};
 use crate::digest::{HashPool, Submitter};
 use crate::error::{Error, Kind, Result};
@@ -73,61 +73,6 @@ pub fn session(
     answer_requests(reader, writer, control, device, digests, early, extensions)
 }
 
-/// What the threads of a session share.
-pub(super) struct Shared {
-    pub(super) source: Arc<Source>,
-    pub(super) extensions: Extensions,
-    pub(super) backlog: Backlog,
-    control: Arc<Control>,
-    /// Requests that were read and not answered yet. While there are any the client may be
-    /// silent; a client that owes us the next request for too long is given up on.
-    unanswered: Mutex<usize>,
-    /// Why the reader gave up.
-    fault: Mutex<Option<Error>>,
-}
-
-impl Shared {
-    /// Ends the session with `err`.
-    fn abort(&self, err: Error) {
-        self.fault.lock().get_or_insert(err);
-        self.end();
-    }
-
-    /// Why the reader gave up, if it did.
-    pub(super) fn take_fault(&self) -> Option<Error> {
-        self.fault.lock().take()
-    }
-
-    /// Whether the session goes on without an answer that failed by `err`: it is the disk's
-    /// fault, and the client understands that.
-    pub(super) fn may_tell(&self, err: &Error) -> bool {
-        self.extensions.faults && err.kind() == Kind::Read && !self.source.device.is_over()
-    }
-
-    /// A request came in.
-    fn request_arrived(&self) {
-        let mut unanswered = self.unanswered.lock();
-        *unanswered += 1;
-        self.control.rest();
-    }
-
-    /// An answer went out, or into the batch that goes out before anybody waits.
-    pub(super) fn answer_written(&self) {
-        let mut unanswered = self.unanswered.lock();
-        *unanswered -= 1;
-        if *unanswered == 0 {
-            self.control.expect_answer();
-        }
-    }
-
-    /// Ends all waiting and reading: nobody is interested any more.
-    fn end(&self) {
-        self.source.device.end();
-        self.control.close();
-        self.backlog.close();
-    }
-}
-
 /// Reads requests ahead, computes them in parallel, and answers them, in their order where the
 /// client knows no other.
 fn answer_requests(
@@ -156,14 +101,7 @@ fn answer_requests(
     let pool = HashPool::new()?;
     let checksum =
         digests.checksum.map(|algorithm| ChecksumCell::start(&source, algorithm)).transpose()?;
-    let shared = Arc::new(Shared {
-        source,
-        extensions,
-        backlog: Backlog::default(),
-        control,
-        unanswered: Mutex::new(0),
-        fault: Mutex::default(),
-    });
+    let shared = Arc::new(Shared::new(source, extensions, control));
     let requests = Requests {
         reader,
         shared: Arc::clone(&shared),
@@ -184,15 +122,6 @@ fn answer_requests(
     drop(pool);
     shared.source.release_all();
     result
-}
-
-/// Starts a named thread that is not waited for.
-pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-    thread::Builder::new()
-        .name(name.into())
-        .spawn(work)
-        .map(drop)
-        .map_err(|err| Error::io(Kind::Digest, format!("cannot start the {name} thread"), err))
 }
 
 /// The thread that reads requests and has them computed.

@@ -12,10 +12,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::message::Look;
+use super::fields::Look;
 use super::pace::IN_FLIGHT_BYTES_MAX;
-use super::peer::Done;
-use super::request::{Answer, Request, Session};
+use super::request::{Answer, Done, Request, Session};
 use crate::error::{Error, Kind, Result};
 
 /// What the remote answers before it is asked, and the salt that it does that with.

@@ -1,9 +1,31 @@
 //! The fields of a payload: numbers, names and salts, each taken only if it is there. Pure.
 
-use super::message::{
-    DIGEST_NAME_BYTES_MAX, Look, Message, NO_LEVEL, SALT_BYTES_MAX, TREE_LEVEL_MAX,
-};
 use crate::error::{Error, Kind, Result};
+
+/// The longest salt, in bytes.
+pub const SALT_BYTES_MAX: usize = 127;
+
+/// The longest digest name, in bytes.
+pub const DIGEST_NAME_BYTES_MAX: usize = 127;
+
+/// The largest level of a `gettree`: 16^7 leaves a node.
+pub const TREE_LEVEL_MAX: u8 = 7;
+
+/// What stands in place of a level for the hashes of blocks.
+pub(super) const NO_LEVEL: u8 = 255;
+
+/// The numbers of a `gettree`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Look {
+    /// Offset of the first node, in bytes.
+    pub start: u64,
+    /// Bytes of a leaf.
+    pub step: u64,
+    /// Number of nodes.
+    pub n: u64,
+    /// Their level, at most [`TREE_LEVEL_MAX`].
+    pub level: u8,
+}
 
 /// The fields of one payload, taken off its front.
 pub(super) struct Fields<'a> {
@@ -22,10 +44,7 @@ impl<'a> Fields<'a> {
     }
 
     /// What `decode` makes of the fields, if it leaves none over.
-    pub(super) fn exactly(
-        mut self,
-        decode: impl FnOnce(&mut Self) -> Result<Message>,
-    ) -> Result<Message> {
+    pub(super) fn exactly<T>(mut self, decode: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let message = decode(&mut self)?;
         match self.left.len() {
             0 => Ok(message),

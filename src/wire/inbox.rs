@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::fault::Fault;
-use super::frame::FRAME_HEAD_BYTES;
 use super::handshake::unexpected;
+use super::layout::FRAME_HEAD_BYTES;
 use super::message::Message;
 use super::pace::{IN_FLIGHT_BYTES_MAX, Pace};
 use super::request::{Answer, Request};

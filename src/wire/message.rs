@@ -3,8 +3,8 @@
 //! Decoding checks the form only. Whether a message is due, and whether its numbers make sense
 //! for the device, is for the one who asked or answers.
 
-use super::fields::Fields;
-use super::frame::{FRAME_HEAD_BYTES, MESSAGE_BYTES_MAX, encode_frame};
+use super::fields::{DIGEST_NAME_BYTES_MAX, Fields, Look, NO_LEVEL, SALT_BYTES_MAX};
+use super::layout::{FRAME_HEAD_BYTES, MESSAGE_BYTES_MAX, encode_frame};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
@@ -28,15 +28,6 @@ const EARLY: u8 = 68;
 const GETRUNS: u8 = 69;
 const RUNS: u8 = 70;
 
-/// The longest salt, in bytes.
-pub const SALT_BYTES_MAX: usize = 127;
-
-/// The longest digest name, in bytes.
-pub const DIGEST_NAME_BYTES_MAX: usize = 127;
-
-/// The largest level of a `gettree`: 16^7 leaves a node.
-pub const TREE_LEVEL_MAX: u8 = 7;
-
 /// The most bytes of hashes that one `hashes` message holds.
 pub const HASHES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 24;
 
@@ -58,9 +49,6 @@ pub const RUNS_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 13;
 /// The most runs in a `getruns`.
 pub const RUNS_MAX: usize = 1024;
 
-/// What stands in place of a level for the hashes of blocks.
-pub(super) const NO_LEVEL: u8 = 255;
-
 /// The most looks in an `early`: a server reads as many requests ahead.
 pub const EARLY_LOOKS_MAX: usize = 256;
 
@@ -69,19 +57,6 @@ const LOOK_BYTES: usize = 25;
 
 /// Bytes of a run on the wire.
 const RUN_BYTES: usize = 12;
-
-/// The numbers of a `gettree`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Look {
-    /// Offset of the first node, in bytes.
-    pub start: u64,
-    /// Bytes of a leaf.
-    pub step: u64,
-    /// Number of nodes.
-    pub n: u64,
-    /// Their level, at most [`TREE_LEVEL_MAX`].
-    pub level: u8,
-}
 
 /// Neighbouring blocks or nodes, as a `getruns` asks for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +188,7 @@ impl Message {
     /// # Errors
     /// `Kind::Protocol` when the token is unknown or the payload does not have its form.
     pub fn decode(token: u8, payload: &[u8]) -> Result<Message> {
-        debug_assert!(payload.len() < MESSAGE_BYTES_MAX, "FrameReader bounds the payload");
+        debug_assert!(payload.len() < MESSAGE_BYTES_MAX, "whoever reads frames bounds the payload");
         match token {
             HELLO => Ok(Message::Hello(payload.to_vec())),
             DEVFILE => Ok(Message::DevFile(payload.to_vec())),
@@ -408,7 +383,7 @@ fn decode_getruns(f: &mut Fields<'_>) -> Result<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::FrameReader;
+    use crate::wire::{FrameReader, TREE_LEVEL_MAX};
     use proptest::collection::vec;
     use proptest::prelude::*;
 

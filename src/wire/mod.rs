@@ -100,6 +100,7 @@ mod fields;
 mod frame;
 mod handshake;
 mod inbox;
+mod layout;
 mod link;
 mod message;
 mod opening;
@@ -108,19 +109,20 @@ mod peer;
 mod request;
 
 pub use fault::Fault;
-pub use frame::{FrameReader, FrameWriter, MESSAGE_BYTES_MAX};
+pub use fields::{DIGEST_NAME_BYTES_MAX, Look, SALT_BYTES_MAX, TREE_LEVEL_MAX};
+pub use frame::{FrameReader, FrameWriter};
 pub use handshake::{Extensions, client_handshake, server_handshake, unexpected};
 pub use inbox::{IN_FLIGHT_AHEAD_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
+pub use layout::MESSAGE_BYTES_MAX;
 pub use link::Counters;
 pub use message::{
-    BLOCK_MESSAGE_BYTES_MAX, DIGEST_NAME_BYTES_MAX, EARLY_LOOKS_MAX, FAULT_RANGES_MAX,
-    FAULT_TEXT_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Look, Message, RUNS_BYTES_MAX, RUNS_MAX,
-    SALT_BYTES_MAX, TREE_BYTES_MAX, TREE_LEVEL_MAX,
+    BLOCK_MESSAGE_BYTES_MAX, EARLY_LOOKS_MAX, FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX,
+    HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX, TREE_BYTES_MAX,
 };
 pub use opening::{Digests, Opening};
 pub use pace::{BULK_BYTES_MIN, IN_FLIGHT_BYTES_MAX};
-pub use peer::{Done, Peer};
-pub use request::{Answer, Request, Session};
+pub use peer::Peer;
+pub use request::{Answer, Done, Request, Session};
 
 #[cfg(test)]
 mod tests {

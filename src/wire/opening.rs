@@ -9,7 +9,6 @@ use super::frame::{FrameReader, FrameWriter};
 use super::handshake::{Extensions, client_handshake, unexpected};
 use super::link::{Counted, Counters, Link};
 use super::message::Message;
-use super::peer::Peer;
 use super::request::Session;
 use crate::error::{Error, Kind, Result};
 use crate::transport::Connection;
@@ -34,7 +33,7 @@ pub struct Digests {
     pub checksum_bytes: usize,
 }
 
-/// A connection on its way to becoming a [`Peer`]. Dropping it ends REMSHCMD.
+/// A connection on its way to becoming a [`Peer`](super::Peer). Dropping it ends REMSHCMD.
 pub struct Opening {
     /// First, to be dropped first: a remote that is given up on has no time to complain.
     pub(super) guard: LinkGuard,
@@ -63,18 +62,15 @@ impl fmt::Debug for Opening {
 }
 
 impl Opening {
-    /// Greets the remote, announcing `offer`, and has it open the device at `remote_path`.
+    /// Sends hello at once, announcing `offer`, together with the path of the device to open, and
+    /// reads the remote's hello and the device's size.
     ///
     /// # Errors
     /// `Kind::Protocol` when the remote speaks another protocol, `Kind::Read` when it went away,
     /// as one does that cannot open the device, and `Kind::Spawn` when a signal ended it, both
     /// with the end of its command, `Kind::Connection` when it stays silent for longer than the
     /// timeout.
-    pub(super) fn connect(
-        connection: Connection,
-        offer: Extensions,
-        remote_path: &[u8],
-    ) -> Result<Self> {
+    pub fn connect(connection: Connection, offer: Extensions, remote_path: &[u8]) -> Result<Self> {
         let Connection { reader, writer, control, remote } = connection;
         let link = Link::new(control, remote);
         let guard = LinkGuard(link.clone());
@@ -116,12 +112,12 @@ impl Opening {
         self.early.as_ref().map(|early| &early.salt[..])
     }
 
-    /// Agrees on `digests` and starts the exchange of requests and answers.
+    /// Agrees on `digests`: what follows are requests and answers.
     ///
     /// # Errors
     /// `Kind::Protocol` when `digests` cannot be sent, `Kind::Digest` when they are not those that
-    /// the remote answers with already (see [`Opening::salt`]); others as [`Peer::connect`].
-    pub fn start(mut self, digests: &Digests) -> Result<Peer> {
+    /// the remote answers with already (see [`Opening::salt`]).
+    pub(super) fn agree(&mut self, digests: &Digests) -> Result<Session> {
         let Digests { salt, hash, hash_bytes, tree_hash_bytes, checksum, checksum_bytes } = digests;
         if *hash_bytes == 0 || *tree_hash_bytes == 0 {
             return Err(Error::new(Kind::Digest, format!("digest {hash} has no length")));
@@ -133,14 +129,13 @@ impl Opening {
             Message::Digests { salt: salt.clone(), hash: hash.clone(), checksum: checksum.clone() };
         let sent = self.writer.write(&message).and_then(|()| self.writer.flush());
         sent.map_err(|err| self.guard.0.explain(err))?;
-        let session = Session {
+        Ok(Session {
             size: self.size,
             hash_bytes: *hash_bytes,
             tree_hash_bytes: *tree_hash_bytes,
             checksum_bytes: *checksum_bytes,
             extensions: self.extensions,
-        };
-        Peer::start(self, session)
+        })
     }
 }
 

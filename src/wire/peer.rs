@@ -23,15 +23,10 @@ use super::handshake::{Extensions, unexpected};
 use super::inbox::{Inbox, QUEUED_REQUESTS_MAX};
 use super::link::{Counters, Link};
 use super::message::Message;
-use super::opening::{LinkGuard, Opening, Reader, Writer};
-use super::request::{Answer, Request, Session};
+use super::opening::{Digests, LinkGuard, Opening, Reader, Writer};
+use super::request::{Answer, Done, Request, Session};
 use crate::error::{Error, Kind, Result};
-use crate::transport::Connection;
 use crate::units::Priority;
-
-/// Takes the answer to a request, or the error that took its place. Runs on one of the peer's
-/// threads, where it holds up all other answers: it must be quick. It may submit.
-pub type Done = Box<dyn FnOnce(Result<Answer>) + Send>;
 
 /// The remote, ready for requests. Dropping it without [`finish`](Self::finish) ends REMSHCMD.
 pub struct Peer {
@@ -81,23 +76,14 @@ enum Phase {
 }
 
 impl Peer {
-    /// Connects as the asking side, see [`Opening`]: sends hello at once, announcing `offer`,
-    /// together with the path of the device, and reads the remote's hello and the device's size.
+    /// Agrees with the remote on `digests` and starts the exchange of requests and answers.
     ///
     /// # Errors
-    /// `Kind::Protocol` when the remote speaks another protocol, `Kind::Read` when it went away,
-    /// as one does that cannot open the device, and `Kind::Spawn` when a signal ended it, both
-    /// with the end of its command, `Kind::Connection` when it stays silent for longer than the
-    /// timeout.
-    pub fn connect(
-        connection: Connection,
-        offer: Extensions,
-        remote_path: &[u8],
-    ) -> Result<Opening> {
-        Opening::connect(connection, offer, remote_path)
-    }
-
-    pub(super) fn start(opening: Opening, session: Session) -> Result<Self> {
+    /// `Kind::Protocol` when `digests` cannot be sent or the remote answers early what makes no
+    /// sense, `Kind::Digest` when they are not those that it answers with already (see
+    /// [`Opening::salt`]), `Kind::Connection` without threads.
+    pub fn start(mut opening: Opening, digests: &Digests) -> Result<Self> {
+        let session = opening.agree(digests)?;
         let Opening { reader, writer, guard, early, .. } = opening;
         let early = early.map_or_else(|| Ok(Vec::new()), |early| early.requests(&session))?;
         let answers = Arc::new(EarlyAnswers::default());

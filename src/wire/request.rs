@@ -1,9 +1,10 @@
 //! What one can ask for, what one gets, and whether an answer is that of its request. Pure.
 
+use super::fields::TREE_LEVEL_MAX;
 use super::handshake::{Extensions, unexpected};
 use super::message::{
     BLOCK_MESSAGE_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX,
-    TREE_BYTES_MAX, TREE_LEVEL_MAX,
+    TREE_BYTES_MAX,
 };
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
@@ -73,6 +74,10 @@ pub enum Answer {
     /// Heard.
     Hint,
 }
+
+/// Takes the answer to a request, or the error that took its place. Runs on one of the peer's
+/// threads, where it holds up all other answers: it must be quick. It may submit.
+pub type Done = Box<dyn FnOnce(Result<Answer>) + Send>;
 
 /// What both sides agreed on: it decides which requests make sense, and how long answers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use bdsync::patch::{Header, PatchWriter};
 use bdsync::serve;
 use bdsync::transport::pair;
 use bdsync::units::{Direction, SizeRule};
-use bdsync::wire::{Digests, Extensions, Peer, QUEUED_REQUESTS_MAX};
+use bdsync::wire::{Digests, Extensions, Opening, Peer, QUEUED_REQUESTS_MAX};
 use proptest::prelude::*;
 
 const SALT: [u8; 32] = [7; 32];
@@ -61,7 +61,7 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> (Vec<u8>, u64) {
         serve::session(theirs, extensions, &|_| Ok(Box::new(device(&remote_device, unit))))
     });
     let offer = Extensions { skip: false, ..Extensions::ALL };
-    let opening = Peer::connect(ours, offer, b"remote.img").expect("a hello");
+    let opening = Opening::connect(ours, offer, b"remote.img").expect("a hello");
     let remote_bytes = opening.size();
     assert_eq!(opening.extensions(), way.extensions.and(offer));
     let plan =
@@ -71,16 +71,18 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> (Vec<u8>, u64) {
     let hasher = BlockHasher::new(way.algorithm, &salt)
         .expect("a hasher")
         .with_universal_leaves(way.extensions.nh);
-    let peer = opening
-        .start(&Digests {
+    let peer = Peer::start(
+        opening,
+        &Digests {
             salt,
             hash: way.algorithm.name().to_owned(),
             hash_bytes: hasher.hash_len(),
             tree_hash_bytes: hasher.tree_hash_len(),
             checksum: String::new(),
             checksum_bytes: 0,
-        })
-        .expect("digests");
+        },
+    )
+    .expect("digests");
     let header = Header { size_bytes: plan.header_bytes, name: NAME.to_vec() };
     let local: Arc<dyn Device> = Arc::new(device(local, way.hole_unit));
     let pool = HashPool::with_threads(way.threads).expect("threads");

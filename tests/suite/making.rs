@@ -13,7 +13,7 @@ use bdsync::error::{Error, Kind, Result};
 use bdsync::serve;
 use bdsync::transport::pair;
 use bdsync::units::{ByteRange, Direction, SizeRule};
-use bdsync::wire::{Digests, Extensions, Peer};
+use bdsync::wire::{Digests, Extensions, Opening, Peer};
 use parking_lot::Mutex;
 
 use crate::support::Workdir;
@@ -231,7 +231,7 @@ fn engine(
         serve::session(theirs, Extensions::ALL, &|_| Ok(remote.lock().take().unwrap()))
     });
     let offer = Extensions { skip: skips, ..Extensions::ALL };
-    let opening = Peer::connect(ours, offer, b"remote.img").unwrap();
+    let opening = Opening::connect(ours, offer, b"remote.img").unwrap();
     let remote_bytes = opening.size();
     let plan = Plan::new(direction, local.size(), remote_bytes, 4096, SizeRule::Strict).unwrap();
     let algorithm = Algorithm::Blake3;
@@ -245,7 +245,7 @@ fn engine(
         checksum: String::new(),
         checksum_bytes: 0,
     };
-    let peer = opening.start(&digests).unwrap();
+    let peer = Peer::start(opening, &digests).unwrap();
     let pool = HashPool::with_threads(3).unwrap();
     let engine = match skips {
         true => {

@@ -84,7 +84,7 @@ fn good(reader: &mut ServerReader, writer: &mut ServerWriter) -> (Vec<Message>, 
 }
 
 fn open(connection: Connection) -> Result<Peer> {
-    Peer::connect(connection, Extensions::ALL, b"/dev/x")?.start(&digests())
+    Peer::start(Opening::connect(connection, Extensions::ALL, b"/dev/x")?, &digests())
 }
 
 /// A peer of the scripted server.

@@ -48,7 +48,7 @@ fn early(looks: &[Look]) -> Message {
 }
 
 fn connect(connection: Connection) -> Result<Opening> {
-    Peer::connect(connection, OFFER, b"/dev/x")
+    Opening::connect(connection, OFFER, b"/dev/x")
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn answers_reach_who_asks_before_and_who_asks_after_them() {
     });
     let opening = connect(connection).unwrap();
     assert_eq!(opening.salt(), Some(&[9; 32][..]));
-    let peer = opening.start(&digests()).unwrap();
+    let peer = Peer::start(opening, &digests()).unwrap();
     // Behind an answer to what is sent, those before it are there.
     let before = scan(&peer, request(look(2)));
     go.send(()).unwrap();
@@ -98,7 +98,7 @@ fn what_overtakes_early_answers_counts_them() {
         looks.iter().for_each(|&look| send(writer, &answer_to(look)));
         good(reader, writer)
     });
-    let peer = connect(connection).unwrap().start(&digests()).unwrap();
+    let peer = Peer::start(connect(connection).unwrap(), &digests()).unwrap();
     let sent = scan(&peer, hashes(7, 1));
     assert_eq!(sent.recv().unwrap().unwrap(), Answer::Hashes(vec![0; 16]));
     let second = scan(&peer, request(look(2)));
@@ -114,7 +114,7 @@ fn who_waits_for_an_early_answer_learns_of_the_links_end() {
             reader.expect_message().unwrap();
         }
     });
-    let peer = connect(connection).unwrap().start(&digests()).unwrap();
+    let peer = Peer::start(connect(connection).unwrap(), &digests()).unwrap();
     let waiting = scan(&peer, request(look(1)));
     let sent = scan(&peer, hashes(7, 1));
     assert_eq!(failed(&waiting).kind(), Kind::Read);
@@ -135,7 +135,7 @@ fn an_early_that_is_none_or_makes_no_sense_is_a_protocol_error() {
     ] {
         // It hears us out.
         let (connection, server) = early_server(first, |reader, _| drop(reader.expect_message()));
-        let opened = connect(connection).and_then(|opening| opening.start(&digests()));
+        let opened = connect(connection).and_then(|opening| Peer::start(opening, &digests()));
         let err = opened.map(drop).unwrap_err();
         assert_eq!(err.kind(), Kind::Protocol, "{err}");
         assert!(err.to_string().contains(words), "{err}");
@@ -147,7 +147,7 @@ fn an_early_that_is_none_or_makes_no_sense_is_a_protocol_error() {
 fn the_salt_that_the_remote_has_drawn_is_the_only_one() {
     let (connection, server) = early_server(early(&[]), |reader, _| drop(reader.expect_message()));
     let other = Digests { salt: vec![8; 32], ..digests() };
-    let err = connect(connection).unwrap().start(&other).unwrap_err();
+    let err = Peer::start(connect(connection).unwrap(), &other).unwrap_err();
     assert_eq!(err.kind(), Kind::Digest);
     server.join().unwrap();
 }

@@ -1,0 +1,182 @@
+//! What a session owes its client: answers in the making, and which of them goes out next.
+//!
+//! In the order of their requests; with the extension `reorder` one that is finished may
+//! overtake those that are not, so that a block that is ready does not wait for the hashes of
+//! half a device.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::checksum::ChecksumCell;
+use super::task::{Source, Task};
+use crate::error::Result;
+use crate::wire::Message;
+
+/// How many requests are read ahead.
+pub const REQUESTS_MAX: usize = 256;
+/// Bytes that are held for their answers, at most (those of one request at least).
+const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// An answer in the making.
+pub(super) enum Answer {
+    /// A message that needs no work.
+    Ready(Message),
+    /// To `gethashes`, with its numbers.
+    Hashes { start: u64, step: u64, n: u64, task: Arc<Task> },
+    /// To `gettree`, with its numbers.
+    Tree { start: u64, step: u64, n: u64, level: u8, task: Arc<Task> },
+    /// To `getruns`, with its step and level and the number of its runs.
+    Runs { step: u64, level: Option<u8>, count: u32, task: Arc<Task> },
+    /// To `getblock`.
+    Block { offset: u64, task: Arc<Task> },
+    /// To `getchecksum`.
+    Checksum(Arc<ChecksumCell>),
+    /// Everything below this was answered and is not asked for again.
+    Release { below: u64 },
+    /// The session's end.
+    Done,
+}
+
+impl Answer {
+    /// The work that it comes from.
+    fn task(&self) -> Option<&Task> {
+        match self {
+            Answer::Hashes { task, .. }
+            | Answer::Tree { task, .. }
+            | Answer::Runs { task, .. }
+            | Answer::Block { task, .. } => Some(task),
+            _ => None,
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self {
+            Answer::Checksum(cell) => cell.is_known(),
+            _ => self.task().is_none_or(Task::is_finished),
+        }
+    }
+
+    /// Bytes that are held for it, at most.
+    fn held_bytes(&self) -> usize {
+        self.task().map_or(0, Task::held_bytes)
+    }
+
+    /// Whether it says nothing of those before it.
+    fn may_overtake(&self) -> bool {
+        !matches!(self, Answer::Ready(_) | Answer::Release { .. } | Answer::Done)
+    }
+
+    /// The message; to be called once it is finished.
+    pub(super) fn message(self, source: &Source) -> Result<Message> {
+        Ok(match self {
+            Answer::Ready(message) => message,
+            Answer::Hashes { start, step, n, task } => {
+                Message::Hashes { start, step, n, hashes: task.take_result()? }
+            }
+            Answer::Tree { start, step, n, level, task } => {
+                Message::Tree { start, step, n, level, hashes: task.take_result()? }
+            }
+            Answer::Runs { step, level, count, task } => {
+                Message::Runs { step, level, count, hashes: task.take_result()? }
+            }
+            Answer::Block { offset, task } => Message::Block { offset, data: task.take_result()? },
+            Answer::Checksum(cell) => Message::Checksum(cell.value()?.to_vec()),
+            Answer::Release { below } => {
+                source.release_below(below);
+                Message::Hashes { start: below, step: 1, n: 0, hashes: vec![] }
+            }
+            Answer::Done => Message::Done,
+        })
+    }
+}
+
+/// The answers that are owed, oldest request first.
+#[derive(Default)]
+pub(super) struct Backlog {
+    state: Mutex<Owed>,
+    /// There is room again, or nobody takes answers any more.
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Owed {
+    answers: VecDeque<Answer>,
+    held_bytes: usize,
+    /// No more requests come.
+    is_complete: bool,
+    /// No more answers go out.
+    is_closed: bool,
+}
+
+impl Owed {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.answers.len() < REQUESTS_MAX
+            && (self.answers.is_empty() || self.held_bytes + bytes <= HELD_BYTES_MAX)
+    }
+}
+
+/// What there is to do for who writes answers.
+pub(super) enum Next {
+    /// Write this one, which has so many older ones before it.
+    Write(usize, Answer),
+    /// None is finished.
+    Wait,
+    /// All are written, and no more requests come.
+    End,
+}
+
+impl Backlog {
+    /// Adds the answer to the newest request; waits while there is no room. Returns whether more
+    /// are wanted.
+    pub(super) fn push(&self, answer: Answer) -> bool {
+        let mut owed = self.state.lock();
+        while !owed.has_room(answer.held_bytes()) && !owed.is_closed {
+            self.room.wait(&mut owed);
+        }
+        if !owed.is_closed {
+            owed.held_bytes += answer.held_bytes();
+            owed.answers.push_back(answer);
+        }
+        !owed.is_closed
+    }
+
+    /// No more requests come.
+    pub(super) fn complete(&self) {
+        self.state.lock().is_complete = true;
+    }
+
+    /// No more answers go out.
+    pub(super) fn close(&self) {
+        let mut owed = self.state.lock();
+        owed.is_closed = true;
+        // What a task owns may take long to drop.
+        let answers = std::mem::take(&mut owed.answers);
+        drop(owed);
+        drop(answers);
+        self.room.notify_all();
+    }
+
+    /// What there is to do now, with `reorder` whether answers may overtake others.
+    pub(super) fn next(&self, reorder: bool) -> Next {
+        let mut owed = self.state.lock();
+        let candidates = if reorder { owed.answers.len() } else { 1 };
+        let finished = |(index, answer): &(usize, &Answer)| {
+            answer.is_finished() && (*index == 0 || answer.may_overtake())
+        };
+        let index = owed.answers.iter().enumerate().take(candidates).find(finished);
+        let Some(index) = index.map(|(index, _)| index) else {
+            return if owed.is_complete && owed.answers.is_empty() {
+                Next::End
+            } else {
+                Next::Wait
+            };
+        };
+        let answer = owed.answers.remove(index).expect("the index was found in it");
+        owed.held_bytes -= answer.held_bytes();
+        drop(owed);
+        self.room.notify_one();
+        Next::Write(index, answer)
+    }
+}
