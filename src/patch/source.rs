@@ -146,14 +146,13 @@ impl Read for PatchStream<'_> {
             self.signals.wait_readable(input)?;
         }
         let mut len = (&self.input).read(buf)?;
-        // What else is there already: few large pieces instead of many that a pipe holds.
+        // What else is there already: few large pieces instead of many that a pipe holds. Whatever
+        // fails now must not lose what was read; it fails again, or not, when more is asked for.
         while (1..buf.len()).contains(&len)
-            && self.signals.wait_readable_until(input, Some(Instant::now()))?
+            && let Ok(true) = self.signals.wait_readable_until(input, Some(Instant::now()))
+            && let Ok(more @ 1..) = (&self.input).read(&mut buf[len..])
         {
-            match (&self.input).read(&mut buf[len..])? {
-                0 => break,
-                more => len += more,
-            }
+            len += more;
         }
         Ok(len)
     }
@@ -193,6 +192,20 @@ mod tests {
         let cut = PatchFile::new(file.reopen().unwrap(), 0);
         file.as_file().set_len(3).unwrap();
         assert!(cut.rewound().read(&mut [0; 4]).is_err());
+    }
+
+    #[test]
+    fn what_was_read_before_a_failure_is_not_lost() {
+        let signals = Signals::catch().unwrap();
+        let (mut ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        theirs.write_all(b"records").unwrap();
+        // Closed with bytes unread, it gives what was written, and then an error.
+        ours.write_all(b"x").unwrap();
+        drop(theirs);
+        let mut stream = PatchStream::new(OwnedFd::from(ours), &signals);
+        let mut buf = [0; 100];
+        assert_eq!(stream.read(&mut buf).unwrap(), 7);
+        assert_eq!(&buf[..7], b"records");
     }
 
     #[test]
