@@ -2,6 +2,9 @@
 
 use std::io;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 /// A thread that has ended when this is dropped.
 #[derive(Debug)]
@@ -22,6 +25,23 @@ impl<S> Background<S> {
     }
 }
 
+/// Does `work` once `delay` is over, unless what is returned is dropped before. `None` without a
+/// thread for it: it is not done then.
+#[must_use]
+pub fn later(
+    name: &str,
+    delay: Duration,
+    work: impl FnOnce() + Send + 'static,
+) -> Option<Background<Sender<()>>> {
+    let (stop, stopped) = bounded(0);
+    let wait = move || {
+        if stopped.recv_timeout(delay) == Err(RecvTimeoutError::Timeout) {
+            work();
+        }
+    };
+    Background::start(name, stop, wait).ok()
+}
+
 impl<S> Drop for Background<S> {
     fn drop(&mut self) {
         drop(self.stop.take());
@@ -35,7 +55,6 @@ impl<S> Drop for Background<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crossbeam_channel::bounded;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,5 +70,14 @@ mod tests {
         assert!(!ended.load(Ordering::SeqCst));
         drop(background.unwrap());
         assert!(ended.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn later_comes_or_is_called_off() {
+        let (tell, told) = bounded(2);
+        let too_late = tell.clone();
+        drop(later("test", Duration::from_secs(3600), move || too_late.send(1).unwrap()));
+        let _held = later("test", Duration::ZERO, move || tell.send(2).unwrap());
+        assert_eq!(told.iter().collect::<Vec<_>>(), [2]);
     }
 }

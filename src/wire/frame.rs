@@ -16,6 +16,13 @@ pub(super) const SHOWN_BYTES_MAX: usize = 40;
 /// Where bytes that are not the protocol's come from, most often.
 const NOISE_HINT: &str = "is --server missing, or does a login script print something?";
 
+/// What a patch begins with, in any version.
+const PATCH_BEGIN: &[u8] = b"BDSYNC ";
+
+/// Where a patch in place of a hello comes from.
+const PATCH_HINT: &str = "it is a patch, for a bdsync --patch: where a login is forced to serve, as by \
+                          command= in authorized_keys, its devices can be read and not written";
+
 /// Read buffer, in bytes: two of the largest messages.
 const READ_BUFFER_BYTES: usize = 2 * MESSAGE_BYTES_MAX;
 
@@ -237,8 +244,9 @@ fn hello_read_error(source: io::Error, begun: &[u8]) -> Error {
 /// What stands in a hello's place is most often words of a remote: show them.
 fn noise_error(found: &[u8]) -> Error {
     let shown = &found[..found.len().min(SHOWN_BYTES_MAX)];
+    let hint = if found.starts_with(PATCH_BEGIN) { PATCH_HINT } else { NOISE_HINT };
     let what = format!(
-        "the remote does not begin with a hello but with \"{}\" ({NOISE_HINT})",
+        "the remote does not begin with a hello but with \"{}\" ({hint})",
         shown.escape_ascii()
     );
     Error::new(Kind::Protocol, what)

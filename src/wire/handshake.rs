@@ -139,22 +139,32 @@ impl Extensions {
     }
 }
 
-/// The asking side: greets at once, announcing `offer`, and sends `first` with that, which saves
-/// a round trip; then waits for the other's hello. Returns the extensions that both have.
+/// The asking side's begin: greets at once, announcing `offer`, and sends `first` with that, which
+/// saves a round trip.
+///
+/// # Errors
+/// `Kind::Read` or `Kind::Connection` when the link fails.
+pub fn send_client_hello(
+    writer: &mut FrameWriter<impl Write>,
+    offer: Extensions,
+    first: &Message,
+) -> Result<()> {
+    writer.write(&Message::Hello(offer.hello("CLIENT")))?;
+    writer.write(first)?;
+    writer.flush()
+}
+
+/// Then waits for the other's hello; `sent` is what became of ours, which announced `offer`. Returns
+/// the extensions that both have.
 ///
 /// # Errors
 /// `Kind::Read` or `Kind::Connection` when the link fails, `Kind::Protocol` when the answer is
 /// no hello of our version.
-pub fn client_handshake(
+pub fn await_server_hello(
     reader: &mut FrameReader<impl Read>,
-    writer: &mut FrameWriter<impl Write>,
     offer: Extensions,
-    first: &Message,
+    sent: Result<()>,
 ) -> Result<Extensions> {
-    let sent = writer
-        .write(&Message::Hello(offer.hello("CLIENT")))
-        .and_then(|()| writer.write(first))
-        .and_then(|()| writer.flush());
     match (sent, read_hello(reader).map_err(with_silence_hint)) {
         (Ok(()), theirs) => Ok(theirs?.and(offer)),
         // A remote that went away before it read may have said something of another kind
@@ -169,7 +179,7 @@ pub fn client_handshake(
 /// Returns these.
 ///
 /// # Errors
-/// As [`client_handshake`].
+/// As [`await_server_hello`].
 pub fn server_handshake(
     reader: &mut FrameReader<impl Read>,
     writer: &mut FrameWriter<impl Write>,
@@ -299,12 +309,10 @@ mod tests {
     #[test]
     fn client_uses_only_words_that_it_announced() {
         let mut sent = vec![];
-        let both = client_handshake(
-            &mut FrameReader::new(&b"\x17\0\0\0\x01SERVER+tree,blake3 0.5"[..]),
-            &mut FrameWriter::new(&mut sent),
-            Extensions { blake3: true, ..Extensions::NONE },
-            &Message::Done,
-        );
+        let offer = Extensions { blake3: true, ..Extensions::NONE };
+        let done = send_client_hello(&mut FrameWriter::new(&mut sent), offer, &Message::Done);
+        let answer = &b"\x17\0\0\0\x01SERVER+tree,blake3 0.5"[..];
+        let both = await_server_hello(&mut FrameReader::new(answer), offer, done);
         assert_eq!(both.unwrap(), Extensions { blake3: true, ..Extensions::NONE });
         assert_eq!(sent, b"\x12\0\0\0\x01CLIENT+blake3 0.5\x01\0\0\0\x07");
     }

@@ -15,7 +15,7 @@ use crate::transport::{Control, Remote};
 
 /// How long a remote command whose stdout has ended may take to end itself, before the error is
 /// told without its exit status.
-const EXIT_GRACE: Duration = Duration::from_secs(2);
+pub(super) const EXIT_GRACE: Duration = Duration::from_secs(2);
 
 /// How often a wait for the remote command looks for other reasons to end.
 const WAIT_SLICE: Duration = Duration::from_millis(100);

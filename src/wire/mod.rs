@@ -111,7 +111,9 @@ mod request;
 pub use fault::Fault;
 pub use fields::{DIGEST_NAME_BYTES_MAX, Look, SALT_BYTES_MAX, TREE_LEVEL_MAX};
 pub use frame::{FrameReader, FrameWriter};
-pub use handshake::{Extensions, client_handshake, server_handshake, unexpected};
+pub use handshake::{
+    Extensions, await_server_hello, send_client_hello, server_handshake, unexpected,
+};
 pub use inbox::{IN_FLIGHT_AHEAD_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
 pub use layout::MESSAGE_BYTES_MAX;
 pub use link::Counters;

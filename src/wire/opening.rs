@@ -3,15 +3,25 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
 
 use super::early::Early;
 use super::frame::{FrameReader, FrameWriter};
-use super::handshake::{Extensions, client_handshake, unexpected};
-use super::link::{Counted, Counters, Link};
+use super::handshake::{Extensions, await_server_hello, send_client_hello, unexpected};
+use super::link::{Counted, Counters, EXIT_GRACE, Link};
 use super::message::Message;
 use super::request::Session;
+use crate::background::{Background, later};
 use crate::error::{Error, Kind, Result};
 use crate::transport::Connection;
+
+/// A server says hello at once; the rest is time for a login, or for a password.
+const HELLO_NOTICE: Duration = Duration::from_secs(20);
+/// What is told then.
+const NO_HELLO: &str = "nothing has come from the remote command yet: does it start bdsync --server, \
+                        and without asking for anything? (--timeout gives up on it)";
 
 pub(super) type Reader = FrameReader<Counted<Box<dyn Read + Send>>>;
 pub(super) type Writer = FrameWriter<Counted<Box<dyn Write + Send>>>;
@@ -78,8 +88,11 @@ impl Opening {
         let mut writer = FrameWriter::new(Counted { stream: writer, link: link.clone() });
         link.control.expect_answer();
         let device = Message::DevFile(remote_path.to_vec());
-        let extensions = client_handshake(&mut reader, &mut writer, offer, &device)
-            .map_err(|err| link.explain(err))?;
+        let sent = send_client_hello(&mut writer, offer, &device);
+        let watch = watch_for_hello(&link, sent.is_ok());
+        let extensions = await_server_hello(&mut reader, offer, sent);
+        drop(watch);
+        let extensions = extensions.map_err(|err| link.explain(err))?;
         let size = read_size(&mut reader).map_err(|err| link.explain(err))?;
         let early = extensions.early.then(|| read_early(&mut reader));
         let early = early.transpose().map_err(|err| link.explain(err))?;
@@ -137,6 +150,16 @@ impl Opening {
             extensions: self.extensions,
         })
     }
+}
+
+/// Tells when the remote keeps silent, which no server does, so that nobody looks at nothing for hours.
+/// One that took no hello is not waited for: what it has said, the reason perhaps, is there by then.
+fn watch_for_hello(link: &Arc<Link>, is_sent: bool) -> Option<Background<Sender<()>>> {
+    if is_sent {
+        return later("hello watch", HELLO_NOTICE, || log::warn!("{NO_HELLO}"));
+    }
+    let link = Arc::clone(link);
+    later("hello watch", EXIT_GRACE, move || link.control.close())
 }
 
 fn read_early(reader: &mut Reader) -> Result<Early> {

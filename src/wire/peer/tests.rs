@@ -9,7 +9,7 @@ use crate::wire::{
 };
 use crossbeam_channel::{Receiver, unbounded};
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 mod commands;
@@ -85,6 +85,25 @@ fn good(reader: &mut ServerReader, writer: &mut ServerWriter) -> (Vec<Message>, 
 
 fn open(connection: Connection) -> Result<Peer> {
     Peer::start(Opening::connect(connection, Extensions::ALL, b"/dev/x")?, &digests())
+}
+
+/// The remote has closed its stdin and lives on: it is not waited for.
+#[test]
+fn remote_that_takes_no_hello_is_given_up_on() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let (ours, _theirs) = pair(None).unwrap();
+    let connection = Connection { writer: Box::new(Closed), ..ours };
+    let err = Opening::connect(connection, Extensions::ALL, b"/dev/x").unwrap_err();
+    assert_eq!(err.kind(), Kind::Read);
 }
 
 /// A peer of the scripted server.
