@@ -147,7 +147,8 @@ impl Signals {
     }
 
     /// Calls `on_signal` with the first signal, on a thread that waits for it until the watch is
-    /// dropped.
+    /// dropped. A second one ends the process: whatever the first has to wait for, a read from a
+    /// device that is stuck perhaps, may never come.
     ///
     /// # Errors
     /// `Kind::Usage` when no pipe or no thread can be had.
@@ -159,16 +160,39 @@ impl Signals {
         let failed = |err| Error::io(Kind::Usage, "cannot watch for signals", err);
         let (ended, end) = io::pipe().map_err(failed)?;
         let wait = move || {
-            // Readable, or at its end: nobody watches any more.
-            if self.wait_readable(ended.as_fd()).is_err()
-                && let Some(signal) = self.pending()
-            {
-                on_signal(signal);
+            let mut on_signal = Some(on_signal);
+            while let Some(signal) = self.next(ended.as_fd()) {
+                let is_first = self.seen.swap(signal, Ordering::Relaxed) == 0;
+                match on_signal.take().filter(|_| is_first) {
+                    Some(on_signal) => on_signal(signal),
+                    None => Self::end_process(signal),
+                }
             }
         };
         let thread = thread::Builder::new().name("signals".into());
         let thread = thread.spawn_scoped(scope, wait).map_err(failed)?;
         Ok(Watch { end: Some(end), thread: Some(thread) })
+    }
+
+    /// The next signal; `None` once the other end of `ended` is closed.
+    fn next(&self, ended: BorrowedFd<'_>) -> Option<i32> {
+        loop {
+            let mut fds = [
+                PollFd::new(ended, PollFlags::POLLIN),
+                PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) if fds[0].any().unwrap_or(true) => return None,
+                // Another thread may have been quicker.
+                Ok(_) => {
+                    if let Ok(Some(info)) = self.fd.read_signal() {
+                        return Some(info.ssi_signo.cast_signed());
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => return None,
+            }
+        }
     }
 
     /// Runs `work` under such a watch.

@@ -103,6 +103,12 @@ impl Destination {
         Ok(())
     }
 
+    /// Whether writing there may wait for who reads it.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        !matches!(self, Self::File(_))
+    }
+
     /// Whether it is a stream that this process was started with.
     #[must_use]
     pub fn is_own_stream(&self) -> bool {

@@ -57,7 +57,7 @@ pub fn run(command: Command) -> Result<u8> {
     // Also where nobody answers it: all bdsyncs of a host may be asked at once.
     StatusRequests::hold();
     // Until the record is written, too.
-    let _held = match (&report, &command) {
+    let mut held = match (&report, &command) {
         (Some(_), Command::Patch(_) | Command::Sync(_)) => Some(Signals::catch()?),
         _ => None,
     };
@@ -65,6 +65,10 @@ pub fn run(command: Command) -> Result<u8> {
         Some(path) => last_words::kept(&record, path, || run_mode(&command, &record)).flatten(),
         None => run_mode(&command, &record),
     };
+    // Whoever is to read a stream may never come: signals end that wait.
+    if report.as_deref().is_some_and(Record::may_wait) {
+        held.take();
+    }
     match report.map(|path| record.save(&path, &outcome)) {
         Some(Err(err)) if outcome.is_ok() => Err(err),
         Some(Err(err)) => {

@@ -13,7 +13,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -47,25 +47,12 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
         refuse_existing(path)?;
     }
     let signals = Signals::catch()?;
-    let stdin = io::stdin();
-    let file = PatchFile::of_fd(stdin.as_fd())?;
     let progress = super::progress(options.progress)?;
+    let stdin = io::stdin();
+    let file = PatchFile::of_fd(stdin.as_fd()).map_err(|err| err.with_path(STDIN_NAME))?;
     let is_piped = file.is_none();
     let job = Job { options, signals: &signals, record, progress: &*progress, is_piped };
-    if let Some(file) = file {
-        job.run_checked(&file)?;
-        progress.finish();
-        return Ok(0);
-    }
-    let input = stdin.as_fd().try_clone_to_owned();
-    let input = input.map_err(|err| Error::io(Kind::Read, "cannot read the patch", err))?;
-    let input = PatchStream::new(input, &signals);
-    if options.spool || options.undo.is_some() || options.verify {
-        let folder = options.spool_folder.clone().unwrap_or_else(std::env::temp_dir);
-        job.run_checked(&spool(input, &folder, &|| job.check("nothing is written"))?)?;
-    } else {
-        job.run_stream(input)?;
-    }
+    signals.watched(|_| signals.give_up_input(), || job.run(file, stdin.as_fd())).flatten()?;
     progress.finish();
     Ok(0)
 }
@@ -106,6 +93,22 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    fn run(&self, file: Option<PatchFile>, stdin: BorrowedFd<'_>) -> Result<()> {
+        if let Some(file) = file {
+            return self.run_checked(&file);
+        }
+        let unread =
+            |err| Error::io(Kind::Read, "cannot read the patch", err).with_path(STDIN_NAME);
+        let input = stdin.try_clone_to_owned().map_err(unread)?;
+        let input = PatchStream::new(input, self.signals);
+        let options = self.options;
+        if options.spool || options.undo.is_some() || options.verify {
+            let folder = options.spool_folder.clone().unwrap_or_else(std::env::temp_dir);
+            return self.run_checked(&spool(input, &folder, &|| self.check("nothing is written"))?);
+        }
+        self.run_stream(input)
+    }
+
     /// A patch that comes once: applied as it comes.
     fn run_stream(&self, input: PatchStream<'_>) -> Result<()> {
         // A wait for input that a signal ended is no fault of the input.
@@ -128,6 +131,7 @@ impl Job<'_> {
             );
         })?;
         self.compare_checksum(&target, &Ending { trailer, patch_bytes, record_bytes_max }, &sizes)
+            .inspect_err(|err| tell_unproven(&target, err))
     }
 
     /// A patch that can be read twice.
@@ -159,8 +163,10 @@ impl Job<'_> {
             log::info!("{} takes the patch back", path.display());
         }
         self.write(&mut open_patch(file)?, &target, &sizes, self.how(seal.as_ref()))?;
-        self.read_back(&target, &ending, summary.ascending, &sizes, file)
-            .inspect_err(|_| self.tell_undo(&target))
+        self.read_back(&target, &ending, summary.ascending, &sizes, file).inspect_err(|err| {
+            tell_unproven(&target, err);
+            self.tell_undo(&target);
+        })
     }
 
     fn check(&self, what: &str) -> Result<()> {
@@ -405,6 +411,14 @@ impl Job<'_> {
             let (target, undo) = (target.path().display(), undo.display());
             log::warn!("to go back: bdsync --patch={target} <{undo}");
         }
+    }
+}
+
+/// `err` kept the target from being compared: that does not mean that it was not written.
+fn tell_unproven(target: &FileDevice, err: &Error) {
+    if !matches!(err.kind(), Kind::Checksum | Kind::Interrupted(_)) {
+        let target = target.path().display();
+        log::warn!("all of the patch is written to {target}, but not shown to be right");
     }
 }
 

@@ -201,6 +201,12 @@ impl Record {
             .map_err(|err| cannot_write(err, path))
     }
 
+    /// Whether saving it at `path` may wait for who reads it there.
+    #[must_use]
+    pub fn may_wait(path: &Path) -> bool {
+        Destination::of(path).is_ok_and(|found| found.may_wait())
+    }
+
     /// Puts an empty file at `path`, which [`Record::save`] will write to: for a run that will
     /// not be able to open files in the end.
     ///

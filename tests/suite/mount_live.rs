@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -286,6 +287,36 @@ fn when_the_remote_side_dies_the_rest_is_an_error() {
     let umount = Command::new("umount").arg(work.path("mnt")).status().unwrap();
     assert!(umount.success());
     assert!(!mounted.ended().success(), "the exit code tells of the death");
+}
+
+/// A read that the mount cannot answer yet is nothing that a signal could end well.
+#[test]
+fn a_second_signal_ends_an_apply_that_waits_for_a_mount() {
+    require!(fuse());
+    let (work, ..) = pair(24);
+    let before = work.read("remote.img");
+    let mut mounted = live_mount(&work, &["--hash=sha512", "--blocksize=512"], &crawling_server());
+    let patch = std::fs::File::open(mounted.path("patch")).unwrap();
+    let mut apply = Command::new(binary())
+        .arg(format!("--patch={}", work.path("remote.img").display()))
+        .stdin(patch)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    mounted.wait_until("the apply waits", |mounted| status(mounted)["scan"] == "running");
+    let start = Instant::now();
+    let ended = loop {
+        if let Some(ended) = apply.try_wait().unwrap() {
+            break ended;
+        }
+        assert!(start.elapsed() < LIMIT, "the apply did not go away");
+        kill(Pid::from_raw(apply.id().cast_signed()), Signal::SIGTERM).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!(ended.signal(), Some(Signal::SIGTERM as i32), "{ended}");
+    assert!(work.read("remote.img") == before);
+    mounted.signal(Signal::SIGTERM);
+    mounted.ended();
 }
 
 fn work_pid(work: &Workdir) -> i32 {

@@ -33,6 +33,35 @@ fn parsed(text: &[u8]) -> Value {
     serde_json::from_slice(text).unwrap_or_else(|err| panic!("{err}: {}", text.escape_ascii()))
 }
 
+/// Nobody may ever come to read it.
+#[test]
+fn the_wait_for_a_reader_of_the_report_ends_by_a_signal() {
+    for mode in ["--patch=remote.img", "sync"] {
+        let work = pair();
+        let patch = work.write("p", &work.patch(&[]));
+        nix::unistd::mkfifo(&work.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut command = Command::new(binary());
+        command.arg(mode).arg("--report=fifo").current_dir(work.folder()).stderr(Stdio::null());
+        if mode == "sync" {
+            command.args(["local.img", "remote.img"]);
+        }
+        let mut child = command.stdin(File::open(&patch).unwrap()).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        let ended = loop {
+            if let Some(ended) = child.try_wait().unwrap() {
+                break ended;
+            }
+            assert!(Instant::now() < until, "{mode} does not end");
+            if work.read("remote.img") == work.read("local.img") {
+                kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+            }
+            thread::sleep(Duration::from_millis(100));
+        };
+        assert!(!ended.success(), "{mode}: {ended}");
+        assert!(work.read("remote.img") == work.read("local.img"), "{mode}");
+    }
+}
+
 #[test]
 fn a_link_to_a_stream_is_written_through_and_stays() {
     let work = pair();
