@@ -48,8 +48,13 @@ pub fn split() -> Result<Forked> {
 
 /// A byte: it is mounted. None: the child has told its error and ended.
 fn wait_for(mut reader: File, child: Pid) -> Result<u8> {
-    if reader.read_exact(&mut [0]).is_ok() {
-        return Ok(0);
+    match reader.read_exact(&mut [0]) {
+        Ok(()) => return Ok(0),
+        Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => {}
+        Err(err) => {
+            let what = "cannot hear whether the process of the mount is ready";
+            return Err(Error::io(Kind::Open, what, err));
+        }
     }
     match waitpid(child, None) {
         Ok(WaitStatus::Exited(_, code)) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
@@ -78,8 +83,11 @@ impl Background {
             dup2_stdout(null.as_fd())
         };
         detach().map_err(|err| failed(err.into()))?;
-        // A parent that was killed meanwhile leaves the mount as it is.
-        let _ = self.report.write_all(&[0]);
+        match self.report.write_all(&[0]) {
+            // A parent that was killed meanwhile leaves the mount as it is.
+            Err(err) if err.kind() != io::ErrorKind::BrokenPipe => return Err(failed(err)),
+            _ => {}
+        }
         dup2_stderr(null.as_fd()).map_err(|err| failed(err.into()))
     }
 }

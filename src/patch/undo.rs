@@ -25,11 +25,11 @@ const SAVE_BYTES: u64 = MIB;
 /// Fails when there is something at `path`: an undo patch is never overwritten.
 ///
 /// # Errors
-/// `Kind::Usage`.
+/// `Kind::Usage` when there is, `Kind::Write` when it cannot be looked at.
 pub fn refuse_existing(path: &Path) -> Result<()> {
     match path.symlink_metadata() {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(err) => Err(Error::io(Kind::Usage, "cannot make the undo patch", err).with_path(path)),
+        Err(err) => Err(Error::io(Kind::Write, "cannot make the undo patch", err).with_path(path)),
         Ok(_) => Err(exists(path)),
     }
 }
@@ -171,7 +171,15 @@ impl Partial {
             }
             Err(err) => return Err(failed(err)),
         }
-        self.folder.sync_all().map_err(unnamed)
+        match self.folder.sync_all() {
+            // A file system whose folders cannot be synced keeps them in its own way.
+            Err(err) if err.raw_os_error() != Some(libc::EINVAL) => {
+                // Nothing is written yet, and a name that may vanish would be in the way.
+                let _ = fs::remove_file(path);
+                Err(unnamed(err))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -54,9 +54,10 @@ impl Sides {
             }
             (Place::Local(near), Place::Local(target)) => {
                 refuse_same(near, target)?;
+                let caller = caller(None)?;
                 let far = existing(target, options, &mut created)?.into_os_string();
                 let near = near.clone();
-                Self { direction: Direction::Push, near, far, caller: caller(None)?, created }
+                Self { direction: Direction::Push, near, far, caller, created }
             }
             (Place::Remote { .. }, Place::Remote { .. }) => {
                 return Err(Error::new(Kind::Usage, "SRC and DST are both remote"));
