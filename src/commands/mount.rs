@@ -72,13 +72,17 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     drop((watch, answers, known));
     let status = status_of(&*shown);
     tell_outcome(record, &status);
+    // Whatever went wrong here: nothing of the session stays behind.
+    let finished = live.as_ref().map(|live| match &served {
+        Ok(_) => live.finish(),
+        Err(err) => live.give_up(err.duplicate()),
+    });
     let signal = served?;
     refuse_changed(&status, signal)?;
-    let Some(live) = live else { return Ok(0) };
-    match (live.finish(), signal) {
+    match (finished, signal) {
         // A terminal's Ctrl-C ends REMSHCMD as well: that is no failure of the mount.
-        (_, Some(_)) => Ok(0),
-        (status, None) => Ok(exit_status(status?)),
+        (None, _) | (_, Some(_)) => Ok(0),
+        (Some(status), None) => Ok(exit_status(status?)),
     }
 }
 

@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
 use nix::fcntl::OFlag;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
     ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid,
@@ -36,14 +38,29 @@ pub struct Background {
 pub fn split() -> Result<Forked> {
     let failed = |err: nix::errno::Errno| Error::io(Kind::Open, "cannot start a process", err);
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let parent = Pid::this();
     // SAFETY: the caller has started no thread, so nothing that the child needs is locked.
     match unsafe { fork() }.map_err(failed)? {
-        ForkResult::Child => Ok(Forked::Child(Background { report: File::from(writer) })),
+        ForkResult::Child => {
+            end_with(parent)?;
+            Ok(Forked::Child(Background { report: File::from(writer) }))
+        }
         ForkResult::Parent { child } => {
             drop(writer);
             wait_for(File::from(reader), child).map(Forked::Parent)
         }
     }
+}
+
+/// Has the child end when its parent does: whoever ended that is told of a failure, and must not find
+/// a mount later.
+fn end_with(parent: Pid) -> Result<()> {
+    let failed = |err: nix::errno::Errno| Error::io(Kind::Open, "cannot start a process", err);
+    set_pdeathsig(Signal::SIGTERM).map_err(failed)?;
+    if Pid::parent() != parent {
+        return Err(Error::new(Kind::Interrupted(libc::SIGTERM), "the process that waits is gone"));
+    }
+    Ok(())
 }
 
 /// A byte: it is mounted. None: the child has told its error and ended.
@@ -83,11 +100,9 @@ impl Background {
             dup2_stdout(null.as_fd())
         };
         detach().map_err(|err| failed(err.into()))?;
-        match self.report.write_all(&[0]) {
-            // A parent that was killed meanwhile leaves the mount as it is.
-            Err(err) if err.kind() != io::ErrorKind::BrokenPipe => return Err(failed(err)),
-            _ => {}
-        }
+        set_pdeathsig(None).map_err(|err| failed(err.into()))?;
+        // A parent that was killed meanwhile takes no word.
+        self.report.write_all(&[0]).map_err(failed)?;
         dup2_stderr(null.as_fd()).map_err(|err| failed(err.into()))
     }
 }

@@ -16,7 +16,7 @@
 use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -35,8 +35,13 @@ use crate::report;
 use crate::view::View;
 
 const DEVICE: &str = "/dev/fuse";
+/// Its numbers (Linux, `Documentation/admin-guide/devices.txt`).
+const DEVICE_MAJOR: u32 = 10;
+const DEVICE_MINOR: u32 = 229;
 /// What a user without privileges mounts and unmounts with.
 const HELPER: &str = "fusermount3";
+/// What is told when it says nothing.
+const HELPER_FAILED: &str = "fusermount3 failed without a word";
 /// Threads that take requests. None of them waits for the network, and all but one may wait for a
 /// local device, so a few are enough.
 const THREADS_MIN: usize = 5;
@@ -114,7 +119,7 @@ impl Mount {
         events: Events,
     ) -> Result<Self> {
         let path = mountpoint.path();
-        if !Path::new(DEVICE).exists() {
+        if !fs::metadata(DEVICE).is_ok_and(|found| is_fuse(&found)) {
             let what = "there is no /dev/fuse: load the kernel's module (modprobe fuse), or give \
                         the container that device";
             return Err(Error::new(Kind::Open, what));
@@ -340,6 +345,11 @@ fn config(access: Access) -> Config {
     config
 }
 
+/// Whether it is the device of that name: something else may have been bound over it.
+fn is_fuse(found: &fs::Metadata) -> bool {
+    found.file_type().is_char_device() && found.rdev() == libc::makedev(DEVICE_MAJOR, DEVICE_MINOR)
+}
+
 fn threads() -> usize {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     cores.clamp(THREADS_MIN, THREADS_MAX)
@@ -358,7 +368,8 @@ fn cannot_mount(err: &io::Error) -> Error {
     } else if text.contains("user_allow_other") {
         "--allow-other and --allow-root need the line user_allow_other in /etc/fuse.conf".to_owned()
     } else {
-        format!("cannot mount: {}", text.lines().collect::<Vec<_>>().join("; "))
+        let told = text.lines().collect::<Vec<_>>().join("; ");
+        format!("cannot mount: {}", if told.is_empty() { HELPER_FAILED } else { &told })
     };
     Error::new(Kind::Open, what)
 }

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::support::bdsync;
 use crate::support::mounted::{Mounted, Stored, is_mounted, take_away};
 use crate::support::requirements::{fuse, fuse_for_users, program, require, root};
-use crate::support::run::binary;
+use crate::support::run::{binary, shell_command};
+use crate::support::{Workdir, bdsync};
 
 const SIZE: usize = 1 << 20;
 /// Nobody's user and group.
@@ -241,6 +242,40 @@ fn processes_with(path: &Path) -> Vec<u32> {
             && words.contains(&path.as_os_str().as_encoded_bytes())
     };
     ids.filter(named).collect()
+}
+
+/// Whoever ended it takes it for failed.
+#[test]
+fn daemon_whose_start_is_ended_does_not_mount_later() {
+    require!(fuse());
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let work = Workdir::with_pair(&[1; 5000], &[2; 5000]);
+        fs::create_dir(work.path("mnt")).unwrap();
+        let script = "echo $$ >pid; while [ ! -e go ]; do sleep 0.05; done; exec $BDSYNC --server";
+        let mut start = Command::new(binary())
+            .args(["mount", "--daemon", &shell_command(script)])
+            .args(["local.img", "remote.img", "mnt"])
+            .current_dir(work.folder())
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while !fs::read(work.path("pid")).is_ok_and(|pid| !pid.is_empty()) {
+            assert!(Instant::now() < until, "the remote command is not started");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        kill(Pid::from_raw(start.id().cast_signed()), signal).unwrap();
+        start.wait().unwrap();
+        work.write("go", b"");
+        let remote = String::from_utf8(work.read("pid")).unwrap().trim().parse().unwrap();
+        // The server ends without a client.
+        while kill(Pid::from_raw(remote), None).is_ok() {
+            assert!(Instant::now() < until, "the remote command is left behind");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!is_mounted(&work.path("mnt")), "{signal}");
+    }
 }
 
 #[test]

@@ -344,6 +344,38 @@ fn no_remote_command_outlives_the_mount() {
     }
 }
 
+/// A second signal ends a mount that is in use, whatever the remote command is about.
+#[test]
+fn no_stubborn_remote_command_outlives_a_mount_that_is_ended_at_once() {
+    require!(fuse());
+    let (work, ..) = pair(26);
+    let script =
+        format!("echo $$ >{}; $BDSYNC --server; exec sleep 30", work.path("pid").display());
+    let mut mounted = live_mount(&work, &[], &shell_command(&script));
+    let held = fs::File::open(mounted.path("merged")).unwrap();
+    mounted.signal(Signal::SIGTERM);
+    mounted.wait_until("it is detached", |_| !is_mounted(&work.path("mnt")));
+    mounted.signal(Signal::SIGTERM);
+    assert!(!mounted.ended().success());
+    drop(held);
+    assert_eq!(kill(Pid::from_raw(work_pid(&work)), None), Err(Errno::ESRCH));
+}
+
+/// The link is as good as ever.
+#[test]
+fn a_local_file_that_changed_ends_the_session_in_good_order() {
+    require!(fuse());
+    let (work, ..) = pair(27);
+    let script = format!("$BDSYNC --server; echo $? >{}", work.path("status").display());
+    let mut mounted = live_mount(&work, &[], &shell_command(&script));
+    fs::OpenOptions::new().write(true).open(work.path("local.img")).unwrap().set_len(7).unwrap();
+    assert!(fs::read(mounted.path("original")).is_err());
+    let umount = Command::new("umount").arg(work.path("mnt")).status().unwrap();
+    assert!(umount.success());
+    assert_eq!(mounted.ended().code(), Some(11));
+    assert_eq!(work.read("status"), b"0\n");
+}
+
 /// REMSHCMD over a link so slow that a scan takes for ever.
 fn crawling_server() -> String {
     let relay = example("relay");

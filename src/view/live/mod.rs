@@ -186,6 +186,16 @@ impl LiveChange {
         let _ = watch.map(thread::JoinHandle::join);
         status
     }
+
+    /// Ends the session and REMSHCMD at once, because of `err`.
+    ///
+    /// # Errors
+    /// That, or what ended the session before.
+    pub fn give_up(&self, err: Error) -> Result<ExitStatus> {
+        self.0.close();
+        self.0.engine.peer().abort(err);
+        self.0.engine.peer().finish()
+    }
 }
 
 impl Drop for LiveChange {
