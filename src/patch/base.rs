@@ -79,7 +79,7 @@ pub fn base_state<R: Read + Seek>(
         return Err(Error::new(Kind::Patch, what));
     }
     let differing = base.fingerprint.differing_parts(&found);
-    let Some(&first) = differing.first() else { return Ok(BaseState::Original) };
+    let Some(&differs_first) = differing.first() else { return Ok(BaseState::Original) };
     let mut parts: Vec<PartState> = ranges.iter().map(|&range| PartState::new(range)).collect();
     for &i in &differing {
         parts[i].is_original = false;
@@ -91,7 +91,13 @@ pub fn base_state<R: Read + Seek>(
     } else if looks_interrupted(&parts) {
         BaseState::Interrupted
     } else {
-        let (differing, first) = (differing.len(), parts[first].range);
+        // Those that hold the patch's own bytes are not what is foreign, where others are.
+        let mut foreign = parts.iter().filter(|part| !part.is_original && !part.is_new());
+        let (first, more) = (foreign.next(), foreign.count());
+        let (first, differing) = match first {
+            Some(first) => (first.range, 1 + more),
+            None => (parts[differs_first].range, differing.len()),
+        };
         BaseState::Foreign { first, differing, parts: parts.len() }
     })
 }

@@ -13,6 +13,11 @@ const STEP_BYTES: u64 = 256 * KIB;
 /// Block sizes that classic padding is looked for with: the powers of two between these, bytes.
 const PADDING_BYTES_MIN: u64 = 2;
 const PADDING_BYTES_MAX: u64 = 64 * MIB;
+/// Block sizes that are no power of two may be anything: up to so many bytes of padding are all
+/// tried, which takes a second at most.
+const PADDING_TRIED_BYTES: u64 = MIB;
+/// Of these after so many it is asked whether they are still wanted.
+const TRIES_PER_ASK: u64 = 64 * KIB;
 /// A two-pass comparison of the classic hashes this many blocks at once.
 const TWO_PASS_BLOCKS: u64 = 64;
 
@@ -74,14 +79,19 @@ pub fn verify_checksum(
     // What is not resized was compared up to the smaller size (protocol, minsize) or has one.
     let compared_bytes =
         sizes.resize_bytes.map_or(size_bytes, |_| size_bytes.max(sizes.before_bytes));
-    for padded_bytes in padded_sizes(size_bytes, compared_bytes, record_bytes_max) {
-        for piece in ByteRange::new(fed_bytes, padded_bytes).pieces(STEP_BYTES) {
-            check()?;
-            hasher.update_zeros(piece.len());
-        }
-        fed_bytes = padded_bytes;
-        if *hasher.clone().finish() == *checksum.digest {
-            return Ok(Agreement::Padded(padded_bytes));
+    for tried in padded_sizes(size_bytes, compared_bytes, record_bytes_max) {
+        for padded_bytes in tried.start.max(fed_bytes + 1)..tried.end {
+            for piece in ByteRange::new(fed_bytes, padded_bytes).pieces(STEP_BYTES) {
+                // Many of them are of one byte, and to ask takes longer than to hash that.
+                if piece.len() > 1 || piece.start.is_multiple_of(TRIES_PER_ASK) {
+                    check()?;
+                }
+                hasher.update_zeros(piece.len());
+            }
+            fed_bytes = padded_bytes;
+            if *hasher.clone().finish() == *checksum.digest {
+                return Ok(Agreement::Padded(padded_bytes));
+            }
         }
     }
     let what = format!(
@@ -122,9 +132,9 @@ fn feed_device(
     Ok(())
 }
 
-/// The sizes that the classic may have filled a device of `size_bytes` up to when it compared
-/// `compared_bytes`, ascending.
-fn padded_sizes(size_bytes: u64, compared_bytes: u64, record_bytes_max: u64) -> Vec<u64> {
+/// Ranges of sizes that the classic may have filled a device of `size_bytes` up to when it compared
+/// `compared_bytes`, in the order of their begins.
+fn padded_sizes(size_bytes: u64, compared_bytes: u64, record_bytes_max: u64) -> Vec<ByteRange> {
     let powers = (0..).map(|i| PADDING_BYTES_MIN << i).take_while(|&n| n <= PADDING_BYTES_MAX);
     let seen = [record_bytes_max, record_bytes_max.saturating_mul(TWO_PASS_BLOCKS)];
     let mut sizes = vec![];
@@ -133,10 +143,14 @@ fn padded_sizes(size_bytes: u64, compared_bytes: u64, record_bytes_max: u64) -> 
             sizes.extend(compared.checked_next_multiple_of(unit));
         }
     }
-    sizes.retain(|&padded| padded > size_bytes);
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
+    // Where 64 bits end nothing is filled up.
+    sizes.retain(|&padded| size_bytes < padded && padded < u64::MAX);
+    let tried = |from: u64| ByteRange::new(from, from.saturating_add(PADDING_TRIED_BYTES));
+    let mut ranges: Vec<_> =
+        sizes.into_iter().map(|padded| ByteRange::new(padded, padded + 1)).collect();
+    ranges.extend([tried(size_bytes), tried(compared_bytes)]);
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges
 }
 
 #[cfg(test)]
@@ -184,12 +198,15 @@ mod tests {
         };
         let size = content.len() as u64;
         assert_eq!(verify(&content, size, &padded(5801)).unwrap(), Agreement::Exact);
-        for len in [5802, 5888, 6144, 8192, 6000, 64000] {
+        // Of 100,001 bytes a block, and of one below the limit, the records tell nothing.
+        let tried = content.len() + PADDING_TRIED_BYTES as usize - 1;
+        for len in [5802, 5888, 6144, 8192, 6000, 64000, 100_001, tried] {
             let got = verify(&content, size, &padded(len)).unwrap();
             assert_eq!(got, Agreement::Padded(len as u64));
         }
         assert_eq!(verify(&content, 20_000, &padded(20_480)).unwrap(), Agreement::Padded(20_480));
-        assert_eq!(verify(&content, size, &padded(20_480)).unwrap_err().kind(), Kind::Checksum);
+        let err = verify(&content, size, &padded(tried + 1)).unwrap_err();
+        assert_eq!(err.kind(), Kind::Checksum);
     }
 
     #[test]

@@ -287,6 +287,26 @@ fn a_sealed_patch_from_a_pipe_is_held_against_its_seal_at_its_end() {
     out.says("was written to before").says("remote.img").says("--spool");
 }
 
+/// The classic applies what has a checksum of any digest.
+#[test]
+fn a_checksum_of_an_unknown_digest_is_applied_by_force_and_never_silently() {
+    let (old, new) = (vec![0; 20_000], random_bytes(3, 20_000));
+    let work = Workdir::with_pair(&new, &old);
+    let mut patch = work.patch(&[]);
+    patch.pop();
+    patch.extend(b"\x03md9\x10");
+    patch.extend([7; 16]);
+    let unknown = "unknown digest, 'md9'";
+    work.apply(&["--spool"], &patch).expect(5).says(unknown).says("--force");
+    assert!(work.read("remote.img") == old);
+    let out = work.apply(&["--spool", "--force"], &patch).expect(0);
+    out.says("checksum[md9]: 0707").says(unknown);
+    assert!(work.read("remote.img") == new);
+    work.write("remote.img", &old);
+    work.apply(&[], &patch).expect(5).says(unknown).says("all of the patch is written to");
+    assert!(work.read("remote.img") == new);
+}
+
 #[test]
 fn a_checksum_of_more_than_the_patch_has_is_no_error_unless_proof_is_asked_for() {
     let small = random_bytes(1, 50_000);
