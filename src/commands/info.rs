@@ -13,7 +13,7 @@ use crate::cli::InfoOptions;
 use crate::compress::Format;
 use crate::device::open_source;
 use crate::error::{Error, Kind, Result};
-use crate::inspect::{Report, Style, inspect, json, partitions, svg, text};
+use crate::inspect::{FAULTS_MAX, Report, Style, inspect, json, partitions, svg, text};
 use crate::report;
 
 /// Columns of what is no terminal.
@@ -57,6 +57,8 @@ pub fn run(options: &InfoOptions, record: &Record) -> Result<u8> {
     let Some(fault) = found.faults.first() else { return Ok(0) };
     let what = match found.faults.len() {
         1 => fault.text.clone(),
+        // The last one says that reading was given up.
+        FAULTS_MAX => format!("at least {} faults, the first: {}", FAULTS_MAX - 1, fault.text),
         count => format!("{count} faults, the first: {}", fault.text),
     };
     Err(Error::new(Kind::Patch, what).with_path(name).with_offset(fault.position))

@@ -16,6 +16,7 @@ struct Form<'a> {
     format: u32,
     patch: &'a str,
     patch_bytes: u64,
+    read_to_end: bool,
     compression: Option<&'static str>,
     /// Bytes that are no UTF-8 become U+FFFD; `target_hex` has all of them.
     target: String,
@@ -84,6 +85,7 @@ pub fn json(report: &Report, path: &str) -> String {
         format: FORMAT,
         patch: path,
         patch_bytes: report.patch_bytes,
+        read_to_end: report.read_to_end,
         compression: report.compression,
         target: lossy(&report.header.name),
         target_hex: hex(&report.header.name),

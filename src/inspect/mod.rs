@@ -21,6 +21,6 @@ mod words;
 pub use blockmap::BlockMap;
 pub use json::json;
 pub use partitions::{Partition, partitions};
-pub use summary::{Fault, Report, inspect};
+pub use summary::{FAULTS_MAX, Fault, Report, inspect};
 pub use svg::svg;
 pub use text::{Style, text};

@@ -31,8 +31,11 @@ pub struct Report {
     pub header: Header,
     /// How the patch is compressed, if it is.
     pub compression: Option<&'static str>,
-    /// Length of the patch itself, decompressed.
+    /// Length of the patch itself, decompressed; of what was read of it, where it was not
+    /// [read to its end](Self::read_to_end).
     pub patch_bytes: u64,
+    /// Whether reading came to the patch's end: no fault ended it before.
+    pub read_to_end: bool,
     /// Number of records.
     pub records: u64,
     /// Number of runs: of records that each begin where the one before ends.
@@ -76,6 +79,7 @@ pub fn inspect<R: Read>(
     let mut report = Report {
         compression,
         patch_bytes: 0,
+        read_to_end: false,
         records: 0,
         runs: 0,
         data_bytes: 0,
@@ -104,6 +108,7 @@ pub fn inspect<R: Read>(
     }
     report.patch_bytes = reader.position();
     let trailer = reader.trailer().cloned();
+    report.read_to_end = trailer.is_some();
     if let Some(trailer) = trailer {
         report.finish(&trailer, &input);
     }
@@ -149,7 +154,10 @@ impl Report {
     fn goes_on_after<R: Read>(&mut self, err: &Error, reader: &mut PatchReader<R>) -> Result<bool> {
         self.fault(err, reader.position());
         if self.faults.len() == FAULTS_MAX - 1 {
-            let text = "too much is wrong with the patch: it is read no further".into();
+            let text =
+                "too much is wrong with the patch: it is read no further, and may have more \
+                        faults"
+                    .into();
             self.faults.push(Fault { position: reader.position(), text });
             return Ok(false);
         }

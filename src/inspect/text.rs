@@ -61,7 +61,8 @@ pub(super) fn facts(report: &Report, path: &str) -> Vec<(String, String)> {
     let mut add = |name: &str, value: String| facts.push((name.to_owned(), value));
     let compression = report.compression.map(|name| format!(", {name}")).unwrap_or_default();
     let length = exact_bytes(report.patch_bytes);
-    add("patch", format!("{}: {length}{compression}", escape(path.as_bytes())));
+    let part = if report.read_to_end { "" } else { ", as far as it was read" };
+    add("patch", format!("{}: {length}{part}{compression}", escape(path.as_bytes())));
     let name = &report.header.name;
     add("target", if name.is_empty() { "(none is named)".into() } else { escape(name) });
     add("size", exact_bytes(report.header.size_bytes));
