@@ -74,13 +74,13 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -l timeout -d 'Give up when 
 complete -c bdsync -n "__fish_bdsync_needs_command" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
-complete -c bdsync -n "__fish_bdsync_needs_command" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
+complete -c bdsync -n "__fish_bdsync_needs_command" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_needs_command" -s s -l server -d 'Answer a client on stdin and stdout'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s r -l remdata -d 'Make a patch that turns LOCDEV into REMDEV, not the other way'
-complete -c bdsync -n "__fish_bdsync_needs_command" -s t -l twopass -d 'For the classic\'s sake: large steps are always compared first'
-complete -c bdsync -n "__fish_bdsync_needs_command" -s z -l zeroblocks -d 'For the classic\'s sake: zeros are never hashed twice'
+complete -c bdsync -n "__fish_bdsync_needs_command" -s t -l twopass -d 'Accepted for the classic\'s sake; changes nothing'
+complete -c bdsync -n "__fish_bdsync_needs_command" -s z -l zeroblocks -d 'Accepted for the classic\'s sake; changes nothing'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s F -l flushcache -d 'Drop from the page cache what was read or written'
-complete -c bdsync -n "__fish_bdsync_needs_command" -l seal -d 'Say in the patch what the blocks held that it changes: where they hold something else, or the patch is damaged, it is refused before the first write (from a pipe: with --spool)'
+complete -c bdsync -n "__fish_bdsync_needs_command" -l seal -d 'Record in the patch what the changed blocks hold now: applying is refused when they hold something else, or the patch is damaged (from a pipe: with --spool)'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s w -l warndev -d 'Warn when the patch names another device than DEVICE'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l verify -d 'Read back what was written, past the cache, and compare. Implies --spool'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l sparse -d 'Make holes, or zeros by the device itself, of runs of zeros'
@@ -139,21 +139,21 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l timeout -d 'Give 
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l create -d 'Create the file DST if it does not exist, as long as SRC whatever --diffsize says'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l create -d 'Create the file DST, in SRC\'s size, if it does not exist; --diffsize does not count then'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l dry-run -d 'Say what would change, and change nothing'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l no-verify -d 'Do not compare again what was written'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l verify -d 'Compare again what was written (the default)'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l sparse -d 'Make holes, or zeros by the device, of runs of zeros'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l force -d 'Change a device or an image even when it is in use'
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s t -l twopass -d 'For the classic\'s sake: large steps are always compared first'
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s z -l zeroblocks -d 'For the classic\'s sake: zeros are never hashed twice'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s t -l twopass -d 'Accepted for the classic\'s sake; changes nothing'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s z -l zeroblocks -d 'Accepted for the classic\'s sake; changes nothing'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s F -l flushcache -d 'Drop from the page cache what was read or written'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l version -d 'Print the version'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l from -d 'Show a stored patch over BASEDEV, the device that it is meant for' -r -F
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l scan -d 'Compare what nobody has read yet: lazy (never) or background [default: lazy]' -r -f -a "lazy\t''
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l scan -d 'What to compare: lazy, only what is read, or background, all of it [default: lazy]' -r -f -a "lazy\t''
 background\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l cache-mib -d 'Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
@@ -198,13 +198,13 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l timeout -d 'Give
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l daemon -d 'Return as soon as the mount can be read, and serve it unseen'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-other -d 'Let all users read the mount, not just its owner'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-root -d 'Let root read the mount as well'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s r -l remdata -d 'Make a patch that turns LOCDEV into REMDEV, not the other way'
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s t -l twopass -d 'For the classic\'s sake: large steps are always compared first'
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s z -l zeroblocks -d 'For the classic\'s sake: zeros are never hashed twice'
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s t -l twopass -d 'Accepted for the classic\'s sake; changes nothing'
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s z -l zeroblocks -d 'Accepted for the classic\'s sake; changes nothing'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s F -l flushcache -d 'Drop from the page cache what was read or written'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s H -l help -d 'Print this help'
@@ -214,7 +214,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l svg -d 'Draw it i
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l json -d 'Tell it as one JSON object'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s H -l help -d 'Print this help'
@@ -225,7 +225,7 @@ gzip\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l report -d 'Write a JSON record of the result to FILE, also of a failure. A server\'s is empty until it ends' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l force -d 'Squash patches that name different devices; the last counts'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s H -l help -d 'Print this help'

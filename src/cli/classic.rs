@@ -93,9 +93,8 @@ fn making() -> Vec<Arg> {
         [
             long_flag(
                 "seal",
-                "Say in the patch what the blocks held that it changes: where they hold something \
-                 else, or the patch is damaged, it is refused before the first write (from a pipe: \
-                 with --spool)",
+                "Record in the patch what the changed blocks hold now: applying is refused when they \
+                 hold something else, or the patch is damaged (from a pipe: with --spool)",
             ),
             compression::option(),
         ],

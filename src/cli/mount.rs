@@ -56,7 +56,7 @@ fn mounting() -> Vec<Arg> {
             long_flag("allow-other", "Let all users read the mount, not just its owner"),
             long_flag("allow-root", "Let root read the mount as well"),
             long_valued("scan", "WHEN").help(
-                "Compare what nobody has read yet: lazy (never) or background [default: lazy]",
+                "What to compare: lazy, only what is read, or background, all of it [default: lazy]",
             ),
             long_valued("cache-mib", "N")
                 .help("Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]"),

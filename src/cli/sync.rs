@@ -53,7 +53,8 @@ fn target() -> Vec<Arg> {
         [
             table::long_flag(
                 "create",
-                "Create the file DST if it does not exist, as long as SRC whatever --diffsize says",
+                "Create the file DST, in SRC's size, if it does not exist; --diffsize does not \
+                 count then",
             ),
             table::long_flag("dry-run", "Say what would change, and change nothing"),
             table::long_valued("undo", "FILE")

@@ -29,8 +29,8 @@ pub(super) fn comparing() -> Vec<Arg> {
             valued("checksum", 'c', "NAME")
                 .help("Put this digest of the whole source device at the patch's end"),
             flag("remdata", 'r', "Make a patch that turns LOCDEV into REMDEV, not the other way"),
-            flag("twopass", 't', "For the classic's sake: large steps are always compared first"),
-            flag("zeroblocks", 'z', "For the classic's sake: zeros are never hashed twice"),
+            flag("twopass", 't', "Accepted for the classic's sake; changes nothing"),
+            flag("zeroblocks", 'z', "Accepted for the classic's sake; changes nothing"),
             flag("flushcache", 'F', "Drop from the page cache what was read or written"),
             flag("fixedsalt", 'f', "Use a salt of zeros, for tests").hide(true),
         ],
@@ -83,10 +83,7 @@ pub(super) fn reporting() -> Vec<Arg> {
             long_valued("report", "FILE")
                 .value_hint(ValueHint::FilePath)
                 .value_parser(value_parser!(OsString))
-                .help(
-                    "Write a JSON record of the result to FILE, also of a failure. A server's is \
-                     empty until it ends",
-                ),
+                .help("Write a JSON record of the result to FILE, also of a failure"),
         ],
     )
 }

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP as events.
+//! SIGINT, SIGTERM, SIGHUP and SIGQUIT as events.
 //!
 //! Handlers with a pipe, and no blocked signals: a mask would be inherited by REMSHCMD, which
 //! then could not be interrupted.

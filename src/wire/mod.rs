@@ -52,7 +52,9 @@
 //!
 //! A block's hash is `digest(salt || block)`; a block that reaches past the device's end is
 //! filled up with zero bytes to `step`, one that lies wholly behind it hashes as zeros. Any
-//! start, step and n are allowed whose answer fits one message. A gethashes with n = 0 is a hint:
+//! start, step and n are allowed whose answer fits one message, and of our server steps of up to 4 GiB
+//! whose blocks end where 64 bits do or before. A hello has at most 1024 bytes and no control
+//! characters. A server reads up to 256 requests ahead. A gethashes with n = 0 is a hint:
 //! step 0 says "flush the cache after reading", step 1 "everything below start is done with"; it is
 //! echoed as hashes with n = 0. A getblock must lie inside the device. Digest names are
 //! OpenSSL's, in any case. The salt is 32 random bytes a run.
