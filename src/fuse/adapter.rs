@@ -104,7 +104,13 @@ impl Adapter {
             Ok(None) => refuse(ticket, Errno::ENOENT),
             Err(err) => shared.fail(ticket, &err),
         };
-        self.shared.view.node(inode.0, Box::new(found));
+        let ask = move |shared: &Arc<Shared>| shared.view.node(inode.0, Box::new(found));
+        // To find out what differs, the local device is looked at. Content is guarded where it is read.
+        if may_wait && part != Part::Content {
+            self.shared.with_gate(ask);
+        } else {
+            ask(&self.shared);
+        }
         self.parking.note_process(number);
     }
 }
