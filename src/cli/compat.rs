@@ -147,7 +147,9 @@ impl Words<'_> {
 
 fn next_value<'r>(option: &str, rest: &mut impl Iterator<Item = &'r OsString>) -> Result<&'r [u8]> {
     let value = rest.next().map(|value| OsStr::as_bytes(value));
-    value.ok_or_else(|| usage(format!("option '{option}' needs a value")))
+    // Elsewhere it is the help.
+    let hint = if option == "-h" { " (it is the hash; help is -H)" } else { "" };
+    value.ok_or_else(|| usage(format!("option '{option}' needs a value{hint}")))
 }
 
 fn long_name(arg: &Arg) -> &str {
@@ -269,6 +271,7 @@ mod tests {
             (&["--patch="], "'--patch=' has an empty value"),
             (&["--blocksize"], "'--blocksize' needs a value"),
             (&["-vb"], "'-b' needs a value"),
+            (&["-h"], "help is -H"),
         ] {
             let text = normal(words).unwrap_err().full_message();
             assert!(text.contains(part), "{words:?}: {text}");

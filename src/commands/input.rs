@@ -10,7 +10,7 @@
 //! it would come down to a copy in memory.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -156,7 +156,21 @@ fn open(path: &Path) -> Result<File> {
         .map_err(|err| Error::io(Kind::Open, "cannot open the patch", err).with_path(path))
 }
 
+/// A patch is no text that somebody types: whoever forgot it would wait, and not know for what.
+///
+/// # Errors
+/// `Kind::Usage` when stdin is a terminal.
+pub fn refuse_terminal() -> Result<()> {
+    if io::stdin().is_terminal() {
+        let what =
+            "standard input is a terminal: give the patch as a file (<PATCH) or through a pipe";
+        return Err(Error::new(Kind::Usage, what));
+    }
+    Ok(())
+}
+
 fn stdin() -> Result<File> {
+    refuse_terminal()?;
     let fd = io::stdin().as_fd().try_clone_to_owned();
     fd.map(File::from).map_err(|err| read_error(err).with_path(Path::new(STDIN_NAME)))
 }

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::input::{STDIN_NAME, decoded};
+use super::input::{STDIN_NAME, decoded, refuse_terminal};
 use super::record::{DeviceFacts, Record};
 use crate::cli::PatchOptions;
 use crate::compress::Decoder;
@@ -46,6 +46,7 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
     if let Some(path) = &options.undo {
         refuse_existing(path)?;
     }
+    refuse_terminal()?;
     let signals = Signals::catch()?;
     let progress = super::progress(options.progress)?;
     let stdin = io::stdin();

@@ -90,6 +90,19 @@ fn a_terminal_gets_no_patch() {
 }
 
 #[test]
+fn nobody_types_a_patch() {
+    require!(program("script"));
+    let work = images();
+    for command in ["--patch=remote.img", "info", "squash -", "--patch=remote.img --spool"] {
+        let call = format!("cat >call <<'END'\n'{}' {command} >out 2>words\nEND\n", binary());
+        let out = in_shell(&work, &format!("{call}script -qec 'sh call' /dev/null"));
+        let words = String::from_utf8_lossy(&work.read("words")).into_owned();
+        assert_eq!(out.status.code(), Some(1), "{command}: {words}");
+        assert!(words.contains("standard input is a terminal"), "{command}: {words}");
+    }
+}
+
+#[test]
 fn a_server_that_sends_other_blocks_than_it_announced_is_noticed() {
     require!(built_example("liar"));
     let work = images();
