@@ -6,9 +6,9 @@
 //! kernel's refusal remains. It refuses nothing for a file.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -67,9 +67,30 @@ impl Kernel {
     /// What uses the regular file `file`, which is open for writing, `found` being its metadata; a few
     /// words for each. Where no other program has locked it, it is locked as long as it is open.
     pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> Vec<String> {
-        let devices = self.loop_devices(found);
-        let users = devices.into_iter().flat_map(|number| self.users_of(number));
-        users.chain((!lock(file)).then(|| LOCKED.to_owned())).collect()
+        let mut users: Vec<_> =
+            self.loop_devices(found).iter().flat_map(|device| self.users_of_loop(device)).collect();
+        users.extend(self.is_swap_file(found).then(|| "it is used for swapping".to_owned()));
+        users.extend((!lock(file)).then(|| LOCKED.to_owned()));
+        users
+    }
+
+    /// What uses a loop device. Of what another mount namespace has mounted only the kernel tells,
+    /// and no more than that there is something.
+    fn users_of_loop(&self, device: &Relative) -> Vec<String> {
+        let users = self.users_of(device.number);
+        let path = Path::new("/dev").join(&device.name);
+        match users.is_empty() && number_at(&path) == Some(device.number) && is_claimed(&path) {
+            true => vec![format!("{} is in use, by a container perhaps", device.name)],
+            false => users,
+        }
+    }
+
+    fn is_swap_file(&self, found: &Metadata) -> bool {
+        let is_it = |path: &Path| {
+            let swap = fs::metadata(path).ok().filter(Metadata::is_file);
+            swap.is_some_and(|swap| (swap.dev(), swap.ino()) == (found.dev(), found.ino()))
+        };
+        self.swap_paths().iter().any(|path| is_it(path))
     }
 
     /// Whether the block device with this `st_rdev` takes no writes.
@@ -79,7 +100,7 @@ impl Kernel {
     }
 
     /// The loop devices over a file.
-    fn loop_devices(&self, found: &Metadata) -> Vec<Number> {
+    fn loop_devices(&self, found: &Metadata) -> Vec<Relative> {
         let folders = fs::read_dir(self.sys.join("block")).into_iter().flatten().flatten();
         let over_it = |folder: &PathBuf| {
             let path = fs::read(folder.join("loop/backing_file")).ok()?;
@@ -89,7 +110,7 @@ impl Kernel {
         };
         let folders = folders.map(|entry| entry.path());
         let devices = folders.filter(|folder| over_it(folder) == Some(true));
-        devices.filter_map(|folder| relative_at(&folder)).map(|one| one.number).collect()
+        devices.filter_map(|folder| relative_at(&folder)).collect()
     }
 
     fn relatives(&self, number: Number) -> Vec<Relative> {
@@ -126,14 +147,25 @@ impl Kernel {
         Some(format!("{} is mounted on {}", found.name, mount.point.display()))
     }
 
-    fn swaps(&self, relatives: &[Relative]) -> Vec<String> {
+    fn swap_paths(&self) -> Vec<PathBuf> {
         let bytes = fs::read(self.proc.join("swaps")).unwrap_or_default();
         let lines = bytes.split(|byte| *byte == b'\n').skip(1);
         let paths = lines.filter_map(|line| line.split(u8::is_ascii_whitespace).next());
-        let numbers = paths.filter_map(|path| (self.number_of)(&unescape(path)));
+        paths.map(unescape).collect()
+    }
+
+    fn swaps(&self, relatives: &[Relative]) -> Vec<String> {
+        let paths = self.swap_paths();
+        let numbers = paths.iter().filter_map(|path| (self.number_of)(path));
         let found = numbers.filter_map(|number| relatives.iter().find(|one| one.number == number));
         found.map(|one| format!("{} is used for swapping", one.name)).collect()
     }
+}
+
+/// Whether the kernel has given the block device to somebody alone: a file system, say.
+fn is_claimed(path: &Path) -> bool {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path);
+    opened.is_err_and(|err| err.raw_os_error() == Some(libc::EBUSY))
 }
 
 /// Locks all of `file` for as long as it is open; false when others have locks. Where there are no
@@ -208,6 +240,23 @@ mod tests {
         fs::write(proc.join("swaps"), "Filename\tType\tSize\n").unwrap();
         let number_of = |path: &Path| (path == Path::new("/dev/sda1")).then_some((8, 1));
         (folder, Kernel { proc, sys, number_of })
+    }
+
+    #[test]
+    fn a_file_that_is_used_for_swapping_is_known() {
+        let (folder, kernel) = kernel();
+        let (swap, other) = (folder.path().join("swap"), folder.path().join("other"));
+        for path in [&swap, &other] {
+            fs::write(path, "x").unwrap();
+        }
+        let table = format!("Filename\tType\tSize\n{}\tfile\t8\n", swap.display());
+        fs::write(folder.path().join("proc/swaps"), table).unwrap();
+        let users = |path| {
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            kernel.users_of_image(&file, &file.metadata().unwrap())
+        };
+        assert_eq!(users(&swap), ["it is used for swapping"]);
+        assert!(users(&other).is_empty());
     }
 
     #[test]

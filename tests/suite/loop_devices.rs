@@ -1,5 +1,6 @@
 //! Block devices, as loop devices, and images in use.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
@@ -122,6 +123,38 @@ fn an_image_that_is_mounted_is_not_patched() {
     drop(mounted);
     assert!(work.read("remote.img")[..512] == [1; 512]);
     apply(&[]).expect(0);
+}
+
+/// As in a container: no table of ours tells of it.
+#[test]
+fn an_image_that_is_mounted_elsewhere_is_not_patched() {
+    require!(loop_devices());
+    require!(program("mkfs.ext4"));
+    require!(program("unshare"));
+    let work = Workdir::with_pair(&[0; SIZE], &[0; SIZE]);
+    let image = work.path("remote.img");
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status().expect("cannot run");
+    assert!(made.success());
+    let patch = patch_file::build(SIZE as u64, "remote.img", &[(0, &[1; 512])], &[0]);
+    let apply = || bdsync(["--patch"]).in_folder(work.folder()).stdin(&patch).run();
+    let device = LoopDevice::attach(&image);
+    fs::create_dir(work.path("there")).unwrap();
+    let script = "mount \"$0\" there && echo mounted && read -r line; umount there";
+    let mut other = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .arg(device.path())
+        .current_dir(work.folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    BufReader::new(other.stdout.take().unwrap()).read_line(&mut told).unwrap();
+    assert_eq!(told, "mounted\n");
+    apply().expect(12).says("is in use");
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success());
+    apply().expect(0);
 }
 
 #[test]
