@@ -6,6 +6,8 @@
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Instant;
@@ -24,12 +26,23 @@ const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// Has a write beyond the largest file that the process may make (`ulimit -f`) fail with `EFBIG`,
 /// as any other write that fails, instead of ending the process. To be called before any thread
-/// starts. Child processes do not inherit it: std unblocks their signals.
+/// starts. Child processes do not inherit it, see [`unblock_in`].
 pub fn hold_file_size_signal() {
     let mut set = SigSet::empty();
     set.add(Signal::SIGXFSZ);
     // It cannot fail; and if it did, the signal would do what it did before.
     let _ = set.thread_block();
+}
+
+/// Has `command` start with no signal held back but SIGUSR1, whatever this thread holds: `ssh` sets a
+/// terminal right again before a signal ends it. SIGUSR1 may be sent to all bdsyncs of a host, also to
+/// one that has only begun.
+pub fn unblock_in(command: &mut Command) {
+    let set = status_set();
+    let unblock = move || Ok(set.thread_set_mask()?);
+    // SAFETY: between fork and exec only calls are allowed that are safe in a signal handler:
+    // pthread_sigmask(3) is, and nothing is allocated.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Has the ends of child processes be told, also where the process was started with SIGCHLD ignored,

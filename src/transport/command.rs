@@ -19,6 +19,7 @@ use super::control::{Control, set_nonblocking, setup_error};
 use super::split::split_command;
 use super::stream::{StreamReader, StreamWriter};
 use crate::error::{Error, Kind, Result};
+use crate::signals::unblock_in;
 
 /// A longer line of the remote's stderr is passed on in pieces of so many bytes.
 pub const STDERR_LINE_BYTES_MAX: usize = 4096;
@@ -135,16 +136,13 @@ fn connect(
         return Err(Error::new(Kind::Usage, "the remote command is empty"));
     };
     let control = Control::new(timeout)?;
-    // std sets SIGPIPE to its default again in the child, and unblocks its signals.
-    let child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| {
-            Error::io(Kind::Spawn, "cannot start the remote command", e).with_path(program)
-        })?;
+    let mut command = Command::new(program);
+    // std sets SIGPIPE to its default again in the child.
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    unblock_in(&mut command);
+    let child = command.spawn().map_err(|e| {
+        Error::io(Kind::Spawn, "cannot start the remote command", e).with_path(program)
+    })?;
     let mut remote = Remote { child, program: program.clone(), status: None, drain: None };
     let missing = || Error::new(Kind::Spawn, "the remote command has no pipes");
     let input = OwnedFd::from(remote.child.stdin.take().ok_or_else(missing)?);
@@ -347,6 +345,22 @@ mod tests {
 
     fn is_running(pid: u32) -> bool {
         Path::new(&format!("/proc/{pid}")).exists()
+    }
+
+    #[test]
+    fn remote_command_starts_with_no_signal_held_back_that_ends_it() {
+        let mut held = nix::sys::signal::SigSet::all();
+        held.remove(Signal::SIGUSR1);
+        let before = held.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).unwrap();
+        let (mut connection, _) = run("sed -n s/^SigBlk://p /proc/self/status");
+        before.thread_set_mask().unwrap();
+        let mut mask = String::new();
+        connection.reader.read_to_string(&mut mask).unwrap();
+        assert_eq!(
+            u64::from_str_radix(mask.trim(), 16).unwrap(),
+            1 << (Signal::SIGUSR1 as u32 - 1)
+        );
+        end(connection);
     }
 
     #[test]
