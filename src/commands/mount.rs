@@ -18,7 +18,7 @@ use crate::device::{Device, open_source};
 use crate::diff::SourceChecksum;
 use crate::error::{Error, Kind, Result};
 use crate::fuse::daemon::{Forked, split};
-use crate::fuse::{Access, Events, Mount, Mountpoint};
+use crate::fuse::{Access, Events, Mount, Mountpoint, take_away_dead};
 use crate::progress::{Answers, Meter, Progress as _};
 use crate::report;
 use crate::units::{MIB, human_bytes};
@@ -35,7 +35,8 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     // Cheap refusals first: before another process, and before the remote side is bothered.
     let mountpoint = Mountpoint::check(&options.mountpoint, &inputs(&options.source))?;
     let background = if options.daemon {
-        match split()? {
+        // What a process that was killed leaves has nobody to take it away.
+        match split().inspect_err(|_| take_away_dead(&mountpoint))? {
             Forked::Parent(status) => {
                 record.hand_over();
                 return Ok(status);

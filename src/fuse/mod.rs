@@ -25,4 +25,4 @@ mod snapshots;
 mod tests;
 
 pub use mountpoint::Mountpoint;
-pub use session::{Access, Events, Mount};
+pub use session::{Access, Events, Mount, take_away_dead};

@@ -65,7 +65,10 @@ impl Mountpoint {
 
     /// Where our file system `device` (as in `st_dev`), which was mounted here, is now.
     pub(super) fn find(&self, device: u64) -> Place {
-        let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        // Where that is not told it is most likely where it was.
+        let Ok(table) = fs::read("/proc/self/mountinfo") else {
+            return Place::Seen(self.path.clone());
+        };
         let id = format!("{}:{}", libc::major(device), libc::minor(device));
         place_of(&table, id.as_bytes(), &self.path)
     }

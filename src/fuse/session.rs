@@ -313,6 +313,13 @@ fn abandon(session: ManuallyDrop<BackgroundSession>, path: &Path) {
     }
 }
 
+/// Takes away a mount whose process is gone.
+pub fn take_away_dead(mountpoint: &Mountpoint) {
+    if is_dead(mountpoint.path()) {
+        detach_lazily(mountpoint.path());
+    }
+}
+
 /// Takes away the name of a mount. What remains if even this fails is told by the kernel to
 /// whoever looks there.
 fn detach_lazily(at: &Path) {

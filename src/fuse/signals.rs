@@ -38,10 +38,12 @@ pub(super) fn watch(told: impl Fn(i32) + Send + 'static) -> Result<()> {
     // Never closed, so that a handler cannot write to a file that got its number later.
     WRITER.store(writer.as_raw_fd(), Ordering::SeqCst);
     let _ = writer.into_raw_fd();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+    for signal in signals {
         install(signal).map_err(|err| failed(err.into()))?;
     }
-    Ok(())
+    // Whoever started the process may have held them back.
+    SigSet::from_iter(signals).thread_unblock().map_err(|err| failed(err.into()))
 }
 
 fn install(signal: Signal) -> nix::Result<()> {
