@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -156,6 +156,12 @@ fn open(path: &Path) -> Result<File> {
         .map_err(|err| Error::io(Kind::Open, "cannot open the patch", err).with_path(path))
 }
 
+/// Where copies go: `TMPDIR`, unless it is empty, as of who wanted to unset it.
+#[must_use]
+pub fn temp_folder() -> PathBuf {
+    Some(std::env::temp_dir()).filter(|path| !path.as_os_str().is_empty()).unwrap_or("/tmp".into())
+}
+
 /// A patch is no text that somebody types: whoever forgot it would wait, and not know for what.
 ///
 /// # Errors
@@ -183,7 +189,7 @@ fn copy(input: File, path: &Path) -> Result<FileDevice> {
     PatchReader::new(&mut seen, path)?;
     let whole = head.as_slice().chain(decoder);
     let elsewhere = "TMPDIR names another folder";
-    let file = spool_file(whole, &std::env::temp_dir(), elsewhere, &|| Ok(()))?;
+    let file = spool_file(whole, &temp_folder(), elsewhere, &|| Ok(()))?;
     FileDevice::of_copy(file, path)
 }
 

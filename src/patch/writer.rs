@@ -179,7 +179,9 @@ pub fn block_patch_bytes(len: u64) -> u64 {
 }
 
 fn write_error(err: io::Error) -> Error {
-    Error::io(Kind::Write, "cannot write the patch", err)
+    // Who reads it is at the other end of a connection.
+    let kind = if err.kind() == io::ErrorKind::TimedOut { Kind::Connection } else { Kind::Write };
+    Error::io(kind, "cannot write the patch", err)
 }
 
 #[cfg(test)]

@@ -191,6 +191,47 @@ fn one_apply_at_a_time_writes_to_an_image() {
     work.apply(&[], &patch).expect(0);
 }
 
+/// What waits for a patch that it has to keep first is one, too.
+#[test]
+fn a_target_is_locked_before_the_patch_is_kept() {
+    let work = Workdir::with_pair(&random_bytes(1, 5000), &[0; 5000]);
+    let patch = work.patch(&[]);
+    let mut command = Command::new(binary());
+    command.args(["--patch=remote.img", "--undo=u"]).current_dir(work.folder());
+    let mut waiting = command.stdin(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    let fds = format!("/proc/{}/fd", waiting.id());
+    let target = work.path("remote.img").canonicalize().unwrap();
+    let is_open = || {
+        let fds = fs::read_dir(&fds).into_iter().flatten().flatten();
+        fds.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == target))
+    };
+    while !is_open() {
+        assert!(Instant::now() < until, "the target is not opened");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // It is locked a moment later.
+    std::thread::sleep(Duration::from_millis(200));
+    work.apply(&[], &patch).expect(12).says("locked");
+    waiting.stdin.take().unwrap().write_all(&patch).unwrap();
+    assert!(waiting.wait().unwrap().success());
+    assert!(work.path("u").exists());
+}
+
+#[test]
+fn what_is_no_patch_is_not_kept() {
+    let work = Workdir::with_pair(&[1; 5000], &[0; 5000]);
+    for (endless, words) in [("/dev/zero", "not a patch"), ("/dev/full", "not a patch")] {
+        let mut command = Command::new("sh");
+        let script = "ulimit -f 20000; exec \"$0\" --patch=remote.img --undo=u <\"$1\"";
+        command.args(["-c", script]).arg(binary()).arg(endless).current_dir(work.folder());
+        let out = command.output().unwrap();
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{text}");
+        assert!(text.contains(words), "{text}");
+    }
+}
+
 #[test]
 fn a_sealed_patch_is_for_one_state_of_its_target_only() {
     let old = random_bytes(1, 1_000_000);

@@ -1,5 +1,7 @@
 //! Compares again what was written, past the caches where that can be had.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use crossbeam_channel::unbounded;
@@ -98,8 +100,42 @@ fn drop_caches(session: &Session, touched: &Touched) -> Result<()> {
     Ok(())
 }
 
+/// Fails when the file at `path`, which should have `expected_bytes`, has another size by now. Of what
+/// is no file the size cannot change.
+///
+/// # Errors
+/// `Kind::Transmission`.
+pub fn size_holds(path: &Path, expected_bytes: u64) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() && found.len() != expected_bytes => {
+            let what = format!(
+                "it changed its size meanwhile: expected {expected_bytes} bytes, found {}",
+                found.len()
+            );
+            Err(Error::new(Kind::Transmission, what).with_path(path))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn differs(range: ByteRange) -> Error {
     let what = "SRC and DST still differ where DST was written: SRC changes while it is read \
                 (use a snapshot), or DST does not keep what is written";
     Error::new(Kind::Checksum, what).with_range(range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_of_another_size_is_told_and_what_is_no_file_has_any() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(7).unwrap();
+        size_holds(file.path(), 7).unwrap();
+        let err = size_holds(file.path(), 8).unwrap_err();
+        assert_eq!(err.kind(), Kind::Transmission);
+        assert!(err.full_message().contains("expected 8 bytes, found 7"), "{err}");
+        size_holds(Path::new("/dev/null"), 8).unwrap();
+    }
 }

@@ -324,7 +324,7 @@ impl Sync<'_> {
 
     /// Compares again what was written, and ends the session.
     fn finish(&self, session: Session, sizes: SizeOptions, touched: &Touched) -> Result<u8> {
-        let plan = session.engine.plan();
+        let plan = session.engine.plan().clone();
         let resized = plan.local_bytes != plan.remote_bytes && sizes.rule == SizeRule::Resize;
         let verifies = self.options.verify && !self.options.dry_run;
         if verifies && !resized {
@@ -341,7 +341,26 @@ impl Sync<'_> {
             self.check(&again, touched)?;
             end(&again, self.record)?;
         }
+        if verifies {
+            self.check_sizes(&plan, resized)?;
+        }
         Ok(status)
+    }
+
+    /// Of the files on this host.
+    fn check_sizes(&self, plan: &Plan, resized: bool) -> Result<()> {
+        let (source_bytes, target_bytes) = plan.source_and_target_bytes();
+        let target_bytes = if resized { source_bytes } else { target_bytes };
+        for (place, bytes) in
+            [(&self.options.source, source_bytes), (&self.options.target, target_bytes)]
+        {
+            if let Place::Local(path) = place {
+                check::size_holds(path, bytes).inspect_err(|_| {
+                    self.record.tell(|facts| facts.verified = Some(false));
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, session: &Session, touched: &Touched) -> Result<()> {

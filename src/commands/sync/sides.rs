@@ -72,8 +72,10 @@ fn existing(
     options: &SyncOptions,
     created: &mut Option<PathBuf>,
 ) -> Result<PathBuf> {
-    if target.exists() {
-        return Ok(target.to_owned());
+    match fs::metadata(target) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+        // Whoever opens it says what is wrong with it, if anything is.
+        _ => return Ok(target.to_owned()),
     }
     if !options.create {
         let what = "the target does not exist; --create makes a file of it";

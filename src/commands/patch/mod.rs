@@ -11,25 +11,26 @@
 //!     compare the checksum                            compare the checksum
 //! ```
 
+mod reading;
+
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::input::{STDIN_NAME, decoded, refuse_terminal};
+use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
+use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
 use crate::cli::PatchOptions;
-use crate::compress::Decoder;
 use crate::device::{
     Device, DeviceMut, DirectDevice, FileDevice, TargetOptions, identity, open_target,
 };
 use crate::error::{Error, Kind, Result};
 use crate::patch::{
     Agreement, Apply, BaseState, Checksum, Digested, FoundSeal, Header, PatchFile, PatchReader,
-    PatchStream, Seal, SizePlan, Summary, Trailer, Written, Zeros, base_state, check, check_file,
-    checksum_algorithm, refuse_existing, spool, verify_checksum, verify_records, verify_seal,
-    write_undo,
+    PatchStream, SizePlan, Summary, Trailer, Written, Zeros, base_state, checksum_algorithm,
+    refuse_existing, verify_checksum, verify_records, verify_seal, write_undo,
 };
 use crate::progress::Progress;
 use crate::report;
@@ -96,7 +97,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&self, file: Option<PatchFile>, stdin: BorrowedFd<'_>) -> Result<()> {
         if let Some(file) = file {
-            return self.run_checked(&file);
+            return self.run_checked(&file, None);
         }
         let unread =
             |err| Error::io(Kind::Read, "cannot read the patch", err).with_path(STDIN_NAME);
@@ -104,8 +105,12 @@ impl Job<'_> {
         let input = PatchStream::new(input, self.signals);
         let options = self.options;
         if options.spool || options.undo.is_some() || options.verify {
-            let folder = options.spool_folder.clone().unwrap_or_else(std::env::temp_dir);
-            return self.run_checked(&spool(input, &folder, &|| self.check("nothing is written"))?);
+            let folder = options.spool_folder.clone().unwrap_or_else(temp_folder);
+            // Before the wait for the patch: nobody else is to write to it meanwhile.
+            let target =
+                options.target.as_deref().map(|path| self.open_device(path)).transpose()?;
+            let file = kept(input, &folder, &|| self.check("nothing is written"))?;
+            return self.run_checked(&file, target);
         }
         self.run_stream(input)
     }
@@ -118,7 +123,7 @@ impl Job<'_> {
         let mut input = Digested::new(decoded(input, STDIN_NAME).map_err(ended)?);
         let reader = PatchReader::new(&mut input, STDIN_NAME).map_err(ended)?;
         let mut reader = reader.as_it_comes(is_at_end);
-        let target = self.open_target(reader.header())?;
+        let target = self.target(reader.header(), None)?;
         let patch_bytes = reader.header().size_bytes;
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;
         let written = self.write(&mut reader, &target, &sizes, self.how(None))?;
@@ -138,8 +143,8 @@ impl Job<'_> {
             .inspect_err(|err| tell_unproven(&target, err))
     }
 
-    /// A patch that can be read twice.
-    fn run_checked(&self, file: &PatchFile) -> Result<()> {
+    /// A patch that can be read twice; `opened` is the target where it is open already.
+    fn run_checked(&self, file: &PatchFile, opened: Option<FileDevice>) -> Result<()> {
         let checking = || self.check("checking ended, nothing is written");
         let summary = check_patch(file, &checking)?;
         let ending = Ending::of(&summary);
@@ -155,7 +160,7 @@ impl Job<'_> {
             verify_seal(decoded(file.rewound(), STDIN_NAME)?, found, &checking)
                 .map_err(|err| err.with_path(STDIN_NAME))?;
         }
-        let target = self.open_target(&summary.header)?;
+        let target = self.target(&summary.header, opened)?;
         let rule = match (self.options.sizes.rule, &seal) {
             // An undo patch takes back a resize without being told to.
             (SizeRule::Strict, Some(found)) if found.seal.resize => SizeRule::Resize,
@@ -180,25 +185,24 @@ impl Job<'_> {
         self.signals.check(what)
     }
 
-    /// The device to patch: from the command line, or as the patch names it.
-    fn open_target(&self, header: &Header) -> Result<FileDevice> {
+    /// The device to patch: from the command line, or as the patch names it; `opened` if it is.
+    fn target(&self, header: &Header, opened: Option<FileDevice>) -> Result<FileDevice> {
         let named = Path::new(OsStr::from_bytes(&header.name));
-        let path = match &self.options.target {
-            None if header.name.is_empty() => {
-                let what = "the patch names no device to patch: give one with --patch=DEVICE";
-                return Err(Error::new(Kind::Open, what));
+        if let Some(given) = &self.options.target {
+            if self.options.warn_device && given != named {
+                report::different_names(given.as_os_str().as_bytes(), &header.name);
             }
-            None => {
-                self.record.claims.changes("the target", named)?;
-                named
-            }
-            Some(given) => {
-                if self.options.warn_device && given != named {
-                    report::different_names(given.as_os_str().as_bytes(), &header.name);
-                }
-                given
-            }
-        };
+            return opened.map_or_else(|| self.open_device(given), Ok);
+        }
+        if header.name.is_empty() {
+            let what = "the patch names no device to patch: give one with --patch=DEVICE";
+            return Err(Error::new(Kind::Open, what));
+        }
+        self.record.claims.changes("the target", named)?;
+        self.open_device(named)
+    }
+
+    fn open_device(&self, path: &Path) -> Result<FileDevice> {
         let target = open_target(path, TargetOptions { force: self.options.force })?;
         if self.options.flush_cache {
             target.keep_cache();
@@ -433,44 +437,6 @@ fn tell_unproven(target: &FileDevice, err: &Error) {
         let target = target.path().display();
         log::warn!("all of the patch is written to {target}, but not shown to be right");
     }
-}
-
-/// Reads the whole patch; a compressed one in order.
-fn check_patch(file: &PatchFile, is_wanted: &(dyn Fn() -> Result<()> + Sync)) -> Result<Summary> {
-    let input = decoded(file.rewound(), STDIN_NAME)?;
-    match input.format() {
-        None => check_file(file, STDIN_NAME, is_wanted),
-        Some(_) => check(PatchReader::new(input, STDIN_NAME)?, is_wanted),
-    }
-}
-
-/// The patch from its first byte. A compressed one is decompressed again each time: no copy of
-/// it is made, in memory or elsewhere.
-fn open_patch(file: &PatchFile) -> Result<PatchReader<Decoder<PatchFile>>> {
-    PatchReader::new(decoded(file.rewound(), STDIN_NAME)?, STDIN_NAME)
-}
-
-/// The seal behind a patch's checksum field, if there is one.
-fn decode_seal(trailer: &Trailer) -> Result<Option<FoundSeal>> {
-    let at = |err: Error| err.with_path(STDIN_NAME).with_offset(trailer.tail_position);
-    let seal = Seal::decode(&trailer.tail).map_err(at)?;
-    if seal.is_none() && !trailer.tail.is_empty() {
-        log::warn!("{} bytes behind the patch are ignored", trailer.tail.len());
-    }
-    Ok(seal)
-}
-
-/// What can be told of the seal of a patch when all of it was read, and applied, as it came.
-fn verify_late<R: Read>(patch: &Digested<R>, trailer: &Trailer) -> Result<()> {
-    let Some(found) = decode_seal(trailer)? else { return Ok(()) };
-    patch.verify(&found).map_err(|err| err.with_path(STDIN_NAME))?;
-    if found.seal.base.is_some() {
-        log::warn!(
-            "the patch is sealed, but came through a pipe: whether the target was in the state \
-             that it is for was not checked (--spool checks it before the first write)"
-        );
-    }
-    Ok(())
 }
 
 /// The lines of an identity, side by side.

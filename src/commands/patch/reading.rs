@@ -1,0 +1,75 @@
+//! The patch on stdin, read as often as it takes.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::commands::input::{STDIN_NAME, decoded};
+use crate::compress::Decoder;
+use crate::error::{Error, Result};
+use crate::patch::format::MAGIC;
+use crate::patch::{
+    Digested, FoundSeal, PatchFile, PatchReader, Seal, Summary, Trailer, check, check_file,
+    read_error, spool,
+};
+
+/// A copy of `input` in `folder`, if it begins as a patch does: of anything else a copy could fill the
+/// disk before that shows. `is_wanted` is asked every so often.
+///
+/// # Errors
+/// `Kind::Patch` when it is no patch; those of [`spool`].
+pub(super) fn kept(
+    mut input: impl Read,
+    folder: &Path,
+    is_wanted: &dyn Fn() -> Result<()>,
+) -> Result<PatchFile> {
+    let mut begin = Vec::new();
+    if let Err(err) = input.by_ref().take(MAGIC.len() as u64).read_to_end(&mut begin) {
+        is_wanted()?;
+        return Err(read_error(err).with_path(STDIN_NAME));
+    }
+    if !MAGIC.starts_with(&begin) && decoded(&begin[..], STDIN_NAME)?.format().is_none() {
+        PatchReader::new(&begin[..], STDIN_NAME)?;
+    }
+    spool((&begin[..]).chain(input), folder, is_wanted)
+}
+
+/// Reads the whole patch; a compressed one in order.
+pub(super) fn check_patch(
+    file: &PatchFile,
+    is_wanted: &(dyn Fn() -> Result<()> + Sync),
+) -> Result<Summary> {
+    let input = decoded(file.rewound(), STDIN_NAME)?;
+    match input.format() {
+        None => check_file(file, STDIN_NAME, is_wanted),
+        Some(_) => check(PatchReader::new(input, STDIN_NAME)?, is_wanted),
+    }
+}
+
+/// The patch from its first byte. A compressed one is decompressed again each time: no copy of
+/// it is made, in memory or elsewhere.
+pub(super) fn open_patch(file: &PatchFile) -> Result<PatchReader<Decoder<PatchFile>>> {
+    PatchReader::new(decoded(file.rewound(), STDIN_NAME)?, STDIN_NAME)
+}
+
+/// The seal behind a patch's checksum field, if there is one.
+pub(super) fn decode_seal(trailer: &Trailer) -> Result<Option<FoundSeal>> {
+    let at = |err: Error| err.with_path(STDIN_NAME).with_offset(trailer.tail_position);
+    let seal = Seal::decode(&trailer.tail).map_err(at)?;
+    if seal.is_none() && !trailer.tail.is_empty() {
+        log::warn!("{} bytes behind the patch are ignored", trailer.tail.len());
+    }
+    Ok(seal)
+}
+
+/// What can be told of the seal of a patch when all of it was read, and applied, as it came.
+pub(super) fn verify_late<R: Read>(patch: &Digested<R>, trailer: &Trailer) -> Result<()> {
+    let Some(found) = decode_seal(trailer)? else { return Ok(()) };
+    patch.verify(&found).map_err(|err| err.with_path(STDIN_NAME))?;
+    if found.seal.base.is_some() {
+        log::warn!(
+            "the patch is sealed, but came through a pipe: whether the target was in the state \
+             that it is for was not checked (--spool checks it before the first write)"
+        );
+    }
+    Ok(())
+}
