@@ -93,7 +93,7 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -a "mount" -d 'Show a pendin
 complete -c bdsync -n "__fish_bdsync_needs_command" -a "info" -d 'Tell what a patch changes, and draw where'
 complete -c bdsync -n "__fish_bdsync_needs_command" -a "squash" -d 'Make one patch of several that follow each other'
 complete -c bdsync -n "__fish_bdsync_needs_command" -a "help" -d 'Show the help of the program, or of one command'
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l undo -d 'Before the first write make FILE, which must not exist, next to DST: a patch that takes everything back. Holds the changes in a temporary file there' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l undo -d 'Before the first write make FILE, which must not exist, on DST\'s host: a patch that takes everything back. The changes are kept in FILE\'s folder until then' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s e -l rsh -d 'Remote shell, split at spaces like REMSHCMD [default: ssh]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l remote-path -d 'bdsync on the other host, in the words of its shell [default: bdsync]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l bwlimit -d 'Carry at most RATE bytes a second each way between the hosts, hashes and patch together, at least 1K; K, M and G stand for 2^10, 2^20, 2^30 [default: no limit]' -r

@@ -61,8 +61,8 @@ fn target() -> Vec<Arg> {
                 .value_hint(ValueHint::FilePath)
                 .value_parser(value_parser!(OsString))
                 .help(
-                    "Before the first write make FILE, which must not exist, next to DST: a patch \
-                     that takes everything back. Holds the changes in a temporary file there",
+                    "Before the first write make FILE, which must not exist, on DST's host: a patch \
+                     that takes everything back. The changes are kept in FILE's folder until then",
                 ),
             table::long_flag("no-verify", "Do not compare again what was written"),
             table::long_flag("verify", "Compare again what was written (the default)")

@@ -1,7 +1,8 @@
 //! `bdsync --patch[=DEVICE]`: applies the patch on stdin.
 //!
 //! ```text
-//!   stdin is a file, or --spool makes it one          stdin is a pipe
+//!   stdin is a file, or --spool makes it one,         stdin is a pipe
+//!   once the DEVICE is open                             |
 //!     check all of it; its seal                         |
 //!     open the target, plan its size                  open the target, plan its size
 //!     the target's state, against the seal              |
@@ -129,10 +130,10 @@ impl Job<'_> {
         let written = self.write(&mut reader, &target, &sizes, self.how(None))?;
         let trailer = reader.expect_trailer()?;
         verify_late(&input, &trailer).inspect_err(|_| {
-            let target = target.path().display();
             if written.records == 0 {
                 return;
             }
+            let target = target.path().display();
             log::warn!(
                 "{target} was written to before the end of the patch showed that it is damaged: \
                  compare {target} with its source again (with --spool a patch is checked first)"
