@@ -223,6 +223,12 @@ impl Signals {
         })
     }
 
+    /// Has the signals do to the process what they would have done, as far as this thread is concerned.
+    pub fn let_through() {
+        // It cannot fail; and if it did, they would be held back as before.
+        let _ = SigSet::from_iter(SIGNALS).thread_unblock();
+    }
+
     /// Has `signal`, one of those that are held back, do to the process what it would have done.
     pub fn end_process(signal: i32) {
         if let Ok(signal) = Signal::try_from(signal) {

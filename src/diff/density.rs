@@ -24,8 +24,9 @@ const SEGMENT_BYTES_MIN: u64 = 4 * MIB;
 const HOLE_SEGMENT_BYTES: u64 = 64 * MIB;
 /// The same in segments, where blocks are so small that there may be many hashes of them.
 const HOLE_SEGMENTS: u64 = 4;
-/// From so many bytes on, what hashes of blocks take is small beside the blocks.
-const ORDINARY_BLOCK_BYTES: u64 = 512;
+/// From so many bytes on, what hashes of blocks take is small beside the blocks: of all that may be
+/// looked at at once 16 MiB.
+const ORDINARY_BLOCK_BYTES: u64 = 4096;
 /// Segments looked at from the top before anything is known, where that may be for nothing.
 const FLAT_SEGMENTS_AT_FIRST: usize = 8;
 /// One part in so many of a walk is looked at with the shortest ladder, and with the second
@@ -226,7 +227,7 @@ mod tests {
         for algorithm in [Algorithm::Md5, Algorithm::Blake3, Algorithm::Sha512] {
             let hasher = BlockHasher::new(algorithm, &[7; 32]).unwrap();
             let lengths = HashLengths { block: hasher.hash_len(), tree: hasher.tree_hash_len() };
-            for (block_bytes, has_tree) in [1, 4, 16, 64, 100, 256, 511, 512, 1000, 4096]
+            for (block_bytes, has_tree) in [1, 4, 16, 64, 100, 256, 511, 512, 1000, 4095, 4096]
                 .map(|b| [(b, true), (b, false)])
                 .concat()
             {

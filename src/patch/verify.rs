@@ -1,6 +1,8 @@
 //! Compares a device with the records that were written to it.
 
 use std::io::{Read, Seek};
+use std::iter::Peekable;
+use std::vec::IntoIter;
 
 use super::batch::Record;
 use super::check::RECORDS_PER_ASK;
@@ -10,6 +12,9 @@ use crate::buffer::PageBuffer;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
+
+/// Bytes between two records that are read with them: less than another call to the disk takes.
+const GAP_BYTES_MAX: u64 = 128 * 1024;
 
 /// Reads back what the patch wrote below `limit_bytes` and compares. Bytes that a later record
 /// overwrote count for that record only: where records overlap or come in any order (not
@@ -27,36 +32,78 @@ pub fn verify_records<R: Read + Seek>(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     let seen = if ascending { None } else { Some(seen_stretches(&mut open()?, check)?) };
-    let mut seen = seen.map(|stretches| stretches.into_iter().peekable());
-    let mut found = PageBuffer::new(BUFFER_BYTES);
+    let seen = seen.map(|stretches| stretches.into_iter().peekable());
+    let mut verifier = Verifier { device, limit_bytes, seen, found: PageBuffer::new(BUFFER_BYTES) };
     let mut reader = open()?;
     while let Some(batch) = reader.next_batch()? {
         check()?;
         let records: Vec<_> = batch.records().collect();
-        for run in records.chunk_by(|a, b| record_range(a).end == b.offset) {
-            // Neighbours are read at once: a batch, and so a run, fits the buffer.
-            let start = run.first().map_or(0, |record| record.offset);
-            let end = run.last().map_or(0, |record| record_range(record).end);
-            let range = ByteRange::new(start, end).clip(limit_bytes);
-            let bytes = &mut found[..range.len() as usize];
-            device.read_exact_at(bytes, range.start)?;
-            let mut rest = &*bytes;
-            for record in run {
-                let (part, behind) = rest.split_at(rest.len().min(record.data.len()));
-                rest = behind;
-                match &mut seen {
-                    None => compare(device, part, record, record_range(record))?,
-                    Some(seen) => {
-                        let data_end = record.position + record.data.len() as u64;
-                        while let Some(next) = seen.next_if(|next| next.position < data_end) {
-                            compare(device, part, record, next.range)?;
-                        }
+        let mut rest = &records[..];
+        while !rest.is_empty() {
+            let (run, behind) = rest.split_at(run_len(rest));
+            verifier.compare_run(run)?;
+            rest = behind;
+        }
+    }
+    Ok(())
+}
+
+/// How many of the records, the first one and neighbours of it, are read at once: less than what
+/// fits the buffer, and little in between.
+fn run_len(records: &[Record<'_>]) -> usize {
+    let start = records.first().map_or(0, |record| record.offset);
+    let is_near = |pair: &[Record<'_>]| {
+        let end = record_range(&pair[0]).end;
+        (end..=end.saturating_add(GAP_BYTES_MAX)).contains(&pair[1].offset)
+            && record_range(&pair[1]).end - start <= BUFFER_BYTES as u64
+    };
+    1 + records.windows(2).take_while(|pair| is_near(pair)).count()
+}
+
+/// Reads and compares.
+struct Verifier<'a> {
+    device: &'a dyn Device,
+    limit_bytes: u64,
+    /// What is seen of the records that come next; `None`: all of every one.
+    seen: Option<Peekable<IntoIter<Stretch>>>,
+    found: PageBuffer,
+}
+
+impl Verifier<'_> {
+    fn compare_run(&mut self, run: &[Record<'_>]) -> Result<()> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
+        let data_end = last.position + last.data.len() as u64;
+        let is_hidden = |seen: &mut Peekable<IntoIter<Stretch>>| {
+            seen.peek().is_none_or(|next| next.position >= data_end)
+        };
+        if self.seen.as_mut().is_some_and(is_hidden) {
+            return Ok(());
+        }
+        let range = ByteRange::new(first.offset, record_range(last).end).clip(self.limit_bytes);
+        let bytes = &mut self.found[..range.len() as usize];
+        match self.device.read_exact_at(bytes, range.start) {
+            Ok(()) => {}
+            // What lies between the records is nothing to fail by.
+            Err(_) if run.len() > 1 => {
+                return run.chunks(1).try_for_each(|record| self.compare_run(record));
+            }
+            Err(err) => return Err(err),
+        }
+        for record in run {
+            let from = ((record.offset - first.offset) as usize).min(bytes.len());
+            let part = &bytes[from..];
+            match &mut self.seen {
+                None => compare(self.device, part, record, record_range(record))?,
+                Some(seen) => {
+                    let data_end = record.position + record.data.len() as u64;
+                    while let Some(next) = seen.next_if(|next| next.position < data_end) {
+                        compare(self.device, part, record, next.range)?;
                     }
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What is seen of each record once all are written, in the patch's order.
@@ -123,6 +170,7 @@ mod tests {
 
     use super::super::tests::written_patch;
     use super::*;
+    use crate::device::faulty::{Call, Fault, FaultyDevice, Operation};
     use crate::device::{DeviceMut, MemoryDevice};
     use proptest::prelude::*;
 
@@ -150,6 +198,30 @@ mod tests {
             assert_eq!(err.range(), Some(ByteRange::new(53, 55)));
         }
         verify(&device, 53, true, &patch).unwrap();
+    }
+
+    #[test]
+    fn scattered_records_are_read_together_and_hidden_ones_not_at_all() {
+        let size = 3 * GAP_BYTES_MAX;
+        let reads = |ascending, records: &[u64], fault: Option<Fault>| {
+            let records: Vec<_> = records.iter().map(|&at| (at, vec![0; 10])).collect();
+            let patch = written_patch(size, &records);
+            let device = MemoryDevice::new(vec![0; size as usize]);
+            let device = FaultyDevice::new(device, Vec::from_iter(fault));
+            let open = || PatchReader::new(Cursor::new(&patch), "patch");
+            verify_records(&device, size, ascending, &open, &|| Ok(())).unwrap();
+            device.calls()
+        };
+        let read = |start, end| Call::Read(ByteRange::new(start, end));
+        let far = 110 + GAP_BYTES_MAX;
+        let together = read(0, far + 10);
+        assert_eq!(reads(true, &[0, 100, far], None), [together]);
+        assert_eq!(reads(true, &[0, 100, far + 1], None), [read(0, 110), read(far + 1, far + 11)]);
+        assert_eq!(reads(false, &[5, 5, 5, 0], None), [read(5, 15), read(0, 10)]);
+        // What cannot be read in between is not what was written.
+        let fault = Fault::once(Operation::Read, 0);
+        let singly = [together, read(0, 10), read(100, 110), read(far, far + 10)];
+        assert_eq!(reads(true, &[0, 100, far], Some(fault)), singly);
     }
 
     /// Each record hides half of the one before, byte by byte differing from it.
