@@ -81,19 +81,26 @@ impl StatusRequests {
 
     /// Waits for a request; `false` when the other end of `stop` is closed instead.
     pub fn wait(&self, stop: BorrowedFd<'_>) -> bool {
-        loop {
-            if let Ok(Some(_)) = self.fd.read_signal() {
-                return true;
+        // One that came before the end is answered.
+        matches!(self.fd.read_signal(), Ok(Some(_))) || next_signal(&self.fd, stop).is_some()
+    }
+}
+
+/// Waits for a signal that `fd` gives; `None` once the other end of `stop` is closed.
+fn next_signal(fd: &SignalFd, stop: BorrowedFd<'_>) -> Option<i32> {
+    loop {
+        let mut fds =
+            [PollFd::new(stop, PollFlags::POLLIN), PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) if fds[0].any().unwrap_or(true) => return None,
+            // Another thread may have been quicker.
+            Ok(_) => {
+                if let Ok(Some(info)) = fd.read_signal() {
+                    return Some(info.ssi_signo.cast_signed());
+                }
             }
-            let mut fds = [
-                PollFd::new(stop, PollFlags::POLLIN),
-                PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) if fds[0].any().unwrap_or(true) => return false,
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => return false,
-            }
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
         }
     }
 }
@@ -174,7 +181,7 @@ impl Signals {
         let (ended, end) = io::pipe().map_err(failed)?;
         let wait = move || {
             let mut on_signal = Some(on_signal);
-            while let Some(signal) = self.next(ended.as_fd()) {
+            while let Some(signal) = next_signal(&self.fd, ended.as_fd()) {
                 let is_first = self.seen.swap(signal, Ordering::Relaxed) == 0;
                 match on_signal.take().filter(|_| is_first) {
                     Some(on_signal) => on_signal(signal),
@@ -185,27 +192,6 @@ impl Signals {
         let thread = thread::Builder::new().name("signals".into());
         let thread = thread.spawn_scoped(scope, wait).map_err(failed)?;
         Ok(Watch { end: Some(end), thread: Some(thread) })
-    }
-
-    /// The next signal; `None` once the other end of `ended` is closed.
-    fn next(&self, ended: BorrowedFd<'_>) -> Option<i32> {
-        loop {
-            let mut fds = [
-                PollFd::new(ended, PollFlags::POLLIN),
-                PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) if fds[0].any().unwrap_or(true) => return None,
-                // Another thread may have been quicker.
-                Ok(_) => {
-                    if let Ok(Some(info)) = self.fd.read_signal() {
-                        return Some(info.ssi_signo.cast_signed());
-                    }
-                }
-                Err(Errno::EINTR) => {}
-                Err(_) => return None,
-            }
-        }
     }
 
     /// Runs `work` under such a watch.

@@ -36,11 +36,10 @@ pub struct Background {
 /// # Errors
 /// `Kind::Open` when the system has no process or pipe left.
 pub fn split() -> Result<Forked> {
-    let failed = |err: nix::errno::Errno| Error::io(Kind::Open, "cannot start a process", err);
-    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(not_started)?;
     let parent = Pid::this();
     // SAFETY: the caller has started no thread, so nothing that the child needs is locked.
-    match unsafe { fork() }.map_err(failed)? {
+    match unsafe { fork() }.map_err(not_started)? {
         ForkResult::Child => {
             end_with(parent)?;
             Ok(Forked::Child(Background { report: File::from(writer) }))
@@ -52,11 +51,14 @@ pub fn split() -> Result<Forked> {
     }
 }
 
+fn not_started(err: nix::errno::Errno) -> Error {
+    Error::io(Kind::Open, "cannot start a process", err)
+}
+
 /// Has the child end when its parent does: whoever ended that is told of a failure, and must not find
 /// a mount later.
 fn end_with(parent: Pid) -> Result<()> {
-    let failed = |err: nix::errno::Errno| Error::io(Kind::Open, "cannot start a process", err);
-    set_pdeathsig(Signal::SIGTERM).map_err(failed)?;
+    set_pdeathsig(Signal::SIGTERM).map_err(not_started)?;
     if Pid::parent() != parent {
         return Err(Error::new(Kind::Interrupted(libc::SIGTERM), "the process that waits is gone"));
     }

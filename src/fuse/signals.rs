@@ -1,7 +1,7 @@
 //! SIGINT, SIGTERM, SIGHUP and SIGQUIT as events.
 //!
-//! Handlers with a pipe, and no blocked signals: a mask would be inherited by REMSHCMD, which
-//! then could not be interrupted.
+//! Handlers with a pipe, and no blocked signals: whichever thread a signal comes to, of those that
+//! `fuser` starts too, it is told.
 
 use std::fs::File;
 use std::io::Read;

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::reader::read_error;
 use super::source::PatchFile;
 use crate::buffer::PageBuffer;
 use crate::error::{Error, Kind, Result};
@@ -51,9 +52,7 @@ pub fn spool_file(
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
             Err(err) => {
                 check()?;
-                let damaged = err.kind() == io::ErrorKind::InvalidData;
-                let kind = if damaged { Kind::Patch } else { Kind::Read };
-                return Err(Error::io(kind, "cannot read the patch", err));
+                return Err(read_error(err));
             }
         }
     }

@@ -130,14 +130,14 @@ impl Job<'_> {
         let written = self.write(&mut reader, &target, &sizes, self.how(None))?;
         let trailer = reader.expect_trailer()?;
         verify_late(&input, &trailer).inspect_err(|_| {
-            if written.records == 0 {
-                return;
+            if written.records > 0 {
+                let target = target.path().display();
+                log::warn!(
+                    "{target} was written to before the end of the patch showed that it is \
+                     damaged: compare {target} with its source again (with --spool a patch is \
+                     checked first)"
+                );
             }
-            let target = target.path().display();
-            log::warn!(
-                "{target} was written to before the end of the patch showed that it is damaged: \
-                 compare {target} with its source again (with --spool a patch is checked first)"
-            );
         })?;
         let record_bytes_max = written.record_bytes_max;
         self.compare_checksum(&target, &Ending { trailer, patch_bytes, record_bytes_max }, &sizes)
