@@ -259,7 +259,9 @@ enum Detached {
 /// `st_dev` of the mount, which only an answer of its own threads can tell.
 ///
 /// They are asked by a thread of its own: where `fuser` finds no more threads or descriptors,
-/// none of them ever answers, and the kernel has the one who asked wait.
+/// none of them ever answers, and the kernel has the one who asked wait. That thread holds none of
+/// the connection: were the process killed meanwhile, it would wait for an answer of its own
+/// process, and the process for it, for ever.
 fn first_answer(
     guard: &mut JoinHandle<io::Result<()>>,
     path: &Path,
@@ -270,6 +272,7 @@ fn first_answer(
     let read = move || fs::read_dir(&place)?.next().transpose().and(fs::metadata(&place));
     let (sender, answer) = bounded(1);
     let ask = move || {
+        let_go_of_files();
         // Nobody listens after a signal.
         let _ = sender.send(read());
     };
@@ -289,6 +292,20 @@ fn first_answer(
     }
     let ended = || io::Error::other("it ended before it could be read");
     Err(failed(join(guard).err().unwrap_or_else(ended)))
+}
+
+/// Gives the calling thread a table of files of its own, with nothing in it but the standard streams.
+fn let_go_of_files() {
+    let (first, last) = (libc::STDERR_FILENO + 1, libc::c_uint::MAX);
+    // By number: not every C library has a function for it.
+    // SAFETY: closes descriptors in a table that only this thread sees, and that owns none of them.
+    let failed = unsafe {
+        libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_UNSHARE) == -1
+    };
+    if failed {
+        // Linux before 5.9.
+        log::debug!("the first read keeps the mount's descriptors: {}", io::Error::last_os_error());
+    }
 }
 
 /// The result of the session's threads. Their handle alone is taken: dropping the rest of the

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -275,6 +276,32 @@ fn daemon_whose_start_is_ended_does_not_mount_later() {
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(!is_mounted(&work.path("mnt")), "{signal}");
+    }
+}
+
+#[test]
+fn kill_at_the_first_read_leaves_no_process() {
+    require!(fuse(), root());
+    let stored = Stored::new(22, SIZE);
+    for pause_us in (0..600).step_by(15) {
+        let mut command = Command::new(binary());
+        command.arg("mount").args(stored.source()).arg(stored.at()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while !is_mounted(&stored.at()) {
+            assert!(Instant::now() < until, "it is not mounted");
+        }
+        std::thread::sleep(Duration::from_micros(pause_us));
+        child.kill().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > until {
+                // Ends the connection, which it waits for.
+                let _ = umount2(&stored.at(), MntFlags::MNT_FORCE);
+                panic!("no signal ends it, {pause_us} us after it was mounted");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        take_away(&stored.at());
     }
 }
 
