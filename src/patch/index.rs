@@ -3,16 +3,14 @@
 //!
 //! ```text
 //!   reading once      validates all of it and counts entries; allocates nothing by a number read
-//!   reading again     fills an array of exactly that length: an entry is a run of neighbouring
-//!                     records of one length, so that a whole device may take a few entries
-//!   sorted            by offset, in place
-//!   if any overlap    read again with one entry a record, sorted, and swept in place: what is
-//!                     hidden goes, what is left is cut to what can be seen of it
+//!   reading again     an entry is a run of neighbouring records of one length, so that a whole
+//!                     device may take a few; sorted by offset, in place
+//!   if any overlap    found before the list grows; read again with one entry a record of which
+//!                     anything is seen (see `visible.rs`)
 //! ```
-//! At most [`ENTRY_BYTES`] a record at every moment, beside a bounded rest (see `sweep.rs`) and the
-//! sixteenth of a byte that landmarks take.
+//! At most [`ENTRY_BYTES`] a record at every moment, and no more than twice that for one that is seen,
+//! beside a bounded rest (see `sweep.rs`) and the sixteenth of a byte that landmarks take.
 
-use std::cell::Cell;
 use std::error::Error as _;
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -21,12 +19,11 @@ use super::format::{Header, RECORD_HEADER_BYTES, RECORD_READ_BYTES_MAX};
 use super::reader::{PatchReader, Trailer};
 use super::seal::Seal;
 use super::sweep::{Stretch, Sweep};
+use super::visible::{ENTRY_BYTES, make_room, visible_records};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
-/// Memory for a record, in bytes, at most.
-pub const ENTRY_BYTES: usize = 24;
 /// The most records in one entry; the bit above is [`Entry`]'s mark.
 const RUN_RECORDS_MAX: u32 = u32::MAX >> 1;
 /// Bit of [`Entry::count_and_mark`]: no changed byte lies right before this entry.
@@ -60,9 +57,13 @@ const _: () = assert!(size_of::<Entry>() <= ENTRY_BYTES);
 
 impl Entry {
     fn new(place: RecordPlace) -> Self {
+        Self::of(Stretch { range: place.range, position: place.position })
+    }
+
+    fn of(record: Stretch) -> Self {
         // A record's length is 16 bits.
-        let len = place.range.len() as u32;
-        Self { start: place.range.start, position: place.position, len, count_and_mark: 1 }
+        let len = record.range.len() as u32;
+        Self { start: record.range.start, position: record.position, len, count_and_mark: 1 }
     }
 
     fn count(&self) -> u32 {
@@ -139,18 +140,17 @@ impl PatchIndex {
     /// finds no memory. `Kind::Read`.
     pub fn open(patch: &dyn Device) -> Result<Self> {
         let Survey { header, trailer, records, runs } = survey(patch)?;
-        let mut entries = fill(patch, runs, Entry::join)?;
-        if !entries.is_sorted_by_key(|entry| entry.start) {
-            entries.sort_unstable_by_key(|entry| (entry.start, entry.position));
-        }
-        let overlapping = entries.windows(2).any(|pair| pair[0].end() > pair[1].start);
-        if overlapping {
-            drop(entries);
-            entries = fill(patch, records, |_, _| false)?;
-            entries.sort_unstable_by_key(|entry| (entry.start, entry.position));
-            let visible = cut_to_visible(&mut entries);
-            entries.truncate(visible);
-        }
+        let disjoint = disjoint_runs(patch, runs)?;
+        let overlapping = disjoint.is_none();
+        let mut entries = match disjoint {
+            Some(entries) => entries,
+            None => {
+                let visible = visible_records(&mut reader(patch)?, records, &|| Ok(()));
+                let visible = visible.map_err(|err| err.with_path(patch.path()))?;
+                // An entry is as large, so that this is done in place.
+                visible.into_iter().map(Entry::of).collect()
+            }
+        };
         mark_extents(&mut entries);
         let landmarks = landmarks(&entries);
         // A seal that is damaged, or that too much stands in place of, is part of its structure.
@@ -304,61 +304,39 @@ fn survey(patch: &dyn Device) -> Result<Survey> {
     Ok(Survey { header: reader.header().clone(), trailer, records, runs })
 }
 
-/// Reads the patch again, into exactly `count` entries.
-fn fill(
-    patch: &dyn Device,
-    count: u64,
-    join: impl Fn(&mut Entry, RecordPlace) -> bool,
-) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    // Counted, not read: the patch really has as many records.
-    let capacity = usize::try_from(count).unwrap_or(usize::MAX);
-    entries.try_reserve_exact(capacity).map_err(|err| {
-        let what = format!("no memory for the index of {count} records");
-        Error::new(Kind::Patch, what).with_path(patch.path()).with_source(err)
-    })?;
+/// Reads the patch again, into an entry for each of its `count` runs, ascending. `None` as soon as it
+/// is clear that some overlap.
+fn disjoint_runs(patch: &dyn Device, count: u64) -> Result<Option<Vec<Entry>>> {
+    let mut entries: Vec<Entry> = Vec::new();
     let mut reader = reader(patch)?;
     while let Some(place) = reader.next_place()? {
-        if entries.last_mut().is_some_and(|last| join(last, place)) {
+        if entries.last_mut().is_some_and(|last| last.join(place)) {
             continue;
         }
-        if entries.len() == capacity {
-            return Err(changed(patch));
+        if entries.len() == entries.capacity() {
+            let left = count.saturating_sub(entries.len() as u64);
+            if left == 0 {
+                return Err(changed(patch));
+            }
+            if !sort_disjoint(&mut entries) {
+                return Ok(None);
+            }
+            make_room(&mut entries, left).map_err(|err| err.with_path(patch.path()))?;
         }
         entries.push(Entry::new(place));
     }
-    if entries.len() == capacity { Ok(entries) } else { Err(changed(patch)) }
+    if entries.len() as u64 != count {
+        return Err(changed(patch));
+    }
+    Ok(sort_disjoint(&mut entries).then_some(entries))
 }
 
-/// Makes entries of one record each, sorted by start and position, the visible ones only, each
-/// from its first visible byte to its last. Returns how many are left, at the front.
-///
-/// Such an entry still shows what it showed before: where the cut record would have hidden
-/// another, that one stands earlier in the patch or is hidden itself.
-fn cut_to_visible(entries: &mut [Entry]) -> usize {
-    let cells = Cell::from_mut(entries).as_slice_of_cells();
-    let mut sweep = Sweep::new(cells.iter().map(|cell| cell.get().record_at(cell.get().start)), 0);
-    let mut used = 0;
-    while let Some(Stretch { range, position }) = sweep.next() {
-        let Some(slot) = sweep.note() else { continue };
-        match *slot {
-            // Seen before, then hidden by a shorter one, now seen again.
-            Some(slot) => {
-                let mut entry = cells[slot].get();
-                // Both ends are the record's own, whose length is 16 bits.
-                entry.len = (range.end - entry.start) as u32;
-                cells[slot].set(entry);
-            }
-            // Never ahead of the sweep: each slot is for another record that it has read.
-            None => {
-                let len = range.len() as u32;
-                cells[used].set(Entry { start: range.start, position, len, count_and_mark: 1 });
-                *slot = Some(used);
-                used += 1;
-            }
-        }
+/// Sorts entries by where they begin; `false` if some overlap.
+fn sort_disjoint(entries: &mut [Entry]) -> bool {
+    if !entries.is_sorted_by_key(|entry| entry.start) {
+        entries.sort_unstable_by_key(|entry| entry.start);
     }
-    used
+    entries.windows(2).all(|pair| pair[0].end() <= pair[1].start)
 }
 
 /// Marks the entries with which a contiguous changed range begins.

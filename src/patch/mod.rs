@@ -9,7 +9,8 @@
 //!   reader.rs   records, every fault refused; batch.rs: those that are in memory
 //!       |
 //!   check.rs    the whole patch, before anything is written; parts.rs: from several places at once
-//!   sweep.rs --> index.rs      a stored patch at random: which of its bytes are where
+//!   sweep.rs --> visible.rs    records that overlap: what is seen of them
+//!   index.rs    a stored patch at random: which of its bytes are where
 //!      \--> squash.rs       several stored patches made one
 //!   digested.rs the patch itself, base.rs the state of the target: both against the seal
 //!   undo.rs     what will be overwritten, to a patch of its own
@@ -37,6 +38,7 @@ mod squash;
 mod sweep;
 mod undo;
 mod verify;
+mod visible;
 mod writer;
 
 pub use apply::{Apply, Written, Zeros};
@@ -47,7 +49,7 @@ pub use checksum::{Agreement, checksum_algorithm, verify_checksum};
 pub use digested::Digested;
 use fingerprint::Fingerprint;
 pub use format::{Checksum, Header};
-pub use index::{ENTRY_BYTES, PatchIndex, Piece};
+pub use index::{PatchIndex, Piece};
 pub use parts::check_file;
 pub use reader::{PatchReader, Trailer, read_error};
 pub use seal::{Base, BaseMaker, FoundSeal, IDENTITY_BYTES_MAX, Seal};
@@ -57,6 +59,7 @@ pub use spool::{spool, spool_file};
 pub use squash::{Layer, Squash};
 pub use undo::{refuse_existing, write_undo};
 pub use verify::verify_records;
+pub use visible::ENTRY_BYTES;
 pub use writer::{PatchWriter, block_patch_bytes};
 
 #[cfg(test)]

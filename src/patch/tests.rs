@@ -75,11 +75,11 @@ fn apply_checked<R: Read + Seek>(
         }
     }
     if let Some(path) = options.undo {
-        write_undo(path, target, &sizes, &mut open()?, &go_on)?;
+        write_undo(path, target, &sizes, &mut open()?, &summary, &go_on)?;
     }
     let record_bytes_max = write(target, &mut open()?, &sizes, options.zeros)?;
     if options.verify {
-        verify_records(target, sizes.limit_bytes, summary.ascending, &open, &go_on)?;
+        verify_records(target, sizes.limit_bytes, &summary, &open, &go_on)?;
     }
     match &summary.trailer.checksum {
         Some(sum) => verify_checksum(target, sum, &sizes, record_bytes_max, &go_on).map(drop),

@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use super::check::Summary;
 use super::format::Header;
 use super::reader::PatchReader;
 use super::seal::Seal;
 use super::sizes::SizePlan;
+use super::sweep::Stretch;
+use super::visible::visible_records;
 use super::writer::PatchWriter;
 use crate::buffer::PageBuffer;
 use crate::device::Device;
@@ -34,8 +37,8 @@ pub fn refuse_existing(path: &Path) -> Result<()> {
     }
 }
 
-/// Saves to `path` what the patch in `reader` will change in `target`: the bytes under its
-/// records, what a smaller size cuts off, and the size. When this returns the undo patch is
+/// Saves to `path` what the patch in `reader`, which `summary` is of, will change in `target`: the bytes
+/// under its records, each once, what a smaller size cuts off, and the size. When this returns the undo patch is
 /// whole, durable and has its name; before, nothing has that name.
 ///
 /// # Errors
@@ -45,6 +48,7 @@ pub fn write_undo<R: Read + Seek>(
     target: &dyn Device,
     sizes: &SizePlan,
     reader: &mut PatchReader<R>,
+    summary: &Summary,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     refuse_existing(path)?;
@@ -53,7 +57,7 @@ pub fn write_undo<R: Read + Seek>(
     let writer = partial.begin(target).map_err(|err| err.with_path(path))?;
     let old = PageBuffer::new(SAVE_BYTES as usize);
     let mut saver = Saver { path, target, check, run: ByteRange::new(0, 0), old, writer };
-    saver.save_records(sizes, reader)?;
+    saver.save_records(sizes, reader, summary)?;
     saver.save_cut_off(sizes)?;
     // Its own size counts without a --diffsize; its digest finds out when it was damaged.
     let seal = Seal { resize: true, ..Seal::default() };
@@ -80,20 +84,36 @@ impl Saver<'_> {
         &mut self,
         sizes: &SizePlan,
         reader: &mut PatchReader<R>,
+        summary: &Summary,
     ) -> Result<()> {
         let end = sizes.limit_bytes.min(sizes.before_bytes);
-        while let Some(place) = reader.next_place()? {
-            let range = place.range.clip(end);
-            if range.is_empty() {
-                continue;
+        if summary.ascending {
+            while let Some(place) = reader.next_place()? {
+                self.save(place.range.clip(end))?;
             }
-            if range.start != self.run.end || self.run.len() + range.len() > SAVE_BYTES {
-                self.save_run()?;
-                self.run = range;
+        } else {
+            // However often a byte is written.
+            let mut saved = 0;
+            for Stretch { range, .. } in visible_records(reader, summary.records, self.check)? {
+                let new = ByteRange::new(range.start.max(saved), range.end.max(saved));
+                self.save(new.clip(end))?;
+                saved = new.end;
             }
-            self.run.end = range.end;
         }
         self.save_run()
+    }
+
+    /// Saves a range of at most [`SAVE_BYTES`], now or with the next one.
+    fn save(&mut self, range: ByteRange) -> Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        if range.start != self.run.end || self.run.len() + range.len() > SAVE_BYTES {
+            self.save_run()?;
+            self.run = range;
+        }
+        self.run.end = range.end;
+        Ok(())
     }
 
     /// What lies behind a smaller size. Holes come back by setting the size alone.
@@ -210,9 +230,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn undo_of(target: &dyn DeviceMut, rule: SizeRule, patch: &[u8], path: &Path) -> Result<()> {
-        let mut reader = PatchReader::new(Cursor::new(patch), "patch")?;
-        let sizes = SizePlan::new(rule, target, reader.header().size_bytes)?;
-        write_undo(path, target, &sizes, &mut reader, &|| Ok(()))
+        let open = || PatchReader::new(Cursor::new(patch), "patch");
+        let summary = check(open()?, &|| Ok(()))?;
+        let sizes = SizePlan::new(rule, target, summary.header.size_bytes)?;
+        write_undo(path, target, &sizes, &mut open()?, &summary, &|| Ok(()))
     }
 
     fn apply(target: &dyn DeviceMut, rule: SizeRule, patch: &[u8]) {
@@ -268,6 +289,7 @@ mod tests {
             let summary = check(PatchReader::new(Cursor::new(&undo), "undo").unwrap(), &|| Ok(())).unwrap();
             let found = Seal::decode(&summary.trailer.tail).unwrap().unwrap();
             prop_assert!(found.seal.resize);
+            prop_assert!(summary.data_bytes <= old.len() as u64, "nothing is saved twice");
             apply(&target, SizeRule::Resize, &undo);
             prop_assert_eq!(target.content(), old);
         }

@@ -5,9 +5,10 @@ use std::iter::Peekable;
 use std::vec::IntoIter;
 
 use super::batch::Record;
-use super::check::RECORDS_PER_ASK;
+use super::check::Summary;
 use super::reader::{BUFFER_BYTES, PatchReader};
 use super::sweep::{Stretch, Sweep};
+use super::visible::{make_room, visible_records};
 use crate::buffer::PageBuffer;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -17,9 +18,9 @@ use crate::units::ByteRange;
 const GAP_BYTES_MAX: u64 = 128 * 1024;
 
 /// Reads back what the patch wrote below `limit_bytes` and compares. Bytes that a later record
-/// overwrote count for that record only: where records overlap or come in any order (not
-/// `ascending`) it is found out first what is seen of each, in about 50 bytes of memory a record.
-/// `open` opens the patch from its first byte.
+/// overwrote count for that record only: where records overlap or come in any order, as the patch's
+/// `summary` tells, it is found out first what is seen of each, in at most 72 bytes of memory for a record
+/// of which anything is. `open` opens the patch from its first byte.
 ///
 /// # Errors
 /// `Kind::Checksum` naming the first range, in the patch's order, that differs, what the reader
@@ -27,12 +28,16 @@ const GAP_BYTES_MAX: u64 = 128 * 1024;
 pub fn verify_records<R: Read + Seek>(
     device: &dyn Device,
     limit_bytes: u64,
-    ascending: bool,
+    summary: &Summary,
     open: &dyn Fn() -> Result<PatchReader<R>>,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
-    let seen = if ascending { None } else { Some(seen_stretches(&mut open()?, check)?) };
-    let seen = seen.map(|stretches| stretches.into_iter().peekable());
+    let seen = if summary.ascending {
+        None
+    } else {
+        let visible = visible_records(&mut open()?, summary.records, check)?;
+        Some(stretches_in_order(visible)?.into_iter().peekable())
+    };
     let mut verifier = Verifier { device, limit_bytes, seen, found: PageBuffer::new(BUFFER_BYTES) };
     let mut reader = open()?;
     while let Some(batch) = reader.next_batch()? {
@@ -106,35 +111,20 @@ impl Verifier<'_> {
     }
 }
 
-/// What is seen of each record once all are written, in the patch's order.
-fn seen_stretches<R: Read + Seek>(
-    reader: &mut PatchReader<R>,
-    check: &dyn Fn() -> Result<()>,
-) -> Result<Vec<Stretch>> {
-    let mut records = Vec::new();
-    while let Some(place) = reader.next_place()? {
-        if (records.len() as u64).is_multiple_of(RECORDS_PER_ASK) {
-            check()?;
-        }
-        push(&mut records, Stretch { range: place.range, position: place.position })?;
-    }
-    records.sort_unstable_by_key(|record| (record.range.start, record.position));
+/// What is seen of each record, in the patch's order.
+fn stretches_in_order(visible: Vec<Stretch>) -> Result<Vec<Stretch>> {
+    // Each begins or ends where a record does.
+    let most = 2 * visible.len();
     let mut seen = Vec::new();
-    for stretch in Sweep::new(records.into_iter(), 0) {
-        push(&mut seen, stretch)?;
+    for stretch in Sweep::new(visible.into_iter(), 0) {
+        if seen.len() == seen.capacity() {
+            let left = most.saturating_sub(seen.len());
+            make_room(&mut seen, left as u64)?;
+        }
+        seen.push(stretch);
     }
     seen.sort_unstable_by_key(|stretch| stretch.position);
     Ok(seen)
-}
-
-/// How many there are is up to the patch: too many must not end the process.
-fn push(list: &mut Vec<Stretch>, stretch: Stretch) -> Result<()> {
-    list.try_reserve(1).map_err(|err| {
-        let what = format!("no memory to compare more than {} records", list.len());
-        Error::new(Kind::Patch, what).with_source(err)
-    })?;
-    list.push(stretch);
-    Ok(())
 }
 
 fn record_range(record: &Record<'_>) -> ByteRange {
@@ -168,6 +158,7 @@ mod tests {
     use std::cell::Cell;
     use std::io::Cursor;
 
+    use super::super::check;
     use super::super::tests::written_patch;
     use super::*;
     use crate::device::faulty::{Call, Fault, FaultyDevice, Operation};
@@ -176,7 +167,8 @@ mod tests {
 
     fn verify(device: &MemoryDevice, limit: u64, ascending: bool, patch: &[u8]) -> Result<()> {
         let open = || PatchReader::new(Cursor::new(patch), "patch");
-        verify_records(device, limit, ascending, &open, &|| Ok(()))
+        let summary = Summary { ascending, ..check(open()?, &|| Ok(()))? };
+        verify_records(device, limit, &summary, &open, &|| Ok(()))
     }
 
     fn patch_of(blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
@@ -209,7 +201,8 @@ mod tests {
             let device = MemoryDevice::new(vec![0; size as usize]);
             let device = FaultyDevice::new(device, Vec::from_iter(fault));
             let open = || PatchReader::new(Cursor::new(&patch), "patch");
-            verify_records(&device, size, ascending, &open, &|| Ok(())).unwrap();
+            let summary = Summary { ascending, ..check(open().unwrap(), &|| Ok(())).unwrap() };
+            verify_records(&device, size, &summary, &open, &|| Ok(())).unwrap();
             device.calls()
         };
         let read = |start, end| Call::Read(ByteRange::new(start, end));
@@ -242,8 +235,9 @@ mod tests {
             PatchReader::new(Cursor::new(&patch), "patch")
         };
         let device = MemoryDevice::new(content);
-        verify_records(&device, size, false, &open, &|| Ok(())).unwrap();
-        assert_eq!(opened.get(), 2);
+        let summary = check(open().unwrap(), &|| Ok(())).unwrap();
+        verify_records(&device, size, &summary, &open, &|| Ok(())).unwrap();
+        assert_eq!(opened.get(), 3);
     }
 
     proptest! {

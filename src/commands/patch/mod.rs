@@ -148,8 +148,7 @@ impl Job<'_> {
     fn run_checked(&self, file: &PatchFile, opened: Option<FileDevice>) -> Result<()> {
         let checking = || self.check("checking ended, nothing is written");
         let summary = check_patch(file, &checking)?;
-        let ending = Ending::of(&summary);
-        let trailer = &ending.trailer;
+        let trailer = &summary.trailer;
         if let Some(checksum) = trailer.checksum.as_ref().filter(|_| !self.options.force) {
             checksum_algorithm(checksum).map_err(|err| {
                 let what = format!("{err} (--force applies the patch and does not compare)");
@@ -172,11 +171,11 @@ impl Job<'_> {
             self.check_base(&target, found, &sizes, file)?;
         }
         if let Some(path) = &self.options.undo {
-            write_undo(path, &target, &sizes, &mut open_patch(file)?, &checking)?;
+            write_undo(path, &target, &sizes, &mut open_patch(file)?, &summary, &checking)?;
             log::info!("{} takes the patch back", path.display());
         }
         self.write(&mut open_patch(file)?, &target, &sizes, self.how(seal.as_ref()))?;
-        self.read_back(&target, &ending, summary.ascending, &sizes, file).inspect_err(|err| {
+        self.read_back(&target, &summary, &sizes, file).inspect_err(|err| {
             tell_unproven(&target, err);
             self.tell_undo(&target);
         })
@@ -351,13 +350,13 @@ impl Job<'_> {
     fn read_back(
         &self,
         target: &FileDevice,
-        ending: &Ending,
-        ascending: bool,
+        summary: &Summary,
         sizes: &SizePlan,
         file: &PatchFile,
     ) -> Result<()> {
+        let ending = Ending::of(summary);
         if !self.options.verify {
-            return self.compare_checksum(target, ending, sizes);
+            return self.compare_checksum(target, &ending, sizes);
         }
         let direct = DirectDevice::of(target)?;
         let device: &dyn Device = match &direct {
@@ -370,10 +369,10 @@ impl Job<'_> {
         };
         let open = || open_patch(file);
         let checking = || self.check("reading back ended, all is written");
-        verify_records(device, sizes.limit_bytes, ascending, &open, &checking)?;
+        verify_records(device, sizes.limit_bytes, summary, &open, &checking)?;
         self.record.tell(|facts| facts.verified = Some(true));
         log::info!("what was written reads back as it should");
-        self.compare_checksum(device, ending, sizes)
+        self.compare_checksum(device, &ending, sizes)
     }
 
     fn compare_checksum(

@@ -8,7 +8,9 @@ use std::path::Path;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::super::{Apply, Header, PatchReader, PatchWriter, SizePlan, Written, Zeros, write_undo};
+use super::super::{
+    Apply, Header, PatchReader, PatchWriter, SizePlan, Written, Zeros, check, write_undo,
+};
 use crate::device::{Device, DeviceMut, MemoryDevice};
 use crate::error::Result;
 use crate::progress::Silent;
@@ -138,8 +140,9 @@ proptest! {
         let old: Vec<u8> = (0..old_size).map(|i| (i % 251) as u8 | 4).collect();
         let target = Journal { disk: MemoryDevice::new(old.clone()), steps: Mutex::default() };
         let sizes = SizePlan::new(SizeRule::Resize, &target, new_size).unwrap();
-        let mut reader = PatchReader::new(Cursor::new(&patch), "patch").unwrap();
-        write_undo(&undo_path, &target, &sizes, &mut reader, &|| Ok(())).unwrap();
+        let open = || PatchReader::new(Cursor::new(&patch), "patch").unwrap();
+        let summary = check(open(), &|| Ok(())).unwrap();
+        write_undo(&undo_path, &target, &sizes, &mut open(), &summary, &|| Ok(())).unwrap();
         prop_assert!(target.steps.lock().is_empty(), "the undo patch comes first");
         let undo = fs::read(&undo_path).unwrap();
         apply(&target, SizeRule::Resize, &patch);
