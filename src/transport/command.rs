@@ -222,7 +222,7 @@ impl Remote {
             0 => " (if it leads to a server's socket, the log there says why)",
             127 => " (command not found: is bdsync installed there, and on the PATH?)",
             126 => " (a command in it cannot be executed)",
-            255 if program == "ssh" => " (ssh could not connect or log in)",
+            255 if program == "ssh" => " (ssh could not connect or log in, or lost the connection)",
             _ => "",
         };
         format!("the remote command exited with status {code}{advice}")

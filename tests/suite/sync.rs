@@ -335,9 +335,11 @@ fn a_target_that_cannot_be_written_ends_the_comparison() {
     for options in [&["--bwlimit=20K", "-b1"][..], &[]] {
         let words = [&["--remote-path=./busy"], options, &["local.img", "h:remote.img"]].concat();
         let out = sync(&work, &words).within(Duration::from_secs(30)).run().expect(12);
-        out.says("RMTERR: busy")
+        let out = out
+            .says("RMTERR: busy")
             .says("nothing was written to h:remote.img")
             .says("writing to the target failed");
+        assert!(!out.stderr_text().contains("went away"), "{out}");
     }
 }
 

@@ -28,6 +28,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::client::Job;
@@ -67,8 +68,8 @@ pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
     let rate_bytes_max = options.rate_bytes_max.filter(|_| !sides.caller.is_local());
     let throttles = rate_bytes_max.map(|rate| (Throttle::new(rate), Throttle::new(rate)));
     let outcome = watch::watched(&signals, |stops| {
-        let progress = &*progress;
-        Sync { options, record, sides, throttles, progress, stops }.run()
+        let (progress, target_failed) = (&*progress, Arc::default());
+        Sync { options, record, sides, throttles, progress, stops, target_failed }.run()
     })?;
     match signals.pending() {
         // What fails because of the signal is not the news.
@@ -89,6 +90,8 @@ struct Sync<'a> {
     throttles: Option<(Arc<Throttle>, Arc<Throttle>)>,
     progress: &'a dyn Progress,
     stops: &'a Stops,
+    /// That the session ended, as the server then tells, is no news.
+    target_failed: Arc<AtomicBool>,
 }
 
 impl Sync<'_> {
@@ -158,10 +161,10 @@ impl Sync<'_> {
 
     /// Opens both devices.
     fn meet(&self, words: Vec<OsString>) -> Result<Meeting> {
-        let Sides { near, far, direction, caller, .. } = &self.sides;
+        let Sides { near, far, direction, .. } = &self.sides;
         let meeting =
             Meeting::open(near, far, *direction, Reading::Whole, &self.options.compare, || {
-                let connection = self.connect(&words, caller.is_local(), connect_words)?;
+                let connection = self.connect_server(&words)?;
                 Ok(match &self.throttles {
                     Some((up, down)) => connection.throttled(Arc::clone(up), Arc::clone(down)),
                     None => connection,
@@ -193,12 +196,18 @@ impl Sync<'_> {
         Error::new(Kind::Open, what).with_path(place.as_given())
     }
 
+    fn connect_server(&self, words: &[OsString]) -> Result<Connection> {
+        let (mut show, failed) = (shown(self.sides.caller.is_local()), self.target_failed.clone());
+        let sink: StderrSink = Box::new(move |line| {
+            if !failed.load(Ordering::SeqCst) {
+                show(line);
+            }
+        });
+        self.connect(words, sink, connect_words)
+    }
+
     /// Starts a bdsync, on this host or another, which the stops will reach.
-    fn connect(&self, words: &[OsString], is_local: bool, start: Start) -> Result<Connection> {
-        let sink: StderrSink = match is_local {
-            true => Box::new(report::own_line),
-            false => Box::new(report::remote_line),
-        };
+    fn connect(&self, words: &[OsString], sink: StderrSink, start: Start) -> Result<Connection> {
         let connection = start(words, self.options.timeout, sink)?;
         let control = Arc::clone(&connection.control);
         self.stops.add(move |_| control.close());
@@ -269,9 +278,11 @@ impl Sync<'_> {
         let engine = Arc::clone(&session.engine);
         // The first bytes of the patch are waited for to be read: a bar over the prompt
         // of ssh would hide it.
-        let connection =
-            self.connect(&caller.patch(&arguments), caller.is_local(), connect_consumer)?;
+        let sink = shown(caller.is_local());
+        let connection = self.connect(&caller.patch(&arguments), sink, connect_consumer)?;
+        let failed = Arc::clone(&self.target_failed);
         let mut target = Target::new(connection, !caller.is_local(), move |err| {
+            failed.store(true, Ordering::SeqCst);
             engine.peer().abort(err);
         })?;
         let up = match caller.is_local() {
@@ -284,6 +295,7 @@ impl Sync<'_> {
         let ended = target.finish(complete);
         // What it refuses it has not begun to write.
         let refused = ended.as_ref().is_err_and(|err| self.is_refusal(err.kind()));
+        self.target_failed.fetch_or(ended.is_err(), Ordering::SeqCst);
         // Why the other end went away says more than that it did.
         let outcome = ended.and(made);
         if outcome.is_err() {
@@ -376,6 +388,14 @@ impl Sync<'_> {
             session.engine.peer().abort(Error::new(Kind::Checksum, "the verification failed"));
         }
         checked
+    }
+}
+
+/// Shows what a bdsync on this host, or on another, writes to stderr.
+fn shown(is_local: bool) -> StderrSink {
+    match is_local {
+        true => Box::new(report::own_line),
+        false => Box::new(report::remote_line),
     }
 }
 
