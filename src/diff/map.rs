@@ -2,18 +2,25 @@
 //!
 //! ```text
 //!   Map ---- chunk of CHUNK_BLOCKS blocks ---- Unknown | Same | Differs   (16 bytes each)
-//!        \-- ...                           \-- Mixed: two bits a block, and how many differ
+//!        \-- ...                           \-- Runs: a list of them           (map/runs.rs)
+//!                                          \-- Bits: two bits a block         (map/bits.rs)
 //! ```
-//! Chunks that nobody touched, and those that turned out uniform, cost nothing but their slot:
-//! 1 TiB in blocks of 4 KiB takes 128 KiB while unknown and 65 MiB when every chunk is mixed.
-//! The counts a chunk serve as the rank index: how many blocks differ below an offset.
+//! Chunks that nobody touched, and those that turned out uniform, cost nothing but their slot, and
+//! those with few runs half a KiB: 1 TiB in blocks of 4 KiB takes 128 KiB while unknown, 5 MiB where 0.1 %
+//! of the blocks differ, wherever they are, and 65 MiB where many do.
+//! Each chunk's counts serve as the rank index: how many blocks differ below an offset.
+
+mod bits;
+mod runs;
+
+use bits::Bits;
+use runs::Runs;
 
 /// The most blocks that a map is made for: their slots take 64 MiB, whatever is known of them. In
 /// blocks of 4 KiB that is 512 TiB.
 pub const BLOCKS_MAX: u64 = 1 << 37;
 /// Blocks in one chunk.
 pub const CHUNK_BLOCKS: u64 = 1 << 15;
-const WORDS: usize = (CHUNK_BLOCKS / 64) as usize;
 
 /// What is known of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,16 +33,11 @@ pub enum State {
     Differs,
 }
 
+/// What is known of the blocks of a chunk, numbered from 0.
 enum Chunk {
     Uniform(State),
-    Mixed(Box<Bits>),
-}
-
-struct Bits {
-    known: [u64; WORDS],
-    differs: [u64; WORDS],
-    known_count: u32,
-    differs_count: u32,
+    Runs(Box<Runs>),
+    Bits(Box<Bits>),
 }
 
 /// What is known of `blocks` blocks, numbered from 0.
@@ -79,10 +81,7 @@ impl Map {
     #[must_use]
     pub fn state(&self, block: u64) -> State {
         assert!(block < self.blocks, "block {block} of {}", self.blocks);
-        match &self.chunks[chunk_of(block)] {
-            Chunk::Uniform(state) => *state,
-            Chunk::Mixed(bits) => bits.state(block % CHUNK_BLOCKS),
-        }
+        self.chunks[chunk_of(block)].state(block % CHUNK_BLOCKS)
     }
 
     /// Notes `state` for blocks `[start, end)`. What is known already stays as it was: a
@@ -95,39 +94,13 @@ impl Map {
             let chunk_start = at - at % CHUNK_BLOCKS;
             let chunk_len = CHUNK_BLOCKS.min(self.blocks - chunk_start);
             let stop = end.min(chunk_start + chunk_len);
-            self.learn_in_chunk(at, stop, chunk_len, state);
+            let chunk = &mut self.chunks[chunk_of(at)];
+            let added = chunk.learn(at - chunk_start, stop - at, chunk_len, state);
+            self.known_blocks += added;
+            if state == State::Differs {
+                self.differing_blocks += added;
+            }
             at = stop;
-        }
-    }
-
-    fn learn_in_chunk(&mut self, start: u64, stop: u64, chunk_len: u64, state: State) {
-        let chunk = &mut self.chunks[chunk_of(start)];
-        let added = match chunk {
-            Chunk::Uniform(State::Same | State::Differs) => return,
-            Chunk::Uniform(State::Unknown) if stop - start == chunk_len => {
-                *chunk = Chunk::Uniform(state);
-                stop - start
-            }
-            Chunk::Uniform(State::Unknown) => {
-                let mut bits = Bits::unknown();
-                let added = bits.learn(start % CHUNK_BLOCKS, stop - start, state);
-                *chunk = Chunk::Mixed(bits);
-                added
-            }
-            Chunk::Mixed(bits) => {
-                let added = bits.learn(start % CHUNK_BLOCKS, stop - start, state);
-                let (known, differs) = (u64::from(bits.known_count), u64::from(bits.differs_count));
-                if known == chunk_len && differs == 0 {
-                    *chunk = Chunk::Uniform(State::Same);
-                } else if differs == chunk_len {
-                    *chunk = Chunk::Uniform(State::Differs);
-                }
-                added
-            }
-        };
-        self.known_blocks += added;
-        if state == State::Differs {
-            self.differing_blocks += added;
         }
     }
 
@@ -138,19 +111,12 @@ impl Map {
         let end = end.min(self.blocks);
         let mut at = from;
         while at < end {
-            let chunk_end = (at - at % CHUNK_BLOCKS) + CHUNK_BLOCKS;
-            match &self.chunks[chunk_of(at)] {
-                Chunk::Uniform(state) if wanted(*state) => return Some(at),
-                Chunk::Uniform(_) => {}
-                Chunk::Mixed(bits) => {
-                    let found = bits.find(at % CHUNK_BLOCKS, &wanted);
-                    if let Some(found) = found {
-                        let block = chunk_end - CHUNK_BLOCKS + found;
-                        return (block < end).then_some(block);
-                    }
-                }
+            let chunk_start = at - at % CHUNK_BLOCKS;
+            if let Some(found) = self.chunks[chunk_of(at)].find(at - chunk_start, &wanted) {
+                let block = chunk_start + found;
+                return (block < end).then_some(block);
             }
-            at = chunk_end;
+            at = chunk_start + CHUNK_BLOCKS;
         }
         None
     }
@@ -161,13 +127,8 @@ impl Map {
         let mut end = end.min(self.blocks);
         while start < end {
             let chunk_start = (end - 1) - (end - 1) % CHUNK_BLOCKS;
-            let found = match &self.chunks[chunk_of(chunk_start)] {
-                Chunk::Uniform(state) => wanted(*state).then_some(end - 1),
-                Chunk::Mixed(bits) => {
-                    bits.find_back(end - chunk_start, &wanted).map(|found| chunk_start + found)
-                }
-            };
-            if let Some(block) = found {
+            let found = self.chunks[chunk_of(chunk_start)].find_back(end - chunk_start, &wanted);
+            if let Some(block) = found.map(|found| chunk_start + found) {
                 return (block >= start).then_some(block);
             }
             end = chunk_start;
@@ -191,12 +152,7 @@ impl Map {
         if inside == 0 {
             return below;
         }
-        below
-            + match &self.chunks[whole] {
-                Chunk::Uniform(State::Differs) => inside,
-                Chunk::Uniform(_) => 0,
-                Chunk::Mixed(bits) => bits.rank(inside),
-            }
+        below + self.chunks[whole].rank(inside)
     }
 
     /// How many runs of blocks that are known to differ begin below `block`.
@@ -205,14 +161,7 @@ impl Map {
         let end = block.min(self.blocks);
         let (mut runs, mut before) = (0, false);
         for (start, chunk) in (0..end).step_by(CHUNK_BLOCKS as usize).zip(&self.chunks) {
-            match chunk {
-                Chunk::Uniform(state) => {
-                    let differs = *state == State::Differs;
-                    runs += u64::from(differs && !before);
-                    before = differs;
-                }
-                Chunk::Mixed(bits) => runs += bits.runs(CHUNK_BLOCKS.min(end - start), &mut before),
-            }
+            runs += chunk.runs(CHUNK_BLOCKS.min(end - start), &mut before);
         }
         runs
     }
@@ -227,10 +176,7 @@ impl Map {
         for (start, chunk) in (0u64..).step_by(CHUNK_BLOCKS as usize).zip(&self.chunks) {
             let here = chunk.differing();
             if left < here {
-                return Some(match chunk {
-                    Chunk::Uniform(_) => start + left,
-                    Chunk::Mixed(bits) => start + bits.select(left),
-                });
+                return Some(start + chunk.select(left));
             }
             left -= here;
         }
@@ -243,128 +189,114 @@ fn chunk_of(block: u64) -> usize {
 }
 
 impl Chunk {
+    fn known(&self, chunk_len: u64) -> u64 {
+        match self {
+            Chunk::Uniform(State::Unknown) => 0,
+            Chunk::Uniform(_) => chunk_len,
+            Chunk::Runs(runs) => runs.known(),
+            Chunk::Bits(bits) => bits.known(),
+        }
+    }
+
     fn differing(&self) -> u64 {
         match self {
             // The last chunk of a map may be shorter, but then nothing is ranked behind it.
             Chunk::Uniform(State::Differs) => CHUNK_BLOCKS,
             Chunk::Uniform(_) => 0,
-            Chunk::Mixed(bits) => u64::from(bits.differs_count),
+            Chunk::Runs(runs) => runs.differing(),
+            Chunk::Bits(bits) => bits.differing(),
         }
-    }
-}
-
-impl Bits {
-    fn unknown() -> Box<Self> {
-        Box::new(Self { known: [0; WORDS], differs: [0; WORDS], known_count: 0, differs_count: 0 })
     }
 
     fn state(&self, index: u64) -> State {
-        let (word, bit) = ((index / 64) as usize, 1u64 << (index % 64));
-        match (self.known[word] & bit != 0, self.differs[word] & bit != 0) {
-            (false, _) => State::Unknown,
-            (true, false) => State::Same,
-            (true, true) => State::Differs,
+        match self {
+            Chunk::Uniform(state) => *state,
+            Chunk::Runs(runs) => runs.state(index),
+            Chunk::Bits(bits) => bits.state(index),
         }
     }
 
-    /// Returns how many blocks became known.
-    fn learn(&mut self, start: u64, len: u64, state: State) -> u64 {
-        let mut added = 0;
-        let mut at = start;
-        while at < start + len {
-            let (word, shift) = ((at / 64) as usize, at % 64);
-            let bits = (64 - shift).min(start + len - at);
-            let mask = (u64::MAX >> (64 - bits)) << shift;
-            let fresh = mask & !self.known[word];
-            self.known[word] |= fresh;
-            added += fresh.count_ones();
-            if state == State::Differs {
-                self.differs[word] |= fresh;
+    /// Returns how many blocks of the chunk, which has `chunk_len`, became known.
+    fn learn(&mut self, start: u64, len: u64, chunk_len: u64, state: State) -> u64 {
+        let added = match self {
+            Chunk::Uniform(State::Same | State::Differs) => return 0,
+            Chunk::Uniform(State::Unknown) => {
+                let mut runs = Runs::unknown();
+                let added = runs.learn(start, len, state);
+                *self = Chunk::Runs(runs);
+                added
             }
-            at += bits;
-        }
-        self.known_count += added;
-        if state == State::Differs {
-            self.differs_count += added;
-        }
-        u64::from(added)
+            Chunk::Runs(runs) => runs.learn(start, len, state),
+            Chunk::Bits(bits) => bits.learn(start, len, state),
+        };
+        self.simplify(chunk_len);
+        added
     }
 
-    /// The blocks of one word whose state is of interest.
-    fn hits(&self, word: usize, wanted: &impl Fn(State) -> bool) -> u64 {
-        let (known, differs) = (self.known[word], self.differs[word]);
-        let mut hits = 0;
-        if wanted(State::Unknown) {
-            hits |= !known;
+    /// Takes the form that fits best. Bits stay, since more and more of them are likely to differ.
+    fn simplify(&mut self, chunk_len: u64) {
+        if self.known(chunk_len) == chunk_len && self.differing() == 0 {
+            *self = Chunk::Uniform(State::Same);
+        } else if self.differing() == chunk_len {
+            *self = Chunk::Uniform(State::Differs);
+        } else if let Chunk::Runs(runs) = self
+            && runs.are_too_many()
+        {
+            let mut bits = Bits::unknown();
+            let known = runs.iter().filter(|&(_, _, state)| state != State::Unknown);
+            known.for_each(|(start, end, state)| {
+                bits.learn(start, end - start, state);
+            });
+            *self = Chunk::Bits(bits);
         }
-        if wanted(State::Same) {
-            hits |= known & !differs;
-        }
-        if wanted(State::Differs) {
-            hits |= differs;
-        }
-        hits
-    }
-
-    /// The last block below `end` (1 to [`CHUNK_BLOCKS`]) whose state is of interest.
-    fn find_back(&self, end: u64, wanted: impl Fn(State) -> bool) -> Option<u64> {
-        let mut word = ((end - 1) / 64) as usize;
-        let mut hits = self.hits(word, &wanted) & (u64::MAX >> (63 - (end - 1) % 64));
-        while hits == 0 {
-            word = word.checked_sub(1)?;
-            hits = self.hits(word, &wanted);
-        }
-        Some(word as u64 * 64 + 63 - u64::from(hits.leading_zeros()))
     }
 
     fn find(&self, from: u64, wanted: impl Fn(State) -> bool) -> Option<u64> {
-        let pick = |word: usize| self.hits(word, &wanted);
-        let first = (from / 64) as usize;
-        let mut hits = pick(first) & (u64::MAX << (from % 64));
-        let mut word = first;
-        while hits == 0 {
-            word += 1;
-            if word == WORDS {
-                return None;
-            }
-            hits = pick(word);
+        match self {
+            Chunk::Uniform(state) => wanted(*state).then_some(from),
+            Chunk::Runs(runs) => runs.find(from, wanted),
+            Chunk::Bits(bits) => bits.find(from, wanted),
         }
-        Some(word as u64 * 64 + u64::from(hits.trailing_zeros()))
+    }
+
+    /// The last block below `end`, which is above 0.
+    fn find_back(&self, end: u64, wanted: impl Fn(State) -> bool) -> Option<u64> {
+        match self {
+            Chunk::Uniform(state) => wanted(*state).then_some(end - 1),
+            Chunk::Runs(runs) => runs.find_back(end, wanted),
+            Chunk::Bits(bits) => bits.find_back(end, wanted),
+        }
     }
 
     fn rank(&self, index: u64) -> u64 {
-        let (word, shift) = ((index / 64) as usize, index % 64);
-        let whole: u32 = self.differs[..word].iter().map(|w| w.count_ones()).sum();
-        let part = if shift == 0 { 0 } else { self.differs[word] << (64 - shift) };
-        u64::from(whole + part.count_ones())
+        match self {
+            Chunk::Uniform(State::Differs) => index,
+            Chunk::Uniform(_) => 0,
+            Chunk::Runs(runs) => runs.rank(index),
+            Chunk::Bits(bits) => bits.rank(index),
+        }
     }
 
     /// How many runs begin in the first `len` blocks. `before` says whether the block before them
     /// differs, and then whether the last one does.
     fn runs(&self, len: u64, before: &mut bool) -> u64 {
-        let mut runs = 0;
-        for (start, &word) in (0..len).step_by(64).zip(&self.differs) {
-            let word = word & (u64::MAX >> (64 - (len - start).min(64)));
-            runs += (word & !(word << 1 | u64::from(*before))).count_ones();
-            *before = word >> 63 == 1;
+        match self {
+            Chunk::Uniform(state) => {
+                let differs = *state == State::Differs;
+                let continues = std::mem::replace(before, differs);
+                u64::from(differs && !continues)
+            }
+            Chunk::Runs(runs) => runs.runs(len, before),
+            Chunk::Bits(bits) => bits.runs(len, before),
         }
-        u64::from(runs)
     }
 
     fn select(&self, rank: u64) -> u64 {
-        let mut left = rank;
-        for (start, &word) in (0u64..).step_by(64).zip(&self.differs) {
-            let here = u64::from(word.count_ones());
-            if left < here {
-                let mut word = word;
-                for _ in 0..left {
-                    word &= word - 1;
-                }
-                return start + u64::from(word.trailing_zeros());
-            }
-            left -= here;
+        match self {
+            Chunk::Uniform(_) => rank,
+            Chunk::Runs(runs) => runs.select(rank),
+            Chunk::Bits(bits) => bits.select(rank),
         }
-        unreachable!("the chunk's count said that it has more than {rank} differing blocks")
     }
 }
 
@@ -379,14 +311,14 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_a_plain_vector(
-            steps in prop::collection::vec((0..BLOCKS, 0..BLOCKS, any::<bool>()), 1..40),
+            steps in prop::collection::vec((0..BLOCKS, 0..BLOCKS, any::<bool>()), 1..120),
             probes in prop::collection::vec(0..BLOCKS, 20),
         ) {
             let mut map = Map::new(BLOCKS);
             let mut model = vec![State::Unknown; BLOCKS as usize];
             for (start, len, differs) in steps {
                 // Most steps are short, some cover chunks.
-                let len = if len % 4 == 0 { len } else { len % 200 };
+                let len = if len % 32 == 0 { len } else { len % 200 };
                 let end = (start + len).min(BLOCKS);
                 let state = if differs { State::Differs } else { State::Same };
                 map.learn(start, end, state);
@@ -421,13 +353,12 @@ mod tests {
     }
 
     #[test]
-    fn untouched_and_uniform_chunks_hold_no_bits() {
+    fn untouched_and_uniform_chunks_hold_nothing() {
         let mut map = Map::new(4 * CHUNK_BLOCKS);
         map.learn(0, 2 * CHUNK_BLOCKS, State::Same);
         map.learn(2 * CHUNK_BLOCKS, 2 * CHUNK_BLOCKS + 5, State::Differs);
         map.learn(2 * CHUNK_BLOCKS + 5, 3 * CHUNK_BLOCKS, State::Differs);
-        let mixed = map.chunks.iter().filter(|c| matches!(c, Chunk::Mixed(_))).count();
-        assert_eq!(mixed, 0);
+        assert!(map.chunks.iter().all(|chunk| matches!(chunk, Chunk::Uniform(_))));
         assert_eq!(map.first_unknown(0, 4 * CHUNK_BLOCKS), Some(3 * CHUNK_BLOCKS));
     }
 
@@ -442,7 +373,21 @@ mod tests {
     }
 
     #[test]
-    fn a_mixed_tebibyte_of_4_kib_blocks_takes_under_80_mib() {
+    fn chunks_take_what_their_runs_ask_for() {
+        let mut map = Map::new(2 * CHUNK_BLOCKS);
+        map.learn(0, CHUNK_BLOCKS, State::Same);
+        assert!(size_of::<Chunk>() <= 16, "{}", size_of::<Chunk>());
+        for block in 0..63 {
+            map.learn(CHUNK_BLOCKS + 2 * block + 1, CHUNK_BLOCKS + 2 * block + 2, State::Differs);
+            assert!(matches!(map.chunks[1], Chunk::Runs(_)), "{block}");
+        }
+        for block in 63..70 {
+            map.learn(CHUNK_BLOCKS + 2 * block + 1, CHUNK_BLOCKS + 2 * block + 2, State::Differs);
+        }
+        assert!(matches!(map.chunks[1], Chunk::Bits(_)));
+        assert_eq!(map.differing_blocks(), 70);
+        assert_eq!(map.select(69), Some(CHUNK_BLOCKS + 139));
+        // With many in every chunk of 1 TiB, in blocks of 4 KiB.
         let chunks = (1u64 << 40) / 4096 / CHUNK_BLOCKS;
         let bytes = chunks * (size_of::<Bits>() + size_of::<Chunk>()) as u64;
         assert!(bytes < 80 << 20, "{bytes}");
