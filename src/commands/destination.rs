@@ -14,7 +14,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -165,6 +165,11 @@ fn is_among_devices(folder: &Path) -> bool {
 fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
     let temporary = Temporary(beside(path)?);
     let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary.0)?;
+    if let Ok(before) = fs::metadata(path) {
+        // Who may not give it away keeps it.
+        let _ = fchown(&file, Some(before.uid()), Some(before.gid()));
+        file.set_permissions(before.permissions())?;
+    }
     fill(&mut file)?;
     file.sync_all()?;
     fs::rename(&temporary.0, path)?;
@@ -189,7 +194,7 @@ impl Drop for Temporary {
 mod tests {
     use super::*;
     use std::os::fd::AsRawFd;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn write(path: &Path, text: &str) {
         let destination = Destination::of(path).unwrap();
@@ -209,6 +214,22 @@ mod tests {
             assert!(!file.is_symlink() && first.is_symlink());
         }
         assert_eq!(fs::read_dir(folder.path().join("deep")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_replaced_stays_whose_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "secret").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let owner = if nix::unistd::geteuid().is_root() { Some(65534) } else { None };
+        fchown(File::open(&path).unwrap(), owner, owner).unwrap();
+        let before = fs::metadata(&path).unwrap();
+        write(&path, "another");
+        let after = fs::metadata(&path).unwrap();
+        assert_ne!(after.ino(), before.ino());
+        let rights = |of: &Metadata| (of.mode(), of.uid(), of.gid());
+        assert_eq!(rights(&after), rights(&before));
     }
 
     #[test]

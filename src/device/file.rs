@@ -468,6 +468,11 @@ mod tests {
         device.read_exact_at(&mut found, 0).unwrap();
         let expected = [vec![7; 65536], vec![0; 2 * 65536], vec![7; 13 * 65536]].concat();
         assert!(found == expected);
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        if fallocate(device.as_file(), flags, 65536, 4096).is_ok() {
+            let data = device.next_data(65536).unwrap().unwrap();
+            assert_eq!(data.start, 3 * 65536, "the zeros are stored");
+        }
     }
 
     #[test]

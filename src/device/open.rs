@@ -32,21 +32,23 @@ pub struct TargetOptions {
 /// `Kind::Open` when it does not exist, cannot be opened, or is neither a regular file nor a
 /// block device nor `/dev/null`.
 pub fn open_source(path: impl AsRef<Path>) -> Result<FileDevice> {
-    let mut device = open(path.as_ref(), OpenOptions::new().read(true), false)?;
+    let mut device = open(path.as_ref(), OpenOptions::new().read(true), Guard::None)?;
     device.watch_for_changes();
     Ok(device)
 }
 
 /// Opens `path` for reading and writing. It is never created. A block device is opened
-/// exclusively unless forced, which the kernel refuses while anything in it uses the device,
-/// one of its partitions, or the disk that it is a partition of. An image is refused while a loop
-/// device over it is in use, and while another program has locked it.
+/// exclusively, which the kernel refuses while anything in it uses the device, one of its
+/// partitions, or the disk that it is a partition of. An image is locked, and refused while a loop
+/// device over it is in use, and while another program has locked it. Forced, it does without what
+/// it cannot have of all that, and warns.
 ///
 /// # Errors
 /// As [`open_source`]; `Kind::Open` as well for a device that is in use, or read-only.
 pub fn open_target(path: impl AsRef<Path>, options: TargetOptions) -> Result<FileDevice> {
     let path = path.as_ref();
-    let device = open(path, OpenOptions::new().read(true).write(true), !options.force)?;
+    let guard = if options.force { Guard::Wanted } else { Guard::Needed };
+    let device = open(path, OpenOptions::new().read(true).write(true), guard)?;
     // Not every kernel refuses to open it for writing.
     if device.kind() == FileKind::Block
         && let Ok(about) = device.as_file().metadata()
@@ -58,7 +60,33 @@ pub fn open_target(path: impl AsRef<Path>, options: TargetOptions) -> Result<Fil
     Ok(device)
 }
 
-fn open(path: &Path, mode: &mut OpenOptions, exclusive: bool) -> Result<FileDevice> {
+/// What keeps others from writing meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// Nothing: it is only read.
+    None,
+    /// As much as there can be.
+    Wanted,
+    /// All of it, or it is not opened.
+    Needed,
+}
+
+impl Guard {
+    /// Fails when a device that nobody else may use has `users`, saying which.
+    fn check(self, path: &Path, users: &[String]) -> Result<()> {
+        let what = || format!("the device is in use: {}", users.join(", "));
+        if self == Guard::Needed && !users.is_empty() {
+            let what = format!("{} (see --force)", what());
+            return Err(Error::new(Kind::Open, what).with_path(path));
+        }
+        if self == Guard::Wanted && !users.is_empty() {
+            log::warn!("{}, and is written to all the same: {}", what(), path.display());
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path, mode: &mut OpenOptions, guard: Guard) -> Result<FileDevice> {
     let failed = |err: io::Error| {
         let what = match err.raw_os_error() {
             Some(libc::EBUSY) => "cannot open the device: it is in use (see --force)",
@@ -68,18 +96,25 @@ fn open(path: &Path, mode: &mut OpenOptions, exclusive: bool) -> Result<FileDevi
     };
     let found = fs::metadata(path).map_err(failed)?;
     let kind = disk_kind(path, &found)?;
-    if kind == FileKind::Block && exclusive {
-        refuse_busy(path, &Kernel::default().users(found.rdev()))?;
+    if kind == FileKind::Block && guard != Guard::None {
+        guard.check(path, &Kernel::default().users(found.rdev()))?;
     }
     // O_NONBLOCK guards against a fifo that took the path's place just now. Drivers of
     // removable block devices read it as "without a medium", so those do without.
     let flags = match kind {
-        FileKind::Block if exclusive => OFlag::O_EXCL,
+        FileKind::Block if guard != Guard::None => OFlag::O_EXCL,
         FileKind::Block => OFlag::empty(),
         FileKind::Regular | FileKind::Empty => OFlag::O_NONBLOCK,
     };
     let flags = flags | OFlag::O_NOCTTY;
-    let file = mode.custom_flags(flags.bits()).open(path).map_err(failed)?;
+    let mut open = |flags: OFlag| mode.custom_flags(flags.bits()).open(path);
+    let file = match open(flags) {
+        Err(err) if guard == Guard::Wanted && err.raw_os_error() == Some(libc::EBUSY) => {
+            open(flags - OFlag::O_EXCL)
+        }
+        opened => opened,
+    };
+    let file = file.map_err(failed)?;
     let opened = file.metadata().map_err(failed)?;
     let kind = match disk_kind(path, &opened)? {
         opened_kind if opened_kind == kind && opened.rdev() == found.rdev() => kind,
@@ -89,22 +124,13 @@ fn open(path: &Path, mode: &mut OpenOptions, exclusive: bool) -> Result<FileDevi
             return Err(Error::new(Kind::Open, what).with_path(path));
         }
     };
-    if kind == FileKind::Regular && exclusive {
-        refuse_busy(path, &Kernel::default().users_of_image(&file, &opened))?;
+    if kind == FileKind::Regular && guard != Guard::None {
+        guard.check(path, &Kernel::default().users_of_image(&file, &opened))?;
     }
     if flags.contains(OFlag::O_NONBLOCK) {
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|err| failed(err.into()))?;
     }
     FileDevice::of_file(file, path, kind)
-}
-
-/// Fails when a device has `users`, saying which.
-fn refuse_busy(path: &Path, users: &[String]) -> Result<()> {
-    if users.is_empty() {
-        return Ok(());
-    }
-    let what = format!("the device is in use: {} (see --force)", users.join(", "));
-    Err(Error::new(Kind::Open, what).with_path(path))
 }
 
 /// What a file is as a disk.

@@ -3,7 +3,8 @@
 //! ```text
 //!   attach: /dev/fuse, mount, threads --> readable
 //!   serve:  umount from outside ------------------------------> end
-//!           SIGINT, SIGTERM, SIGHUP --> unmount --> not in use -> end
+//!           SIGINT, SIGTERM,
+//!           SIGHUP, SIGQUIT --------> unmount --> not in use -> end
 //!                                           \-----> in use: detached, served until the last
 //!                                                   user is gone, or a second signal
 //! ```
@@ -26,6 +27,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::SigSet;
 
 use super::adapter::Adapter;
 use super::mountpoint::{Mountpoint, Place, is_dead};
@@ -295,10 +297,14 @@ fn first_answer(
 }
 
 /// Gives the calling thread a table of files of its own, with nothing in it but the standard streams.
+/// Signals are for the others then, which have the pipe that tells of them.
 fn let_go_of_files() {
+    // It cannot fail.
+    let _ = SigSet::all().thread_block();
     let (first, last) = (libc::STDERR_FILENO + 1, libc::c_uint::MAX);
     // By number: not every C library has a function for it.
-    // SAFETY: closes descriptors in a table that only this thread sees, and that owns none of them.
+    // SAFETY: the table is unshared first, so that no other thread's descriptor is closed; this thread
+    // uses none above standard error that it had before.
     let failed = unsafe {
         libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_UNSHARE) == -1
     };

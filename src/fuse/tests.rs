@@ -426,11 +426,29 @@ fn ctrl_c_ends_readers_of_an_image_whose_answer_is_lost() {
     assert_eq!(fs::read(merged).unwrap(), vec![b'm'; IMAGE_BYTES as usize]);
 }
 
+/// Version of the kernel: major and minor.
+fn kernel() -> (u32, u32) {
+    let name = nix::sys::utsname::uname().unwrap();
+    let mut numbers = name.release().to_str().unwrap().split(|ch: char| !ch.is_ascii_digit());
+    let mut next = || numbers.next().unwrap().parse().unwrap();
+    (next(), next())
+}
+
+/// What `umount`, or a user's `fusermount3 -u`, does.
+fn umount(path: &Path) -> bool {
+    nix::mount::umount(path).is_ok()
+        || Command::new("fusermount3")
+            .arg("-u")
+            .arg(path)
+            .output()
+            .is_ok_and(|o| o.status.success())
+}
+
 #[test]
 fn unmount_from_outside_ends_the_mount() {
     let Some(mut fixture) = Fixture::new() else { return };
     let serving = fixture.serve();
-    nix::mount::umount(fixture.place.path()).unwrap();
+    assert!(umount(fixture.place.path()));
     assert_eq!(serving.join().unwrap().unwrap(), None);
     assert_eq!(fs::read_dir(fixture.place.path()).unwrap().count(), 0);
 }
@@ -441,7 +459,7 @@ fn mount_with_a_waiting_reader_is_busy_and_signals_detach_and_then_end_it() {
         let Some(mut fixture) = Fixture::new() else { return };
         let mut cat = fixture.waiting_reader(Command::new("cat").arg(fixture.path("patch")));
         let serving = fixture.serve();
-        assert!(nix::mount::umount(fixture.place.path()).is_err());
+        assert!(!umount(fixture.place.path()));
         fixture.events.send(Event::Signal(libc::SIGTERM)).unwrap();
         wait_until("it is detached", || !fixture.is_mounted());
         assert!(cat.0.try_wait().unwrap().is_none(), "the reader may finish");
@@ -472,7 +490,7 @@ fn file_that_is_a_local_one_is_read_by_the_kernel_itself() {
     let read = fs::read(fixture.path("merged")).unwrap();
     drop(held);
     let reads = fixture.change.state.lock().reads;
-    if reads > 0 && read != bytes {
+    if reads > 0 && read != bytes && kernel() < (6, 9) {
         let _ = writeln!(std::io::stderr(), "skipping: this kernel has no FUSE passthrough");
         return;
     }

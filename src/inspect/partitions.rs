@@ -197,7 +197,7 @@ fn mbr_partition(disk: &dyn Device, number: u32, base: u64, entry: &MbrEntry) ->
     if entry.kind == 0 || entry.kind == MBR_PROTECTIVE {
         return None;
     }
-    // 32-bit numbers of sectors, of which three are added at most.
+    // 32-bit numbers of sectors, of which four are added at most.
     let first = base + entry.first;
     let range = ByteRange::new(first * SECTOR_BYTES[0], (first + entry.count) * SECTOR_BYTES[0]);
     inside(disk, Partition { number, range, kind: mbr_kind(entry.kind), name: String::new() })
@@ -315,21 +315,33 @@ mod tests {
         assert_eq!(shown, expected);
     }
 
+    /// A table at this sector, with a logical partition of one sector, and the next table so many
+    /// sectors behind the begin of the extended partition at 100.
+    fn put_table(disk: &mut [u8], sector: usize, next: u32) {
+        let at = sector * 512;
+        disk[at + 510..at + 512].copy_from_slice(&[0x55, 0xaa]);
+        for (entry, kind, first) in [(446, 0x83, 1), (462, 0x05, next)] {
+            disk[at + entry + 4] = kind;
+            disk[at + entry + 8..at + entry + 12].copy_from_slice(&first.to_le_bytes());
+            disk[at + entry + 12] = 1;
+        }
+    }
+
     #[test]
     fn chain_of_tables_that_ends_in_itself_ends() {
         let mut disk = vec![0; DISK_BYTES];
-        for at in [0, 512 * 100] {
-            disk[at + 510..at + 512].copy_from_slice(&[0x55, 0xaa]);
-            disk[at + 446 + 4] = if at == 0 { 0x05 } else { 0x83 };
-            disk[at + 446 + 8] = 100;
-            disk[at + 446 + 12] = 1;
-        }
-        disk[512 * 100 + 462 + 4] = 0x05;
-        disk[512 * 100 + 462 + 8] = 0;
-        assert_eq!(found(&disk).len(), 2);
-        // The next table is the same sector again.
-        disk[512 * 100 + 462 + 8..512 * 100 + 462 + 12].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(found(&disk).len(), 2);
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        disk[446 + 4] = 0x05;
+        disk[446 + 8] = 100;
+        disk[446 + 12] = 200;
+        let count = |disk: &[u8]| found(disk).len();
+        put_table(&mut disk, 100, 50);
+        put_table(&mut disk, 150, 0);
+        assert_eq!(count(&disk), 1 + 2);
+        put_table(&mut disk, 150, u32::MAX);
+        assert_eq!(count(&disk), 1 + 2, "the next one is outside the disk");
+        put_table(&mut disk, 150, 50);
+        assert_eq!(count(&disk), 1 + PARTITIONS_MAX, "the next one is the same");
     }
 
     #[test]

@@ -624,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_hostile_overlaps_are_indexed_in_good_time() {
+    fn the_most_hostile_overlaps_are_indexed_right() {
         const RECORDS: u64 = 60_000;
         // Each begins one byte behind the one before and ends earlier or where it does, so that
         // all of them are open at once; and again, from the end.

@@ -118,13 +118,15 @@ pub struct PatchStream<'a> {
     input: File,
     signals: &'a Signals,
     is_at_end: Arc<AtomicBool>,
+    /// Until when what stands behind the end is waited for; set there.
+    end_by: Option<Instant>,
 }
 
 impl<'a> PatchStream<'a> {
     /// Reads from `input`.
     #[must_use]
     pub fn new(input: OwnedFd, signals: &'a Signals) -> Self {
-        Self { input: File::from(input), signals, is_at_end: Arc::default() }
+        Self { input: File::from(input), signals, is_at_end: Arc::default(), end_by: None }
     }
 
     /// To be set once all of the patch has been read but what may stand behind its checksum.
@@ -138,7 +140,8 @@ impl Read for PatchStream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let input = self.input.as_fd();
         if self.is_at_end.load(Ordering::Relaxed) {
-            if !self.signals.wait_readable_until(input, Some(Instant::now() + END_WAIT))? {
+            let by = *self.end_by.get_or_insert_with(|| Instant::now() + END_WAIT);
+            if !self.signals.wait_readable_until(input, Some(by))? {
                 log::info!("the input stays open behind the end of the patch");
                 return Ok(0);
             }

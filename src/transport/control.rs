@@ -199,11 +199,13 @@ fn poll_retrying(fds: &mut [PollFd<'_>], patience: Option<Duration>) -> io::Resu
         Some(_) => PollTimeout::ZERO,
         None => PollTimeout::NONE,
     };
-    match poll(fds, timeout) {
-        // The caller's loop computes the patience anew.
-        Err(Errno::EINTR) if patience.is_some() => Ok(-1),
-        Err(Errno::EINTR) => poll_retrying(fds, None),
-        other => Ok(other?),
+    loop {
+        match poll(fds, timeout) {
+            // The caller's loop computes the patience anew.
+            Err(Errno::EINTR) if patience.is_some() => return Ok(-1),
+            Err(Errno::EINTR) => {}
+            other => return Ok(other?),
+        }
     }
 }
 

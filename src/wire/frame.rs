@@ -362,10 +362,10 @@ mod tests {
     #[test]
     fn hello_may_be_as_long_as_its_limit_and_no_longer() {
         let longest = "x".repeat(HELLO_BYTES_MAX - 1);
-        for (text, fits) in [("", true), ("SERVER 0.5", true), (&longest, true)] {
+        for text in ["", "SERVER 0.5", &longest] {
             let bytes = hello(text);
             let mut reader = FrameReader::new(Silent(&bytes));
-            assert_eq!(reader.expect_hello().is_ok_and(|found| found == text.as_bytes()), fits);
+            assert_eq!(reader.expect_hello().unwrap(), text.as_bytes());
         }
         let bytes = hello(&"x".repeat(HELLO_BYTES_MAX));
         let err = FrameReader::new(Silent(&bytes[..2])).expect_hello().unwrap_err();

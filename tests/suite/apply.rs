@@ -3,17 +3,19 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::support::images::{Random, changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
-use crate::support::requirements::{loop_devices, require, root, skip};
-use crate::support::run::binary;
+use crate::support::requirements::{holes, loop_devices, require, root, skip};
+use crate::support::run::{binary, bytes_in_pipe, is_held};
 use crate::support::{Workdir, bdsync, patch_file};
 
 /// How often an apply is killed.
@@ -85,16 +87,16 @@ fn verify_and_sparse_give_the_same_content() {
     let patch = work.patch(&["-csha1"]);
     work.apply(&["--sparse", "--verify", "-v"], &patch).expect(0).says("reads back");
     assert!(work.read("remote.img") == new);
+    require!(holes(work.folder()));
     let blocks = fs::metadata(work.path("remote.img")).unwrap().blocks();
-    if blocks * 512 > 2_000_000 {
-        eprintln!("skipping: the file system of the test's folder makes no holes");
-    }
+    assert!(blocks * 512 < 2_000_000, "{blocks} blocks are stored");
 }
 
 /// `--patch` of `remote.img`, and what it reads the patch from.
-fn apply_from_pipe(work: &Workdir) -> (Child, ChildStdin) {
+fn apply_from_pipe(work: &Workdir, options: &[&str]) -> (Child, ChildStdin) {
     let mut child = Command::new(binary())
         .arg("--patch")
+        .args(options)
         .current_dir(work.folder())
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
@@ -113,9 +115,13 @@ fn an_interrupted_apply_ends_at_a_record_and_goes_on_later() {
     for (signal, sent) in signals.iter().flat_map(|signal| [0, 15, 50_000].map(|n| (*signal, n))) {
         let work = Workdir::with_pair(&new, &old);
         let patch = work.patch(&[]);
-        let (child, mut stdin) = apply_from_pipe(&work);
+        let (child, mut stdin) = apply_from_pipe(&work, &[]);
         stdin.write_all(&patch[..sent]).unwrap();
-        std::thread::sleep(Duration::from_millis(200));
+        let until = Instant::now() + Duration::from_secs(60);
+        while !is_held(child.id(), signal) || bytes_in_pipe(&stdin) > 0 {
+            assert!(Instant::now() < until, "it does not read");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
         let out = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -134,7 +140,7 @@ fn a_patch_from_a_pipe_that_stays_open_is_applied() {
     let work = Workdir::with_pair(&new, &old);
     for option in ["--seal", "--checksum=sha1"] {
         let patch = work.patch(&[option]);
-        let (mut child, mut stdin) = apply_from_pipe(&work);
+        let (mut child, mut stdin) = apply_from_pipe(&work, &[]);
         stdin.write_all(&patch).unwrap();
         let status = child.wait().unwrap();
         drop(stdin);
@@ -144,7 +150,7 @@ fn a_patch_from_a_pipe_that_stays_open_is_applied() {
     }
     // What is there is written although more is to come.
     let patch = work.patch(&[]);
-    let (mut child, mut stdin) = apply_from_pipe(&work);
+    let (mut child, mut stdin) = apply_from_pipe(&work, &[]);
     stdin.write_all(&patch[..100_000]).unwrap();
     let until = Instant::now() + Duration::from_secs(60);
     while work.read("remote.img")[..90_000] != new[..90_000] {
@@ -172,23 +178,39 @@ fn a_second_patch_behind_the_first_one_is_no_part_of_it() {
 #[test]
 fn one_apply_at_a_time_writes_to_an_image() {
     let (old, new) = (random_bytes(1, 600_000), random_bytes(2, 600_000));
-    let work = Workdir::with_pair(&new, &old);
-    let patch = work.patch(&[]);
-    let (mut child, mut stdin) = apply_from_pipe(&work);
-    stdin.write_all(&patch[..500_000]).unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    while work.read("remote.img") == old && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(5));
+    for options in [&[][..], &["--force"]] {
+        let work = Workdir::with_pair(&new, &old);
+        let patch = work.patch(&[]);
+        let (mut child, mut stdin) = apply_from_pipe(&work, options);
+        stdin.write_all(&patch[..500_000]).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while work.read("remote.img") == old && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let has_begun = work.read("remote.img") != old;
+        let second = bdsync(["--patch"]).in_folder(work.folder()).stdin(&patch).run();
+        stdin.write_all(&patch[500_000..]).unwrap();
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
+        assert!(has_begun);
+        second.expect(12).says("remote.img").says("another program has locked it");
+        assert!(work.read("remote.img") == new);
+        work.apply(&[], &patch).expect(0);
     }
-    let has_begun = work.read("remote.img") != old;
-    let second = bdsync(["--patch"]).in_folder(work.folder()).stdin(&patch).run();
-    stdin.write_all(&patch[500_000..]).unwrap();
-    drop(stdin);
-    assert!(child.wait().unwrap().success());
-    assert!(has_begun);
-    second.expect(12).says("remote.img").says("another program has locked it");
-    assert!(work.read("remote.img") == new);
-    work.apply(&[], &patch).expect(0);
+}
+
+/// Whether somebody else has locked the file.
+fn is_locked(path: &Path) -> bool {
+    let mut lock = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let file = File::options().write(true).open(path).unwrap();
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).unwrap();
+    lock.l_type != nix::libc::F_UNLCK as i16
 }
 
 /// What waits for a patch that it has to keep first is one, too.
@@ -210,8 +232,10 @@ fn a_target_is_locked_before_the_patch_is_kept() {
         assert!(Instant::now() < until, "the target is not opened");
         std::thread::sleep(Duration::from_millis(10));
     }
-    // It is locked a moment later.
-    std::thread::sleep(Duration::from_millis(200));
+    while !is_locked(&target) {
+        assert!(Instant::now() < until, "the target is not locked");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     work.apply(&[], &patch).expect(12).says("locked");
     waiting.stdin.take().unwrap().write_all(&patch).unwrap();
     assert!(waiting.wait().unwrap().success());
@@ -430,8 +454,7 @@ fn a_mounted_or_held_device_is_named_with_its_user() {
     let mounted = made.is_ok_and(|status| status.success())
         && Command::new("mount").arg(device.path()).arg(&point).status().is_ok_and(|s| s.success());
     if !mounted {
-        eprintln!("skipping: mkfs.ext4 or mount does not work here");
-        return;
+        return skip("an ext4 that can be made and mounted");
     }
     let patch = patch_file::build(16 << 20, device.name(), &[(0, b"x")], &[0]);
     let refused = bdsync(["--patch"]).stdin(&patch).run();

@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::mounted::{Mounted, Stored, is_mounted, take_away};
+use crate::support::mounted::{Mounted, Stored, is_mounted, take_away, umount};
 use crate::support::requirements::{fuse, fuse_for_users, program, require, root};
 use crate::support::run::{binary, shell_command};
 use crate::support::{Workdir, bdsync};
@@ -19,14 +19,6 @@ use crate::support::{Workdir, bdsync};
 const SIZE: usize = 1 << 20;
 /// Nobody's user and group.
 const NOBODY: u32 = 65534;
-
-fn umount(at: &Path) -> bool {
-    let mut command = Command::new(if root().is_ok() { "umount" } else { "fusermount3" });
-    if root().is_err() {
-        command.arg("-u");
-    }
-    command.arg(at).output().expect("cannot run").status.success()
-}
 
 #[test]
 fn umount_ends_the_process_with_success() {

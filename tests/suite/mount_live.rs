@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::ssh::two_file_systems;
 use crate::support::images::{changed, random_bytes, sparse_file};
-use crate::support::mounted::{LoopMount, Mounted, is_mounted, live_mount};
+use crate::support::mounted::{LoopMount, Mounted, is_mounted, live_mount, umount};
 use crate::support::requirements::{fuse, loop_devices, program, require, sshd};
 use crate::support::run::{binary, example, server_command, shell_command};
 use crate::support::sshd::Sshd;
@@ -284,8 +284,7 @@ fn when_the_remote_side_dies_the_rest_is_an_error() {
     let err = read_at(&mounted.path("merged"), 5 << 20, 4096).unwrap_err();
     assert_eq!(err.raw_os_error(), Some(Errno::EIO as i32));
     assert!(status(&mounted)["last_error"].is_string());
-    let umount = Command::new("umount").arg(work.path("mnt")).status().unwrap();
-    assert!(umount.success());
+    assert!(umount(&work.path("mnt")));
     assert!(!mounted.ended().success(), "the exit code tells of the death");
 }
 
@@ -332,10 +331,7 @@ fn no_remote_command_outlives_the_mount() {
         let mut mounted = live_mount(&work, &[], &shell_command(&script));
         match signal {
             Some(signal) => mounted.signal(signal),
-            None => {
-                let umount = Command::new("umount").arg(work.path("mnt")).status().unwrap();
-                assert!(umount.success());
-            }
+            None => assert!(umount(&work.path("mnt"))),
         }
         mounted.ended();
         let pid = Pid::from_raw(work_pid(&work));
@@ -370,8 +366,7 @@ fn a_local_file_that_changed_ends_the_session_in_good_order() {
     let mut mounted = live_mount(&work, &[], &shell_command(&script));
     fs::OpenOptions::new().write(true).open(work.path("local.img")).unwrap().set_len(7).unwrap();
     assert!(fs::read(mounted.path("original")).is_err());
-    let umount = Command::new("umount").arg(work.path("mnt")).status().unwrap();
-    assert!(umount.success());
+    assert!(umount(&work.path("mnt")));
     assert_eq!(mounted.ended().code(), Some(11));
     assert_eq!(work.read("status"), b"0\n");
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::images::{changed, random_bytes};
 use crate::support::mounted::{Mounted, take_away};
 use crate::support::requirements::{fuse, program, require};
-use crate::support::run::{binary, server_command, shell_command};
+use crate::support::run::{binary, is_held, server_command, shell_command};
 use crate::support::{Workdir, bdsync};
 
 fn pair() -> Workdir {
@@ -83,7 +83,9 @@ fn sigusr1_is_answered_with_one_line_at_any_time() {
     let work = pair();
     let slow = shell_command("sleep 2; exec $BDSYNC --server");
     let out = work.client_through(&[], &slow).run_meanwhile(|child| {
-        std::thread::sleep(Duration::from_millis(700));
+        while !is_held(child.id(), Signal::SIGUSR1) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGUSR1).unwrap();
     });
     let out = out.expect(0).says("bdsync: not begun yet");

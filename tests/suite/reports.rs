@@ -19,7 +19,7 @@ use crate::support::loop_device::LoopDevice;
 use crate::support::patch_file;
 use crate::support::raw_server::RawServer;
 use crate::support::requirements::{loop_devices, require};
-use crate::support::run::binary;
+use crate::support::run::{binary, is_held};
 use crate::support::{Workdir, bdsync};
 
 const SIZE: usize = 100_000;
@@ -161,13 +161,6 @@ fn a_run_that_a_signal_ends_leaves_a_record_and_ends_by_that_signal() {
             assert!(record["error"].as_str().unwrap().contains(signal.as_str()), "{record}");
         }
     }
-}
-
-/// Whether the process's first thread has `signal` blocked.
-fn is_held(pid: u32, signal: Signal) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
-    u64::from_str_radix(line.trim(), 16).unwrap() & (1 << (signal as i32 - 1)) != 0
 }
 
 /// Every call is refused, and all files are what they were.

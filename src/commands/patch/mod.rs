@@ -28,6 +28,7 @@ use crate::device::{
     Device, DeviceMut, DirectDevice, FileDevice, TargetOptions, identity, open_target,
 };
 use crate::error::{Error, Kind, Result};
+use crate::naming::quoted;
 use crate::patch::{
     Agreement, Apply, BaseState, Checksum, Digested, FoundSeal, Header, PatchFile, PatchReader,
     PatchStream, SizePlan, Summary, Trailer, Written, Zeros, base_state, checksum_algorithm,
@@ -335,8 +336,8 @@ impl Job<'_> {
                     written.bytes,
                     written.records,
                 );
+                self.tell_undo(target);
             }
-            self.tell_undo(target);
             return Err(err);
         }
         if self.options.flush_cache {
@@ -425,8 +426,10 @@ impl Job<'_> {
 
     fn tell_undo(&self, target: &FileDevice) {
         if let Some(undo) = &self.options.undo {
-            let (target, undo) = (target.path().display(), undo.display());
-            log::warn!("to go back: bdsync --patch={target} <{undo}");
+            let word = |path: &Path| {
+                String::from_utf8_lossy(&quoted(path.as_os_str().as_bytes())).into_owned()
+            };
+            log::warn!("to go back: bdsync --patch={} <{}", word(target.path()), word(undo));
         }
     }
 }

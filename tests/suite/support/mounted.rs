@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use super::Workdir;
 use super::images::{changed, random_bytes};
 use super::patch_file;
+use super::requirements::root;
 use super::run::binary;
 
 /// How long a mount may take to appear or to end.
@@ -106,9 +107,24 @@ impl Drop for Mounted {
     }
 }
 
+/// Unmounts what is there, as a user would; whether that worked.
+pub fn umount(at: &Path) -> bool {
+    if root().is_ok() {
+        return Command::new("umount").arg(at).output().expect("cannot run").status.success();
+    }
+    fusermount(&["-u"], at)
+}
+
+fn fusermount(options: &[&str], at: &Path) -> bool {
+    let run = Command::new("fusermount3").args(options).arg(at).output();
+    run.is_ok_and(|out| out.status.success())
+}
+
 /// Unmounts whatever is left there.
 pub fn take_away(at: &Path) {
-    while umount2(at, MntFlags::MNT_DETACH).is_ok() {}
+    while umount2(at, MntFlags::MNT_DETACH).is_ok()
+        || root().is_err() && is_mounted(at) && fusermount(&["-u", "-z"], at)
+    {}
 }
 
 /// Whether something is mounted there, or the corpse of it.

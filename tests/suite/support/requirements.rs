@@ -4,6 +4,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FallocateFlags, fallocate};
+
 use super::run::example;
 
 /// Returns from the test, aloud, unless all of these are there.
@@ -54,6 +56,16 @@ pub fn loop_devices() -> Result<(), String> {
     program("losetup")?;
     let control = Path::new("/dev/loop-control").exists();
     if control { Ok(()) } else { Err("loop devices (/dev/loop-control)".into()) }
+}
+
+/// Whether the file system of the folder makes holes in files.
+pub fn holes(folder: &Path) -> Result<(), String> {
+    let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let made = std::fs::File::create(folder.join("probe")).is_ok_and(|file| {
+        file.set_len(1 << 20).is_ok() && fallocate(&file, punch, 0, 1 << 20).is_ok()
+    });
+    let _ = std::fs::remove_file(folder.join("probe"));
+    if made { Ok(()) } else { Err("a file system that makes holes".into()) }
 }
 
 /// Whether a real sshd can be started.

@@ -4,11 +4,16 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+nix::ioctl_read_bad!(fionread, nix::libc::FIONREAD, i32);
 
 /// No run may take longer: a hang is a failure, not a stuck test.
 const RUN_LIMIT: Duration = Duration::from_secs(120);
@@ -32,6 +37,21 @@ pub fn status_field(pid: u32, name: &str) -> Option<u64> {
 pub fn field_of_status(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Whether the process's first thread has `signal` blocked.
+pub fn is_held(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap() & (1 << (signal as i32 - 1)) != 0
+}
+
+/// Bytes that were written to a pipe and nobody has read yet.
+pub fn bytes_in_pipe(pipe: &impl AsRawFd) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: FIONREAD stores an int at the address.
+    unsafe { fionread(pipe.as_raw_fd(), &mut bytes) }.expect("cannot ask the pipe");
+    bytes
 }
 
 /// REMSHCMD for a server of our own.
