@@ -3,7 +3,7 @@
 //! ```text
 //!   36 35 98:0 /root /mnt/point rw,noatime shared:1 - ext4 /dev/sda1 rw
 //!         |    |     |                     |          |    |
-//!         id   root  point                 optional   kind source
+//!         device root point                optional   kind source
 //! ```
 
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// One mount.
 pub struct Mount<'a> {
     /// `major:minor` of the file system.
-    pub id: &'a [u8],
+    pub device: &'a [u8],
     /// Which of its folders is mounted; escaped.
     pub root: &'a [u8],
     /// Where.
@@ -31,11 +31,11 @@ pub fn mounts(table: &[u8]) -> impl Iterator<Item = Mount<'_>> {
 
 fn mount(line: &[u8]) -> Option<Mount<'_>> {
     let mut fields = line.split(|byte| *byte == b' ').skip(2);
-    let (id, root, point) = (fields.next()?, fields.next()?, fields.next()?);
+    let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);
     // Any number of optional fields ends with a hyphen.
     let mut behind = fields.skip_while(|field| *field != b"-").skip(1);
     let (kind, source) = (behind.next()?, behind.next()?);
-    Some(Mount { id, root, point: unescape(point), kind, source: unescape(source) })
+    Some(Mount { device, root, point: unescape(point), kind, source: unescape(source) })
 }
 
 /// A path as the kernel writes it: blanks and backslashes as `\` and three octal digits.
@@ -83,8 +83,8 @@ mod tests {
             23 22 8:1 /x /b\\040c rw shared:1 master:2 - fuse.bdsync b rw\n24 22 8:2 / /d rw - ext4";
         let found: Vec<_> = mounts(table).collect();
         assert_eq!(found.len(), 2);
-        let Mount { id, root, point, kind, source } = &found[1];
-        assert_eq!((*id, *root, *kind), (&b"8:1"[..], &b"/x"[..], &b"fuse.bdsync"[..]));
+        let Mount { device, root, point, kind, source } = &found[1];
+        assert_eq!((*device, *root, *kind), (&b"8:1"[..], &b"/x"[..], &b"fuse.bdsync"[..]));
         assert_eq!((point.as_path(), source.as_path()), (Path::new("/b c"), Path::new("b")));
     }
 }

@@ -226,8 +226,8 @@ pub struct SyncOptions {
     pub remote_program: OsString,
     /// How to compare.
     pub compare: CompareOptions,
-    /// What differing sizes mean; `None`: strict. A file that was just created becomes as long as needed.
-    pub sizes: Option<SizeOptions>,
+    /// What differing sizes mean. A file that was just created becomes as long as needed.
+    pub sizes: SizeOptions,
     /// Create a target file that does not exist.
     pub create: bool,
     /// Only find out what would change.

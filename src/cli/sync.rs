@@ -9,8 +9,8 @@ use super::options::{Command as Parsed, Place, SyncOptions};
 use super::place::place;
 use super::table;
 use super::values::{
-    asked_for_words, attached_hint, compare_options, decimal, is_given, operand_list, progress,
-    report_file, size_options, timeout, usage,
+    asked_for_words, attached_hint, compare_options, decimal, operand_list, progress, report_file,
+    size_options, timeout, usage,
 };
 use crate::error::Result;
 use crate::units::{GIB, KIB, MIB, RATE_BYTES_MIN};
@@ -125,7 +125,7 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Parsed> {
         remote_shell: word("rsh", REMOTE_SHELL)?,
         remote_program: word("remote-path", REMOTE_PROGRAM)?,
         compare: compare_options(found)?,
-        sizes: is_given(found, "diffsize").then(|| size_options(found)).transpose()?,
+        sizes: size_options(found)?,
         create: found.get_flag("create"),
         dry_run,
         verify: !found.get_flag("no-verify"),
@@ -155,7 +155,7 @@ fn rate(text: &str) -> Result<Option<u64>> {
         Some(0) => Ok(None),
         Some(bytes) if bytes >= RATE_BYTES_MIN => Ok(Some(bytes)),
         _ => Err(usage(format!(
-            "bwlimit must be a number of bytes a second of at least {RATE_BYTES_MIN}, with or \
+            "--bwlimit must be a number of bytes a second of at least {RATE_BYTES_MIN}, with or \
              without K, M or G behind it, or 0 for no limit; found '{text}'"
         ))),
     }
@@ -184,7 +184,10 @@ mod tests {
         assert_eq!(options.target, Place::Remote { host: "host".into(), path: "b".into() });
         assert_eq!((options.remote_shell, options.remote_program), ("ssh".into(), "bdsync".into()));
         assert!(options.verify && !options.create && !options.dry_run && !options.force);
-        assert_eq!((options.sizes, options.rate_bytes_max), (None, None));
+        assert_eq!(
+            (options.sizes, options.rate_bytes_max),
+            (crate::cli::SizeOptions::default(), None)
+        );
     }
 
     #[test]
@@ -211,7 +214,7 @@ mod tests {
         assert!(options.create && !options.verify && options.sparse && options.force);
         assert_eq!(options.undo, Some("u".into()));
         assert_eq!(options.rate_bytes_max, Some(2 * MIB));
-        assert_eq!(options.sizes.map(|sizes| sizes.rule), Some(SizeRule::Resize));
+        assert_eq!(options.sizes.rule, SizeRule::Resize);
         assert_eq!((options.compare.block_size_bytes, options.verbosity), (512, 1));
         assert_eq!(options.report, Some("r".into()));
     }

@@ -101,7 +101,7 @@ pub(super) fn timeout(found: &ArgMatches) -> Result<Option<Duration>> {
         Some(0) => Ok(None),
         Some(seconds) => Ok(Some(Duration::from_secs(u64::from(seconds)))),
         None => Err(usage(format!(
-            "timeout must be a number of seconds from 0 to {}, found {text}",
+            "--timeout must be a number of seconds from 0 to {}, found {text}",
             u32::MAX
         ))),
     }
@@ -134,7 +134,7 @@ pub(super) fn progress(found: &ArgMatches) -> Result<Option<ProgressStyle>> {
         Some("json") => Ok(Some(ProgressStyle::Json)),
         Some("none") => Ok(Some(ProgressStyle::Nothing)),
         Some(text) => {
-            Err(usage(format!("progress must be bare, noscroll, json or none, found '{text}'")))
+            Err(usage(format!("--progress must be bare, noscroll, json or none, found '{text}'")))
         }
     }
 }

@@ -122,7 +122,7 @@ impl Job<'_> {
         if self.compare.flush_cache {
             engine.local().keep_cache();
         }
-        let start = |algorithm| SourceChecksum::start(engine, algorithm);
+        let start = |algorithm| ChecksumSource::start(engine, algorithm);
         let checksum = self.session.checksum.map(start).transpose()?;
         if checksum.is_some() {
             warn_of_larger_source(engine.plan());
@@ -321,14 +321,14 @@ fn warn_of_larger_source(plan: &Plan) {
 }
 
 /// The digest of the whole source, made beside the walk.
-enum SourceChecksum {
+enum ChecksumSource {
     /// Push: of the local device, on a thread of its own.
     Local(JoinHandle<Result<Digest>>),
     /// Pull: the server makes it; it is asked for at the end.
     Remote,
 }
 
-impl SourceChecksum {
+impl ChecksumSource {
     fn start(engine: &Arc<Engine>, algorithm: Algorithm) -> Result<Self> {
         match engine.plan().direction {
             Direction::Pull => Ok(Self::Remote),

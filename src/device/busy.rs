@@ -140,7 +140,7 @@ impl Kernel {
     }
 
     fn use_by_mount(&self, mount: &Mount, relatives: &[Relative]) -> Option<String> {
-        let shown = parse_number(&String::from_utf8_lossy(mount.id));
+        let shown = parse_number(&String::from_utf8_lossy(mount.device));
         // File systems over several devices have a number of their own; their source is one.
         let numbers = [shown, (self.number_of)(&mount.source)];
         let found = relatives.iter().find(|one| numbers.contains(&Some(one.number)))?;

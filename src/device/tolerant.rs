@@ -27,7 +27,7 @@ pub struct TolerantDevice {
 struct State {
     unreadable: RangeSet,
     untold: Vec<ByteRange>,
-    /// Why the first of `untold` cannot be read; `None` where there is none.
+    /// Why something in `untold` cannot be read; `None` where there is nothing.
     cause: Option<Error>,
 }
 

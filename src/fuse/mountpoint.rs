@@ -112,7 +112,7 @@ fn hides(directory: &fs::Metadata, input: &Path) -> bool {
 fn place_of(table: &[u8], id: &[u8], path: &Path) -> Place {
     let found: Vec<_> = mounts(table).collect();
     // Numbers are given again: nobody else's file system may be taken for ours.
-    let is_ours = |one: &Mount| one.id == id && one.root == b"/" && one.kind == KIND;
+    let is_ours = |one: &Mount| one.device == id && one.root == b"/" && one.kind == KIND;
     let there = found.iter().rposition(|one| is_ours(one) && one.point == path);
     let Some(index) = there.or_else(|| found.iter().position(is_ours)) else {
         return Place::Nowhere;

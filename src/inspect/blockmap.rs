@@ -69,7 +69,7 @@ impl BlockMap {
         (changed / range.len() as f64).min(1.0)
     }
 
-    /// Changed bytes of `parts` equal parts of the device, rounded.
+    /// Changed bytes of each part of the device of `part_bytes`, rounded up.
     #[must_use]
     pub fn changed_in_parts(&self, part_bytes: u64) -> Vec<u64> {
         let whole = ByteRange::new(0, self.size_bytes);

@@ -117,6 +117,7 @@ fn fingerprint<R: Read + Seek>(
         block_bytes: base.block_bytes,
         builder: FingerprintBuilder::new(),
         pending: ByteRange::new(0, 0),
+        data: vec![],
     };
     while let Some(place) = reader.next_place()? {
         let start = place.range.start - place.range.start % base.block_bytes;
@@ -149,13 +150,16 @@ struct Blocks<'a> {
     builder: FingerprintBuilder,
     /// Neighbouring blocks that wait; the last one reached this far.
     pending: ByteRange,
+    /// What they hold.
+    data: Vec<u8>,
 }
 
 impl Blocks<'_> {
     fn hash_pending(&mut self) -> Result<()> {
         let inside = self.pending.clip(self.device.size());
-        let mut data = vec![0; inside.len() as usize];
-        self.device.read_exact_at(&mut data, inside.start)?;
+        self.data.resize(inside.len() as usize, 0);
+        let data = &mut self.data[..];
+        self.device.read_exact_at(data, inside.start)?;
         let mut hash = vec![0; self.hasher.hash_len()];
         for block in self.pending.pieces(self.block_bytes) {
             let from = ((block.start - self.pending.start) as usize).min(data.len());

@@ -9,6 +9,7 @@
 //! ```
 //! Integers are little-endian (protocol).
 
+use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
 /// The first line of every patch.
@@ -58,19 +59,26 @@ pub struct Checksum {
 }
 
 impl Header {
-    /// The bytes of the header; `None` when the name is too long.
-    #[must_use]
-    pub fn encode(&self) -> Option<Vec<u8>> {
-        if self.name.len() > NAME_BYTES_MAX {
-            return None;
-        }
-        let name_len = u16::try_from(self.name.len()).ok()?;
+    /// The bytes of the header.
+    ///
+    /// # Errors
+    /// `Kind::Usage` when the name is longer than [`NAME_BYTES_MAX`].
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let name_len = u16::try_from(self.name.len()).ok();
+        let Some(name_len) = name_len.filter(|len| usize::from(*len) <= NAME_BYTES_MAX) else {
+            let what = format!(
+                "the device's name is too long for a patch: expected at most {NAME_BYTES_MAX} \
+                 bytes, found {}",
+                self.name.len()
+            );
+            return Err(Error::new(Kind::Usage, what));
+        };
         let mut bytes = Vec::with_capacity(HEADER_BYTES + self.name.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.size_bytes.to_le_bytes());
         bytes.extend_from_slice(&name_len.to_le_bytes());
         bytes.extend_from_slice(&self.name);
-        Some(bytes)
+        Ok(bytes)
     }
 
     /// The size and the name's length from the bytes between magic and name.
@@ -154,8 +162,8 @@ mod tests {
     #[test]
     fn names_at_the_limit_are_written_and_longer_ones_are_not() {
         let header = |n| Header { size_bytes: 0, name: vec![b'x'; n] };
-        assert!(header(NAME_BYTES_MAX).encode().is_some());
-        assert!(header(NAME_BYTES_MAX + 1).encode().is_none());
+        assert!(header(NAME_BYTES_MAX).encode().is_ok());
+        assert!(header(NAME_BYTES_MAX + 1).encode().is_err());
         let trailer = |n| Checksum { name: vec![b'x'; n], digest: vec![0; n] };
         assert!(encode_trailer(Some(&trailer(CHECKSUM_BYTES_MAX))).is_some());
         assert!(encode_trailer(Some(&trailer(CHECKSUM_BYTES_MAX + 1))).is_none());

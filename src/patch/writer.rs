@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::format::{
-    Checksum, END, Header, NAME_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_WRITE_BYTES_MAX,
-    RecordHeader, encode_trailer,
+    Checksum, END, Header, RECORD_HEADER_BYTES, RECORD_WRITE_BYTES_MAX, RecordHeader,
+    encode_trailer,
 };
 use super::seal::Seal;
 use crate::error::{Error, Kind, Result};
@@ -45,14 +45,7 @@ impl<W: Write> PatchWriter<W> {
     }
 
     fn start(output: W, header: &Header, digest: Option<Box<blake3::Hasher>>) -> Result<Self> {
-        let bytes = header.encode().ok_or_else(|| {
-            let what = format!(
-                "the device's name is too long for a patch: expected at most {NAME_BYTES_MAX} \
-                 bytes, found {}",
-                header.name.len()
-            );
-            Error::new(Kind::Usage, what)
-        })?;
+        let bytes = header.encode()?;
         let buffer = Vec::with_capacity(BUFFER_BYTES);
         let mut writer =
             Self { output, buffer, size_bytes: header.size_bytes, patch_bytes: 0, digest };

@@ -49,7 +49,7 @@ impl ChecksumCell {
     }
 }
 
-/// A thread that panics must not leave those alone who wait for its checksum.
+/// Where a panic does not end the process: who waits for the checksum must not be left alone.
 struct AtEnd<'a> {
     cell: &'a ChecksumCell,
     bell: &'a Bell,

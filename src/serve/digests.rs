@@ -1,8 +1,12 @@
 //! What a client's `digests` name.
 
-use crate::digest::{Algorithm, BlockHasher};
+use crate::digest::{self, Algorithm, BlockHasher};
 use crate::error::{Error, Kind, Result};
-use crate::wire::Extensions;
+use crate::wire::{self, Extensions};
+
+// What a message can carry is what can be computed.
+const _: () = assert!(digest::SALT_BYTES_MAX == wire::SALT_BYTES_MAX);
+const _: () = assert!(digest::LEVEL_MAX == wire::TREE_LEVEL_MAX);
 
 /// What a `digests` message names.
 pub(super) struct Digests {

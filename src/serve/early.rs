@@ -68,7 +68,9 @@ impl Early {
             return Ok(digests.checksum);
         }
         let what = format!(
-            "the remote named {hash} or a salt that is not the one which its answers have already"
+            "the client's hashes are not those of the early answers: expected blake3 and the salt that \
+             was sent, found {hash}{}",
+            if salt == self.salt { "" } else { " and another salt" }
         );
         Err(Error::new(Kind::Protocol, what))
     }

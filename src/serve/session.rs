@@ -87,7 +87,7 @@ fn answer_requests(
     let leaves =
         extensions.tree.then(|| LeafCache::new(digests.hasher.tree_hash_len(), LEAF_CACHE_BYTES));
     let device = ServedDevice::new(device);
-    let skips = extensions.faults && extensions.skip;
+    let skips = extensions.skip;
     let tolerant = skips.then(|| TolerantDevice::new(Box::new(device.clone())));
     let source = Arc::new(Source {
         read_ahead: ReadAhead::new(Arc::new(device.clone())),

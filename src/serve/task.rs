@@ -353,7 +353,7 @@ impl Task {
 
     /// Does units until none is left.
     fn run(&self, scratch: &mut Scratch) {
-        /// A unit that panics must not leave its waiter alone.
+        /// Where a panic does not end the process: its waiter must not be left alone.
         struct Watch<'a>(&'a Task);
         impl Drop for Watch<'_> {
             fn drop(&mut self) {

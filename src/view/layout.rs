@@ -37,10 +37,8 @@ impl Layout {
         block_bytes: u64,
         checksum: Option<(Vec<u8>, usize)>,
     ) -> Result<Self> {
-        let encoded = header
-            .encode()
-            .ok_or_else(|| Error::new(Kind::Usage, "the device's name is too long for a patch"))?;
-        let layout = Self { header: encoded, size_bytes: header.size_bytes, block_bytes, checksum };
+        let layout =
+            Self { header: header.encode()?, size_bytes: header.size_bytes, block_bytes, checksum };
         let digest_len = layout.checksum.as_ref().map_or(0, |(_, len)| *len);
         layout.tail(&vec![0; digest_len]).map(|_| layout)
     }

@@ -1,4 +1,4 @@
-//! Section 3 of the protocol page, line by line, through the binary.
+//! The classic's command line, option by option, through the binary.
 
 use std::time::Duration;
 

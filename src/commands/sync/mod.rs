@@ -249,7 +249,7 @@ impl Sync<'_> {
         let (local_bytes, remote_bytes) = (meeting.local_bytes(), meeting.remote_bytes());
         let (_, target_bytes) = self.sides.direction.source_and_target(local_bytes, remote_bytes);
         let is_new = self.options.create && target_bytes == 0;
-        let sizes = self.options.sizes.unwrap_or_default();
+        let sizes = self.options.sizes;
         let rule = if is_new { SizeRule::Resize } else { sizes.rule };
         SizeOptions { rule, ..sizes }
     }

@@ -23,7 +23,7 @@ pub struct Sides {
     /// The device that a server opens.
     pub far: OsString,
     pub caller: Caller,
-    /// Whether the target was made just now.
+    /// The target, if it was made just now.
     pub created: Option<PathBuf>,
 }
 
