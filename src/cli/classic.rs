@@ -311,7 +311,7 @@ mod tests {
         let options = client_of(&[]);
         assert_eq!(options.direction, Direction::Push);
         assert_eq!(options.compare.block_size_bytes, 4096);
-        assert_eq!(options.sizes, SizeOptions { rule: SizeRule::Strict, warn: false });
+        assert_eq!(options.sizes, SizeOptions::default());
         assert!(options.sizes.tells_difference());
         assert_eq!((options.progress, options.timeout, options.verbosity), (None, None, 0));
         assert_eq!((options.compare.hash, options.compare.checksum), (None, None));
@@ -367,7 +367,11 @@ mod tests {
             ("--diffs=m,w", SizeRule::MinSize, true),
             ("-dwarn,strict", SizeRule::Strict, true),
         ] {
-            assert_eq!(client_of(&[option]).sizes, SizeOptions { rule, warn }, "{option}");
+            assert_eq!(
+                client_of(&[option]).sizes,
+                SizeOptions { rule, warn, is_given: true },
+                "{option}"
+            );
         }
     }
 

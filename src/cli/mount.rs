@@ -178,7 +178,7 @@ mod tests {
         assert_eq!((live.mountpoint, live.readers), (PathBuf::from("/mnt"), Readers::Owner));
 
         let stored = mount_of(&["--from", "p", "base", "m", "--daemon", "--allow-root", "-d"]);
-        let sizes = SizeOptions { rule: SizeRule::Resize, warn: false };
+        let sizes = SizeOptions { rule: SizeRule::Resize, warn: false, is_given: true };
         let source = MountSource::Stored { patch: "p".into(), base: "base".into(), sizes };
         assert_eq!(stored.source, source);
         assert!(stored.daemon);

@@ -70,6 +70,8 @@ pub struct SizeOptions {
     pub rule: SizeRule,
     /// Whether `warn` was given: say both sizes. Under [`SizeRule::Strict`] they are said anyway.
     pub warn: bool,
+    /// Whether the option was given at all: then it counts for patches that would know better, too.
+    pub is_given: bool,
 }
 
 impl SizeOptions {

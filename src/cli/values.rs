@@ -173,7 +173,7 @@ fn size_words(text: &str) -> Result<SizeOptions> {
         }
         rule = named;
     }
-    Ok(SizeOptions { rule: rule.unwrap_or(SizeRule::Resize), warn })
+    Ok(SizeOptions { rule: rule.unwrap_or(SizeRule::Resize), warn, is_given: true })
 }
 
 pub(super) fn usage(what: impl Into<String>) -> Error {

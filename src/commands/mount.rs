@@ -78,13 +78,17 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
         Ok(_) => live.finish(),
         Err(err) => live.give_up(err.duplicate()),
     });
-    let signal = served?;
-    refuse_changed(&status, signal)?;
-    match (finished, signal) {
-        // A terminal's Ctrl-C ends REMSHCMD as well: that is no failure of the mount.
-        (None, _) | (_, Some(_)) => Ok(0),
-        (Some(status), None) => Ok(exit_status(status?)),
+    // One who ends the mount by a signal does not ask; and a terminal's Ctrl-C ends REMSHCMD as well,
+    // which is no failure of the mount.
+    if served?.is_some() {
+        return Ok(0);
     }
+    refuse_failed(&status, Kind::Transmission)?;
+    let code = finished.map_or(Ok(0), |status| status.map(exit_status))?;
+    if code == 0 {
+        refuse_failed(&status, Kind::Read)?;
+    }
+    Ok(code)
 }
 
 /// What `status.json` says: an object of numbers and words, which can always be read.
@@ -92,12 +96,13 @@ fn status_of(change: &dyn Change) -> Value {
     serde_json::from_str(&change.status()).unwrap_or_default()
 }
 
-/// Fails when readers were refused because a local file changed. One who ended the mount by a signal
-/// does not ask.
-fn refuse_changed(status: &Value, signal: Option<i32>) -> Result<()> {
+/// Fails when reads have failed: for `Kind::Transmission` because an input changed.
+fn refuse_failed(status: &Value, kind: Kind) -> Result<()> {
+    let is_changed = status["source_changed"] == true;
+    let has_failed = status["failed_reads"].as_u64().is_some_and(|count| count > 0);
     match &status["last_error"] {
-        Value::String(told) if status["source_changed"] == true && signal.is_none() => {
-            Err(Error::new(Kind::Transmission, format!("reads have failed: {told}")))
+        Value::String(told) if has_failed && (is_changed || kind == Kind::Read) => {
+            Err(Error::new(kind, format!("reads have failed: {told}")))
         }
         _ => Ok(()),
     }
@@ -227,14 +232,15 @@ fn open_stored(
     // Nothing is ever written to the base: it may be in use, and open for reading is enough.
     let base = Arc::new(open_source(base)?);
     let file = Arc::new(input::stored(patch)?);
-    let change = StoredChange::open(file.clone(), base.clone(), sizes.rule)?;
+    let rule = |seal: Option<&_>| sealed::size_rule(sizes, seal);
+    let change = StoredChange::open(file.clone(), base.clone(), rule)?;
     let index = change.index();
     record.tell_patch(patch, index.patch_bytes(), index.header(), index.records());
     record.tell(|facts| facts.target = Some(DeviceFacts::here(&*base)));
     if let Some(checksum) = &index.trailer().checksum {
         record.tell_checksum(&checksum.name, &checksum.digest);
     }
-    if let Some(warning) = sealed::judge(&file, index.trailer(), &base, change.sizes())? {
+    if let Some(warning) = sealed::judge(&file, index.seal(), &base, change.sizes())? {
         log::warn!("{warning}");
         change.note(warning);
     }

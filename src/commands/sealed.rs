@@ -1,10 +1,22 @@
-//! What the seal of a stored patch says when the patch is only looked at.
+//! What the seal of a patch says to who applies it or only looks at it.
 
+use crate::cli::SizeOptions;
 use crate::device::{Device, FileDevice};
 use crate::error::{Error, Result};
 use crate::patch::{
-    BaseState, PatchFile, PatchReader, Seal, SizePlan, Trailer, base_state, read_error, verify_seal,
+    BaseState, FoundSeal, PatchFile, PatchReader, Seal, SizePlan, base_state, read_error,
+    verify_seal,
 };
+use crate::units::SizeRule;
+
+/// What differing sizes mean for a patch with such a seal: an undo patch takes back a resize without
+/// being told to, unless it is told otherwise.
+pub(super) fn size_rule(sizes: SizeOptions, seal: Option<&Seal>) -> SizeRule {
+    match seal {
+        Some(seal) if seal.resize && !sizes.is_given => SizeRule::Resize,
+        _ => sizes.rule,
+    }
+}
 
 /// Holds the patch against its seal, and the base as well: a warning, to be kept for the status, when
 /// the base is in another state than the patch was made for, so that applying would be refused.
@@ -13,15 +25,15 @@ use crate::patch::{
 /// `Kind::Patch` when the patch is not as it was sealed, those of reading both.
 pub(super) fn judge(
     patch: &FileDevice,
-    trailer: &Trailer,
+    seal: Option<&FoundSeal>,
     base: &FileDevice,
     sizes: &SizePlan,
 ) -> Result<Option<String>> {
-    let Some(found) = Seal::decode(&trailer.tail)? else { return Ok(None) };
+    let Some(found) = seal else { return Ok(None) };
     let file = patch.as_file().try_clone();
     let at = |err: Error| err.with_path(patch.path());
     let file = PatchFile::new(file.map_err(read_error).map_err(at)?, 0);
-    verify_seal(file.rewound(), &found, &|| Ok(())).map_err(at)?;
+    verify_seal(file.rewound(), found, &|| Ok(())).map_err(at)?;
     let Some(sealed) = &found.seal.base else { return Ok(None) };
     let open = || PatchReader::new(file.rewound(), patch.path());
     let state = base_state(base, sealed, sizes.limit_bytes, &open, &|| Ok(()))?;

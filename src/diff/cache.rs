@@ -36,7 +36,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache that holds at most `limit_bytes`, [`ENTRY_BYTES`] a block included.
+    /// An empty cache that holds at most `limit_bytes`, [`ENTRY_BYTES`] a block included, or one block;
+    /// with 0 none.
     #[must_use]
     pub fn new(limit_bytes: u64) -> Self {
         Self {
@@ -64,14 +65,15 @@ impl Cache {
         Some(Arc::clone(&entry.data))
     }
 
-    /// Keeps the data of a block, in place of those that were not used for longest. Data
-    /// larger than the whole cache are not kept.
+    /// Keeps the data of a block, in place of those that were not used for longest. The last block
+    /// stays also where it alone is larger than the cache: it is read in pieces, and would be fetched for
+    /// each of them.
     pub fn put(&mut self, key: Key, data: Arc<[u8]>) {
         self.remove(key);
-        let cost = cost(&data);
-        if cost > self.limit_bytes {
+        if self.limit_bytes == 0 {
             return;
         }
+        let cost = cost(&data);
         while self.held_bytes + cost > self.limit_bytes {
             let Some((_, oldest)) = self.by_use.first_key_value() else { break };
             self.remove(*oldest);
@@ -117,10 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_the_cache_is_not_kept() {
+    fn what_is_larger_than_the_cache_is_kept_alone() {
         let mut cache = Cache::new(40 + ENTRY_BYTES - 1);
-        cache.put((Side::Local, 0), block(1));
-        assert!(cache.get((Side::Local, 0)).is_none());
+        for i in 0..2 {
+            cache.put((Side::Local, i), block(1));
+            assert!(cache.get((Side::Local, i)).is_some());
+        }
+        assert_eq!(cache.held_bytes(), 40 + ENTRY_BYTES);
         let mut none = Cache::new(0);
         none.put((Side::Local, 0), Arc::from([]));
         assert_eq!(none.held_bytes(), 0);

@@ -52,7 +52,7 @@ pub use ladder::{Ladder, Probe, has_usual_leaves};
 pub use left_out::LeftOut;
 pub use map::{BLOCKS_MAX, Map, State};
 pub use plan::Plan;
-pub use prints::{Print, print_of};
+pub use prints::{PRINTS_MAX, Print, print_of};
 pub use remote::{RemoteBlocks, changed_error};
 pub use resolver::{Blocks, OnKnown, Progress, Resolver};
 pub use walk::{Afterwards, Sink, walk};

@@ -1,73 +1,48 @@
 //! Short prints of the hashes of blocks that differ, so that what is read later can be told
-//! from what was compared. Bounded: a later print may take the place of an earlier one. Pure.
+//! from what was compared. Bounded: those of the blocks that were compared first. Pure.
 
-/// Most prints that are kept.
-pub const PRINTS_MAX: u64 = 1 << 20;
-/// Slots that are allocated at once; an unused region costs nothing.
-const CHUNK_SLOTS: u64 = 4096;
-/// Bytes of a hash that its print keeps.
-const PRINT_BYTES: usize = 8;
+use std::collections::HashMap;
+
+/// Most prints that are kept: they take 35 MiB then. In blocks of 4 KiB that is 7 GiB which differ.
+pub const PRINTS_MAX: usize = if cfg!(test) { 1000 } else { (1 << 21) / 8 * 7 };
+/// Bytes of a hash that its print keeps: one in four billion changes is taken for none.
+const PRINT_BYTES: usize = 4;
 
 /// The prints of one block's hashes on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Print {
     /// Of the local block.
-    pub local: u64,
+    pub local: u32,
     /// Of the remote block.
-    pub remote: u64,
+    pub remote: u32,
 }
 
 /// The print of a hash: its first bytes.
 #[must_use]
-pub fn print_of(hash: &[u8]) -> u64 {
+pub fn print_of(hash: &[u8]) -> u32 {
     let mut bytes = [0; PRINT_BYTES];
     let len = hash.len().min(PRINT_BYTES);
     bytes[..len].copy_from_slice(&hash[..len]);
-    u64::from_le_bytes(bytes)
+    u32::from_le_bytes(bytes)
 }
 
-#[derive(Clone, Copy)]
-struct Slot {
-    /// The block's number plus one; 0 while the slot is empty.
-    block: u64,
-    print: Print,
-}
-
-const EMPTY: Slot = Slot { block: 0, print: Print { local: 0, remote: 0 } };
-
-/// Prints by block. Blocks share a slot when their numbers differ by a multiple of
-/// [`PRINTS_MAX`], so any [`PRINTS_MAX`] neighbours have room at once.
-pub struct Prints {
-    chunks: Vec<Option<Box<[Slot]>>>,
-}
-
-impl Default for Prints {
-    fn default() -> Self {
-        Self { chunks: (0..PRINTS_MAX / CHUNK_SLOTS).map(|_| None).collect() }
-    }
-}
+/// Prints by the number of their block.
+#[derive(Default)]
+pub struct Prints(HashMap<u64, Print>);
 
 impl Prints {
-    /// Keeps the print of `block`, in place of an older one when there is no room.
+    /// Keeps the print of `block`, if there is room.
     pub fn insert(&mut self, block: u64, print: Print) {
-        let (chunk, slot) = place(block);
-        let slots = self.chunks[chunk]
-            .get_or_insert_with(|| vec![EMPTY; CHUNK_SLOTS as usize].into_boxed_slice());
-        slots[slot] = Slot { block: block.saturating_add(1), print };
+        if self.0.len() < PRINTS_MAX {
+            self.0.insert(block, print);
+        }
     }
 
-    /// The print of `block`, if it is still there.
+    /// The print of `block`, if it was kept.
     #[must_use]
     pub fn get(&self, block: u64) -> Option<Print> {
-        let (chunk, slot) = place(block);
-        let slot = self.chunks[chunk].as_ref()?[slot];
-        (slot.block == block.saturating_add(1)).then_some(slot.print)
+        self.0.get(&block).copied()
     }
-}
-
-fn place(block: u64) -> (usize, usize) {
-    let index = block % PRINTS_MAX;
-    ((index / CHUNK_SLOTS) as usize, (index % CHUNK_SLOTS) as usize)
 }
 
 #[cfg(test)]
@@ -75,21 +50,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_print_stays_until_its_slot_is_taken() {
+    fn prints_stay_wherever_their_blocks_are_and_later_ones_find_no_room() {
         let mut prints = Prints::default();
-        let print = Print { local: 1, remote: 2 };
-        prints.insert(5, print);
-        prints.insert(PRINTS_MAX - 1, Print { local: 3, remote: 4 });
-        assert_eq!(prints.get(5), Some(print));
-        assert_eq!(prints.get(5 + PRINTS_MAX), None);
-        assert_eq!(prints.get(6), None);
-        prints.insert(5 + PRINTS_MAX, Print { local: 5, remote: 6 });
-        assert_eq!(prints.get(5), None);
-        assert_eq!(prints.get(PRINTS_MAX - 1).unwrap().remote, 4);
-    }
-
-    #[test]
-    fn all_prints_together_stay_under_32_mib() {
-        assert!(PRINTS_MAX * size_of::<Slot>() as u64 <= 32 << 20);
+        let print = |i: usize| Print { local: i as u32, remote: 7 };
+        let block = |i: usize| i as u64 * ((1 << 37) / PRINTS_MAX as u64);
+        for i in 0..PRINTS_MAX + 5 {
+            prints.insert(block(i), print(i));
+        }
+        for i in 0..PRINTS_MAX {
+            assert_eq!(prints.get(block(i)), Some(print(i)));
+        }
+        assert_eq!(prints.get(block(PRINTS_MAX)), None);
+        assert_eq!(prints.get(1), None);
     }
 }

@@ -44,7 +44,7 @@ struct BlocksState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     /// The print of its hash.
-    Print(u64),
+    Print(u32),
     /// Its hash, which is asked for again.
     Hash,
     /// Nothing: it is not compared at all.

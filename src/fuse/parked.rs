@@ -30,14 +30,24 @@ pub(super) const PARKED_REQUESTS_MAX: usize = 4096;
 /// How often the reaper looks; a reader is gone at most two looks after its Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// SIGKILL, which the kernel marks as pending for every signal whose default ends a process.
+/// SIGKILL, which the kernel marks as pending for every signal whose default ends a process, but for
+/// those that write a core file.
 const KILLED: u64 = signal_bit(libc::SIGKILL);
 /// Signals that ask to end and that a program may catch, as `dd` does with SIGINT: its handler
-/// runs once the read has returned.
+/// runs once the read has returned. And those that write a core file, of a watchdog or a limit.
 const ASKED_TO_END: u64 = signal_bit(libc::SIGINT)
     | signal_bit(libc::SIGTERM)
     | signal_bit(libc::SIGQUIT)
-    | signal_bit(libc::SIGHUP);
+    | signal_bit(libc::SIGHUP)
+    | signal_bit(libc::SIGABRT)
+    | signal_bit(libc::SIGXCPU)
+    | signal_bit(libc::SIGXFSZ)
+    | signal_bit(libc::SIGSEGV)
+    | signal_bit(libc::SIGBUS)
+    | signal_bit(libc::SIGILL)
+    | signal_bit(libc::SIGFPE)
+    | signal_bit(libc::SIGSYS)
+    | signal_bit(libc::SIGTRAP);
 
 /// A reply that can say no. It must be sent exactly once.
 pub(super) trait Refuse: Send + 'static {

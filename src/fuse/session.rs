@@ -22,8 +22,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, unbounded};
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
@@ -51,6 +52,9 @@ const THREADS_MAX: usize = 16;
 /// Read-ahead of the kernel where we may set it, in KiB: as much as one request carries. The
 /// kernel's own choice is 128; it still begins small and grows with sequential reading.
 const READ_AHEAD_KIB: u32 = 1024;
+
+/// How long the kernel may take to end a mount that was taken away.
+const END_WAIT: Duration = Duration::from_secs(1);
 
 /// Who may use the mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,12 +171,22 @@ impl Mount {
                 Ok(Event::Signal(signal)) => {
                     asked = Some(signal);
                     let path = self.path().display();
-                    match self.detach() {
-                        Detached::Whole => {}
-                        Detached::InUse => report::notice(&format!(
+                    let in_use = || {
+                        report::notice(&format!(
                             "{path} is still in use: it was detached, and ends when its last user \
                              is done; a second signal ends it at once"
-                        )),
+                        ));
+                    };
+                    match self.detach() {
+                        Detached::Whole => match self.events.recv_timeout(END_WAIT) {
+                            // Another mount namespace has it too.
+                            Err(RecvTimeoutError::Timeout) => in_use(),
+                            Ok(Event::Signal(signal)) => {
+                                return self.end_at_once(signal).map(|()| asked);
+                            }
+                            Ok(Event::Ended) | Err(_) => return self.finish().map(|()| asked),
+                        },
+                        Detached::InUse => in_use(),
                         Detached::Covered(at) => report::notice(&format!(
                             "another mount covers {}: unmount that one and then this one; a second \
                              signal ends the process at once",
@@ -204,12 +218,15 @@ impl Mount {
     fn finish(&mut self) -> Result<()> {
         self.ended = true;
         let result = join(&mut self.session.guard);
-        // `umount --force` and an abort end the connection, and may leave its name behind. The
+        // `umount --force` and an abort end the connection, and may leave its names behind. The
         // kernel may have given the number of our device to another mount: that one answers.
-        if let Place::Seen(at) = self.mountpoint.find(self.device)
+        let mut before = None;
+        while let Place::Seen(at) = self.mountpoint.find(self.device)
+            && before.as_ref() != Some(&at)
             && is_dead(&at)
         {
             detach_lazily(&at);
+            before = Some(at);
         }
         match result {
             // What a thread is told that looks for a request just while the kernel gives up.
@@ -220,20 +237,24 @@ impl Mount {
         }
     }
 
-    /// Takes the mount away from wherever it is by now, lazily when it is in use.
+    /// Takes the mount away from wherever it is by now, bind mounts too, lazily where it is in use.
     fn detach(&self) -> Detached {
-        let at = match self.mountpoint.find(self.device) {
-            Place::Seen(at) => at,
-            Place::Covered(at) => return Detached::Covered(at),
-            // By umount --lazy.
-            Place::Nowhere => return Detached::InUse,
-        };
-        match umount2(&at, MntFlags::empty()) {
-            Ok(()) => Detached::Whole,
-            Err(Errno::EPERM) if unmount_with_helper(&at, &[]) => Detached::Whole,
-            Err(_) => {
-                detach_lazily(&at);
-                Detached::InUse
+        let (mut detached, mut before) = (Detached::InUse, None);
+        loop {
+            match self.mountpoint.find(self.device) {
+                Place::Covered(at) => return Detached::Covered(at),
+                Place::Seen(at) if before.as_ref() != Some(&at) => {
+                    let is_first = before.is_none();
+                    if !unmount(&at) {
+                        detach_lazily(&at);
+                        detached = Detached::InUse;
+                    } else if is_first {
+                        detached = Detached::Whole;
+                    }
+                    before = Some(at);
+                }
+                // From the beginning after umount --lazy; or what is there does not go away.
+                Place::Nowhere | Place::Seen(_) => return detached,
             }
         }
     }
@@ -410,6 +431,15 @@ fn raise_read_ahead(device: u64) {
     let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     if let Err(err) = fs::write(&path, READ_AHEAD_KIB.to_string()) {
         log::debug!("the kernel's read-ahead stays as it is: {path}: {err}");
+    }
+}
+
+/// Unmounts what is at `at` and not in use.
+fn unmount(at: &Path) -> bool {
+    match umount2(at, MntFlags::empty()) {
+        Ok(()) => true,
+        Err(Errno::EPERM) => unmount_with_helper(at, &[]),
+        Err(_) => false,
     }
 }
 

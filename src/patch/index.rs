@@ -17,7 +17,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use super::batch::RecordPlace;
 use super::format::{Header, RECORD_HEADER_BYTES, RECORD_READ_BYTES_MAX};
 use super::reader::{PatchReader, Trailer};
-use super::seal::Seal;
+use super::seal::{FoundSeal, Seal};
 use super::sweep::{Stretch, Sweep};
 use super::visible::{ENTRY_BYTES, make_room, visible_records};
 use crate::device::Device;
@@ -112,6 +112,7 @@ impl Entry {
 pub struct PatchIndex {
     header: Header,
     trailer: Trailer,
+    seal: Option<FoundSeal>,
     patch_bytes: u64,
     records: u64,
     /// Ascending by start.
@@ -154,13 +155,13 @@ impl PatchIndex {
         mark_extents(&mut entries);
         let landmarks = landmarks(&entries);
         // A seal that is damaged, or that too much stands in place of, is part of its structure.
-        Seal::decode(&trailer.tail)
+        let seal = Seal::decode(&trailer.tail)
             .map_err(|err| err.with_path(patch.path()).with_offset(trailer.tail_position))?;
         let patch_bytes = trailer.tail_position + trailer.tail.len() as u64;
         if patch.is_changed() {
             return Err(changed(patch));
         }
-        Ok(Self { header, trailer, patch_bytes, records, entries, overlapping, landmarks })
+        Ok(Self { header, trailer, seal, patch_bytes, records, entries, overlapping, landmarks })
     }
 
     /// What the patch begins with.
@@ -173,6 +174,12 @@ impl PatchIndex {
     #[must_use]
     pub fn trailer(&self) -> &Trailer {
         &self.trailer
+    }
+
+    /// The seal that stands behind the patch. The patch was not held against it.
+    #[must_use]
+    pub fn seal(&self) -> Option<&FoundSeal> {
+        self.seal.as_ref()
     }
 
     /// Size of the patch in bytes, with the seal that may stand behind it, without anything

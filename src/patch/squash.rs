@@ -72,18 +72,12 @@ impl Layer {
     /// `Kind::Patch`, `Kind::Read`.
     pub fn open(patch: Arc<dyn Device>) -> Result<Self> {
         let index = PatchIndex::open(&*patch)?;
-        let trailer = index.trailer();
-        let named = |err: Error| err.with_path(patch.path());
-        let found = Seal::decode(&trailer.tail).map_err(named)?;
-        let seal = match found {
-            None => None,
-            Some(found) => {
-                let input = DeviceReader { device: &*patch, at: 0 };
-                let input = std::io::BufReader::with_capacity(READ_BYTES as usize, input);
-                verify_seal(input, &found, &|| Ok(())).map_err(named)?;
-                Some(found.seal)
-            }
-        };
+        if let Some(found) = index.seal() {
+            let input = DeviceReader { device: &*patch, at: 0 };
+            let input = std::io::BufReader::with_capacity(READ_BYTES as usize, input);
+            verify_seal(input, found, &|| Ok(())).map_err(|err| err.with_path(patch.path()))?;
+        }
+        let seal = index.seal().map(|found| found.seal.clone());
         Ok(Self { patch, index, seal })
     }
 

@@ -88,6 +88,8 @@ pub struct Status {
     pub link: Link,
     /// Whether one of the inputs was seen to change under the mount, so that some reads fail.
     pub source_changed: bool,
+    /// How many reads have failed.
+    pub failed_reads: u64,
     /// What failed last, in words; `null`: nothing did.
     pub last_error: Option<String>,
 }
@@ -169,6 +171,7 @@ mod tests {
             scan: ScanState::Running,
             link: Link::Up,
             source_changed: false,
+            failed_reads: 11,
             last_error,
         }
     }
@@ -177,7 +180,7 @@ mod tests {
     fn fields_keep_their_names_and_order() {
         assert_eq!(
             status(None).to_json(),
-            r#"{"format":1,"form":"live","direction":"pull","merged_bytes":18446744073709551615,"original_bytes":2,"patch_bytes":null,"block_bytes":4096,"total_bytes":5,"compared_bytes":6,"differing_bytes":7,"sent_bytes":8,"received_bytes":9,"requests":10,"scan":"running","link":"up","source_changed":false,"last_error":null}"#
+            r#"{"format":1,"form":"live","direction":"pull","merged_bytes":18446744073709551615,"original_bytes":2,"patch_bytes":null,"block_bytes":4096,"total_bytes":5,"compared_bytes":6,"differing_bytes":7,"sent_bytes":8,"received_bytes":9,"requests":10,"scan":"running","link":"up","source_changed":false,"failed_reads":11,"last_error":null}"#
         );
     }
 
@@ -195,6 +198,7 @@ mod tests {
             sent_bytes: most,
             received_bytes: most,
             requests: most,
+            failed_reads: most,
             ..status(Some("\u{1}".repeat(ERROR_BYTES_MAX)))
         };
         let text = text(longest.to_json());

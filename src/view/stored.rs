@@ -4,7 +4,7 @@
 //! in place. Reads of the two local inputs are made by the thread that asks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -12,7 +12,7 @@ use super::change::{Change, Done, Image};
 use super::status::{FORMAT, Form, Link, ScanState, Status};
 use crate::device::{Device, DeviceMut};
 use crate::error::{Error, Kind, Result};
-use crate::patch::{PatchIndex, SizePlan};
+use crate::patch::{PatchIndex, Seal, SizePlan};
 use crate::units::{ByteRange, SizeRule};
 
 /// The longest piece of the patch file that is read at once for several records, in bytes.
@@ -29,12 +29,13 @@ pub struct StoredChange {
     merged_bytes: u64,
     differing_bytes: u64,
     source_changed: AtomicBool,
+    failed_reads: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
 impl StoredChange {
-    /// Validates all of `patch` and indexes it. `rule` says what differing sizes mean, as for
-    /// applying it to `base`, so that `merged` is what the target would be then.
+    /// Validates all of `patch` and indexes it. `rule` says what differing sizes mean for a patch with
+    /// such a seal, as for applying it to `base`, so that `merged` is what the target would be then.
     ///
     /// # Errors
     /// `Kind::Patch`, with the position, for a malformed patch; `Kind::Size` when applying
@@ -42,9 +43,10 @@ impl StoredChange {
     pub fn open<B: DeviceMut + 'static>(
         patch: Arc<dyn Device>,
         base: Arc<B>,
-        rule: SizeRule,
+        rule: impl FnOnce(Option<&Seal>) -> SizeRule,
     ) -> Result<Self> {
         let index = PatchIndex::open(&*patch)?;
+        let rule = rule(index.seal().map(|found| &found.seal));
         let plan = SizePlan::new(rule, &*base, index.header().size_bytes)?;
         let merged_bytes = plan.resize_bytes.unwrap_or(plan.before_bytes);
         if i64::try_from(merged_bytes).is_err() {
@@ -62,6 +64,7 @@ impl StoredChange {
             sizes: plan,
             merged_bytes,
             source_changed: AtomicBool::new(false),
+            failed_reads: AtomicU64::new(0),
             last_error: Mutex::new(None),
         })
     }
@@ -136,6 +139,7 @@ impl StoredChange {
             None => result,
         };
         if let Err(err) = &result {
+            self.failed_reads.fetch_add(1, Ordering::Relaxed);
             *self.last_error.lock() = Some(err.full_message());
         }
         result
@@ -219,6 +223,7 @@ impl Change for StoredChange {
             scan: ScanState::Done,
             link: Link::None,
             source_changed: seen || self.patch.is_changed() || self.base.is_changed(),
+            failed_reads: self.failed_reads.load(Ordering::Relaxed),
             last_error: self.last_error.lock().clone(),
         }
         .to_json()
@@ -291,7 +296,7 @@ mod tests {
 
     fn open(patch: &[u8], base: &[u8], rule: SizeRule) -> Result<StoredChange> {
         let base = MemoryDevice::new(base).with_path("base").with_holes(4);
-        StoredChange::open(Arc::new(MemoryDevice::new(patch)), Arc::new(base), rule)
+        StoredChange::open(Arc::new(MemoryDevice::new(patch)), Arc::new(base), |_| rule)
     }
 
     fn read(change: &StoredChange, image: Image, range: ByteRange) -> Result<Vec<u8>> {
@@ -378,7 +383,7 @@ mod tests {
         let patch = MemoryDevice::new(patch_of(1 << 20, &blocks));
         let patch = Arc::new(FaultyDevice::new(patch, []));
         let base = Arc::new(FaultyDevice::new(MemoryDevice::new(vec![7; 1 << 20]), []));
-        let change = StoredChange::open(patch.clone(), base.clone(), SizeRule::Strict).unwrap();
+        let change = StoredChange::open(patch.clone(), base.clone(), |_| SizeRule::Strict).unwrap();
         assert_eq!(base.calls().len(), 0);
         patch.forget_calls();
         read(&change, Image::Merged, ByteRange::new(0, 128 * 1024)).unwrap();
@@ -396,7 +401,7 @@ mod tests {
         let patch = FaultyDevice::new(MemoryDevice::new(patch_of(10_000, &blocks)), []);
         let patch = Arc::new(patch);
         let base = Arc::new(MemoryDevice::new(vec![7; 10_000]));
-        let change = StoredChange::open(patch.clone(), base, SizeRule::Strict).unwrap();
+        let change = StoredChange::open(patch.clone(), base, |_| SizeRule::Strict).unwrap();
         patch.forget_calls();
         let bytes = read(&change, Image::Merged, ByteRange::new(0, 200)).unwrap();
         assert_eq!(bytes, [[1; 100], [3; 100]].concat());
@@ -407,7 +412,7 @@ mod tests {
     fn read_error_is_an_error_of_that_read_and_told_in_the_status() {
         let base = FaultyDevice::new(MemoryDevice::new([1; 10]), [Fault::once(Operation::Read, 1)]);
         let patch = Arc::new(MemoryDevice::new(patch_of(10, &[(2, b"xx")])));
-        let change = StoredChange::open(patch, Arc::new(base), SizeRule::Strict).unwrap();
+        let change = StoredChange::open(patch, Arc::new(base), |_| SizeRule::Strict).unwrap();
         let all = ByteRange::new(0, 10);
         assert!(!change.status().contains("injected"));
         // The second of the two pieces of the base.
@@ -427,7 +432,7 @@ mod tests {
             let change = StoredChange::open(
                 Arc::new(open_source(&patch).unwrap()),
                 Arc::new(open_source(&base).unwrap()),
-                SizeRule::Strict,
+                |_| SizeRule::Strict,
             )
             .unwrap();
             assert!(change.status().contains(r#""source_changed":false"#));

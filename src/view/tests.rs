@@ -259,7 +259,7 @@ fn patch_of(model: &Model, len: u64) -> Vec<u8> {
 fn stored(model: &Model) -> View {
     let base = MemoryDevice::new(&*model.old).with_holes(HOLE_BYTES);
     let patch = Arc::new(MemoryDevice::new(&*model.patch));
-    let change = StoredChange::open(patch, Arc::new(base), SizeRule::Resize).unwrap();
+    let change = StoredChange::open(patch, Arc::new(base), |_| SizeRule::Resize).unwrap();
     View::new(Arc::new(change), Access::Owner).unwrap()
 }
 

@@ -23,6 +23,7 @@ use std::path::Path;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
+use super::sealed;
 use crate::cli::PatchOptions;
 use crate::device::{
     Device, DeviceMut, DirectDevice, FileDevice, TargetOptions, identity, open_target,
@@ -162,11 +163,7 @@ impl Job<'_> {
                 .map_err(|err| err.with_path(STDIN_NAME))?;
         }
         let target = self.target(&summary.header, opened)?;
-        let rule = match (self.options.sizes.rule, &seal) {
-            // An undo patch takes back a resize without being told to.
-            (SizeRule::Strict, Some(found)) if found.seal.resize => SizeRule::Resize,
-            (rule, _) => rule,
-        };
+        let rule = sealed::size_rule(self.options.sizes, seal.as_ref().map(|found| &found.seal));
         let sizes = self.plan_sizes(&target, summary.header.size_bytes, rule)?;
         if let Some(found) = &seal {
             self.check_base(&target, found, &sizes, file)?;
@@ -220,6 +217,14 @@ impl Job<'_> {
         let tells = self.options.sizes.warn || rule == SizeRule::Strict;
         if target.size() != patch_bytes && tells {
             report::different_target_sizes(target.size(), patch_bytes);
+        }
+        if target.size() != patch_bytes && rule == SizeRule::Resize && !self.options.sizes.is_given
+        {
+            report::notice(&format!(
+                "{} gets {patch_bytes} bytes instead of {}: the patch is sealed to set the size",
+                target.path().display(),
+                target.size()
+            ));
         }
         self.record.tell(|facts| facts.target = Some(DeviceFacts::here(target)));
         SizePlan::new(rule, target, patch_bytes)

@@ -89,6 +89,7 @@ struct Live {
 #[derive(Default)]
 struct Failures {
     last: Option<String>,
+    count: u64,
     source_changed: bool,
     scan_failed: bool,
 }
@@ -281,6 +282,7 @@ impl Live {
         let mut failures = self.failures.lock();
         failures.source_changed |= err.kind() == Kind::Transmission;
         failures.last = Some(err.full_message());
+        failures.count += 1;
     }
 
     /// Makes `block` known for a scan, see [`Resolver::scan`], and notes how that went.
@@ -371,6 +373,7 @@ impl Live {
             },
             link: if self.engine.peer().is_alive() { Link::Up } else { Link::Down },
             source_changed: local_changed || failures.source_changed,
+            failed_reads: failures.count,
             last_error: match &failures.last {
                 Some(last) => Some(last.clone()),
                 None => self.engine.peer().last_error().map(|err| err.full_message()),

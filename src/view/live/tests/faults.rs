@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::rig::{Rig, Setup, TestDevice, noise};
-use crate::diff::BLOCKS_MAX;
+use crate::diff::{BLOCKS_MAX, PRINTS_MAX};
 use crate::digest::Algorithm;
 use crate::error::Kind;
 use crate::units::{ByteRange, Direction, KIB, MIB, SizeRule};
@@ -186,25 +186,50 @@ fn a_cache_too_small_for_one_block_slows_down_and_nothing_else() {
 }
 
 #[test]
-fn hashes_whose_print_is_gone_are_asked_for_again_with_the_block() {
-    // Two blocks that share a slot for prints.
+fn hashes_without_a_print_are_asked_for_again_with_the_block() {
     let block_bytes = 512;
+    let blocks = PRINTS_MAX as u64 + 1;
     let far = (1 << 20) * block_bytes;
     let (local, remote) = (TestDevice::sparse(far + 4096), TestDevice::sparse(far + 4096));
-    remote.write(0, &[1; 512]);
+    for at in 0..blocks {
+        remote.write(at * block_bytes, &[1; 512]);
+    }
     remote.write(far, &[2; 512]);
     let setup = Setup { block_bytes, algorithm: Algorithm::Sha1, ..Setup::new(Direction::Pull) };
     let setup = Setup { cache_bytes: 0, ..setup };
     let rig = Rig::new(setup, local, remote);
-    assert_eq!(rig.read(Image::Merged, 0, 512).unwrap(), [1; 512]);
     assert_eq!(rig.read(Image::Merged, far, 512).unwrap(), [2; 512]);
-    let before = rig.requests().len();
-    assert_eq!(rig.read(Image::Merged, 0, 512).unwrap(), [1; 512]);
-    let again = rig.requests()[before..].to_vec();
+    for at in 0..blocks {
+        assert_eq!(rig.read(Image::Merged, at * block_bytes, 512).unwrap(), [1; 512]);
+    }
+    let asked = |at: u64| {
+        let before = rig.requests().len();
+        rig.read(Image::Merged, at, 512).unwrap();
+        rig.requests()[before..].to_vec()
+    };
+    let kept = asked(far);
+    assert!(matches!(kept[..], [Message::GetBlock { .. }]), "{kept:?}");
+    let again = asked((blocks - 1) * block_bytes);
     assert!(
         matches!(again[..], [Message::GetHashes { n: 1, .. }, Message::GetBlock { .. }]),
         "{again:?}"
     );
+}
+
+/// Whatever the places of the blocks have in common.
+#[test]
+fn a_block_that_changed_after_it_was_compared_is_an_error_wherever_others_differ() {
+    let far = (1 << 20) * 4096;
+    let (local, remote) = (TestDevice::sparse(far + 4096), TestDevice::sparse(far + 4096));
+    remote.write(0, &[1; 4096]);
+    remote.write(far, &[2; 4096]);
+    let rig =
+        Rig::new(Setup { cache_bytes: 0, ..Setup::own(Direction::Pull) }, local, remote.clone());
+    assert_eq!(rig.read(Image::Merged, 0, 4096).unwrap(), [1; 4096]);
+    assert_eq!(rig.read(Image::Merged, far, 4096).unwrap(), [2; 4096]);
+    remote.write(0, &[3; 4096]);
+    let err = rig.read(Image::Merged, 0, 4096).unwrap_err();
+    assert_eq!(err.kind(), Kind::Transmission);
 }
 
 #[test]
