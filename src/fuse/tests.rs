@@ -409,15 +409,22 @@ fn nothing_in_the_mount_can_be_changed() {
 }
 
 #[test]
-fn ctrl_c_ends_readers_of_an_image_whose_answer_is_lost() {
+fn signals_end_readers_of_an_image_whose_answer_is_lost() {
     let Some(fixture) = Fixture::new() else { return };
     fixture.change.state.lock().lost = true;
     let merged = fixture.path("merged");
     let mut dd = Command::new("dd");
     dd.arg(format!("if={}", merged.display())).arg("iflag=direct");
-    for program in [Command::new("cat").arg(&merged), &mut dd] {
+    // A watchdog's signal, which would leave a core file.
+    let mut aborted = Command::new("sh");
+    aborted.args(["-c", "ulimit -c 0; exec cat \"$1\"", "sh"]).arg(&merged);
+    for (program, signal) in [
+        (Command::new("cat").arg(&merged), Signal::SIGINT),
+        (&mut dd, Signal::SIGINT),
+        (&mut aborted, Signal::SIGABRT),
+    ] {
         let mut reader = fixture.waiting_reader(program);
-        reader.signal(Signal::SIGINT);
+        reader.signal(signal);
         let took = reader.gone();
         assert!(took < GONE_WITHIN, "{program:?}: {took:?}");
     }

@@ -128,6 +128,32 @@ fn second_signal_under_another_mount_tells_what_it_leaves() {
 }
 
 #[test]
+fn a_signal_takes_bind_mounts_away_too() {
+    require!(fuse(), root());
+    let stored = Stored::new(23, SIZE);
+    let binds = ["first", "second"].map(|name| stored.work.path(name));
+    for way in [Some(Signal::SIGTERM), None] {
+        let mut mounted = stored.mount(&[]);
+        for at in &binds {
+            fs::create_dir_all(at).unwrap();
+            let bind = Command::new("mount").arg("--bind").arg(stored.at()).arg(at).status();
+            assert!(bind.unwrap().success());
+        }
+        match way {
+            Some(signal) => mounted.signal(signal),
+            None => {
+                let _ = umount2(&stored.at(), MntFlags::MNT_FORCE);
+            }
+        }
+        let ended = mounted.ended();
+        let left: Vec<_> = binds.iter().filter(|at| is_mounted(at)).collect();
+        binds.iter().for_each(|at| take_away(at));
+        assert!(ended.success(), "{way:?}: {}", mounted.said());
+        assert!(left.is_empty() && !is_mounted(&stored.at()), "{way:?}: {left:?}");
+    }
+}
+
+#[test]
 fn second_signal_unmounts_what_is_covered_no_more() {
     require!(fuse(), root());
     let stored = Stored::new(18, SIZE);

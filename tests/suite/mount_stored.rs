@@ -209,3 +209,29 @@ fn modes_tell_who_may_read() {
         assert!(mounted.ended().success());
     }
 }
+
+#[test]
+fn an_undo_patch_shows_the_size_that_it_sets() {
+    require!(fuse());
+    let (old, new) = (random_bytes(1, 50_000), random_bytes(2, 70_000));
+    let work = Workdir::with_pair(&new, &old);
+    work.apply(&["--diffsize=resize", "--undo=u"], &work.patch(&["-d"])).expect(0);
+    let at = work.path("mnt");
+    fs::create_dir(&at).unwrap();
+    let args = [
+        format!("--from={}", work.path("u").display()),
+        work.path("remote.img").display().to_string(),
+    ];
+    let mounted = Mounted::start(&args, &at);
+    assert!(fs::read(mounted.path("merged")).unwrap() == old);
+    drop(mounted);
+    let strict = ["--from=u", "--diffsize=strict", "remote.img", "mnt"];
+    bdsync(["mount"].iter().chain(&strict)).in_folder(work.folder()).run().expect(3);
+    let apply = |options: &[&str]| {
+        let words = ["--patch"].iter().chain(options);
+        bdsync(words).in_folder(work.folder()).stdin_file(&work.path("u")).run()
+    };
+    apply(&["--diffsize=strict"]).expect(3);
+    apply(&[]).expect(0).says("50000 bytes instead of 70000");
+    assert!(work.read("remote.img") == old);
+}
