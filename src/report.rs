@@ -10,6 +10,9 @@
 //! Text from a peer, a patch or a file name is escaped before a terminal can see it. A stderr
 //! that is closed is no reason to fail: what cannot be told is dropped.
 
+mod failed_reads;
+
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -24,10 +27,16 @@ use parking_lot::Mutex;
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, hex};
 
+pub use failed_reads::FailedReads;
+
 type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
 
 /// The server's connection to syslog, if there is one. Process-wide, as the logger itself.
 static SYSLOG: OnceLock<Mutex<Syslog>> = OnceLock::new();
+
+/// The most bytes of a line; what is longer is cut. A name from the other side may have more than a pipe
+/// holds, which nobody may be reading.
+const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// How long a fault waits for others to be done with the syslog.
 const FAULT_WAIT: Duration = Duration::from_secs(1);
@@ -149,12 +158,21 @@ fn to_syslog(level: Level, text: &str) {
 /// Writes the whole text in one piece, so that lines of several threads do not mix; a bar
 /// makes room for it.
 fn to_stderr(text: &str) {
+    let text = cut(text);
     let bar = BAR.lock().clone();
     let write = || drop(io::stderr().lock().write_all(text.as_bytes()));
     match bar {
         Some(bar) => bar.suspend(write),
         None => write(),
     }
+}
+
+/// The line, as far as it is shown.
+fn cut(line: &str) -> Cow<'_, str> {
+    if line.len() <= LINE_BYTES_MAX {
+        return line.into();
+    }
+    format!("{} ..\n", &line[..line.floor_char_boundary(LINE_BYTES_MAX)]).into()
 }
 
 /// A second handle of stderr, for more than words.
@@ -313,6 +331,16 @@ fn push_bytes(shown: &mut String, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_no_pipe_holds_are_cut_at_a_character() {
+        let long = "\u{e9}".repeat(LINE_BYTES_MAX);
+        let shown = cut(&long);
+        assert!(
+            (LINE_BYTES_MAX..LINE_BYTES_MAX + 5).contains(&shown.len()) && shown.ends_with(" ..\n")
+        );
+        assert_eq!(cut("short\n"), "short\n");
+    }
 
     #[test]
     fn escape_keeps_text_and_shows_what_a_terminal_would_obey() {

@@ -213,7 +213,9 @@ impl Session {
         let classic = self.extensions == Extensions::NONE;
         let in_order = classic && self.checksum.is_some() && plan.direction == Direction::Pull;
         let hasher = self.engine.hasher();
-        Density::for_peer(plan.block_bytes, hasher, self.extensions.tree, in_order)
+        // Of a tree many hashes may be asked for, each by itself but for `runs`.
+        let tree = self.extensions.tree && self.extensions.runs;
+        Density::for_peer(plan.block_bytes, hasher, tree, in_order)
     }
 }
 

@@ -142,7 +142,11 @@ impl Device for TolerantDevice {
         let mut state = self.state.lock();
         for page in found {
             if state.unreadable.len() >= UNREADABLE_RANGES_MAX {
-                return Err(first);
+                let what = format!(
+                    "more than {UNREADABLE_RANGES_MAX} separate ranges cannot be read, which is too \
+                     much to leave out"
+                );
+                return Err(first.reworded(&what));
             }
             state.found(page, &first);
         }

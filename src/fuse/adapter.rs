@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fuser::{
     AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
@@ -16,13 +16,13 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyXattr, Request,
 };
 use nix::unistd::{getgid, getuid};
-use parking_lot::Mutex;
 
 use super::gate::Gate;
 use super::parked::{PARKED_REQUESTS_MAX, Parking, Refuse, Ticket};
 use super::passthrough::Passthrough;
 use super::snapshots::{NO_SNAPSHOT, Snapshots};
 use crate::error::{Error, Kind, Result};
+use crate::report::FailedReads;
 use crate::view::{Attr, Done, Entry, Node, Part, View, Whence};
 
 /// How long the kernel may believe a name: names stay what they are. Not that of a file whose size
@@ -40,8 +40,6 @@ const STATFS_BYTES: u32 = 4096;
 const BACKGROUND_REQUESTS: u16 = (PARKED_REQUESTS_MAX / 2) as u16;
 /// One file or name never becomes another one.
 const GENERATION: Generation = Generation(0);
-/// At most one line of the log in this time tells of failed requests.
-const FAILURES_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// The file system as `fuser` calls it.
 pub(super) struct Adapter {
@@ -58,8 +56,7 @@ struct Shared {
     gate: Gate,
     uid: u32,
     gid: u32,
-    /// When a failure was last told, and how many were not told since.
-    failures: Mutex<(Option<Instant>, u64)>,
+    failed_reads: FailedReads,
 }
 
 impl Adapter {
@@ -80,7 +77,7 @@ impl Adapter {
             gate: Gate::start(session_threads - 1)?,
             uid: getuid().as_raw(),
             gid: getgid().as_raw(),
-            failures: Mutex::default(),
+            failed_reads: FailedReads::default(),
         };
         Ok(Self { shared: Arc::new(shared), parking: Parking::start()?, ended: Box::new(ended) })
     }
@@ -143,7 +140,7 @@ impl Shared {
     fn fail<R: Refuse>(&self, ticket: Ticket<R>, err: &Error) {
         let Some(reply) = ticket.take() else { return };
         if !matches!(err.kind(), Kind::Interrupted(_)) {
-            self.tell(err);
+            self.failed_reads.tell(err);
         }
         reply.refuse(Errno::from_i32(err.kind().errno()));
     }
@@ -162,20 +159,6 @@ impl Shared {
         } else {
             reply.opened(NO_SNAPSHOT, FopenFlags::FOPEN_DIRECT_IO);
         }
-    }
-
-    /// A link that is gone fails every read: a few lines must do.
-    fn tell(&self, err: &Error) {
-        let (ref mut last, ref mut untold) = *self.failures.lock();
-        if last.is_some_and(|told| told.elapsed() < FAILURES_TOLD_EVERY) {
-            *untold += 1;
-            return;
-        }
-        match std::mem::take(untold) {
-            0 => log::warn!("{}", err.full_message()),
-            more => log::warn!("{} (and {more} failed reads before)", err.full_message()),
-        }
-        *last = Some(Instant::now());
     }
 
     fn file_attr(&self, attr: &Attr) -> FileAttr {

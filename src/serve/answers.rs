@@ -42,7 +42,7 @@ fn write_answer(
 ) -> Result<()> {
     let message = match answer.message(&shared.source) {
         Err(err) if shared.may_tell(&err) => {
-            log::warn!("{}", err.full_message());
+            shared.failed_reads.tell(&err);
             shared.source.fault(&err)
         }
         other => other?,

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use super::backlog::Backlog;
 use super::task::Source;
 use crate::error::{Error, Kind};
+use crate::report::FailedReads;
 use crate::transport::Control;
 use crate::wire::Extensions;
 
@@ -21,6 +22,8 @@ pub(super) struct Shared {
     unanswered: Mutex<usize>,
     /// Why the reader gave up.
     fault: Mutex<Option<Error>>,
+    /// What the client was told cannot be read.
+    pub(super) failed_reads: FailedReads,
 }
 
 impl Shared {
@@ -32,6 +35,7 @@ impl Shared {
             control,
             unanswered: Mutex::new(0),
             fault: Mutex::default(),
+            failed_reads: FailedReads::default(),
         }
     }
 

@@ -12,12 +12,12 @@ use super::plan::{HashPlan, HashWork};
 use crate::device::{Device, ReadAhead, TolerantDevice};
 use crate::digest::{BlockHasher, LeafStore, Scratch, Submitter, fold, hash_node, hash_range_with};
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, Priority};
+use crate::units::{ByteRange, MIB, Priority};
 use crate::wire::{FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX, Message};
 
-/// How many units of one task the device is told of ahead of the one that is worked on. A unit
-/// is a mebibyte, so that a disk has enough to do, and little is in memory too early.
-const UNITS_AHEAD: u64 = 16;
+/// How many bytes of one task the device is told of ahead of the unit that is worked on, or the next
+/// unit's first ones: a disk has enough to do, and little is in memory too early.
+const AHEAD_BYTES: u64 = 16 * MIB;
 
 /// The device of a session. Once the session is over it fails every read, so that no thread
 /// goes on with a long one. Its clones are over at once.
@@ -211,7 +211,7 @@ impl Work {
         match self {
             Work::Hashes(hashes) => {
                 let first = |plan: &HashPlan| {
-                    let units = plan.units().min(UNITS_AHEAD);
+                    let units = plan.units().min(units_ahead(plan));
                     (units > 0).then(|| units_range(plan, 0, units))
                 };
                 hashes.plans().filter_map(first).collect()
@@ -225,14 +225,21 @@ impl Work {
     fn ahead_of(&self, i: u64) -> Option<ByteRange> {
         let Work::Hashes(hashes) = self else { return None };
         let (plan, unit, _) = hashes.unit(i);
-        let ahead = unit.saturating_add(UNITS_AHEAD);
+        let ahead = unit.saturating_add(units_ahead(plan));
         (ahead < plan.units()).then(|| units_range(plan, ahead, ahead + 1))
     }
 }
 
-/// The bytes that units `from..to` of `plan` read; both are at most its units, and `from < to`.
+/// Units of [`AHEAD_BYTES`]. A step may be gigabytes.
+fn units_ahead(plan: &HashPlan) -> u64 {
+    (AHEAD_BYTES / plan.unit(0).range().len().max(1)).max(1)
+}
+
+/// What units `from..to` of `plan` read, up to [`AHEAD_BYTES`]; both are at most its units, and
+/// `from < to`.
 fn units_range(plan: &HashPlan, from: u64, to: u64) -> ByteRange {
-    ByteRange::new(plan.unit(from).start(), plan.unit(to - 1).range().end)
+    let start = plan.unit(from).start();
+    ByteRange::new(start, plan.unit(to - 1).range().end).clip(start.saturating_add(AHEAD_BYTES))
 }
 
 struct State {
