@@ -2,11 +2,11 @@
 //! stand in for the volumes of LVM and ZFS, whose own commands are played by small scripts.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,7 +14,9 @@ use nix::unistd::Pid;
 use crate::support::Workdir;
 use crate::support::images::random_bytes;
 use crate::support::mounted::take_away;
-use crate::support::requirements::{find_program, fuse, loop_devices, program, require, sshd};
+use crate::support::requirements::{
+    find_program, fuse, loop_devices, program, require, root, sshd,
+};
 use crate::support::run::binary;
 use crate::support::sshd::Sshd;
 
@@ -261,8 +263,7 @@ fn nights_can_be_taken_back() {
     assert!(world.content("copy") == world.newer);
     assert!(!world.volume("snap").exists(), "the snapshot is removed");
     let undo = world.work.path("var/lib/bdsync/disk");
-    let count = |folder: &Path| fs::read_dir(folder).unwrap().count();
-    assert_eq!(count(&undo), 1);
+    assert_eq!(kept_in(&undo).len(), 1);
 
     // An undo patch of last week goes with the next night.
     let old = undo.join("2000-01-01T000000.undo");
@@ -271,13 +272,28 @@ fn nights_can_be_taken_back() {
         .run_script("touch -d '8 days ago' /var/lib/bdsync/disk/2000-01-01T000000.undo; sleep 1.1");
     world.run("nightly");
     assert!(!old.exists());
-    assert_eq!(count(&undo), 2);
+    assert_eq!(kept_in(&undo).len(), 2);
 
     // The second night changed nothing, so the first is the last that counts.
     world.run("undo");
     assert!(world.content("copy") == world.newer);
     world.run_script("bdsync --patch=/dev/vg/copy <$(ls /var/lib/bdsync/disk/*.undo | head -n 1)");
     assert!(world.content("copy") == world.older);
+}
+
+/// What lies in a folder of undo patches, but for the lock.
+fn kept_in(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).filter(|name| name != ".lock").collect()
+}
+
+/// The bits of a file or folder that say who may open it.
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// A night between two files, as a config says that begins with `SRC=new` and `DST=copy`.
@@ -297,13 +313,25 @@ impl Night {
     }
 
     fn command(&self) -> Command {
+        self.command_of("night.conf")
+    }
+
+    fn command_of(&self, config: &str) -> Command {
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/nightly"));
         command
-            .arg("night.conf")
+            .arg(config)
             .current_dir(self.work.folder())
+            .env("XDG_RUNTIME_DIR", self.work.folder())
             .env("PATH", format!("{}:{path}", self.work.path("bin").display()));
         command
+    }
+
+    /// Where the lock of a config without `UNDO_DIR` lies: below this folder.
+    fn locks(&self) -> PathBuf {
+        let runtime = if root().is_ok() { Path::new("/run") } else { self.work.folder() };
+        let folder = fs::canonicalize(self.work.folder()).unwrap();
+        runtime.join("bdsync-nightly").join(folder.strip_prefix("/").unwrap())
     }
 
     #[track_caller]
@@ -317,7 +345,40 @@ impl Night {
     fn is_done(&self) -> bool {
         self.work.read("copy") == self.work.read("new")
     }
+
+    /// Runs `second` while a night is in its `before`; returns what it ended with and said.
+    fn second_run(&self, second: &mut Command) -> (Option<i32>, String) {
+        let mut first = self.command().stderr(Stdio::null()).spawn().unwrap();
+        let started = Instant::now();
+        while !self.work.path("snapshot").exists() && started.elapsed() < START_LIMIT {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let second = second.output().unwrap();
+        let is_kept = self.work.path("snapshot").exists();
+        self.work.write("go", b"");
+        let first = first.wait().unwrap();
+        assert!(is_kept, "the second run took the snapshot away");
+        assert!(first.success() && self.is_done());
+        assert!(!self.work.path("snapshot").exists(), "the first run did not");
+        (second.status.code(), String::from_utf8_lossy(&second.stderr).into_owned())
+    }
 }
+
+impl Drop for Night {
+    /// Root's locks lie outside of the test's folder.
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.locks());
+    }
+}
+
+/// Waits in `before` for the file `go`.
+const WAITING: &str = "
+before() {
+    mkdir snapshot
+    while [ ! -e go ]; do sleep 0.02; done
+}
+after() { rmdir snapshot; }
+";
 
 #[test]
 fn days_that_are_no_number_end_the_night_before_it_begins() {
@@ -330,7 +391,7 @@ fn days_that_are_no_number_end_the_night_before_it_begins() {
     let night = Night::new("UNDO_DIR=undo\nUNDO_DAYS=99999\n");
     night.run(0);
     assert!(night.is_done());
-    assert_eq!(fs::read_dir(night.work.path("undo")).unwrap().count(), 1);
+    assert_eq!(kept_in(&night.work.path("undo")).len(), 1);
 }
 
 #[test]
@@ -369,29 +430,128 @@ fn what_before_made_is_taken_away_whatever_signal_ends_the_night() {
 
 #[test]
 fn a_second_run_leaves_the_first_ones_snapshot_alone() {
-    let night = Night::new(
-        "before() {
-            mkdir snapshot
-            while [ ! -e go ]; do sleep 0.02; done
-        }
-        after() { rmdir snapshot; }
-        ",
-    );
-    let mut first = night.command().stderr(Stdio::null()).spawn().unwrap();
-    let started = Instant::now();
-    while !night.work.path("snapshot").exists() && started.elapsed() < START_LIMIT {
-        thread::sleep(Duration::from_millis(5));
+    for undo in ["", "UNDO_DIR=undo", "UNDO_DIR=undo\nUNDO_DAYS=0"] {
+        let night = Night::new(&format!("{undo}{WAITING}"));
+        let (code, words) = night.second_run(&mut night.command());
+        assert_eq!(code, Some(75), "{words}");
+        assert!(words.contains("another run of night.conf is under way"), "{words}");
     }
-    let second = night.command().output().unwrap();
-    let is_kept = night.work.path("snapshot").exists();
-    night.work.write("go", b"");
-    let first = first.wait().unwrap();
-    let words = String::from_utf8_lossy(&second.stderr);
-    assert_eq!(second.status.code(), Some(75), "{words}");
-    assert!(words.contains("another run of night.conf is under way"), "{words}");
-    assert!(is_kept, "the second run took the snapshot away");
-    assert!(first.success() && night.is_done());
-    assert!(!night.work.path("snapshot").exists(), "the first run did not");
+}
+
+#[test]
+fn a_second_run_is_refused_whatever_name_or_file_its_config_has() {
+    for undo in ["", "UNDO_DIR=undo"] {
+        // An editor puts a new file in the place of the old one.
+        let night = Night::new(&format!("{undo}{WAITING}"));
+        let edit = "cp night.conf night.new; mv night.new night.conf; exec \"$0\" ./night.conf";
+        let second = night.command();
+        let mut edited = Command::new("sh");
+        edited.args(["-euc", edit]).arg(second.get_program()).current_dir(night.work.folder());
+        edited.envs(second.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let (code, words) = night.second_run(&mut edited);
+        assert_eq!(code, Some(75), "{words}");
+
+        let night = Night::new(&format!("{undo}{WAITING}"));
+        symlink("night.conf", night.work.path("link.conf")).unwrap();
+        let (code, words) = night.second_run(&mut night.command_of("link.conf"));
+        assert_eq!(code, Some(75), "{words}");
+    }
+}
+
+#[test]
+fn two_configs_exclude_each_other_by_their_undo_folder_only() {
+    let night = Night::new(&format!("UNDO_DIR=undo{WAITING}"));
+    night.work.write("other", &night.work.read("copy"));
+    night.work.write("other.conf", b"SRC=new\nDST=other\nUNDO_DIR=$PWD/link\n");
+    symlink("undo", night.work.path("link")).unwrap();
+    let (code, words) = night.second_run(&mut night.command_of("other.conf"));
+    assert_eq!(code, Some(75), "{words}");
+    assert!(words.contains("or of a file with the same UNDO_DIR"), "{words}");
+
+    for undo in ["", "UNDO_DIR=undo"] {
+        let night = Night::new(&format!("{undo}{WAITING}"));
+        night.work.write("other", &night.work.read("copy"));
+        night.work.write("other.conf", b"SRC=new\nDST=other\n");
+        let (code, words) = night.second_run(&mut night.command_of("other.conf"));
+        assert_eq!(code, Some(0), "{words}");
+    }
+}
+
+#[test]
+fn who_may_read_a_config_cannot_hold_its_night_up() {
+    for undo in ["", "UNDO_DIR=undo\n"] {
+        let night = Night::new(undo);
+        let config = fs::File::open(night.work.path("night.conf")).unwrap();
+        config.try_lock().unwrap();
+        night.run(0);
+        assert!(night.is_done());
+
+        let own = night.locks().join("night.conf");
+        let folder = if undo.is_empty() { own } else { night.work.path("undo") };
+        assert_eq!((mode(&folder), mode(&folder.join(".lock"))), (0o700, 0o600));
+    }
+}
+
+/// A night that fails for what `plant` did to its undo folder, and what it said.
+#[track_caller]
+fn refused_night(plant: &dyn Fn(&Path)) -> (Night, String) {
+    let night = Night::new("UNDO_DIR=undo\n");
+    let folder = night.work.path("undo");
+    fs::create_dir(&folder).unwrap();
+    plant(&folder);
+    let words = night.run(1);
+    assert!(!night.is_done() && kept_in(&folder).is_empty());
+    (night, words)
+}
+
+#[test]
+fn a_lock_that_others_may_have_planted_is_refused() {
+    let what = "undo/.lock must be a file that only the user";
+    let (night, words) =
+        refused_night(&|folder| symlink("../elsewhere", folder.join(".lock")).unwrap());
+    assert!(words.contains(what), "{words}");
+    assert!(!night.work.path("elsewhere").exists());
+    let (_, words) = refused_night(&|folder| {
+        fs::write(folder.join(".lock"), "").unwrap();
+        set_mode(&folder.join(".lock"), 0o644);
+    });
+    assert!(words.contains(what), "{words}");
+
+    // Not closed either: it may be /tmp.
+    let what = "undo must belong to the user";
+    let (night, words) = refused_night(&|folder| set_mode(folder, 0o1777));
+    assert!(words.contains(what), "{words}");
+    assert_eq!(mode(&night.work.path("undo")), 0o1777);
+    assert!(!night.work.path("undo/.lock").exists());
+    require!(root());
+    let (_, words) = refused_night(&|folder| chown(folder, Some(65534), None).unwrap());
+    assert!(words.contains(what), "{words}");
+}
+
+#[test]
+fn old_undo_patches_go_whatever_path_leads_to_them() {
+    let folder = |night: &Night| night.work.path("undo");
+    for undo in ["undo", "link", "-link", "undo/"] {
+        // A relative folder is that of the beginning.
+        let config = format!("SRC=$PWD/new\nDST=$PWD/copy\nUNDO_DIR={undo}\n");
+        let night = Night::new(&format!("{config}before() {{ cd below; }}\n"));
+        for made in [folder(&night), night.work.path("below")] {
+            fs::create_dir(made).unwrap();
+        }
+        for link in ["link", "-link"] {
+            symlink("undo", night.work.path(link)).unwrap();
+        }
+        for name in ["old.undo", "killed.undo.partial-1", "kept.txt", ".lock"] {
+            let file = fs::File::create(folder(&night).join(name)).unwrap();
+            set_mode(&folder(&night).join(name), 0o600);
+            file.set_modified(SystemTime::now() - Duration::from_hours(8 * 24)).unwrap();
+        }
+        night.run(0);
+        assert!(night.is_done());
+        let left = kept_in(&folder(&night));
+        assert!(left.len() == 2 && left.contains(&"kept.txt".to_owned()), "{undo}: {left:?}");
+        assert!(folder(&night).join(".lock").exists());
+    }
 }
 
 #[test]
@@ -399,6 +559,40 @@ fn what_before_leaves_running_does_not_keep_the_next_night_from_beginning() {
     let night = Night::new("before() { sh -c '[ ! -e /proc/self/fd/9 ]'; }\n");
     night.run(0);
     night.run(0);
+}
+
+#[test]
+fn a_host_in_fstab_that_would_be_more_than_one_word_is_refused() {
+    let source = |host: &str| {
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/mount.bdsync"))
+            .arg(format!("{host}:/dev/snap"))
+            .args(["/mnt", "-o", "local=/dev/base", "-f", "-v"])
+            .output()
+            .unwrap()
+    };
+    for host in [
+        "[h -oProxyCommand=id]",
+        "h -oProxyCommand=id",
+        "u -p22@h",
+        "[h\t-v]",
+        "h\n-v",
+        "'h'",
+        "\"h -v\"",
+        "u'@h",
+        "h\u{1b}[2J",
+    ] {
+        let out = source(host);
+        let words = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{host:?}: {words}");
+        assert!(words.contains("must not have blanks, quotes or control"), "{host:?}: {words}");
+        assert!(out.stdout.is_empty() && !words.trim_end().contains(char::is_control), "{words:?}");
+    }
+    for (host, dash) in [("-oProxyCommand=id", "-o"), ("[-v]", "-v"), ("u@[-v]", "u@-v")] {
+        let words = String::from_utf8(source(host).stderr).unwrap();
+        assert!(words.contains("begin with a dash") && words.contains(dash), "{words}");
+    }
+    let out = source("u_1@[fe80::1%eth0]");
+    assert!(out.status.success(), "{out:?}");
 }
 
 #[test]
