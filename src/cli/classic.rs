@@ -12,8 +12,8 @@ use super::table::{
     optional_value, other, reporting, sizes,
 };
 use super::values::{
-    attached_hint, compare_options, direction, is_given, operand_list, progress, report_file,
-    size_options, timeout, usage, version,
+    attached_hint, compare_options, direction, is_given, new_file, operand_list, progress,
+    report_file, size_options, timeout, usage, version,
 };
 use crate::error::Result;
 
@@ -269,9 +269,6 @@ fn patch(found: &ArgMatches) -> Result<PatchOptions> {
         let given = found.get_one::<OsString>(name).filter(|path| !path.is_empty());
         given.map(PathBuf::from)
     };
-    if is_given(found, "undo") && path("undo").is_none() {
-        return Err(usage("--undo needs the name of a file"));
-    }
     Ok(PatchOptions {
         target: path("patch"),
         warn_device: found.get_flag("warndev"),
@@ -279,7 +276,7 @@ fn patch(found: &ArgMatches) -> Result<PatchOptions> {
         flush_cache: found.get_flag("flushcache"),
         spool: is_given(found, "spool"),
         spool_folder: path("spool"),
-        undo: path("undo"),
+        undo: new_file(found, "undo")?,
         verify: found.get_flag("verify"),
         sparse: found.get_flag("sparse"),
         force: found.get_flag("force"),

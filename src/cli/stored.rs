@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches, Command as Table, ValueHint, value_parser};
 use super::compression;
 use super::options::{Command, InfoOptions, SquashOptions};
 use super::table::{base, headed, long_flag, long_valued, operands, other, reporting};
-use super::values::{self, decimal, operand_list, progress, report_file, usage};
+use super::values::{self, decimal, new_file, operand_list, progress, report_file, usage};
 use crate::error::Result;
 
 pub(super) fn info_table() -> Table {
@@ -86,7 +86,7 @@ pub(super) fn info(found: &ArgMatches) -> Result<Command> {
         patch: patch.filter(|path| path.as_os_str() != "-"),
         base: second.or_else(|| path("base")),
         json: found.get_flag("json"),
-        svg: path("svg"),
+        svg: new_file(found, "svg")?,
         progress: progress(found)?,
         report: report_file(found)?,
         verbosity: found.get_count("verbose"),

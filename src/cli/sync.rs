@@ -1,7 +1,6 @@
 //! `bdsync sync`: its options, and what they come to.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, ValueHint, value_parser};
 
@@ -9,8 +8,8 @@ use super::options::{Command as Parsed, Place, SyncOptions};
 use super::place::place;
 use super::table;
 use super::values::{
-    asked_for_words, attached_hint, compare_options, decimal, operand_list, progress, report_file,
-    size_options, timeout, usage,
+    asked_for_words, attached_hint, compare_options, decimal, new_file, operand_list, progress,
+    report_file, size_options, timeout, usage,
 };
 use crate::error::Result;
 use crate::units::{GIB, KIB, MIB, RATE_BYTES_MIN};
@@ -111,10 +110,7 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Parsed> {
         Some(given) if given.is_empty() => Err(usage(format!("--{name} is empty"))),
         given => Ok(given.map_or_else(|| OsString::from(default), Clone::clone)),
     };
-    let undo = found.get_one::<OsString>("undo");
-    if undo.is_some_and(|path| path.is_empty()) {
-        return Err(usage("--undo needs the name of a file"));
-    }
+    let undo = new_file(found, "undo")?;
     let dry_run = found.get_flag("dry-run");
     if dry_run && undo.is_some() {
         return Err(usage("--dry-run changes nothing that --undo could take back"));
@@ -129,7 +125,7 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Parsed> {
         create: found.get_flag("create"),
         dry_run,
         verify: !found.get_flag("no-verify"),
-        undo: undo.map(PathBuf::from),
+        undo,
         sparse: found.get_flag("sparse"),
         force: found.get_flag("force"),
         rate_bytes_max: match found.get_one::<String>("bwlimit") {

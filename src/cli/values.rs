@@ -113,16 +113,21 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
     if digits { text.parse().ok() } else { None }
 }
 
-/// `--report=FILE`.
-pub(super) fn report_file(found: &ArgMatches) -> Result<Option<PathBuf>> {
-    match found.get_one::<OsString>("report") {
-        Some(path) if path.is_empty() => Err(usage("--report needs the name of a file")),
+/// The file that option `name` has made.
+pub(super) fn new_file(found: &ArgMatches, name: &str) -> Result<Option<PathBuf>> {
+    match found.get_one::<OsString>(name) {
+        Some(path) if path.is_empty() => Err(usage(format!("--{name} needs the name of a file"))),
         // For some it would be a file, for others stdout, where a patch may go.
-        Some(path) if path == "-" => {
-            Err(usage("--report=- could mean two things: give /dev/stdout, or ./- for a file"))
-        }
+        Some(path) if path == "-" => Err(usage(format!(
+            "--{name}=- could mean two things: give ./- for a file, or /dev/stdout"
+        ))),
         path => Ok(path.map(PathBuf::from)),
     }
+}
+
+/// `--report=FILE`.
+pub(super) fn report_file(found: &ArgMatches) -> Result<Option<PathBuf>> {
+    new_file(found, "report")
 }
 
 /// `--progress[=STYLE]`.

@@ -5,6 +5,7 @@
 //!   call.rs      the words that start a bdsync here or on the other host (pure)
 //!   watch.rs     signals end what is under way
 //!   target.rs    the process that writes: bdsync --patch=DST, here or there
+//!   words.rs     what both processes say
 //!   check.rs     compares again what was written
 //!   summary.rs   the first line and the last (pure)
 //!
@@ -21,6 +22,7 @@ mod sides;
 mod summary;
 mod target;
 mod watch;
+mod words;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -53,6 +55,7 @@ use sides::Sides;
 use summary::Written;
 use target::Target;
 use watch::Stops;
+use words::LastWord;
 
 /// Makes the target equal to the source; returns the server's exit status.
 ///
@@ -68,8 +71,8 @@ pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
     let rate_bytes_max = options.rate_bytes_max.filter(|_| !sides.caller.is_local());
     let throttles = rate_bytes_max.map(|rate| (Throttle::new(rate), Throttle::new(rate)));
     let outcome = watch::watched(&signals, |stops| {
-        let (progress, target_failed) = (&*progress, Arc::default());
-        Sync { options, record, sides, throttles, progress, stops, target_failed }.run()
+        let (progress, is_ending) = (&*progress, Arc::default());
+        Sync { options, record, sides, throttles, progress, stops, is_ending }.run()
     })?;
     match signals.pending() {
         // What fails because of the signal is not the news.
@@ -90,8 +93,8 @@ struct Sync<'a> {
     throttles: Option<(Arc<Throttle>, Arc<Throttle>)>,
     progress: &'a dyn Progress,
     stops: &'a Stops,
-    /// That the session ended, as the server then tells, is no news.
-    target_failed: Arc<AtomicBool>,
+    /// Whether the session is ended from here: that it has, as the server tells then, is no news.
+    is_ending: Arc<AtomicBool>,
 }
 
 impl Sync<'_> {
@@ -123,8 +126,11 @@ impl Sync<'_> {
         ));
         let session = meeting.agree(&self.options.compare, sizes)?;
         let engine = &session.engine;
-        let stopped = Arc::clone(engine);
-        self.stops.add(move |err| stopped.peer().abort(err.duplicate()));
+        let (stopped, is_ending) = (Arc::clone(engine), Arc::clone(&self.is_ending));
+        self.stops.add(move |err| {
+            is_ending.store(true, Ordering::SeqCst);
+            stopped.peer().abort(err.duplicate());
+        });
         session.describe(&self.far_place(), self.record);
         if self.sides.caller.is_local() {
             let target = DeviceFacts::at(Path::new(&self.sides.far), engine.plan().remote_bytes);
@@ -197,20 +203,18 @@ impl Sync<'_> {
     }
 
     fn connect_server(&self, words: &[OsString]) -> Result<Connection> {
-        let (mut show, failed) = (shown(self.sides.caller.is_local()), self.target_failed.clone());
-        let sink: StderrSink = Box::new(move |line| {
-            if !failed.load(Ordering::SeqCst) {
-                show(line);
-            }
-        });
+        let sink = words::of_server(self.sides.caller.is_local(), Arc::clone(&self.is_ending));
         self.connect(words, sink, connect_words)
     }
 
     /// Starts a bdsync, on this host or another, which the stops will reach.
     fn connect(&self, words: &[OsString], sink: StderrSink, start: Start) -> Result<Connection> {
         let connection = start(words, self.options.timeout, sink)?;
-        let control = Arc::clone(&connection.control);
-        self.stops.add(move |_| control.close());
+        let (control, is_ending) = (Arc::clone(&connection.control), Arc::clone(&self.is_ending));
+        self.stops.add(move |_| {
+            is_ending.store(true, Ordering::SeqCst);
+            control.close();
+        });
         Ok(connection)
     }
 
@@ -278,11 +282,12 @@ impl Sync<'_> {
         let engine = Arc::clone(&session.engine);
         // The first bytes of the patch are waited for to be read: a bar over the prompt
         // of ssh would hide it.
-        let sink = shown(caller.is_local());
+        let word = LastWord::default();
+        let sink = word.sink(caller.is_local());
         let connection = self.connect(&caller.patch(&arguments), sink, connect_consumer)?;
-        let failed = Arc::clone(&self.target_failed);
-        let mut target = Target::new(connection, !caller.is_local(), move |err| {
-            failed.store(true, Ordering::SeqCst);
+        let is_ending = Arc::clone(&self.is_ending);
+        let mut target = Target::new(connection, !caller.is_local(), word, move |err| {
+            is_ending.store(true, Ordering::SeqCst);
             engine.peer().abort(err);
         })?;
         let up = match caller.is_local() {
@@ -295,10 +300,11 @@ impl Sync<'_> {
         let ended = target.finish(complete);
         // What it refuses it has not begun to write.
         let refused = ended.as_ref().is_err_and(|err| self.is_refusal(err.kind()));
-        self.target_failed.fetch_or(ended.is_err(), Ordering::SeqCst);
         // Why the other end went away says more than that it did.
         let outcome = ended.and(made);
-        if outcome.is_err() {
+        if let Err(err) = &outcome {
+            // What the server ended with is told by it, and the cause.
+            self.is_ending.fetch_or(RemoteEnd::of(err).is_none(), Ordering::SeqCst);
             let changes =
                 !touched.is_empty() || may_be_resized(session.engine.plan(), sizes.rule, complete);
             let written =
@@ -312,7 +318,8 @@ impl Sync<'_> {
     /// Whether the process that writes to the target ends with this before its first write.
     fn is_refusal(&self, kind: Kind) -> bool {
         match kind {
-            Kind::Open | Kind::Size | Kind::Seal => true,
+            // The last is a server's, which a login there is forced to.
+            Kind::Open | Kind::Size | Kind::Seal | Kind::Protocol => true,
             // There is an undo patch already. Without one, many a shell script ends with 1.
             Kind::Usage => self.options.undo.is_some(),
             _ => false,
@@ -388,14 +395,6 @@ impl Sync<'_> {
             session.engine.peer().abort(Error::new(Kind::Checksum, "the verification failed"));
         }
         checked
-    }
-}
-
-/// Shows what a bdsync on this host, or on another, writes to stderr.
-fn shown(is_local: bool) -> StderrSink {
-    match is_local {
-        true => Box::new(report::own_line),
-        false => Box::new(report::remote_line),
     }
 }
 

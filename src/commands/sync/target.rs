@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::words::LastWord;
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control, Remote};
 
@@ -21,6 +22,7 @@ pub struct Target {
     writer: Option<Box<dyn Write + Send>>,
     control: Arc<Control>,
     process: Remote,
+    word: LastWord,
     is_remote: bool,
     listener: Option<JoinHandle<()>>,
     /// Its end is no news any more.
@@ -41,7 +43,7 @@ impl Write for TargetWriter<'_> {
 }
 
 impl Target {
-    /// Takes the process over; `on_end` is called when it ends before its patch does, so that
+    /// Takes the process over, of whose stderr `word` keeps the last; `on_end` is called when it ends before its patch does, so that
     /// nobody goes on comparing for hours.
     ///
     /// # Errors
@@ -49,6 +51,7 @@ impl Target {
     pub fn new(
         connection: Connection,
         is_remote: bool,
+        word: LastWord,
         on_end: impl FnOnce(Error) + Send + 'static,
     ) -> Result<Self> {
         let Connection { mut reader, writer, control, remote } = connection;
@@ -67,7 +70,7 @@ impl Target {
         let listener =
             listener.map_err(|err| Error::io(Kind::Spawn, "cannot start a thread", err))?;
         let (writer, listener) = (Some(writer), Some(listener));
-        Ok(Self { writer, control, process, is_remote, listener, finishing })
+        Ok(Self { writer, control, process, word, is_remote, listener, finishing })
     }
 
     /// Where the patch goes.
@@ -108,6 +111,9 @@ impl Target {
             // It has nothing to say about its end.
             let _ = listener.join();
         }
+        if status.success() {
+            self.word.show(!self.is_remote);
+        }
         // A patch that was cut short is refused there, which is no news.
         let is_refusal = !complete && status.code() == Some(Kind::Patch.exit_code());
         if status.success() || is_refusal || is_killed { Ok(()) } else { Err(self.failure(status)) }
@@ -115,13 +121,19 @@ impl Target {
 
     fn failure(&self, status: ExitStatus) -> Error {
         let kind = status.code().and_then(Kind::of_exit_code);
-        let how = match (kind, self.is_remote) {
-            (Some(_), true) => "the bdsync there said why".to_owned(),
-            (Some(_), false) => "it said why".to_owned(),
-            (None, true) => self.process.describe(status),
-            (None, false) => status.to_string(),
+        let how = match (self.word.take(), kind, self.is_remote) {
+            (Some(word), Some(_), _) => word,
+            (None, Some(_), true) => "the bdsync there said why".to_owned(),
+            (None, Some(_), false) => "it said why".to_owned(),
+            (_, None, true) => self.process.describe(status),
+            (_, None, false) => status.to_string(),
         };
-        Error::new(kind.unwrap_or(Kind::Spawn), format!("writing to the target failed: {how}"))
+        let kind = kind.unwrap_or(match status.code() {
+            // Of ssh, or whatever leads there.
+            Some(_) if self.is_remote => Kind::Read,
+            _ => Kind::Spawn,
+        });
+        Error::new(kind, format!("writing to the target failed: {how}"))
     }
 }
 
@@ -134,7 +146,7 @@ mod tests {
     fn that_one_which_does_not_end_had_to_be_killed_hides_no_reason_for_a_cut_patch() {
         let words = ["sh", "-c", "read line; exec sleep 600"].map(Into::into);
         let connection = connect_consumer(&words, None, Box::new(|_| {})).unwrap();
-        let mut target = Target::new(connection, false, |_| {}).unwrap();
+        let mut target = Target::new(connection, false, LastWord::default(), |_| {}).unwrap();
         target.writer().write_all(b"cut short\n").unwrap();
         target.finish(false).unwrap();
     }

@@ -1,0 +1,100 @@
+//! What the two processes of a sync write to stderr.
+//!
+//! ```text
+//!   the server           shown, until the session is ended from here
+//!   who writes           shown, but for the error that it ends with: the cause of ours; and not what
+//!                        the last line of the sync says better
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::report;
+use crate::transport::StderrSink;
+
+/// What every line of a bdsync begins with.
+const NAME: &[u8] = b"bdsync: ";
+const WARNING: &[u8] = b"bdsync: warning: ";
+/// A warning of who writes.
+const IN_PART: &[u8] = b" is patched in part (";
+
+/// Shows what a bdsync on this host, or on another, writes.
+fn shown(is_local: bool) -> StderrSink {
+    match is_local {
+        true => Box::new(report::own_line),
+        false => Box::new(report::remote_line),
+    }
+}
+
+/// Shows a server's lines until `is_ending`.
+pub fn of_server(is_local: bool, is_ending: Arc<AtomicBool>) -> StderrSink {
+    let mut show = shown(is_local);
+    Box::new(move |line| {
+        if !is_ending.load(Ordering::SeqCst) {
+            show(line);
+        }
+    })
+}
+
+/// The line that a process may have ended with.
+#[derive(Clone, Default)]
+pub struct LastWord(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl LastWord {
+    /// Shows the lines of who writes to the target, but for the last one that may be an error.
+    pub fn sink(&self, is_local: bool) -> StderrSink {
+        let (mut show, held) = (shown(is_local), Arc::clone(&self.0));
+        Box::new(move |line| {
+            if line.starts_with(WARNING) && line.windows(IN_PART.len()).any(|part| part == IN_PART)
+            {
+                return;
+            }
+            let mut held = held.lock();
+            if let Some(before) = held.take() {
+                show(&before);
+            }
+            if line.starts_with(NAME) && !line.starts_with(WARNING) {
+                *held = Some(line.to_vec());
+            } else {
+                drop(held);
+                show(line);
+            }
+        })
+    }
+
+    /// Shows the line that was held back of a process which ended well.
+    pub fn show(&self, is_local: bool) {
+        if let Some(line) = self.0.lock().take() {
+            shown(is_local)(&line);
+        }
+    }
+
+    /// The error that the process, which has ended, ended with.
+    pub fn take(&self) -> Option<String> {
+        let line = self.0.lock().take()?;
+        Some(String::from_utf8_lossy(&line[NAME.len()..]).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_a_word_if_it_is_an_error() {
+        for (lines, expected) in [
+            (&["bdsync: a", "bdsync: b"][..], Some("b")),
+            (&["bdsync: a", "bdsync: warning: b"], None),
+            (&["bdsync: a", "bdsync: warning: t is patched in part (up to 1)"], Some("a")),
+            (&["sudo: a"], None),
+            (&[], None),
+        ] {
+            let word = LastWord::default();
+            let mut sink = word.sink(true);
+            lines.iter().for_each(|line| sink(line.as_bytes()));
+            assert_eq!(word.take().as_deref(), expected, "{lines:?}");
+        }
+    }
+}
