@@ -1,9 +1,10 @@
 //! The place of a mount: what is refused before anything is opened, and whether the mount is
 //! still there.
 
-use std::fs;
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
@@ -13,10 +14,13 @@ use crate::mountinfo::{Mount, mounts};
 const KIND: &[u8] = b"fuse.bdsync";
 
 /// A directory that may be mounted over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Mountpoint {
     /// Without symbolic links, as the kernel names it.
     path: PathBuf,
+    /// What was looked at, until it is mounted over: who owns a folder above may put a link in its place
+    /// while the remote side is waited for.
+    directory: Option<File>,
 }
 
 impl Mountpoint {
@@ -54,7 +58,30 @@ impl Mountpoint {
                 return Err(Error::new(Kind::Usage, what).with_path(path));
             }
         }
-        Ok(Self { path: real })
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
+        let directory = options.open(&real).map_err(cannot)?;
+        if !is_same(&directory.metadata().map_err(cannot)?, &about) {
+            return Err(replaced(path));
+        }
+        Ok(Self { path: real, directory: Some(directory) })
+    }
+
+    /// Finds out where the directory is by now, to be mounted over, and lets go of it.
+    ///
+    /// # Errors
+    /// `Kind::Open` when it is gone, or another one is in its place.
+    pub(super) fn find_again(&mut self) -> Result<()> {
+        let Some(directory) = self.directory.take() else { return Ok(()) };
+        // Without /proc it can only be where it was.
+        if let Ok(path) = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())) {
+            self.path = path;
+        }
+        let same = |found: &Metadata| directory.metadata().is_ok_and(|own| is_same(&own, found));
+        match self.path.symlink_metadata() {
+            Ok(found) if same(&found) => Ok(()),
+            _ => Err(replaced(&self.path)),
+        }
     }
 
     /// The directory, without symbolic links.
@@ -72,6 +99,15 @@ impl Mountpoint {
         let id = format!("{}:{}", libc::major(device), libc::minor(device));
         place_of(&table, id.as_bytes(), &self.path)
     }
+}
+
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+fn replaced(path: &Path) -> Error {
+    Error::new(Kind::Open, "the mountpoint is gone, or another directory took its place")
+        .with_path(path)
 }
 
 /// Where a mounted file system is.
@@ -98,13 +134,10 @@ pub(super) fn is_dead(path: &Path) -> bool {
 }
 
 /// Whether `input` lies in the directory, by whatever path (links, bind mounts) it is reached.
-fn hides(directory: &fs::Metadata, input: &Path) -> bool {
+fn hides(directory: &Metadata, input: &Path) -> bool {
     // An input that does not exist is reported when it is opened.
     let Ok(input) = input.canonicalize() else { return false };
-    input.ancestors().any(|part| {
-        fs::metadata(part)
-            .is_ok_and(|of| (of.dev(), of.ino()) == (directory.dev(), directory.ino()))
-    })
+    input.ancestors().any(|part| fs::metadata(part).is_ok_and(|of| is_same(&of, directory)))
 }
 
 /// Where in a table of mounts our file system `id` (`major:minor`) is, which was mounted at
@@ -161,6 +194,29 @@ mod tests {
         let good = Mountpoint::check(&at, &[&other, Path::new("/dev/null")]).unwrap();
         assert_eq!(good.path(), at.canonicalize().unwrap());
         assert!(Mountpoint::check(Path::new("/dev"), &[Path::new("/dev/null")]).is_err());
+    }
+
+    #[test]
+    fn the_directory_counts_and_not_what_has_its_name_by_now() {
+        let place = tempfile::tempdir().unwrap();
+        let (folder, moved) = (place.path().join("folder"), place.path().join("moved"));
+        let victim = place.path().join("victim");
+        fs::create_dir_all(folder.join("at")).unwrap();
+        fs::create_dir_all(victim.join("at")).unwrap();
+        let check = || Mountpoint::check(&folder.join("at"), &[]).unwrap();
+        let mut found = check();
+        found.find_again().unwrap();
+        assert_eq!(found.path(), folder.canonicalize().unwrap().join("at"));
+        let mut found = check();
+        fs::rename(&folder, &moved).unwrap();
+        std::os::unix::fs::symlink(&victim, &folder).unwrap();
+        found.find_again().unwrap();
+        assert_eq!(found.path(), moved.canonicalize().unwrap().join("at"));
+        let mut found = check();
+        fs::remove_dir(victim.join("at")).unwrap();
+        fs::create_dir(victim.join("at")).unwrap();
+        let err = found.find_again().unwrap_err();
+        assert_eq!(err.kind(), Kind::Open, "{err}");
     }
 
     #[test]

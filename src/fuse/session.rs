@@ -120,11 +120,10 @@ impl Mount {
     /// `Kind::Open`, with the remedy where there is one.
     pub fn attach(
         view: Arc<View>,
-        mountpoint: Mountpoint,
+        mut mountpoint: Mountpoint,
         access: Access,
         events: Events,
     ) -> Result<Self> {
-        let path = mountpoint.path();
         if !fs::metadata(DEVICE).is_ok_and(|found| is_fuse(&found)) {
             let what = "there is no /dev/fuse: load the kernel's module (modprobe fuse), or give \
                         the container that device";
@@ -134,6 +133,8 @@ impl Mount {
         let adapter = Adapter::new(view, threads(), move || {
             let _ = sender.send(Event::Ended);
         })?;
+        mountpoint.find_again()?;
+        let path = mountpoint.path();
         let cannot = |err| cannot_mount(&err).with_path(path);
         let session = fuser::Session::new(adapter, path, &config(access)).map_err(cannot)?;
         let mut session = ManuallyDrop::new(session.spawn().map_err(cannot)?);
