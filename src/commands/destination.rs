@@ -7,7 +7,9 @@
 //!                     a fifo, a terminal ..             is there
 //!                     a block device                    refused: it is somebody's disk
 //! ```
-//! A link is followed, never replaced: `/dev/stderr` is one.
+//! A link is followed, never replaced: `/dev/stderr` is one. The kernel does not follow those that
+//! somebody else put into a folder for all (proc_sys_fs(5), `protected_symlinks` and its like), and no
+//! more do we.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -18,7 +20,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{AccessFlags, faccessat};
+use nix::unistd::{AccessFlags, faccessat, geteuid};
 
 use crate::naming::{folder_of, name_in_the_making};
 use crate::report;
@@ -49,7 +51,8 @@ impl Destination {
     /// Looks at `path`; opens nothing.
     ///
     /// # Errors
-    /// When a folder on the way cannot be looked into, or links never end.
+    /// When a folder on the way cannot be looked into, links never end, or one or the file is in a folder
+    /// for all, such as `/tmp`, where somebody else has put it.
     pub fn of(path: &Path) -> io::Result<Self> {
         let mut at = path.to_owned();
         for _ in 0..LINKS_MAX {
@@ -57,6 +60,7 @@ impl Destination {
             if folder.starts_with(KERNEL) {
                 return Ok(Self::of_kernel(&folder, at));
             }
+            refuse_planted(&folder, &at)?;
             match fs::read_link(&at) {
                 Ok(to) => at = folder.join(to),
                 Err(_) => return Ok(Self::of_plain(&folder, at)),
@@ -153,6 +157,18 @@ fn stdout() -> io::Result<File> {
     io::stdout().as_fd().try_clone_to_owned().map(File::from)
 }
 
+/// Fails when `at`, in `folder`, was put there by somebody else and everybody may put something there.
+fn refuse_planted(folder: &Path, at: &Path) -> io::Result<()> {
+    let Ok(found) = fs::symlink_metadata(at) else { return Ok(()) };
+    let around = fs::metadata(folder)?;
+    let is_for_all = around.mode() & libc::S_ISVTX != 0 && around.mode() & 0o022 != 0;
+    if is_for_all && ![geteuid().as_raw(), around.uid()].contains(&found.uid()) {
+        let what = format!("another user (number {}) has put it into a folder for all", found.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    Ok(())
+}
+
 /// Whether `folder` belongs to the file system of the devices, as `/dev/shm` does not.
 fn is_among_devices(folder: &Path) -> bool {
     let same_system = |a: Metadata, b: Metadata| a.dev() == b.dev();
@@ -247,6 +263,29 @@ mod tests {
         assert_eq!(fs::read_to_string(&log).unwrap(), "said before\nreport\n");
         assert_eq!(fs::metadata(&log).unwrap().ino(), inode, "the same file");
         assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn what_another_user_put_into_a_folder_for_all_is_not_followed() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (shared, secret) = (folder.path().join("shared"), folder.path().join("secret"));
+        fs::write(&secret, "secret").unwrap();
+        fs::create_dir(&shared).unwrap();
+        symlink(&secret, shared.join("link")).unwrap();
+        fs::write(shared.join("file"), "planted").unwrap();
+        for (mode, owner, is_refused) in
+            [(0o1777, 65534, true), (0o1777, 0, false), (0o755, 65534, false)]
+        {
+            fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).unwrap();
+            for name in ["link", "file"] {
+                std::os::unix::fs::lchown(shared.join(name), Some(owner), None).unwrap();
+                let found = Destination::of(&shared.join(name));
+                assert_eq!(found.is_err(), is_refused, "{mode:o} {owner} {name}");
+            }
+        }
     }
 
     #[test]
