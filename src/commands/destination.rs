@@ -163,7 +163,8 @@ fn refuse_planted(folder: &Path, at: &Path) -> io::Result<()> {
     let around = fs::metadata(folder)?;
     let is_for_all = around.mode() & libc::S_ISVTX != 0 && around.mode() & 0o022 != 0;
     if is_for_all && ![geteuid().as_raw(), around.uid()].contains(&found.uid()) {
-        let what = format!("another user (number {}) has put it into a folder for all", found.uid());
+        let what =
+            format!("another user (number {}) has put it into a folder for all", found.uid());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
     Ok(())

@@ -46,10 +46,16 @@ pub fn run(options: &SquashOptions, record: &Record, output: impl Write) -> Resu
             "{} bytes of zeros are written out because the size of the device changes on the \
              way: what lies behind {} bytes and is in no later patch becomes zeros. Wrong for \
              patches made or applied with --diffsize=minsize, which take nothing away: apply \
-             those one after the other. --basesize, the size of the device that the first patch \
-             is for, saves what can be saved",
+             those one after the other{}",
             done.zero_bytes,
-            squash.smallest_bytes()
+            squash.smallest_bytes(),
+            match options.base_bytes {
+                Some(_) => "",
+                None => {
+                    ". --basesize, the size of the device that the first patch is for, saves what can be \
+                     saved"
+                }
+            }
         );
     }
     Ok(0)
