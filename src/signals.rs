@@ -71,11 +71,11 @@ impl StatusRequests {
     /// What comes, or came since [`hold`](Self::hold).
     ///
     /// # Errors
-    /// `Kind::Usage` when the kernel refuses.
+    /// `Kind::Open` when the kernel refuses.
     pub fn open() -> Result<Self> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let fd = SignalFd::with_flags(&status_set(), flags)
-            .map_err(|err| Error::io(Kind::Usage, "cannot watch for SIGUSR1", err))?;
+            .map_err(|err| Error::io(Kind::Open, "cannot watch for SIGUSR1", err))?;
         Ok(Self { fd })
     }
 
@@ -128,9 +128,9 @@ impl Signals {
     /// the process was told to ignore (`nohup`, a shell's background job) stays ignored.
     ///
     /// # Errors
-    /// `Kind::Usage` when the kernel refuses.
+    /// `Kind::Open` when the kernel refuses.
     pub fn catch() -> Result<Self> {
-        let failed = |err: Errno| Error::io(Kind::Usage, "cannot watch for signals", err);
+        let failed = |err: Errno| Error::io(Kind::Open, "cannot watch for signals", err);
         let ignored = ignored_signals();
         let mut set = SigSet::empty();
         for signal in SIGNALS.into_iter().filter(|&signal| ignored & bit(signal) == 0) {
@@ -139,7 +139,7 @@ impl Signals {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let fd = SignalFd::with_flags(&set, flags).map_err(failed)?;
         let (given_up, give_up) =
-            io::pipe().map_err(|err| Error::io(Kind::Usage, "cannot watch for signals", err))?;
+            io::pipe().map_err(|err| Error::io(Kind::Open, "cannot watch for signals", err))?;
         let mask_before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
         Ok(Self { fd, mask_before, seen: AtomicI32::new(0), given_up, give_up })
     }
@@ -176,13 +176,13 @@ impl Signals {
     /// device that is stuck perhaps, may never come.
     ///
     /// # Errors
-    /// `Kind::Usage` when no pipe or no thread can be had.
+    /// `Kind::Open` when no pipe or no thread can be had.
     pub fn watch<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         on_signal: impl FnOnce(i32) + Send + 'scope,
     ) -> Result<Watch<'scope>> {
-        let failed = |err| Error::io(Kind::Usage, "cannot watch for signals", err);
+        let failed = |err| Error::io(Kind::Open, "cannot watch for signals", err);
         let (ended, end) = io::pipe().map_err(failed)?;
         let wait = move || {
             let mut on_signal = Some(on_signal);

@@ -19,7 +19,7 @@ impl<'a> LastWords<'a> {
     /// `record` goes to `path`.
     ///
     /// # Errors
-    /// `Kind::Usage` when signals cannot be held back.
+    /// `Kind::Open` when signals cannot be held back.
     pub(super) fn new(record: &'a Record, path: &'a Path) -> Result<Self> {
         Ok(Self { signals: Signals::catch()?, record, path })
     }
@@ -28,7 +28,7 @@ impl<'a> LastWords<'a> {
     /// record is written.
     ///
     /// # Errors
-    /// `Kind::Usage` when signals cannot be waited for.
+    /// `Kind::Open` when signals cannot be waited for.
     pub(super) fn watch<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -52,7 +52,7 @@ impl<'a> LastWords<'a> {
 /// Runs `work` under such a watch.
 ///
 /// # Errors
-/// `Kind::Usage` when signals cannot be waited for.
+/// `Kind::Open` when signals cannot be waited for.
 pub(super) fn kept<T>(record: &Record, path: &Path, work: impl FnOnce() -> T) -> Result<T> {
     let words = LastWords::new(record, path)?;
     words.signals.watched(|signal| words.end(signal), work)

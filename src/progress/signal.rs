@@ -45,9 +45,9 @@ impl Answers {
     /// called before.
     ///
     /// # Errors
-    /// `Kind::Usage` when descriptors or threads run out.
+    /// `Kind::Open` when descriptors or threads run out.
     pub fn start(line: impl Fn() -> Option<String> + Send + 'static) -> Result<Self> {
-        let failed = |err| Error::io(Kind::Usage, "cannot watch for SIGUSR1", err);
+        let failed = |err| Error::io(Kind::Open, "cannot watch for SIGUSR1", err);
         let requests = StatusRequests::open()?;
         let (stopped, stop) = io::pipe().map_err(failed)?;
         let thread = Background::start("SIGUSR1", stop, move || {

@@ -43,7 +43,7 @@ impl Stops {
 /// Runs `work` while a thread waits for signals, which stop all that was added.
 ///
 /// # Errors
-/// `Kind::Usage` when no pipe or no thread can be had.
+/// `Kind::Open` when no pipe or no thread can be had.
 pub fn watched<T>(signals: &Signals, work: impl FnOnce(&Stops) -> T) -> Result<T> {
     let stops = Stops::default();
     signals.watched(|signal| stops.stop(interrupted(signal, "the sync ended")), || work(&stops))
