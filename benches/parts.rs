@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::thread;
 
 use bdsync::device::{Device, MemoryDevice};
-use bdsync::diff::{Afterwards, Density, Engine, Map, Plan, Sink, State, walk};
+use bdsync::diff::{Afterwards, Density, Engine, Map, Plan, Sink, State, digests, walk};
 use bdsync::digest::{Algorithm, BlockHasher, HashPool, Scratch, fold, hash_range, is_zero};
 use bdsync::error::Result;
 use bdsync::patch::{Header, PatchIndex, PatchReader, PatchWriter};
 use bdsync::serve;
 use bdsync::transport::pair;
 use bdsync::units::{ByteRange, Direction, SizeRule};
-use bdsync::wire::{Digests, Extensions, FrameReader, Message, Opening, Peer};
+use bdsync::wire::{Extensions, FrameReader, Message, Opening, Peer};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 
@@ -141,22 +141,15 @@ mod comparing {
                 Ok(Box::new(remote.lock().take().expect("one session")) as Box<dyn Device>)
             })
         });
-        let opening = Opening::connect(ours, Extensions::ALL, b"remote").expect("a hello");
+        let offer = Extensions { skip: false, ..Extensions::ALL };
+        let opening = Opening::connect(ours, offer, b"remote").expect("a hello");
         let (size, block) = (opening.size(), BLOCK as u64);
         let plan =
             Plan::new(Direction::Push, local.size(), size, block, SizeRule::Strict).expect("sizes");
-        let algorithm = Algorithm::Blake3;
+        let salt = opening.salt().unwrap_or(&SALT).to_vec();
         let hasher =
-            BlockHasher::new(algorithm, &SALT).expect("a salt").with_universal_leaves(true);
-        let digests = Digests {
-            salt: SALT.to_vec(),
-            hash: algorithm.name().to_owned(),
-            hash_bytes: hasher.hash_len(),
-            tree_hash_bytes: hasher.tree_hash_len(),
-            checksum: String::new(),
-            checksum_bytes: 0,
-        };
-        let peer = Peer::start(opening, &digests).expect("digests");
+            BlockHasher::new(Algorithm::Blake3, &salt).expect("a salt").with_universal_leaves(true);
+        let peer = Peer::start(opening, &digests(&salt, &hasher, None)).expect("digests");
         let density = Density::for_peer(block, &hasher, true, false);
         let pool = HashPool::new().expect("threads");
         let engine = Engine::new(plan, Arc::new(local), peer, pool, hasher);

@@ -11,13 +11,13 @@ use std::time::Duration;
 use super::record::Record;
 use crate::cli::{ClientOptions, CompareOptions, SizeOptions};
 use crate::device::{Device, FileDevice, TolerantDevice, open_source};
-use crate::diff::{Density, Engine, Plan, has_usual_leaves};
+use crate::diff::{Density, Engine, Plan, digests, has_usual_leaves};
 use crate::digest::{Algorithm, BlockHasher, HashPool, SALT_BYTES, draw_salt};
 use crate::error::{Error, Kind, Result};
 use crate::report;
 use crate::transport::{Connection, connect_command};
 use crate::units::Direction;
-use crate::wire::{Digests, Extensions, Opening, Peer};
+use crate::wire::{Extensions, Opening, Peer};
 
 /// How a session reads its devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,18 +152,7 @@ impl Meeting {
             Direction::Pull => checksum,
             Direction::Push => None,
         };
-        let peer = Peer::start(
-            opening,
-            &Digests {
-                salt: salt.to_vec(),
-                hash: algorithm.name().to_owned(),
-                hash_bytes: hasher.hash_len(),
-                tree_hash_bytes: hasher.tree_hash_len(),
-                checksum: remote_checksum
-                    .map_or_else(String::new, |digest| digest.name().to_owned()),
-                checksum_bytes: remote_checksum.map_or(0, Algorithm::len),
-            },
-        )?;
+        let peer = Peer::start(opening, &digests(&salt, &hasher, remote_checksum))?;
         let pool = HashPool::new()?;
         let engine = if compare.skip_unreadable {
             if !extensions.skip {

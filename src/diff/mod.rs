@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   plan.rs     sizes, direction, block size: what is compared          (pure)
+//!   digests.rs  what the remote hashes with                             (pure)
 //!   ladder.rs   coarse-to-fine steps; density.rs chooses among them     (pure)
 //!   compare.rs  hash lists against each other                           (pure)
 //!   descent.rs  one comparison from coarse to fine, a state machine     (pure)
@@ -28,6 +29,7 @@ mod compare;
 mod content;
 mod density;
 mod descent;
+mod digests;
 mod engine;
 mod gathering;
 mod ladder;
@@ -46,6 +48,7 @@ pub use checksum::SourceChecksum;
 pub use compare::Announced;
 pub use content::Changed;
 pub use density::Density;
+pub use digests::digests;
 pub use engine::{Engine, Found};
 pub use gathering::{Gathering, OnBytes};
 pub use ladder::{Ladder, Probe, has_usual_leaves};

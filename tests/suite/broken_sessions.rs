@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use bdsync::device::{Device, MemoryDevice};
-use bdsync::diff::{Afterwards, Density, Engine, Plan, Sink, walk};
+use bdsync::diff::{Afterwards, Density, Engine, Plan, Sink, digests, walk};
 use bdsync::digest::{Algorithm, BlockHasher, HashPool};
 use bdsync::error::{Error, Kind, Result};
 use bdsync::serve;
 use bdsync::transport::{Connection, pair};
 use bdsync::units::{ByteRange, Direction, SizeRule};
-use bdsync::wire::{Digests, Extensions, Opening, Peer};
+use bdsync::wire::{Extensions, Opening, Peer};
 use parking_lot::Mutex;
 
 use crate::support::images::{Random, changed, random_bytes};
@@ -57,20 +57,9 @@ fn compared(direction: Direction, ours: Connection, local: Box<dyn Device>) -> R
     let opening = Opening::connect(ours, offer, b"remote.img")?;
     let remote_bytes = opening.size();
     let plan = Plan::new(direction, local.size(), remote_bytes, BLOCK_BYTES, SizeRule::Strict)?;
-    let algorithm = Algorithm::Blake3;
     let salt = opening.salt().unwrap_or(&[7; 32]).to_vec();
-    let hasher = BlockHasher::new(algorithm, &salt)?.with_universal_leaves(true);
-    let peer = Peer::start(
-        opening,
-        &Digests {
-            salt,
-            hash: algorithm.name().to_owned(),
-            hash_bytes: hasher.hash_len(),
-            tree_hash_bytes: hasher.tree_hash_len(),
-            checksum: String::new(),
-            checksum_bytes: 0,
-        },
-    )?;
+    let hasher = BlockHasher::new(Algorithm::Blake3, &salt)?.with_universal_leaves(true);
+    let peer = Peer::start(opening, &digests(&salt, &hasher, None))?;
     let engine = Engine::new(plan, Arc::from(local), peer, HashPool::with_threads(2)?, hasher);
     let mut blocks = Blocks::default();
     let density = Density::for_peer(BLOCK_BYTES, engine.hasher(), true, false);

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::thread;
 
 use bdsync::device::{Device, MemoryDevice};
-use bdsync::diff::{Afterwards, Density, Engine, Plan, Sink, walk};
+use bdsync::diff::{Afterwards, Density, Engine, Plan, Sink, digests, walk};
 use bdsync::digest::{Algorithm, BlockHasher, HashPool};
 use bdsync::error::Result;
 use bdsync::patch::{Header, PatchWriter};
 use bdsync::serve;
 use bdsync::transport::pair;
 use bdsync::units::{Direction, SizeRule};
-use bdsync::wire::{Digests, Extensions, Opening, Peer, QUEUED_REQUESTS_MAX};
+use bdsync::wire::{Extensions, Opening, Peer, QUEUED_REQUESTS_MAX};
 use proptest::prelude::*;
 
 const SALT: [u8; 32] = [7; 32];
@@ -71,18 +71,7 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> (Vec<u8>, u64) {
     let hasher = BlockHasher::new(way.algorithm, &salt)
         .expect("a hasher")
         .with_universal_leaves(way.extensions.nh);
-    let peer = Peer::start(
-        opening,
-        &Digests {
-            salt,
-            hash: way.algorithm.name().to_owned(),
-            hash_bytes: hasher.hash_len(),
-            tree_hash_bytes: hasher.tree_hash_len(),
-            checksum: String::new(),
-            checksum_bytes: 0,
-        },
-    )
-    .expect("digests");
+    let peer = Peer::start(opening, &digests(&salt, &hasher, None)).expect("digests");
     let header = Header { size_bytes: plan.header_bytes, name: NAME.to_vec() };
     let local: Arc<dyn Device> = Arc::new(device(local, way.hole_unit));
     let pool = HashPool::with_threads(way.threads).expect("threads");

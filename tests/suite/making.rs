@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use bdsync::device::{Device, MemoryDevice, TolerantDevice};
-use bdsync::diff::{Afterwards, Density, Engine, LeftOut, Plan, Sink, walk};
+use bdsync::diff::{Afterwards, Density, Engine, LeftOut, Plan, Sink, digests, walk};
 use bdsync::digest::{Algorithm, BlockHasher, HashPool};
 use bdsync::error::{Error, Kind, Result};
 use bdsync::serve;
 use bdsync::transport::pair;
 use bdsync::units::{ByteRange, Direction, SizeRule};
-use bdsync::wire::{Digests, Extensions, Opening, Peer};
+use bdsync::wire::{Extensions, Opening, Peer};
 use parking_lot::Mutex;
 
 use crate::support::Workdir;
@@ -247,18 +247,9 @@ fn engine(
     let opening = Opening::connect(ours, offer, b"remote.img").unwrap();
     let remote_bytes = opening.size();
     let plan = Plan::new(direction, local.size(), remote_bytes, 4096, SizeRule::Strict).unwrap();
-    let algorithm = Algorithm::Blake3;
     let salt = opening.salt().unwrap_or(&[7; 32]).to_vec();
-    let hasher = BlockHasher::new(algorithm, &salt).unwrap().with_universal_leaves(true);
-    let digests = Digests {
-        salt,
-        hash: algorithm.name().to_owned(),
-        hash_bytes: hasher.hash_len(),
-        tree_hash_bytes: hasher.tree_hash_len(),
-        checksum: String::new(),
-        checksum_bytes: 0,
-    };
-    let peer = Peer::start(opening, &digests).unwrap();
+    let hasher = BlockHasher::new(Algorithm::Blake3, &salt).unwrap().with_universal_leaves(true);
+    let peer = Peer::start(opening, &digests(&salt, &hasher, None)).unwrap();
     let pool = HashPool::with_threads(3).unwrap();
     let engine = match skips {
         true => {

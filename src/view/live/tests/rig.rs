@@ -13,13 +13,13 @@ use parking_lot::{Mutex, RwLock};
 
 use super::super::{LiveChange, LiveOptions};
 use crate::device::Device;
-use crate::diff::{Density, Engine, Plan, SourceChecksum};
+use crate::diff::{Density, Engine, Plan, SourceChecksum, digests};
 use crate::digest::{Algorithm, BlockHasher, HashPool};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{self, Control};
 use crate::units::{ByteRange, Direction, MIB, SizeRule};
 use crate::view::change::{Change, Done, Image};
-use crate::wire::{Digests, Extensions, FrameReader, Message, Opening, Peer};
+use crate::wire::{Extensions, FrameReader, Message, Opening, Peer};
 
 pub const PAGE: u64 = 4096;
 /// Longer than anything here may take; a hang becomes a failure.
@@ -234,17 +234,7 @@ impl Rig {
             Plan::new(setup.direction, local.size(), remote_bytes, setup.block_bytes, setup.rule)?;
         let hasher = BlockHasher::new(setup.algorithm, &salt)?.with_universal_leaves(setup.own);
         let remote_checksum = setup.checksum.filter(|_| setup.direction == Direction::Pull);
-        let peer = Peer::start(
-            opening,
-            &Digests {
-                salt: salt.to_vec(),
-                hash: setup.algorithm.name().into(),
-                hash_bytes: hasher.hash_len(),
-                tree_hash_bytes: hasher.tree_hash_len(),
-                checksum: remote_checksum.map_or("", Algorithm::name).into(),
-                checksum_bytes: remote_checksum.map_or(0, Algorithm::len),
-            },
-        )?;
+        let peer = Peer::start(opening, &digests(&salt, &hasher, remote_checksum))?;
         let pool = HashPool::with_threads(2)?;
         let engine = Engine::new(plan, local.clone(), peer, pool, hasher);
         let checksum = match setup.checksum {
