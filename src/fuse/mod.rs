@@ -3,7 +3,8 @@
 //! ```text
 //!   commands/mount --> mountpoint.rs  what is refused before anything is opened
 //!                  --> daemon.rs      --daemon: two processes, before any thread
-//!                  --> session.rs     attach, serve, signals.rs, unmount
+//!                  --> session.rs     attach, first_read.rs, serve, unmount.rs
+//!                        |-- events.rs, signals.rs
 //!                        \-- adapter.rs --> view
 //!                              |-- gate.rs         a thread for what reads no device
 //!                              |-- parked.rs       requests that wait
@@ -14,6 +15,8 @@
 
 mod adapter;
 pub mod daemon;
+mod events;
+mod first_read;
 mod gate;
 mod mountpoint;
 mod parked;
@@ -23,6 +26,9 @@ mod signals;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod unmount;
 
+pub use events::Events;
 pub use mountpoint::Mountpoint;
-pub use session::{Access, Events, Mount, take_away_dead};
+pub use session::{Access, Mount};
+pub use unmount::take_away_dead;

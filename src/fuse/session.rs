@@ -19,20 +19,20 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::SigSet;
 
 use super::adapter::Adapter;
+use super::events::{Event, Events};
+use super::first_read::{first_answer, join};
 use super::mountpoint::{Mountpoint, Place, is_dead};
-use super::signals;
+use super::unmount::{HELPER, detach_lazily, unmount, unmount_with_helper};
 use crate::error::{Error, Kind, Result};
 use crate::report;
 use crate::view::View;
@@ -41,8 +41,6 @@ const DEVICE: &str = "/dev/fuse";
 /// Its numbers (Linux, `Documentation/admin-guide/devices.txt`).
 const DEVICE_MAJOR: u32 = 10;
 const DEVICE_MINOR: u32 = 229;
-/// What a user without privileges mounts and unmounts with.
-const HELPER: &str = "fusermount3";
 /// What is told when it says nothing.
 const HELPER_FAILED: &str = "fusermount3 failed without a word";
 /// Threads that take requests. None of them waits for the network, and all but one may wait for a
@@ -66,41 +64,6 @@ pub enum Access {
     Root,
     /// Everybody.
     Everybody,
-}
-
-/// Why the mount may have come to an end.
-pub(super) enum Event {
-    /// The kernel has let go of it.
-    Ended,
-    Signal(i32),
-}
-
-/// What is told to a mount. Made before it, so that no signal is missed meanwhile.
-pub struct Events {
-    pub(super) sender: Sender<Event>,
-    receiver: Receiver<Event>,
-}
-
-impl Events {
-    /// SIGINT, SIGTERM, SIGHUP and SIGQUIT, of the process as a whole, are events of this one mount.
-    ///
-    /// # Errors
-    /// `Kind::Open` when they cannot be watched for.
-    pub fn with_signals() -> Result<Self> {
-        let events = Self::without_signals();
-        let sender = events.sender.clone();
-        signals::watch(move |signal| {
-            let _ = sender.send(Event::Signal(signal));
-        })?;
-        Ok(events)
-    }
-
-    /// Only what comes from the kernel.
-    #[must_use]
-    pub fn without_signals() -> Self {
-        let (sender, receiver) = unbounded();
-        Self { sender, receiver }
-    }
 }
 
 /// A file system that can be read. Dropping it takes it away, lazily where it is in use.
@@ -280,70 +243,6 @@ enum Detached {
     Covered(PathBuf),
 }
 
-/// `st_dev` of the mount, which only an answer of its own threads can tell.
-///
-/// They are asked by a thread of its own: where `fuser` finds no more threads or descriptors,
-/// none of them ever answers, and the kernel has the one who asked wait. That thread holds none of
-/// the connection: were the process killed meanwhile, it would wait for an answer of its own
-/// process, and the process for it, for ever.
-fn first_answer(
-    guard: &mut JoinHandle<io::Result<()>>,
-    path: &Path,
-    events: &Receiver<Event>,
-) -> Result<u64> {
-    let failed = |err| Error::io(Kind::Open, "the mount does not answer", err).with_path(path);
-    let place = path.to_owned();
-    let read = move || fs::read_dir(&place)?.next().transpose().and(fs::metadata(&place));
-    let (sender, answer) = bounded(1);
-    let ask = move || {
-        let_go_of_files();
-        // Nobody listens after a signal.
-        let _ = sender.send(read());
-    };
-    thread::Builder::new().name("first-read".into()).spawn(ask).map_err(failed)?;
-    select! {
-        recv(answer) -> answer => match answer {
-            // A thread too few may have been found out only after others had begun to answer.
-            Ok(Ok(_)) if guard.is_finished() => {}
-            Ok(Ok(about)) => return Ok(about.dev()),
-            Ok(Err(err)) => return Err(failed(err)),
-            Err(_) => return Err(failed(io::Error::other("a thread has panicked"))),
-        },
-        recv(events) -> event => if let Ok(Event::Signal(signal)) = event {
-            let what = "interrupted before the mount could be read";
-            return Err(Error::new(Kind::Interrupted(signal), what).with_path(path));
-        },
-    }
-    let ended = || io::Error::other("it ended before it could be read");
-    Err(failed(join(guard).err().unwrap_or_else(ended)))
-}
-
-/// Gives the calling thread a table of files of its own, with nothing in it but the standard streams.
-/// Signals are for the others then, which have the pipe that tells of them.
-fn let_go_of_files() {
-    // It cannot fail.
-    let _ = SigSet::all().thread_block();
-    let (first, last) = (libc::STDERR_FILENO + 1, libc::c_uint::MAX);
-    // By number: not every C library has a function for it.
-    // SAFETY: the table is unshared first, so that no other thread's descriptor is closed; this thread
-    // uses none above standard error that it had before.
-    let failed = unsafe {
-        libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_UNSHARE) == -1
-    };
-    if failed {
-        // Linux before 5.9.
-        log::debug!("the first read keeps the mount's descriptors: {}", io::Error::last_os_error());
-    }
-}
-
-/// The result of the session's threads. Their handle alone is taken: dropping the rest of the
-/// session would unmount, see above.
-fn join(guard: &mut JoinHandle<io::Result<()>>) -> io::Result<()> {
-    let stand_in = thread::Builder::new().spawn(|| Ok(()))?;
-    let threads = std::mem::replace(guard, stand_in);
-    threads.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
-}
-
 /// Takes away what was mounted at `path` a moment ago and is of no use, and the connection
 /// behind it, so that whoever waits for its answer is let go. There may be no descriptor left
 /// to look into the table of mounts with.
@@ -355,21 +254,6 @@ fn abandon(session: ManuallyDrop<BackgroundSession>, path: &Path) {
         if is_dead(path) {
             unmount_with_helper(path, &["-z"]);
         }
-    }
-}
-
-/// Takes away a mount whose process is gone.
-pub fn take_away_dead(mountpoint: &Mountpoint) {
-    if is_dead(mountpoint.path()) {
-        detach_lazily(mountpoint.path());
-    }
-}
-
-/// Takes away the name of a mount. What remains if even this fails is told by the kernel to
-/// whoever looks there.
-fn detach_lazily(at: &Path) {
-    if umount2(at, MntFlags::MNT_DETACH) == Err(Errno::EPERM) {
-        unmount_with_helper(at, &["-z"]);
     }
 }
 
@@ -433,22 +317,6 @@ fn raise_read_ahead(device: u64) {
     if let Err(err) = fs::write(&path, READ_AHEAD_KIB.to_string()) {
         log::debug!("the kernel's read-ahead stays as it is: {path}: {err}");
     }
-}
-
-/// Unmounts what is at `at` and not in use.
-fn unmount(at: &Path) -> bool {
-    match umount2(at, MntFlags::empty()) {
-        Ok(()) => true,
-        Err(Errno::EPERM) => unmount_with_helper(at, &[]),
-        Err(_) => false,
-    }
-}
-
-fn unmount_with_helper(path: &Path, options: &[&str]) -> bool {
-    let mut command = Command::new(HELPER);
-    command.arg("-u").args(options).arg("--").arg(path);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]

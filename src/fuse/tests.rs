@@ -16,8 +16,8 @@ use nix::unistd::Pid;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::events::Event;
 use super::parked::PARKED_REQUESTS_MAX;
-use super::session::Event;
 use super::{Access, Events, Mount, Mountpoint};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
