@@ -60,7 +60,12 @@ impl Destination {
             if folder.starts_with(KERNEL) {
                 return Ok(Self::of_kernel(&folder, at));
             }
-            refuse_planted(&folder, &at)?;
+            // Any of the folders above may be a link as well.
+            for part in at.ancestors().filter(|part| !part.as_os_str().is_empty()) {
+                if part == at || part.is_symlink() {
+                    refuse_planted(&folder_of(part).canonicalize()?, part)?;
+                }
+            }
             match fs::read_link(&at) {
                 Ok(to) => at = folder.join(to),
                 Err(_) => return Ok(Self::of_plain(&folder, at)),
@@ -183,9 +188,14 @@ fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::R
     let temporary = Temporary(beside(path)?);
     let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary.0)?;
     if let Ok(before) = fs::metadata(path) {
+        // Some file systems know no other mode, which must not be a wider one.
+        if let Err(err) = file.set_permissions(before.permissions())
+            && file.metadata()?.mode() & 0o777 & !before.mode() != 0
+        {
+            return Err(err);
+        }
         // Who may not give it away keeps it.
         let _ = fchown(&file, Some(before.uid()), Some(before.gid()));
-        file.set_permissions(before.permissions())?;
     }
     fill(&mut file)?;
     file.sync_all()?;
@@ -269,6 +279,7 @@ mod tests {
     #[test]
     fn what_another_user_put_into_a_folder_for_all_is_not_followed() {
         if !geteuid().is_root() {
+            let _ = writeln!(io::stderr(), "skipping: only root can plant another user's file");
             return;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -277,6 +288,7 @@ mod tests {
         fs::create_dir(&shared).unwrap();
         symlink(&secret, shared.join("link")).unwrap();
         fs::write(shared.join("file"), "planted").unwrap();
+        symlink(folder.path(), shared.join("way")).unwrap();
         for (mode, owner, is_refused) in
             [(0o1777, 65534, true), (0o1777, 0, false), (0o755, 65534, false)]
         {
@@ -286,6 +298,9 @@ mod tests {
                 let found = Destination::of(&shared.join(name));
                 assert_eq!(found.is_err(), is_refused, "{mode:o} {owner} {name}");
             }
+            std::os::unix::fs::lchown(shared.join("way"), Some(owner), None).unwrap();
+            let found = Destination::of(&shared.join("way/new"));
+            assert_eq!(found.is_err(), is_refused, "{mode:o} {owner} on the way");
         }
     }
 

@@ -110,6 +110,8 @@ fn open(path: &Path, mode: &mut OpenOptions, guard: Guard) -> Result<FileDevice>
     let mut open = |flags: OFlag| mode.custom_flags(flags.bits()).open(path);
     let file = match open(flags) {
         Err(err) if guard == Guard::Wanted && err.raw_os_error() == Some(libc::EBUSY) => {
+            let path = path.display();
+            log::warn!("the device is opened without a lock, since something uses it: {path}");
             open(flags - OFlag::O_EXCL)
         }
         opened => opened,

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 /// Most prints that are kept: they take 35 MiB then. In blocks of 4 KiB that is 7 GiB which differ.
 pub const PRINTS_MAX: usize = if cfg!(test) { 1000 } else { (1 << 21) / 8 * 7 };
+/// From how many on there is room for all of them at once.
+const MANY: usize = 1 << 17;
 /// Bytes of a hash that its print keeps: one in four billion changes is taken for none.
 const PRINT_BYTES: usize = 4;
 
@@ -33,9 +35,15 @@ pub struct Prints(HashMap<u64, Print>);
 impl Prints {
     /// Keeps the print of `block`, if there is room.
     pub fn insert(&mut self, block: u64, print: Print) {
-        if self.0.len() < PRINTS_MAX {
-            self.0.insert(block, print);
+        let len = self.0.len();
+        if len >= PRINTS_MAX {
+            return;
         }
+        if len >= MANY && len == self.0.capacity() {
+            // Once for all: while it grows there are two tables.
+            self.0.reserve(PRINTS_MAX - len);
+        }
+        self.0.insert(block, print);
     }
 
     /// The print of `block`, if it was kept.

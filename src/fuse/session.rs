@@ -184,14 +184,10 @@ impl Mount {
         let result = join(&mut self.session.guard);
         // `umount --force` and an abort end the connection, and may leave its names behind. The
         // kernel may have given the number of our device to another mount: that one answers.
-        let mut before = None;
         while let Place::Seen(at) = self.mountpoint.find(self.device)
-            && before.as_ref() != Some(&at)
             && is_dead(&at)
-        {
-            detach_lazily(&at);
-            before = Some(at);
-        }
+            && detach_lazily(&at)
+        {}
         match result {
             // What a thread is told that looks for a request just while the kernel gives up.
             Err(err) if err.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
@@ -203,23 +199,17 @@ impl Mount {
 
     /// Takes the mount away from wherever it is by now, bind mounts too, lazily where it is in use.
     fn detach(&self) -> Detached {
-        let (mut detached, mut before) = (Detached::InUse, None);
+        let (mut is_any, mut in_use) = (false, false);
         loop {
             match self.mountpoint.find(self.device) {
                 Place::Covered(at) => return Detached::Covered(at),
-                Place::Seen(at) if before.as_ref() != Some(&at) => {
-                    let is_first = before.is_none();
-                    if !unmount(&at) {
-                        detach_lazily(&at);
-                        detached = Detached::InUse;
-                    } else if is_first {
-                        detached = Detached::Whole;
-                    }
-                    before = Some(at);
-                }
-                // From the beginning after umount --lazy; or what is there does not go away.
-                Place::Nowhere | Place::Seen(_) => return detached,
+                Place::Seen(at) if unmount(&at) => {}
+                Place::Seen(at) if detach_lazily(&at) => in_use = true,
+                Place::Nowhere if is_any && !in_use => return Detached::Whole,
+                // What cannot be taken away; or nothing from the beginning, after umount --lazy.
+                Place::Seen(_) | Place::Nowhere => return Detached::InUse,
             }
+            is_any = true;
         }
     }
 }

@@ -36,8 +36,9 @@ pub fn take_away_dead(mountpoint: &Mountpoint) {
 
 /// Takes away the name of a mount. What remains if even this fails is told by the kernel to
 /// whoever looks there.
-pub(super) fn detach_lazily(at: &Path) {
-    if umount2(at, MntFlags::MNT_DETACH) == Err(Errno::EPERM) {
-        unmount_with_helper(at, &["-z"]);
+pub(super) fn detach_lazily(at: &Path) -> bool {
+    match umount2(at, MntFlags::MNT_DETACH) {
+        Err(Errno::EPERM) => unmount_with_helper(at, &["-z"]),
+        done => done.is_ok(),
     }
 }

@@ -7,6 +7,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::batch::{Batch, OwnedBatch};
+use super::places::Places;
 use super::reader::PatchReader;
 use super::sparse::{self, Piece};
 use crate::device::DeviceMut;
@@ -54,6 +55,8 @@ pub struct Written {
     pub bytes: u64,
     /// The longest record's data, in bytes.
     pub record_bytes_max: u64,
+    /// Where all records go, also those that were left out.
+    pub places: Places,
 }
 
 impl Apply<'_> {
@@ -136,6 +139,7 @@ impl Apply<'_> {
         for record in batch.records() {
             let len = record.data.len() as u64;
             written.record_bytes_max = written.record_bytes_max.max(len);
+            written.places.append(Places::of(record.place()));
             // The reader has checked that offset + len does not overflow.
             let room = self.limit_bytes.saturating_sub(record.offset).min(len);
             if room == 0 {

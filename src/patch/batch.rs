@@ -14,6 +14,15 @@ pub struct Record<'a> {
     pub position: u64,
 }
 
+impl Record<'_> {
+    /// Without its data.
+    #[must_use]
+    pub fn place(&self) -> RecordPlace {
+        let range = ByteRange::new(self.offset, self.offset + self.data.len() as u64);
+        RecordPlace { range, position: self.position }
+    }
+}
+
 /// Where a record goes, without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordPlace {

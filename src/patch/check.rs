@@ -2,10 +2,11 @@
 
 use std::io::{Read, Seek};
 
+use super::batch::RecordPlace;
 use super::format::Header;
+use super::places::Places;
 use super::reader::{PatchReader, Trailer};
 use crate::error::Result;
-use crate::units::ByteRange;
 
 /// What is known of a patch that was read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Summary {
     pub record_bytes_max: u64,
     /// Whether every record begins at or behind the end of the one before.
     pub ascending: bool,
+    /// Where the records go, to be told from those of another patch.
+    pub places: Places,
 }
 
 /// Where only places are read, it is asked after so many records whether they are still wanted: at
@@ -31,10 +34,10 @@ pub(super) const RECORDS_PER_ASK: u64 = 128;
 /// What is known of consecutive records.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tally {
-    records: u64,
     data_bytes: u64,
     record_bytes_max: u64,
     ascending: bool,
+    places: Places,
     /// Where the first of them begins; `None` without records.
     start: Option<u64>,
     /// Where the last of them ends.
@@ -44,19 +47,20 @@ pub(super) struct Tally {
 impl Tally {
     /// Of no records.
     pub(super) const EMPTY: Self = Self {
-        records: 0,
         data_bytes: 0,
         record_bytes_max: 0,
         ascending: true,
+        places: Places::NONE,
         start: None,
         end: 0,
     };
 
-    fn of(range: ByteRange) -> Self {
+    fn of(place: RecordPlace) -> Self {
+        let range = place.range;
         Self {
-            records: 1,
             data_bytes: range.len(),
             record_bytes_max: range.len(),
+            places: Places::of(place),
             start: Some(range.start),
             end: range.end,
             ..Self::EMPTY
@@ -67,7 +71,7 @@ impl Tally {
     pub(super) fn append(&mut self, next: Self) {
         let Some(start) = next.start else { return };
         self.ascending &= next.ascending && start >= self.end;
-        self.records += next.records;
+        self.places.append(next.places);
         self.data_bytes += next.data_bytes;
         self.record_bytes_max = self.record_bytes_max.max(next.record_bytes_max);
         self.start = self.start.or(next.start);
@@ -85,11 +89,11 @@ impl Tally {
         is_wanted: &dyn Fn() -> Result<()>,
     ) -> Result<()> {
         while reader.position() < until {
-            if self.records.is_multiple_of(RECORDS_PER_ASK) {
+            if self.places.records().is_multiple_of(RECORDS_PER_ASK) {
                 is_wanted()?;
             }
             let Some(place) = reader.next_place()? else { break };
-            self.append(Self::of(place.range));
+            self.append(Self::of(place));
         }
         Ok(())
     }
@@ -102,10 +106,11 @@ impl Tally {
         Ok(Summary {
             header: reader.header().clone(),
             trailer: reader.expect_trailer()?,
-            records: self.records,
+            records: self.places.records(),
             data_bytes: self.data_bytes,
             record_bytes_max: self.record_bytes_max,
             ascending: self.ascending,
+            places: self.places,
         })
     }
 }

@@ -16,6 +16,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use super::batch::RecordPlace;
 use super::format::{Header, RECORD_HEADER_BYTES, RECORD_READ_BYTES_MAX};
+use super::places::Places;
 use super::reader::{PatchReader, Trailer};
 use super::seal::{FoundSeal, Seal};
 use super::sweep::{Stretch, Sweep};
@@ -128,7 +129,7 @@ pub struct PatchIndex {
 struct Survey {
     header: Header,
     trailer: Trailer,
-    records: u64,
+    places: Places,
     runs: u64,
 }
 
@@ -140,13 +141,14 @@ impl PatchIndex {
     /// outside of the device that it makes; also for one that changes meanwhile, or whose index
     /// finds no memory. `Kind::Read`.
     pub fn open(patch: &dyn Device) -> Result<Self> {
-        let Survey { header, trailer, records, runs } = survey(patch)?;
+        let Survey { header, trailer, places, runs } = survey(patch)?;
+        let records = places.records();
         let disjoint = disjoint_runs(patch, runs)?;
         let overlapping = disjoint.is_none();
         let mut entries = match disjoint {
             Some(entries) => entries,
             None => {
-                let visible = visible_records(&mut reader(patch)?, records, &|| Ok(()));
+                let visible = visible_records(&mut reader(patch)?, places, &|| Ok(()));
                 let visible = visible.map_err(|err| err.with_path(patch.path()))?;
                 // An entry is as large, so that this is done in place.
                 visible.into_iter().map(Entry::of).collect()
@@ -298,17 +300,17 @@ impl PatchIndex {
 /// Reads all of the patch once.
 fn survey(patch: &dyn Device) -> Result<Survey> {
     let mut reader = reader(patch)?;
-    let (mut records, mut runs) = (0, 0);
+    let (mut places, mut runs) = (Places::NONE, 0);
     let mut run: Option<Entry> = None;
     while let Some(place) = reader.next_place()? {
-        records += 1;
+        places.append(Places::of(place));
         if !run.as_mut().is_some_and(|run| run.join(place)) {
             runs += 1;
             run = Some(Entry::new(place));
         }
     }
     let trailer = reader.trailer().cloned().ok_or_else(|| changed(patch))?;
-    Ok(Survey { header: reader.header().clone(), trailer, records, runs })
+    Ok(Survey { header: reader.header().clone(), trailer, places, runs })
 }
 
 /// Reads the patch again, into an entry for each of its `count` runs, ascending. `None` as soon as it

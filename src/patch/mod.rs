@@ -9,6 +9,7 @@
 //!   reader.rs   records, every fault refused; batch.rs: those that are in memory
 //!       |
 //!   check.rs    the whole patch, before anything is written; parts.rs: from several places at once
+//!   places.rs   whether a later reading finds the same records
 //!   sweep.rs --> visible.rs    records that overlap: what is seen of them
 //!   index.rs    a stored patch at random: which of its bytes are where
 //!      \--> squash.rs       several stored patches made one
@@ -28,6 +29,7 @@ mod fingerprint;
 pub mod format;
 mod index;
 mod parts;
+mod places;
 mod reader;
 mod seal;
 mod sizes;

@@ -10,6 +10,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::check::Summary;
 use super::format::Header;
+use super::places::Places;
 use super::reader::PatchReader;
 use super::seal::Seal;
 use super::sizes::SizePlan;
@@ -88,13 +89,16 @@ impl Saver<'_> {
     ) -> Result<()> {
         let end = sizes.limit_bytes.min(sizes.before_bytes);
         if summary.ascending {
+            let mut found = Places::NONE;
             while let Some(place) = reader.next_place()? {
+                found.append(Places::of(place));
                 self.save(place.range.clip(end))?;
             }
+            summary.places.expect(found)?;
         } else {
             // However often a byte is written.
             let mut saved = 0;
-            for Stretch { range, .. } in visible_records(reader, summary.records, self.check)? {
+            for Stretch { range, .. } in visible_records(reader, summary.places, self.check)? {
                 let new = ByteRange::new(range.start.max(saved), range.end.max(saved));
                 self.save(new.clip(end))?;
                 saved = new.end;

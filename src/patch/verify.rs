@@ -35,7 +35,7 @@ pub fn verify_records<R: Read + Seek>(
     let seen = if summary.ascending {
         None
     } else {
-        let visible = visible_records(&mut open()?, summary.records, check)?;
+        let visible = visible_records(&mut open()?, summary.places, check)?;
         Some(stretches_in_order(visible)?.into_iter().peekable())
     };
     let mut verifier = Verifier { device, limit_bytes, seen, found: PageBuffer::new(BUFFER_BYTES) };
@@ -58,9 +58,9 @@ pub fn verify_records<R: Read + Seek>(
 fn run_len(records: &[Record<'_>]) -> usize {
     let start = records.first().map_or(0, |record| record.offset);
     let is_near = |pair: &[Record<'_>]| {
-        let end = record_range(&pair[0]).end;
+        let end = pair[0].place().range.end;
         (end..=end.saturating_add(GAP_BYTES_MAX)).contains(&pair[1].offset)
-            && record_range(&pair[1]).end - start <= BUFFER_BYTES as u64
+            && pair[1].place().range.end - start <= BUFFER_BYTES as u64
     };
     1 + records.windows(2).take_while(|pair| is_near(pair)).count()
 }
@@ -84,7 +84,7 @@ impl Verifier<'_> {
         if self.seen.as_mut().is_some_and(is_hidden) {
             return Ok(());
         }
-        let range = ByteRange::new(first.offset, record_range(last).end).clip(self.limit_bytes);
+        let range = ByteRange::new(first.offset, last.place().range.end).clip(self.limit_bytes);
         let bytes = &mut self.found[..range.len() as usize];
         match self.device.read_exact_at(bytes, range.start) {
             Ok(()) => {}
@@ -98,7 +98,7 @@ impl Verifier<'_> {
             let from = ((record.offset - first.offset) as usize).min(bytes.len());
             let part = &bytes[from..];
             match &mut self.seen {
-                None => compare(self.device, part, record, record_range(record))?,
+                None => compare(self.device, part, record, record.place().range)?,
                 Some(seen) => {
                     let data_end = record.position + record.data.len() as u64;
                     while let Some(next) = seen.next_if(|next| next.position < data_end) {
@@ -125,10 +125,6 @@ fn stretches_in_order(visible: Vec<Stretch>) -> Result<Vec<Stretch>> {
     }
     seen.sort_unstable_by_key(|stretch| stretch.position);
     Ok(seen)
-}
-
-fn record_range(record: &Record<'_>) -> ByteRange {
-    ByteRange::new(record.offset, record.offset + record.data.len() as u64)
 }
 
 /// Fails when `found`, the bytes from the record's offset on as far as they count, is not what

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::io::{Read, Seek};
 
 use super::check::RECORDS_PER_ASK;
+use super::places::Places;
 use super::reader::PatchReader;
 use super::sweep::{Stretch, Sweep};
 use crate::error::{Error, Kind, Result};
@@ -61,30 +62,28 @@ impl Visible {
     }
 }
 
-/// Reads a patch of `count` records from its first on. Returns those of which anything is seen once all
+/// Reads a patch, whose records are `expected`, from the first one on. Returns those of which anything is seen once all
 /// are written, ascending, each from its first visible byte to its last: no two begin at one offset, and
 /// a [`Sweep`] over them finds what one over all would.
 ///
 /// # Errors
-/// `Kind::Patch` without memory, or when the number is another one; what the reader fails with and
+/// `Kind::Patch` without memory, or when they are others; what the reader fails with and
 /// `is_wanted` returns.
 pub(super) fn visible_records<R: Read + Seek>(
     reader: &mut PatchReader<R>,
-    count: u64,
+    expected: Places,
     is_wanted: &dyn Fn() -> Result<()>,
 ) -> Result<Vec<Stretch>> {
-    let mut visible = Visible::of(count);
-    let mut found = 0u64;
+    let mut visible = Visible::of(expected.records());
+    let mut found = Places::NONE;
     while let Some(place) = reader.next_place()? {
-        if found.is_multiple_of(RECORDS_PER_ASK) {
+        if found.records().is_multiple_of(RECORDS_PER_ASK) {
             is_wanted()?;
         }
         visible.push(Stretch { range: place.range, position: place.position })?;
-        found += 1;
+        found.append(Places::of(place));
     }
-    if found != count {
-        return Err(Error::new(Kind::Patch, "the patch changes while it is read"));
-    }
+    expected.expect(found)?;
     Ok(visible.finish())
 }
 

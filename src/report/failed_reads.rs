@@ -16,6 +16,15 @@ pub struct FailedReads {
     state: Mutex<(Option<Instant>, u64)>,
 }
 
+impl Drop for FailedReads {
+    fn drop(&mut self) {
+        let (_, untold) = *self.state.get_mut();
+        if untold > 0 {
+            log::warn!("{untold} more reads have failed");
+        }
+    }
+}
+
 impl FailedReads {
     /// One has failed with `err`.
     pub fn tell(&self, err: &Error) {

@@ -134,8 +134,9 @@ fn a_signal_takes_bind_mounts_away_too() {
     let binds = ["first", "second"].map(|name| stored.work.path(name));
     for way in [Some(Signal::SIGTERM), None] {
         let mut mounted = stored.mount(&[]);
-        for at in &binds {
-            fs::create_dir_all(at).unwrap();
+        binds.iter().for_each(|at| fs::create_dir_all(at).unwrap());
+        // And twice onto itself.
+        for at in binds.iter().chain([&stored.at(), &stored.at()]) {
             let bind = Command::new("mount").arg("--bind").arg(stored.at()).arg(at).status();
             assert!(bind.unwrap().success());
         }

@@ -168,11 +168,21 @@ impl Job<'_> {
         if let Some(found) = &seal {
             self.check_base(&target, found, &sizes, file)?;
         }
+        self.tell_sealed_size(&target, &sizes);
         if let Some(path) = &self.options.undo {
             write_undo(path, &target, &sizes, &mut open_patch(file)?, &summary, &checking)?;
             log::info!("{} takes the patch back", path.display());
         }
-        self.write(&mut open_patch(file)?, &target, &sizes, self.how(seal.as_ref()))?;
+        let written =
+            self.write(&mut open_patch(file)?, &target, &sizes, self.how(seal.as_ref()))?;
+        summary.places.expect(written.places).map_err(|err| {
+            let target = target.path().display();
+            let what = format!(
+                "the patch was changed after it was checked: {target} has bytes that neither the \
+                 check nor --undo has seen"
+            );
+            err.reworded(what).with_path(STDIN_NAME)
+        })?;
         self.read_back(&target, &summary, &sizes, file).inspect_err(|err| {
             tell_unproven(&target, err);
             self.tell_undo(&target);
@@ -218,16 +228,19 @@ impl Job<'_> {
         if target.size() != patch_bytes && tells {
             report::different_target_sizes(target.size(), patch_bytes);
         }
-        if target.size() != patch_bytes && rule == SizeRule::Resize && !self.options.sizes.is_given
-        {
-            report::notice(&format!(
-                "{} gets {patch_bytes} bytes instead of {}: the patch is sealed to set the size",
-                target.path().display(),
-                target.size()
-            ));
-        }
         self.record.tell(|facts| facts.target = Some(DeviceFacts::here(target)));
         SizePlan::new(rule, target, patch_bytes)
+    }
+
+    /// Tells of a size that nobody asked for.
+    fn tell_sealed_size(&self, target: &FileDevice, sizes: &SizePlan) {
+        if let Some(bytes) = sizes.resize_bytes.filter(|_| !self.options.sizes.is_given) {
+            report::notice(&format!(
+                "{} gets {bytes} bytes instead of {}: the patch is sealed to set the size",
+                target.path().display(),
+                sizes.before_bytes
+            ));
+        }
     }
 
     /// Fails when the target holds neither the blocks that the patch was made for nor those that

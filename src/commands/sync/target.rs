@@ -111,7 +111,8 @@ impl Target {
             // It has nothing to say about its end.
             let _ = listener.join();
         }
-        if status.success() {
+        if status.success() || status.code().and_then(Kind::of_exit_code).is_none() {
+            // Not an error that it ended with.
             self.word.show(!self.is_remote);
         }
         // A patch that was cut short is refused there, which is no news.

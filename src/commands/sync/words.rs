@@ -17,8 +17,20 @@ use crate::transport::StderrSink;
 /// What every line of a bdsync begins with.
 const NAME: &[u8] = b"bdsync: ";
 const WARNING: &[u8] = b"bdsync: warning: ";
+/// What follows in lines of the log.
+const LOG_LEVELS: [&str; 5] = ["error", "warning", "info", "debug", "trace"];
 /// A warning of who writes.
 const IN_PART: &[u8] = b" is patched in part (";
+
+/// Whether the line may be the error that a bdsync ended with, and not one of its log.
+fn is_error(line: &[u8]) -> bool {
+    let is_of_log = |rest: &[u8]| {
+        LOG_LEVELS.iter().any(|level| {
+            rest.strip_prefix(level.as_bytes()).is_some_and(|rest| rest.starts_with(b": "))
+        })
+    };
+    line.strip_prefix(NAME).is_some_and(|rest| !is_of_log(rest))
+}
 
 /// Shows what a bdsync on this host, or on another, writes.
 fn shown(is_local: bool) -> StderrSink {
@@ -55,7 +67,7 @@ impl LastWord {
             if let Some(before) = held.take() {
                 show(&before);
             }
-            if line.starts_with(NAME) && !line.starts_with(WARNING) {
+            if is_error(line) {
                 *held = Some(line.to_vec());
             } else {
                 drop(held);
@@ -88,6 +100,7 @@ mod tests {
             (&["bdsync: a", "bdsync: b"][..], Some("b")),
             (&["bdsync: a", "bdsync: warning: b"], None),
             (&["bdsync: a", "bdsync: warning: t is patched in part (up to 1)"], Some("a")),
+            (&["bdsync: a", "bdsync: info: b"], None),
             (&["sudo: a"], None),
             (&[], None),
         ] {

@@ -266,6 +266,7 @@ impl Live {
         Box::new(move |result| {
             if let Err(err) = &result {
                 live.note_failure(err);
+                live.failures.lock().count += 1;
             }
             done(result);
         })
@@ -282,7 +283,6 @@ impl Live {
         let mut failures = self.failures.lock();
         failures.source_changed |= err.kind() == Kind::Transmission;
         failures.last = Some(err.full_message());
-        failures.count += 1;
     }
 
     /// Makes `block` known for a scan, see [`Resolver::scan`], and notes how that went.
