@@ -238,6 +238,11 @@ pub fn different_sizes(local_bytes: u64, remote_bytes: u64) {
     to_stderr(&format!("Different sizes local={local_bytes} remote={remote_bytes}\n"));
 }
 
+/// `Bad hash NAME`: one that the client does not know.
+pub fn bad_hash(name: &[u8]) {
+    to_stderr(&format!("Bad hash {}\n", escape(name)));
+}
+
 /// `Different sizes current=N patch=M`: of a target and the patch for it, sizes in bytes.
 pub fn different_target_sizes(current_bytes: u64, patch_bytes: u64) {
     to_stderr(&format!("Different sizes current={current_bytes} patch={patch_bytes}\n"));

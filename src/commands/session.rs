@@ -217,7 +217,10 @@ fn path_on_the_wire(path: &OsStr) -> Vec<u8> {
 }
 
 fn block_hash(name: &str) -> Result<Algorithm> {
-    Algorithm::from_name(name).ok_or_else(|| unknown(Kind::Usage, "hash", name))
+    Algorithm::from_name(name).ok_or_else(|| {
+        report::bad_hash(name.as_bytes());
+        unknown(Kind::Usage, "hash", name)
+    })
 }
 
 fn checksum_digest(name: &str) -> Result<Algorithm> {
@@ -226,7 +229,7 @@ fn checksum_digest(name: &str) -> Result<Algorithm> {
 
 fn unknown(kind: Kind, what: &str, name: &str) -> Error {
     let known: Vec<_> = Algorithm::all().map(Algorithm::name).collect();
-    Error::new(kind, format!("Bad {what} {name}: expected one of {}", known.join(", ")))
+    Error::new(kind, format!("unknown {what} {name}: expected one of {}", known.join(", ")))
 }
 
 /// A user's choice always wins; without one, the fastest that both sides have.

@@ -245,7 +245,7 @@ impl<R: Read> PatchReader<R> {
             );
             return Err(self.malformed(what));
         }
-        self.consume(found.len());
+        self.take("what every patch begins with", MAGIC.len())?;
         let numbers = *self.take_array("the header")?;
         let (size_bytes, name_len) = Header::decode_numbers(&numbers);
         if name_len > NAME_BYTES_MAX {
