@@ -315,7 +315,7 @@ fn kill_at_the_first_read_leaves_no_process() {
         while child.try_wait().unwrap().is_none() {
             if Instant::now() > until {
                 // Ends the connection, which it waits for.
-                let _ = umount2(&stored.at(), MntFlags::MNT_FORCE);
+                let _ = umount2(&stored.at(), MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
                 panic!("no signal ends it, {pause_us} us after it was mounted");
             }
             std::thread::sleep(Duration::from_millis(1));
