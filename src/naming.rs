@@ -1,7 +1,9 @@
-//! Names of files: of those in the making, and as words for a shell.
+//! Names of files: of those in the making, as words for a shell, and whether two are of one file.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -34,6 +36,12 @@ pub fn folder_of(path: &Path) -> &Path {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
+}
+
+/// Whether both are of one file, by whatever names it was found.
+#[must_use]
+pub fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
 /// `word` as a shell reads it as one word: as it is if nothing in it means anything to a shell,

@@ -61,11 +61,9 @@ impl Destination {
                 return Ok(Self::of_kernel(&folder, at));
             }
             // Any of the folders above may be a link as well.
-            for part in at.ancestors().filter(|part| !part.as_os_str().is_empty()) {
-                if part == at || part.is_symlink() {
-                    refuse_planted(&folder_of(part).canonicalize()?, part)?;
-                }
-            }
+            refuse_planted(&at)?;
+            let mut above = at.ancestors().skip(1).filter(|part| part.is_symlink());
+            above.try_for_each(refuse_planted)?;
             match fs::read_link(&at) {
                 Ok(to) => at = folder.join(to),
                 Err(_) => return Ok(Self::of_plain(&folder, at)),
@@ -162,10 +160,10 @@ fn stdout() -> io::Result<File> {
     io::stdout().as_fd().try_clone_to_owned().map(File::from)
 }
 
-/// Fails when `at`, in `folder`, was put there by somebody else and everybody may put something there.
-fn refuse_planted(folder: &Path, at: &Path) -> io::Result<()> {
+/// Fails when `at` was put by somebody else into a folder into which everybody may put something.
+fn refuse_planted(at: &Path) -> io::Result<()> {
     let Ok(found) = fs::symlink_metadata(at) else { return Ok(()) };
-    let around = fs::metadata(folder)?;
+    let around = fs::metadata(folder_of(at))?;
     let is_for_all = around.mode() & libc::S_ISVTX != 0 && around.mode() & 0o022 != 0;
     if is_for_all && ![geteuid().as_raw(), around.uid()].contains(&found.uid()) {
         let what =
@@ -221,7 +219,7 @@ impl Drop for Temporary {
 mod tests {
     use super::*;
     use std::os::fd::AsRawFd;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 
     fn write(path: &Path, text: &str) {
         let destination = Destination::of(path).unwrap();
@@ -249,7 +247,7 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "secret").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let owner = if nix::unistd::geteuid().is_root() { Some(65534) } else { None };
+        let owner = if geteuid().is_root() { Some(65534) } else { None };
         fchown(File::open(&path).unwrap(), owner, owner).unwrap();
         let before = fs::metadata(&path).unwrap();
         write(&path, "another");
@@ -294,11 +292,11 @@ mod tests {
         {
             fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).unwrap();
             for name in ["link", "file"] {
-                std::os::unix::fs::lchown(shared.join(name), Some(owner), None).unwrap();
+                lchown(shared.join(name), Some(owner), None).unwrap();
                 let found = Destination::of(&shared.join(name));
                 assert_eq!(found.is_err(), is_refused, "{mode:o} {owner} {name}");
             }
-            std::os::unix::fs::lchown(shared.join("way"), Some(owner), None).unwrap();
+            lchown(shared.join("way"), Some(owner), None).unwrap();
             let found = Destination::of(&shared.join("way/new"));
             assert_eq!(found.is_err(), is_refused, "{mode:o} {owner} on the way");
         }

@@ -17,6 +17,7 @@ use nix::libc::{self, flock};
 use nix::sys::stat::{major, minor};
 
 use crate::mountinfo::{Mount, mounts, unescape};
+use crate::naming::is_same_file;
 
 /// Where the kernel tells about itself; other folders in tests.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ impl Kernel {
     fn is_swap_file(&self, found: &Metadata) -> bool {
         let is_it = |path: &Path| {
             let swap = fs::metadata(path).ok().filter(Metadata::is_file);
-            swap.is_some_and(|swap| (swap.dev(), swap.ino()) == (found.dev(), found.ino()))
+            swap.is_some_and(|swap| is_same_file(&swap, found))
         };
         self.swap_paths().iter().any(|path| is_it(path))
     }
@@ -105,8 +106,7 @@ impl Kernel {
         let over_it = |folder: &PathBuf| {
             let path = fs::read(folder.join("loop/backing_file")).ok()?;
             let path = Path::new(OsStr::from_bytes(path.strip_suffix(b"\n")?));
-            let backing = fs::metadata(path).ok()?;
-            Some((backing.dev(), backing.ino()) == (found.dev(), found.ino()))
+            Some(is_same_file(&fs::metadata(path).ok()?, found))
         };
         let folders = folders.map(|entry| entry.path());
         let devices = folders.filter(|folder| over_it(folder) == Some(true));

@@ -72,16 +72,17 @@ enum Guard {
 }
 
 impl Guard {
-    /// Fails when a device that nobody else may use has `users`, saying which.
+    /// Fails when a device that nobody else may use has `users`, saying which; where that is only
+    /// wanted, warns. For a target.
     fn check(self, path: &Path, users: &[String]) -> Result<()> {
-        let what = || format!("the device is in use: {}", users.join(", "));
-        if self == Guard::Needed && !users.is_empty() {
-            let what = format!("{} (see --force)", what());
-            return Err(Error::new(Kind::Open, what).with_path(path));
+        if users.is_empty() {
+            return Ok(());
         }
-        if self == Guard::Wanted && !users.is_empty() {
-            log::warn!("{}, and is written to all the same: {}", what(), path.display());
+        let what = format!("the device is in use: {}", users.join(", "));
+        if self == Guard::Needed {
+            return Err(Error::new(Kind::Open, format!("{what} (see --force)")).with_path(path));
         }
+        log::warn!("{what}, and is written to all the same: {}", path.display());
         Ok(())
     }
 }

@@ -220,6 +220,10 @@ impl Chunk {
     fn learn(&mut self, start: u64, len: u64, chunk_len: u64, state: State) -> u64 {
         let added = match self {
             Chunk::Uniform(State::Same | State::Differs) => return 0,
+            Chunk::Uniform(State::Unknown) if len == chunk_len => {
+                *self = Chunk::Uniform(state);
+                return len;
+            }
             Chunk::Uniform(State::Unknown) => {
                 let mut runs = Runs::unknown();
                 let added = runs.learn(start, len, state);

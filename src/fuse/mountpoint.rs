@@ -4,11 +4,12 @@
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::mountinfo::{Mount, mounts};
+use crate::naming::is_same_file;
 
 /// What the kernel's table calls our file systems.
 const KIND: &[u8] = b"fuse.bdsync";
@@ -61,7 +62,7 @@ impl Mountpoint {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
         let directory = options.open(&real).map_err(cannot)?;
-        if !is_same(&directory.metadata().map_err(cannot)?, &about) {
+        if !is_same_file(&directory.metadata().map_err(cannot)?, &about) {
             return Err(replaced(path));
         }
         Ok(Self { path: real, directory: Some(directory) })
@@ -77,7 +78,8 @@ impl Mountpoint {
         if let Ok(path) = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())) {
             self.path = path;
         }
-        let same = |found: &Metadata| directory.metadata().is_ok_and(|own| is_same(&own, found));
+        let same =
+            |found: &Metadata| directory.metadata().is_ok_and(|own| is_same_file(&own, found));
         match self.path.symlink_metadata() {
             Ok(found) if same(&found) => Ok(()),
             _ => Err(replaced(&self.path)),
@@ -99,10 +101,6 @@ impl Mountpoint {
         let id = format!("{}:{}", libc::major(device), libc::minor(device));
         place_of(&table, id.as_bytes(), &self.path)
     }
-}
-
-fn is_same(a: &Metadata, b: &Metadata) -> bool {
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
 fn replaced(path: &Path) -> Error {
@@ -137,7 +135,7 @@ pub(super) fn is_dead(path: &Path) -> bool {
 fn hides(directory: &Metadata, input: &Path) -> bool {
     // An input that does not exist is reported when it is opened.
     let Ok(input) = input.canonicalize() else { return false };
-    input.ancestors().any(|part| fs::metadata(part).is_ok_and(|of| is_same(&of, directory)))
+    input.ancestors().any(|part| fs::metadata(part).is_ok_and(|of| is_same_file(&of, directory)))
 }
 
 /// Where in a table of mounts our file system `id` (`major:minor`) is, which was mounted at

@@ -15,15 +15,13 @@ pub struct Summary {
     pub header: Header,
     /// What it ends with.
     pub trailer: Trailer,
-    /// How many records it has.
-    pub records: u64,
     /// Bytes of data in all of them.
     pub data_bytes: u64,
     /// The longest record's data, in bytes; 0 without records.
     pub record_bytes_max: u64,
     /// Whether every record begins at or behind the end of the one before.
     pub ascending: bool,
-    /// Where the records go, to be told from those of another patch.
+    /// How many records there are and where they go, to be told from those of another patch.
     pub places: Places,
 }
 
@@ -106,7 +104,6 @@ impl Tally {
         Ok(Summary {
             header: reader.header().clone(),
             trailer: reader.expect_trailer()?,
-            records: self.places.records(),
             data_bytes: self.data_bytes,
             record_bytes_max: self.record_bytes_max,
             ascending: self.ascending,
@@ -149,7 +146,7 @@ mod tests {
     #[test]
     fn order_and_totals_are_known() {
         let summary = summary_of(&[(0, 10), (10, 20), (500, 1)]);
-        assert_eq!((summary.records, summary.data_bytes), (3, 31));
+        assert_eq!((summary.places.records(), summary.data_bytes), (3, 31));
         assert_eq!((summary.record_bytes_max, summary.ascending), (20, true));
         assert!(!summary_of(&[(0, 10), (9, 1)]).ascending);
         assert!(!summary_of(&[(500, 10), (0, 1)]).ascending);

@@ -57,11 +57,7 @@ struct Entry {
 const _: () = assert!(size_of::<Entry>() <= ENTRY_BYTES);
 
 impl Entry {
-    fn new(place: RecordPlace) -> Self {
-        Self::of(Stretch { range: place.range, position: place.position })
-    }
-
-    fn of(record: Stretch) -> Self {
+    fn new(record: Stretch) -> Self {
         // A record's length is 16 bits.
         let len = record.range.len() as u32;
         Self { start: record.range.start, position: record.position, len, count_and_mark: 1 }
@@ -151,7 +147,7 @@ impl PatchIndex {
                 let visible = visible_records(&mut reader(patch)?, places, &|| Ok(()));
                 let visible = visible.map_err(|err| err.with_path(patch.path()))?;
                 // An entry is as large, so that this is done in place.
-                visible.into_iter().map(Entry::of).collect()
+                visible.into_iter().map(Entry::new).collect()
             }
         };
         mark_extents(&mut entries);
@@ -306,7 +302,7 @@ fn survey(patch: &dyn Device) -> Result<Survey> {
         places.append(Places::of(place));
         if !run.as_mut().is_some_and(|run| run.join(place)) {
             runs += 1;
-            run = Some(Entry::new(place));
+            run = Some(Entry::new(place.into()));
         }
     }
     let trailer = reader.trailer().cloned().ok_or_else(|| changed(patch))?;
@@ -332,7 +328,7 @@ fn disjoint_runs(patch: &dyn Device, count: u64) -> Result<Option<Vec<Entry>>> {
             }
             make_room(&mut entries, left).map_err(|err| err.with_path(patch.path()))?;
         }
-        entries.push(Entry::new(place));
+        entries.push(Entry::new(place.into()));
     }
     if entries.len() as u64 != count {
         return Err(changed(patch));

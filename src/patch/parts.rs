@@ -232,7 +232,7 @@ mod tests {
             Ok(())
         };
         let summary = check_file(&file, "patch", &noted).unwrap();
-        assert_eq!((summary.records, summary.ascending), (9000, true));
+        assert_eq!((summary.places.records(), summary.ascending), (9000, true));
         assert_eq!(threads.lock().len(), 2, "of a patch of 70 MiB");
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::batch::RecordPlace;
 use crate::units::ByteRange;
 
 /// A stretch of a record's data.
@@ -15,6 +16,12 @@ pub struct Stretch {
     pub range: ByteRange,
     /// Where its first byte is in the patch. Orders records as they stand in the patch.
     pub position: u64,
+}
+
+impl From<RecordPlace> for Stretch {
+    fn from(whole: RecordPlace) -> Self {
+        Self { range: whole.range, position: whole.position }
+    }
 }
 
 /// The visible stretches of overlapping ones, in ascending order.

@@ -62,9 +62,9 @@ impl Visible {
     }
 }
 
-/// Reads a patch, whose records are `expected`, from the first one on. Returns those of which anything is seen once all
-/// are written, ascending, each from its first visible byte to its last: no two begin at one offset, and
-/// a [`Sweep`] over them finds what one over all would.
+/// Reads a patch, whose records are `expected`, from the first one on. Returns those of which anything
+/// is seen once all are written, ascending, each from its first visible byte to its last: no two begin
+/// at one offset, and a [`Sweep`] over them finds what one over all would.
 ///
 /// # Errors
 /// `Kind::Patch` without memory, or when they are others; what the reader fails with and
@@ -80,7 +80,7 @@ pub(super) fn visible_records<R: Read + Seek>(
         if found.records().is_multiple_of(RECORDS_PER_ASK) {
             is_wanted()?;
         }
-        visible.push(Stretch { range: place.range, position: place.position })?;
+        visible.push(place.into())?;
         found.append(Places::of(place));
     }
     expected.expect(found)?;

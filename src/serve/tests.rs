@@ -385,28 +385,29 @@ fn hints_are_echoed_and_free_the_cache() {
     assert_eq!(*released, [range(100, 150), range(0, 4096), everything, everything]);
 }
 
-#[test]
-fn disk_is_told_ahead_of_the_threads() {
-    let device = Recorded::new(vec![3; 20 << 20]);
-    let hashes = Message::GetHashes { start: 0, step: 1 << 20, n: 20 };
+fn mib(start: u64, end: u64) -> ByteRange {
+    ByteRange::new(start << 20, end << 20)
+}
+
+/// What a device of so many MiB is told to read ahead for `n` hashes of steps of so many.
+fn announced(size: usize, step: u64, n: u64) -> Vec<ByteRange> {
+    let device = Recorded::new(vec![3; size << 20]);
+    let hashes = Message::GetHashes { start: 0, step: step << 20, n };
     let (_, end) = ask(&device, opening(EXTENDED, "blake3", ""), &[hashes, Message::Done]);
     end.expect("a good session");
-    let mib = |start: u64, end: u64| ByteRange::new(start << 20, end << 20);
     let mut announced = device.announced.lock().clone();
     announced.sort();
+    announced
+}
+
+#[test]
+fn disk_is_told_ahead_of_the_threads() {
     let expected = [mib(0, 16), mib(16, 17), mib(17, 18), mib(18, 19), mib(19, 20)];
-    assert_eq!(announced, expected);
+    assert_eq!(announced(20, 1, 20), expected);
 }
 
 /// What is read too early on a small machine is read twice.
 #[test]
 fn disk_is_told_of_little_ahead_however_large_the_step() {
-    let device = Recorded::new(vec![3; 100 << 20]);
-    let hashes = Message::GetHashes { start: 0, step: 40 << 20, n: 3 };
-    let (_, end) = ask(&device, opening(EXTENDED, "blake3", ""), &[hashes, Message::Done]);
-    end.expect("a good session");
-    let mib = |start: u64, end: u64| ByteRange::new(start << 20, end << 20);
-    let mut announced = device.announced.lock().clone();
-    announced.sort();
-    assert_eq!(announced, [mib(0, 16), mib(40, 56), mib(80, 96)]);
+    assert_eq!(announced(100, 40, 3), [mib(0, 16), mib(40, 56), mib(80, 96)]);
 }

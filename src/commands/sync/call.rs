@@ -2,11 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
 
 use crate::cli::SyncOptions;
 use crate::error::{Error, Kind, Result};
-use crate::naming::quoted;
+use crate::naming::{folder_of, quoted};
 use crate::transport::split_command;
 use crate::units::SizeRule;
 
@@ -112,8 +111,7 @@ pub fn patch_arguments(options: &SyncOptions, rule: SizeRule, target: &OsStr) ->
     if let Some(path) = &options.undo {
         words.push(attached("--undo=", path.as_os_str()));
         // The patch is kept first, next to what takes as much room.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        words.push(attached("--spool=", folder.unwrap_or(Path::new(".")).as_os_str()));
+        words.push(attached("--spool=", folder_of(path).as_os_str()));
     }
     for (name, given) in [
         ("--sparse", options.sparse),

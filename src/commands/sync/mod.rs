@@ -39,7 +39,7 @@ use super::session::{Meeting, Reading, Session};
 use super::touched::Touched;
 use crate::cli::{Place, SizeOptions, SyncOptions};
 use crate::device::{Device, TargetOptions, open_target};
-use crate::diff::Plan;
+use crate::diff::{Engine, Plan};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::report;
@@ -126,11 +126,7 @@ impl Sync<'_> {
         ));
         let session = meeting.agree(&self.options.compare, sizes)?;
         let engine = &session.engine;
-        let (stopped, is_ending) = (Arc::clone(engine), Arc::clone(&self.is_ending));
-        self.stops.add(move |err| {
-            is_ending.store(true, Ordering::SeqCst);
-            stopped.peer().abort(err.duplicate());
-        });
+        self.add_stop(engine);
         session.describe(&self.far_place(), self.record);
         if self.sides.caller.is_local() {
             let target = DeviceFacts::at(Path::new(&self.sides.far), engine.plan().remote_bytes);
@@ -200,6 +196,15 @@ impl Sync<'_> {
             }
         };
         Error::new(Kind::Open, what).with_path(place.as_given())
+    }
+
+    /// Has the stops end a session, too.
+    fn add_stop(&self, engine: &Arc<Engine>) {
+        let (engine, is_ending) = (Arc::clone(engine), Arc::clone(&self.is_ending));
+        self.stops.add(move |err| {
+            is_ending.store(true, Ordering::SeqCst);
+            engine.peer().abort(err.duplicate());
+        });
     }
 
     fn connect_server(&self, words: &[OsString]) -> Result<Connection> {
@@ -355,8 +360,7 @@ impl Sync<'_> {
             drop(session);
             let meeting = self.meet(self.sides.caller.server())?;
             let again = meeting.agree(&self.options.compare, sizes)?;
-            let engine = Arc::clone(&again.engine);
-            self.stops.add(move |err| engine.peer().abort(err.duplicate()));
+            self.add_stop(&again.engine);
             self.check(&again, touched)?;
             end(&again, self.record)?;
         }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::call::Caller;
 use crate::cli::{Place, SyncOptions};
 use crate::error::{Error, Kind, Result};
+use crate::naming::is_same_file;
 use crate::units::Direction;
 
 /// Stands for a target that does not exist, in a dry run.
@@ -99,9 +100,8 @@ fn existing(
 /// A device onto itself would at best do nothing.
 fn refuse_same(source: &Path, target: &Path) -> Result<()> {
     let (Ok(a), Ok(b)) = (fs::metadata(source), fs::metadata(target)) else { return Ok(()) };
-    let same_file = (a.dev(), a.ino()) == (b.dev(), b.ino());
     let blocks = a.file_type().is_block_device() && b.file_type().is_block_device();
-    if same_file || (blocks && a.rdev() == b.rdev()) {
+    if is_same_file(&a, &b) || (blocks && a.rdev() == b.rdev()) {
         let what = "SRC and DST are the same device";
         return Err(Error::new(Kind::Usage, what).with_path(target));
     }

@@ -43,8 +43,8 @@ impl Write for TargetWriter<'_> {
 }
 
 impl Target {
-    /// Takes the process over, of whose stderr `word` keeps the last; `on_end` is called when it ends before its patch does, so that
-    /// nobody goes on comparing for hours.
+    /// Takes the process over, of whose stderr `word` keeps the last; `on_end` is called when it
+    /// ends before its patch does, so that nobody goes on comparing for hours.
     ///
     /// # Errors
     /// `Kind::Spawn` when the connection has no process or threads run out.
