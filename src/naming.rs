@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Bytes of a file's name, at most, in every file system that matters here.
 const NAME_BYTES_MAX: usize = 255;
 
-/// What the file `name` is called until it is whole: `before`, the name, a dot, `mark`, and what tells
-/// it from all others. A name that has no room for that is cut.
+/// What the file `name` is called until it is whole: `before`, the name, a dot, `mark`, and what
+/// tells it from all others. A name that has no room for that is cut.
 #[must_use]
 pub fn name_in_the_making(before: &str, name: &OsStr, mark: &str) -> OsString {
     let suffix = format!(".{mark}{}", suffix_of_a_run());

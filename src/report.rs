@@ -34,8 +34,8 @@ type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
 /// The server's connection to syslog, if there is one. Process-wide, as the logger itself.
 static SYSLOG: OnceLock<Mutex<Syslog>> = OnceLock::new();
 
-/// The most bytes of a line; what is longer is cut. A name from the other side may have more than a pipe
-/// holds, which nobody may be reading.
+/// The most bytes of a line; what is longer is cut. A name from the other side may have more than a
+/// pipe holds, which nobody may be reading.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// How long a fault waits for others to be done with the syslog.
@@ -212,8 +212,8 @@ pub fn error(err: &Error) {
     to_stderr(&format!("bdsync: {message}\n"));
 }
 
-/// Tells of a fault of our own, on whatever thread and in the middle of whatever it may be: it waits
-/// for nothing that this thread may hold itself.
+/// Tells of a fault of our own, on whatever thread and in the middle of whatever it may be: it
+/// waits for nothing that this thread may hold itself.
 pub fn fault(what: &str) {
     let message = escape(what.as_bytes());
     if let Some(mut syslog) = SYSLOG.get().and_then(|syslog| syslog.try_lock_for(FAULT_WAIT)) {

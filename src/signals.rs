@@ -34,9 +34,9 @@ pub fn hold_file_size_signal() {
     let _ = set.thread_block();
 }
 
-/// Has `command` start with no signal held back but SIGUSR1, whatever this thread holds: `ssh` sets a
-/// terminal right again before a signal ends it. SIGUSR1 may be sent to all bdsyncs of a host, also to
-/// one that has only begun.
+/// Has `command` start with no signal held back but SIGUSR1, whatever this thread holds: `ssh` sets
+/// a terminal right again before a signal ends it. SIGUSR1 may be sent to all bdsyncs of a host,
+/// also to one that has only begun.
 pub fn unblock_in(command: &mut Command) {
     let set = status_set();
     let unblock = move || Ok(set.thread_set_mask()?);
@@ -45,12 +45,13 @@ pub fn unblock_in(command: &mut Command) {
     unsafe { command.pre_exec(unblock) };
 }
 
-/// Has the ends of child processes be told, also where the process was started with SIGCHLD ignored,
-/// as daemons do: the kernel would then keep no exit status. To be called before any child is started.
+/// Has the ends of child processes be told, also where the process was started with SIGCHLD
+/// ignored, as daemons do: the kernel would then keep no exit status. To be called before any child
+/// is started.
 pub fn expect_children() {
     let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action runs no code. It cannot fail; and if it did, an end that is not told
-    // is an error of the wait.
+    // SAFETY: the default action runs no code. It cannot fail; and if it did, an end that is not
+    // told is an error of the wait.
     let _ = unsafe { sigaction(Signal::SIGCHLD, &action) };
 }
 
@@ -214,7 +215,8 @@ impl Signals {
         })
     }
 
-    /// Has the signals do to the process what they would have done, as far as this thread is concerned.
+    /// Has the signals do to the process what they would have done, as far as this thread is
+    /// concerned.
     pub fn let_through() {
         // It cannot fail; and if it did, they would be held back as before.
         let _ = SigSet::from_iter(SIGNALS).thread_unblock();

@@ -1,4 +1,5 @@
-//! The terms that all parts share: byte ranges, block sizes, directions, and the arithmetic on them that cannot overflow.
+//! The terms that all parts share: byte ranges, block sizes, directions, and the arithmetic on them
+//! that cannot overflow.
 //!
 //! Every number that a peer or a patch sent goes through the `checked_*`
 //! functions here before it is used. Pure: no I/O.
@@ -177,7 +178,8 @@ impl ByteRange {
         Self::new(self.start - self.start % unit, end)
     }
 
-    /// The range cut into pieces of at most `piece_bytes`, ascending; every piece but the last is full.
+    /// The range cut into pieces of at most `piece_bytes`, ascending; every piece but the last is
+    /// full.
     pub fn pieces(&self, piece_bytes: u64) -> impl Iterator<Item = ByteRange> + use<> {
         let Self { start, end } = *self;
         let count = (end - start).div_ceil(piece_bytes);

@@ -1,5 +1,5 @@
-//! The options that several commands have, under a heading each, and how one is made. Parsing, help,
-//! man page and completions all come from these tables.
+//! The options that several commands have, under a heading each, and how one is made. Parsing,
+//! help, man page and completions all come from these tables.
 
 use std::ffi::OsString;
 

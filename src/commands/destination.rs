@@ -8,8 +8,8 @@
 //!                     a block device                    refused: it is somebody's disk
 //! ```
 //! A link is followed, never replaced: `/dev/stderr` is one. The kernel does not follow those that
-//! somebody else put into a folder for all (proc_sys_fs(5), `protected_symlinks` and its like), and no
-//! more do we.
+//! somebody else put into a folder for all (proc_sys_fs(5), `protected_symlinks` and its like), and
+//! no more do we.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -51,8 +51,8 @@ impl Destination {
     /// Looks at `path`; opens nothing.
     ///
     /// # Errors
-    /// When a folder on the way cannot be looked into, links never end, or one or the file is in a folder
-    /// for all, such as `/tmp`, where somebody else has put it.
+    /// When a folder on the way cannot be looked into, links never end, or one or the file is in a
+    /// folder for all, such as `/tmp`, where somebody else has put it.
     pub fn of(path: &Path) -> io::Result<Self> {
         let mut at = path.to_owned();
         for _ in 0..LINKS_MAX {

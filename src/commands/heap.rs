@@ -1,8 +1,8 @@
 //! One heap for all threads.
 
 /// Has all threads allocate from one heap, instead of up to eight for each processor. Where many
-/// threads hold large buffers for a short time each, what they leave free in heaps of their own adds
-/// up to more than what is in use; they allocate far too seldom to be in each other's way.
+/// threads hold large buffers for a short time each, what they leave free in heaps of their own
+/// adds up to more than what is in use; they allocate far too seldom to be in each other's way.
 ///
 /// Only the C library of GNU has several.
 pub(super) fn share() {

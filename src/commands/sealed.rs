@@ -9,8 +9,8 @@ use crate::patch::{
 };
 use crate::units::SizeRule;
 
-/// What differing sizes mean for a patch with such a seal: an undo patch takes back a resize without
-/// being told to, unless it is told otherwise.
+/// What differing sizes mean for a patch with such a seal: an undo patch takes back a resize
+/// without being told to, unless it is told otherwise.
 pub(super) fn size_rule(sizes: SizeOptions, seal: Option<&Seal>) -> SizeRule {
     match seal {
         Some(seal) if seal.resize && !sizes.is_given => SizeRule::Resize,
@@ -18,8 +18,9 @@ pub(super) fn size_rule(sizes: SizeOptions, seal: Option<&Seal>) -> SizeRule {
     }
 }
 
-/// Holds the patch against its seal, and the base as well: a warning, to be kept for the status, when
-/// the base is in another state than the patch was made for, so that applying would be refused.
+/// Holds the patch against its seal, and the base as well: a warning, to be kept for the status,
+/// when the base is in another state than the patch was made for, so that applying would be
+/// refused.
 ///
 /// # Errors
 /// `Kind::Patch` when the patch is not as it was sealed, those of reading both.

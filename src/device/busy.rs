@@ -65,8 +65,9 @@ impl Kernel {
         users
     }
 
-    /// What uses the regular file `file`, which is open for writing, `found` being its metadata; a few
-    /// words for each. Where no other program has locked it, it is locked as long as it is open.
+    /// What uses the regular file `file`, which is open for writing, `found` being its metadata; a
+    /// few words for each. Where no other program has locked it, it is locked as long as it is
+    /// open.
     pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> Vec<String> {
         let mut users: Vec<_> =
             self.loop_devices(found).iter().flat_map(|device| self.users_of_loop(device)).collect();

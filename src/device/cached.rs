@@ -11,8 +11,8 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::units::ByteRange;
 
-/// Whether all of `range` is in the cache. False also where the kernel does not say: an old one, or a
-/// file that the caller neither owns nor may write to.
+/// Whether all of `range` is in the cache. False also where the kernel does not say: an old one, or
+/// a file that the caller neither owns nor may write to.
 pub fn is_cached(file: &File, range: ByteRange) -> bool {
     let Some(page_bytes) = page_bytes() else { return false };
     let pages = range.align_out(page_bytes);

@@ -3,8 +3,8 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
-/// Changes with nearly every write or cut; two writes in one tick of the file system's clock, or stores
-/// into a mapped page that is dirty already, may not show.
+/// Changes with nearly every write or cut; two writes in one tick of the file system's clock, or
+/// stores into a mapped page that is dirty already, may not show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     size_bytes: u64,

@@ -36,8 +36,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache that holds at most `limit_bytes`, [`ENTRY_BYTES`] a block included, or one block;
-    /// with 0 none.
+    /// An empty cache that holds at most `limit_bytes`, [`ENTRY_BYTES`] a block included, or one
+    /// block; with 0 none.
     #[must_use]
     pub fn new(limit_bytes: u64) -> Self {
         Self {
@@ -66,8 +66,8 @@ impl Cache {
     }
 
     /// Keeps the data of a block, in place of those that were not used for longest. The last block
-    /// stays also where it alone is larger than the cache: it is read in pieces, and would be fetched for
-    /// each of them.
+    /// stays also where it alone is larger than the cache: it is read in pieces, and would be
+    /// fetched for each of them.
     pub fn put(&mut self, key: Key, data: Arc<[u8]>) {
         self.remove(key);
         if self.limit_bytes == 0 {

@@ -73,7 +73,8 @@ impl Announced {
             .collect()
     }
 
-    /// The run cut into pieces of at most `held_bytes` each (at least one block), with their hashes.
+    /// The run cut into pieces of at most `held_bytes` each (at least one block), with their
+    /// hashes.
     pub fn pieces(
         &self,
         held_bytes: u64,

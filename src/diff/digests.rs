@@ -3,8 +3,8 @@
 use crate::digest::{Algorithm, BlockHasher};
 use crate::wire::Digests;
 
-/// As `hasher` does, which has this `salt`; and with `checksum`, where that of the remote's device is
-/// wanted.
+/// As `hasher` does, which has this `salt`; and with `checksum`, where that of the remote's device
+/// is wanted.
 #[must_use]
 pub fn digests(salt: &[u8], hasher: &BlockHasher, checksum: Option<Algorithm>) -> Digests {
     Digests {

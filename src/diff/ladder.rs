@@ -25,14 +25,14 @@ const COARSE_BYTES: u64 = MIB;
 /// blocks of 512 bytes has below its top.
 const SEGMENT_BLOCKS_MAX: u64 = 32 * KIB;
 
-/// Most bytes of a segment, and of what one hash covers, over blocks of `block_bytes`: the hashes of
-/// all its blocks have a few MiB at most. From blocks of 512 bytes on it limits nothing.
+/// Most bytes of a segment, and of what one hash covers, over blocks of `block_bytes`: the hashes
+/// of all its blocks have a few MiB at most. From blocks of 512 bytes on it limits nothing.
 pub(super) fn segment_bytes_max(block_bytes: u64) -> u64 {
     SEGMENT_BLOCKS_MAX * block_bytes
 }
 
-/// Whether a BLAKE3 tree over blocks of `block_bytes` has the leaves and the top that it has over the
-/// usual ones, which are those that a server answers unasked (extension `early`).
+/// Whether a BLAKE3 tree over blocks of `block_bytes` has the leaves and the top that it has over
+/// the usual ones, which are those that a server answers unasked (extension `early`).
 #[must_use]
 pub fn has_usual_leaves(block_bytes: u64) -> bool {
     LEAF_BYTES_BLAKE3.is_multiple_of(block_bytes) && segment_bytes_max(block_bytes) >= TOP_BYTES_MIN

@@ -6,9 +6,9 @@
 //!                                          \-- Bits: two bits a block         (map/bits.rs)
 //! ```
 //! Chunks that nobody touched, and those that turned out uniform, cost nothing but their slot, and
-//! those with few runs half a KiB: 1 TiB in blocks of 4 KiB takes 128 KiB while unknown, 5 MiB where 0.1 %
-//! of the blocks differ, wherever they are, and 65 MiB where many do.
-//! Each chunk's counts serve as the rank index: how many blocks differ below an offset.
+//! those with few runs half a KiB: 1 TiB in blocks of 4 KiB takes 128 KiB while unknown, 5 MiB
+//! where 0.1 % of the blocks differ, wherever they are, and 65 MiB where many do. Each chunk's
+//! counts serve as the rank index: how many blocks differ below an offset.
 
 mod bits;
 mod runs;

@@ -1,4 +1,5 @@
-//! The lists of hashes that a comparison asks for next, in as few requests as the remote allows. Pure.
+//! The lists of hashes that a comparison asks for next, in as few requests as the remote allows.
+//! Pure.
 
 use super::descent::Ask;
 use crate::wire::{HashRun, RUNS_MAX, Request, Session};

@@ -14,8 +14,8 @@ const BYTES: u64 = 256 * MIB;
 const GROWTH_MAX: usize = 8;
 /// Hashes that wait to be compared, at most, but for those of one segment.
 const HASH_BYTES_MAX: u64 = 8 * MIB;
-/// Bytes held for blocks that were found and whose turn to be settled has not come, at which no more
-/// is looked for: what keeps a link busy while further hashes come over it.
+/// Bytes held for blocks that were found and whose turn to be settled has not come, at which no
+/// more is looked for: what keeps a link busy while further hashes come over it.
 const FOUND_BYTES_MAX: u64 = 32 * MIB;
 /// First looks under way at once where bytes are fetched and changes are found everywhere.
 const LOOKS_MIN: usize = 64;

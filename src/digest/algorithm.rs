@@ -29,7 +29,8 @@ pub enum Algorithm {
     Blake3,
 }
 
-/// Algorithm, its name as OpenSSL spells it, hash length in bytes, other names that OpenSSL or people use.
+/// Algorithm, its name as OpenSSL spells it, hash length in bytes, other names that OpenSSL or
+/// people use.
 type Row = (Algorithm, &'static str, usize, &'static [&'static str]);
 
 /// One row an algorithm, in the order of the enum.
@@ -59,7 +60,8 @@ impl Algorithm {
         TABLE.iter().map(|row| row.0)
     }
 
-    /// The algorithm of that name, in OpenSSL's spelling or a usual other one; case does not matter.
+    /// The algorithm of that name, in OpenSSL's spelling or a usual other one; case does not
+    /// matter.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let is = |known: &str| known.eq_ignore_ascii_case(name);

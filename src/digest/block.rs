@@ -14,13 +14,15 @@ pub const SALT_BYTES_MAX: usize = 127;
 /// Bytes of the salts that we draw; BLAKE3's key has the same length.
 pub const SALT_BYTES: usize = 32;
 
-/// How many hashes of zero blocks are kept; a client uses a handful of steps, a hostile one any number.
+/// How many hashes of zero blocks are kept; a client uses a handful of steps, a hostile one any
+/// number.
 const ZERO_HASHES_MAX: usize = 64;
 
 /// How many bytes of zeros are hashed between two looks at whether anybody still wants them.
 const ZEROS_BETWEEN_CHECKS_BYTES: u64 = 4 * MIB;
 
-/// Hashes blocks with one algorithm and one salt: `H(salt || block)`, or BLAKE3 keyed with the salt.
+/// Hashes blocks with one algorithm and one salt: `H(salt || block)`, or BLAKE3 keyed with the
+/// salt.
 pub struct BlockHasher {
     /// What has seen the salt already; cloned for each block.
     prefix: Hasher,

@@ -1,4 +1,5 @@
-//! Digests: names, salted hashes of a device's blocks and of trees over them, whole-device checksums.
+//! Digests: names, salted hashes of a device's blocks and of trees over them, whole-device
+//! checksums.
 //!
 //! Reads devices; knows nothing of peers, messages or patches.
 //!

@@ -69,7 +69,8 @@ struct Shared {
     changed: Condvar,
 }
 
-/// A handle to a pool's queues that jobs may hold to submit more work; it does not keep the pool alive.
+/// A handle to a pool's queues that jobs may hold to submit more work; it does not keep the pool
+/// alive.
 #[derive(Clone)]
 pub struct Submitter(Arc<Shared>);
 

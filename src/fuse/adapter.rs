@@ -26,7 +26,8 @@ use crate::report::FailedReads;
 use crate::view::{Attr, Done, Entry, Node, Part, View, Whence};
 
 /// How long the kernel may believe a name: names stay what they are. Not that of a file whose size
-/// is not known: with every `open` it then asks for the size, at which sendfile(2) and the like stop.
+/// is not known: with every `open` it then asks for the size, at which sendfile(2) and the like
+/// stop.
 const NAME_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long it may believe attributes with an exact size.
 const ATTR_TTL: Duration = Duration::from_secs(1);
@@ -35,8 +36,8 @@ const IO_BYTES: u32 = 128 * 1024;
 /// Unit of `statfs`, in bytes.
 const STATFS_BYTES: u32 = 4096;
 /// Requests that may be under way for nobody's system call alone: those of read-ahead and of direct
-/// reads. What is more waits in the kernel, where no signal reaches it, behind readers that may wait
-/// for the remote side. Half of what may be parked, which leaves room for all others.
+/// reads. What is more waits in the kernel, where no signal reaches it, behind readers that may
+/// wait for the remote side. Half of what may be parked, which leaves room for all others.
 const BACKGROUND_REQUESTS: u16 = (PARKED_REQUESTS_MAX / 2) as u16;
 /// One file or name never becomes another one.
 const GENERATION: Generation = Generation(0);
@@ -102,7 +103,8 @@ impl Adapter {
             Err(err) => shared.fail(ticket, &err),
         };
         let ask = move |shared: &Arc<Shared>| shared.view.node(inode.0, Box::new(found));
-        // To find out what differs, the local device is looked at. Content is guarded where it is read.
+        // To find out what differs, the local device is looked at. Content is guarded where it is
+        // read.
         if may_wait && part != Part::Content {
             self.shared.with_gate(ask);
         } else {

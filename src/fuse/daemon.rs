@@ -55,8 +55,8 @@ fn not_started(err: nix::errno::Errno) -> Error {
     Error::io(Kind::Open, "cannot start a process", err)
 }
 
-/// Has the child end when its parent does: whoever ended that is told of a failure, and must not find
-/// a mount later.
+/// Has the child end when its parent does: whoever ended that is told of a failure, and must not
+/// find a mount later.
 fn end_with(parent: Pid) -> Result<()> {
     set_pdeathsig(Signal::SIGTERM).map_err(not_started)?;
     if Pid::parent() != parent {

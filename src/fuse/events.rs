@@ -19,7 +19,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// SIGINT, SIGTERM, SIGHUP and SIGQUIT, of the process as a whole, are events of this one mount.
+    /// SIGINT, SIGTERM, SIGHUP and SIGQUIT, of the process as a whole, are events of this one
+    /// mount.
     ///
     /// # Errors
     /// `Kind::Open` when they cannot be watched for.

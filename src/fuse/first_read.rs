@@ -50,15 +50,15 @@ pub(super) fn first_answer(
     Err(failed(join(guard).err().unwrap_or_else(ended)))
 }
 
-/// Gives the calling thread a table of files of its own, with nothing in it but the standard streams.
-/// Signals are for the others then, which have the pipe that tells of them.
+/// Gives the calling thread a table of files of its own, with nothing in it but the standard
+/// streams. Signals are for the others then, which have the pipe that tells of them.
 fn let_go_of_files() {
     // It cannot fail.
     let _ = SigSet::all().thread_block();
     let (first, last) = (libc::STDERR_FILENO + 1, libc::c_uint::MAX);
     // By number: not every C library has a function for it.
-    // SAFETY: the table is unshared first, so that no other thread's descriptor is closed; this thread
-    // uses none above standard error that it had before.
+    // SAFETY: the table is unshared first, so that no other thread's descriptor is closed; this
+    // thread uses none above standard error that it had before.
     let failed = unsafe {
         libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_UNSHARE) == -1
     };

@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::{Error, Kind, Result};
 
-/// Threads that take what is handed on. When all of them wait as well, readers wait for them, parked
-/// and ready to be interrupted.
+/// Threads that take what is handed on. When all of them wait as well, readers wait for them,
+/// parked and ready to be interrupted.
 const THREADS: usize = 8;
 
 type Work = Box<dyn FnOnce() + Send>;

@@ -19,8 +19,8 @@ const KIND: &[u8] = b"fuse.bdsync";
 pub struct Mountpoint {
     /// Without symbolic links, as the kernel names it.
     path: PathBuf,
-    /// What was looked at, until it is mounted over: who owns a folder above may put a link in its place
-    /// while the remote side is waited for.
+    /// What was looked at, until it is mounted over: who owns a folder above may put a link in its
+    /// place while the remote side is waited for.
     directory: Option<File>,
 }
 

@@ -30,8 +30,8 @@ pub(super) const PARKED_REQUESTS_MAX: usize = 4096;
 /// How often the reaper looks; a reader is gone at most two looks after its Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// SIGKILL, which the kernel marks as pending for every signal whose default ends a process, but for
-/// those that write a core file.
+/// SIGKILL, which the kernel marks as pending for every signal whose default ends a process, but
+/// for those that write a core file.
 const KILLED: u64 = signal_bit(libc::SIGKILL);
 /// Signals that ask to end and that a program may catch, as `dd` does with SIGINT: its handler
 /// runs once the read has returned. And those that write a core file, of a watchdog or a limit.

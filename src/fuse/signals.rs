@@ -18,8 +18,8 @@ use crate::error::{Error, Kind, Result};
 /// The pipe's writing end for the handler; below 0 while nobody listens.
 static WRITER: AtomicI32 = AtomicI32::new(-1);
 
-/// Calls `told` with the number of every SIGINT, SIGTERM, SIGHUP and SIGQUIT from now on, on a thread
-/// that lives as long as the process. SIGHUP stays ignored where `nohup` had it so. For a
+/// Calls `told` with the number of every SIGINT, SIGTERM, SIGHUP and SIGQUIT from now on, on a
+/// thread that lives as long as the process. SIGHUP stays ignored where `nohup` had it so. For a
 /// process as a whole: a second call takes the signals over.
 ///
 /// # Errors

@@ -61,8 +61,8 @@ pub struct Written {
 
 impl Apply<'_> {
     /// Writes all records, in the patch's order, so that later ones win. Neighbours go out in
-    /// one write. `written` counts what is on its way even when this fails. `wake` ends the reader's wait
-    /// for more of the patch, which is called for when a write has failed.
+    /// one write. `written` counts what is on its way even when this fails. `wake` ends the
+    /// reader's wait for more of the patch, which is called for when a write has failed.
     ///
     /// # Errors
     /// What the reader and the device fail with; `Kind::Write` without a thread to write;

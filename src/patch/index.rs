@@ -8,8 +8,8 @@
 //!   if any overlap    found before the list grows; read again with one entry a record of which
 //!                     anything is seen (see `visible.rs`)
 //! ```
-//! At most [`ENTRY_BYTES`] a record at every moment, and no more than twice that for one that is seen,
-//! beside a bounded rest (see `sweep.rs`) and the sixteenth of a byte that landmarks take.
+//! At most [`ENTRY_BYTES`] a record at every moment, and no more than twice that for one that is
+//! seen, beside a bounded rest (see `sweep.rs`) and the sixteenth of a byte that landmarks take.
 
 use std::error::Error as _;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -30,7 +30,8 @@ const RUN_RECORDS_MAX: u32 = u32::MAX >> 1;
 /// Bit of [`Entry::count_and_mark`]: no changed byte lies right before this entry.
 const BEGINS_EXTENT: u32 = 1 << 31;
 
-/// Of every so many entries the whole extent is kept, so that nobody goes through all of a long one.
+/// Of every so many entries the whole extent is kept, so that nobody goes through all of a long
+/// one.
 const LANDMARK_ENTRIES: usize = 256;
 
 /// What is at some place of the device: the record's data, or what was there before.
@@ -309,8 +310,8 @@ fn survey(patch: &dyn Device) -> Result<Survey> {
     Ok(Survey { header: reader.header().clone(), trailer, places, runs })
 }
 
-/// Reads the patch again, into an entry for each of its `count` runs, ascending. `None` as soon as it
-/// is clear that some overlap.
+/// Reads the patch again, into an entry for each of its `count` runs, ascending. `None` as soon as
+/// it is clear that some overlap.
 fn disjoint_runs(patch: &dyn Device, count: u64) -> Result<Option<Vec<Entry>>> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut reader = reader(patch)?;

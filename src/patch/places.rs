@@ -1,8 +1,8 @@
 //! Whether two readings of a patch found the same records: their places, not what goes there.
 //!
-//! A patch in a file is read several times, and what an undo patch covers or a check has seen must be
-//! what is written. The file's size and time tell of nearly every change, but not of one by who sets the
-//! time back, or stores into a mapping.
+//! A patch in a file is read several times, and what an undo patch covers or a check has seen must
+//! be what is written. The file's size and time tell of nearly every change, but not of one by who
+//! sets the time back, or stores into a mapping.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;

@@ -56,7 +56,8 @@ pub struct PatchReader<R> {
     /// Whether the end mark has been used.
     in_trailer: bool,
     trailer: Option<Trailer>,
-    /// Set when all is read but what may stand behind the checksum; `None`: the input is no live one.
+    /// Set when all is read but what may stand behind the checksum; `None`: the input is no live
+    /// one.
     is_at_end: Option<Arc<AtomicBool>>,
 }
 
@@ -88,8 +89,9 @@ impl<R: Read> PatchReader<R> {
         }
     }
 
-    /// Gives out what is there instead of waiting for as much as the buffer holds, for an input that
-    /// somebody is writing just now. `is_at_end` is set as soon as only the tail is left to wait for.
+    /// Gives out what is there instead of waiting for as much as the buffer holds, for an input
+    /// that somebody is writing just now. `is_at_end` is set as soon as only the tail is left to
+    /// wait for.
     #[must_use]
     pub fn as_it_comes(mut self, is_at_end: Arc<AtomicBool>) -> Self {
         self.is_at_end = Some(is_at_end);
@@ -389,11 +391,12 @@ impl<R: Read> PatchReader<R> {
     }
 }
 
-/// What it means that a patch cannot be read: `Kind::Read`, or `Kind::Patch` when that is the patch's
-/// own fault.
+/// What it means that a patch cannot be read: `Kind::Read`, or `Kind::Patch` when that is the
+/// patch's own fault.
 #[must_use]
 pub fn read_error(err: io::Error) -> Error {
-    // No file says that of itself: a decoder does, of damaged data, and a patch file that has changed.
+    // No file says that of itself: a decoder does, of damaged data, and a patch file that has
+    // changed.
     let damaged = err.kind() == io::ErrorKind::InvalidData;
     let kind = if damaged { Kind::Patch } else { Kind::Read };
     Error::io(kind, "cannot read the patch", err)

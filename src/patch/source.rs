@@ -33,7 +33,8 @@ impl PatchFile {
     /// The patch that begins at byte `start` of `file`.
     #[must_use]
     pub fn new(file: File, start: u64) -> Self {
-        // Without a size yet, as in a mount before all is compared, it changes without being written.
+        // Without a size yet, as in a mount before all is compared, it changes without being
+        // written.
         let has_size = |of: &Metadata| of.is_file() && of.len() > 0;
         let stamp = file.metadata().ok().filter(has_size).map(|of| Stamp::of(&of));
         Self { file: Arc::new(file), stamp, start, at: 0 }

@@ -39,8 +39,8 @@ pub fn refuse_existing(path: &Path) -> Result<()> {
 }
 
 /// Saves to `path` what the patch in `reader`, which `summary` is of, will change in `target`: the
-/// bytes under its records, each once, what a smaller size cuts off, and the size. When this returns
-/// the undo patch is whole, durable and has its name; before, nothing has that name.
+/// bytes under its records, each once, what a smaller size cuts off, and the size. When this
+/// returns the undo patch is whole, durable and has its name; before, nothing has that name.
 ///
 /// # Errors
 /// `Kind::Usage` when `path` exists, `Kind::Write`, what reader, device and `check` fail with.

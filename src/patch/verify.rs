@@ -19,8 +19,8 @@ const GAP_BYTES_MAX: u64 = 128 * 1024;
 
 /// Reads back what the patch wrote below `limit_bytes` and compares. Bytes that a later record
 /// overwrote count for that record only: where records overlap or come in any order, as the patch's
-/// `summary` tells, it is found out first what is seen of each, in at most 72 bytes of memory for a record
-/// of which anything is. `open` opens the patch from its first byte.
+/// `summary` tells, it is found out first what is seen of each, in at most 72 bytes of memory for a
+/// record of which anything is. `open` opens the patch from its first byte.
 ///
 /// # Errors
 /// `Kind::Checksum` naming the first range, in the patch's order, that differs, what the reader

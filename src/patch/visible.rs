@@ -1,8 +1,8 @@
 //! The records of which something is seen once all are written, in memory by their number.
 //!
-//! A compressed patch of a few bytes may have records without number, most of which hide each other. So
-//! the list is swept before it grows: what is hidden goes, what is left is cut to what can be seen of it,
-//! and only where that is more than half of the list is more memory asked for.
+//! A compressed patch of a few bytes may have records without number, most of which hide each
+//! other. So the list is swept before it grows: what is hidden goes, what is left is cut to what
+//! can be seen of it, and only where that is more than half of the list is more memory asked for.
 
 use std::cell::Cell;
 use std::io::{Read, Seek};
@@ -62,9 +62,9 @@ impl Visible {
     }
 }
 
-/// Reads a patch, whose records are `expected`, from the first one on. Returns those of which anything
-/// is seen once all are written, ascending, each from its first visible byte to its last: no two begin
-/// at one offset, and a [`Sweep`] over them finds what one over all would.
+/// Reads a patch, whose records are `expected`, from the first one on. Returns those of which
+/// anything is seen once all are written, ascending, each from its first visible byte to its last:
+/// no two begin at one offset, and a [`Sweep`] over them finds what one over all would.
 ///
 /// # Errors
 /// `Kind::Patch` without memory, or when they are others; what the reader fails with and

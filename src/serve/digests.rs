@@ -18,8 +18,8 @@ impl Digests {
     /// Looks the names up; an empty checksum means none.
     ///
     /// # Errors
-    /// `Kind::Usage` and `Kind::Checksum` for unknown ones, `Kind::Protocol` for a salt that the hash
-    /// cannot have.
+    /// `Kind::Usage` and `Kind::Checksum` for unknown ones, `Kind::Protocol` for a salt that the
+    /// hash cannot have.
     pub(super) fn find(
         salt: &[u8],
         hash: &str,

@@ -1,7 +1,8 @@
-//! What a session answers before it is asked (extension `early`): what our client's walk asks for first.
+//! What a session answers before it is asked (extension `early`): what our client's walk asks for
+//! first.
 //!
-//! Should the two ever differ, nothing breaks: what nobody asks for is hashed in vain, and a test of
-//! the whole says so.
+//! Should the two ever differ, nothing breaks: what nobody asks for is hashed in vain, and a test
+//! of the whole says so.
 
 use super::digests::Digests;
 use crate::digest::{Algorithm, SALT_BYTES, draw_salt, node_leaves};
@@ -9,9 +10,9 @@ use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, KIB, MIB};
 use crate::wire::{Extensions, Look, Message};
 
-/// How many looks are answered unasked: as many as a walk has under way where bytes are fetched too.
-/// They are not more than the backlog holds, and cover 256 MiB at most: what is hashed in vain for a
-/// client that goes away.
+/// How many looks are answered unasked: as many as a walk has under way where bytes are fetched
+/// too. They are not more than the backlog holds, and cover 256 MiB at most: what is hashed in vain
+/// for a client that goes away.
 const LOOKS_MAX: usize = 64;
 
 /// Bytes that a look covers.

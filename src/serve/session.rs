@@ -157,7 +157,8 @@ impl Requests {
         }
     }
 
-    /// Answers what is not asked for, then reads the client's digests. Returns whether requests follow.
+    /// Answers what is not asked for, then reads the client's digests. Returns whether requests
+    /// follow.
     fn begin_early(&mut self, early: &Early) -> Result<bool> {
         for request in early.requests() {
             if !self.take(request)? {

@@ -15,8 +15,8 @@ use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, MIB, Priority};
 use crate::wire::{FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX, Message};
 
-/// How many bytes of one task the device is told of ahead of the unit that is worked on, or the next
-/// unit's first ones: a disk has enough to do, and little is in memory too early.
+/// How many bytes of one task the device is told of ahead of the unit that is worked on, or the
+/// next unit's first ones: a disk has enough to do, and little is in memory too early.
 const AHEAD_BYTES: u64 = 16 * MIB;
 
 /// The device of a session. Once the session is over it fails every read, so that no thread
@@ -164,8 +164,8 @@ impl Source {
         }
     }
 
-    /// Forgets what lies below `end`: it leaves the page cache, and is hashed anew when it is asked for
-    /// again, as by who has written to it since.
+    /// Forgets what lies below `end`: it leaves the page cache, and is hashed anew when it is asked
+    /// for again, as by who has written to it since.
     pub(super) fn release_below(&self, end: u64) {
         self.device.done_with(ByteRange::new(0, end.min(self.device.size())));
         if let Some(leaves) = &self.leaves {

@@ -4,8 +4,8 @@
 //!   tree.rs, files.rs  -->  trait Change  <-- live/      a session with a remote side
 //!                                         <-- stored.rs  a patch file over its base device
 //! ```
-//! Nothing here waits for the remote side. What cannot be answered at once is answered later, from another
-//! thread, through the [`Done`] that came with the question.
+//! Nothing here waits for the remote side. What cannot be answered at once is answered later, from
+//! another thread, through the [`Done`] that came with the question.
 
 use std::fs::File;
 

@@ -336,8 +336,8 @@ impl View {
 }
 
 /// What of an image that may still show holes is at most counted as in use: less than all of it, or
-/// `cp`, `tar` and the like never ask where its holes are. They do so when they read it, and by then
-/// more may be known.
+/// `cp`, `tar` and the like never ask where its holes are. They do so when they read it, and by
+/// then more may be known.
 fn stored_bytes(change: &dyn Change, image: Image) -> Result<u64> {
     let (size, data) = (change.image_bytes(image), data_bytes(change, image)?);
     let may_shrink = change.may_wait(image) && size > SMALLEST_HOLE_BYTES;

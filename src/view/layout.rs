@@ -83,8 +83,8 @@ impl Layout {
         Some((behind / self.record_bytes(), behind % self.record_bytes()))
     }
 
-    /// Bytes of the device that a patch carries of which `count` blocks differ, and whether the last
-    /// of all [`Layout::blocks`] is among them.
+    /// Bytes of the device that a patch carries of which `count` blocks differ, and whether the
+    /// last of all [`Layout::blocks`] is among them.
     #[must_use]
     pub fn data_bytes(&self, count: u64, last_differs: bool) -> u64 {
         let whole = count * self.block_bytes;
@@ -117,7 +117,8 @@ impl Layout {
         ByteRange::new(before(part.start), before(part.end)).clip(self.carried(block).len())
     }
 
-    /// Appends `part` of the records of `block`; `data` are the bytes that [`Layout::data_of`] names.
+    /// Appends `part` of the records of `block`; `data` are the bytes that [`Layout::data_of`]
+    /// names.
     pub fn encode_part(&self, block: u64, part: ByteRange, data: &[u8], out: &mut Vec<u8>) {
         let carried = self.carried(block);
         let mut rest = data;

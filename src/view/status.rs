@@ -2,8 +2,8 @@
 //!
 //! One struct for live and stored changes. The fields are a promise: new ones may come with
 //! the same [`FORMAT`], none is renamed or removed without raising it. Every field is always
-//! there; what is unknown or does not apply is `null`. All sizes are in bytes. The text is padded to
-//! [`TEXT_BYTES`], so that the file has a size before it is made.
+//! there; what is unknown or does not apply is `null`. All sizes are in bytes. The text is padded
+//! to [`TEXT_BYTES`], so that the file has a size before it is made.
 
 use serde::{Serialize, Serializer};
 

@@ -34,8 +34,9 @@ pub struct StoredChange {
 }
 
 impl StoredChange {
-    /// Validates all of `patch` and indexes it. `rule` says what differing sizes mean for a patch with
-    /// such a seal, as for applying it to `base`, so that `merged` is what the target would be then.
+    /// Validates all of `patch` and indexes it. `rule` says what differing sizes mean for a patch
+    /// with such a seal, as for applying it to `base`, so that `merged` is what the target would be
+    /// then.
     ///
     /// # Errors
     /// `Kind::Patch`, with the position, for a malformed patch; `Kind::Size` when applying

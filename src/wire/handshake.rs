@@ -154,8 +154,8 @@ pub fn send_client_hello(
     writer.flush()
 }
 
-/// Then waits for the other's hello; `sent` is what became of ours, which announced `offer`. Returns
-/// the extensions that both have.
+/// Then waits for the other's hello; `sent` is what became of ours, which announced `offer`.
+/// Returns the extensions that both have.
 ///
 /// # Errors
 /// `Kind::Read` or `Kind::Connection` when the link fails, `Kind::Protocol` when the answer is

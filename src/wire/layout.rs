@@ -1,7 +1,8 @@
 //! Frames: the length and token around every message. Pure.
 //!
 //! A frame is `length: u32, token: u8, payload`, little-endian, where `length` counts the token
-//! and the payload: 1 to [`MESSAGE_BYTES_MAX`]. What the payload means is [`message`](super::message)'s.
+//! and the payload: 1 to [`MESSAGE_BYTES_MAX`]. What the payload means is
+//! [`message`](super::message)'s.
 
 use crate::error::{Error, Kind, Result};
 

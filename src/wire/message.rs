@@ -233,7 +233,8 @@ impl Message {
         }
     }
 
-    /// Bytes of the message's frame on the wire, for messages that [`encode`](Self::encode) accepts.
+    /// Bytes of the message's frame on the wire, for messages that [`encode`](Self::encode)
+    /// accepts.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
         let payload_bytes = match self {

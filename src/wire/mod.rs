@@ -46,18 +46,18 @@
 //! | 69 | getruns | client | u64 step, u8 level (255: of blocks), then 1 to 1024 times u64 start and u32 n |
 //! | 70 | runs | server | the same step and level, u32 how many runs, then the hashes of all of them |
 //!
-//! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests, then any
-//! mix of requests, which are answered in order (but see `reorder`), then done from the client, answered by the
-//! server, which exits.
+//! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests,
+//! then any mix of requests, which are answered in order (but see `reorder`), then done from the
+//! client, answered by the server, which exits.
 //!
 //! A block's hash is `digest(salt || block)`; a block that reaches past the device's end is
 //! filled up with zero bytes to `step`, one that lies wholly behind it hashes as zeros. Any
-//! start, step and n are allowed whose answer fits one message, and of our server steps of up to 4 GiB
-//! whose blocks end where 64 bits do or before. A hello has at most 1024 bytes and no control
-//! characters. A server reads up to 256 requests ahead. A gethashes with n = 0 is a hint:
-//! step 0 says "flush the cache after reading", step 1 "everything below start is done with"; it is
-//! echoed as hashes with n = 0. A getblock must lie inside the device. Digest names are
-//! OpenSSL's, in any case. The salt is 32 random bytes a run.
+//! start, step and n are allowed whose answer fits one message, and of our server steps of up to 4
+//! GiB whose blocks end where 64 bits do or before. A hello has at most 1024 bytes and no control
+//! characters. A server reads up to 256 requests ahead. A gethashes with n = 0 is a hint: step 0
+//! says "flush the cache after reading", step 1 "everything below start is done with"; it is echoed
+//! as hashes with n = 0. A getblock must lie inside the device. Digest names are OpenSSL's, in any
+//! case. The salt is 32 random bytes a run.
 //!
 //! ## Extensions
 //! The free word of the hello carries them: a client says `CLIENT+word,word 0.5`. A server
@@ -79,22 +79,23 @@
 //! - `skip`: with `faults`: once a server has told that bytes cannot be read they count as zeros,
 //!   so that a request that is repeated gets its answer. Each range is told once, before any answer
 //!   that takes those zeros for its bytes.
-//! - `nh`: with `tree` and the hash `blake3`: the hash of level 0 of a tree is not a block's but the
-//!   faster one that `digest/nh.rs` defines, and all hashes of a tree have 16 bytes: of a node's the
-//!   first 16. Those of `hashes` stay what they are. A client that
-//!   was told which hash to use, or has a fixed salt, does not announce it.
-//! - `reorder`: answers may come in another order than their requests. A `turn` stands right before an
-//!   answer that overtakes others: it says how many older requests are not answered yet. Only the
-//!   answers to `gethashes` with n > 0, `gettree`, `getblock` and `getchecksum` overtake, and so does
-//!   a `fault` in the place of one of them.
-//! - `early`: the server draws the salt, and answers before it is asked: right after its size it sends an
-//!   `early`, and goes on as if the client had sent its `digests` with that salt and the hash
-//!   `blake3`, and a `gettree` with each of these numbers. The client sends its `digests` all the same, with
-//!   that salt and hash. So the first hashes come a round trip earlier. It is in use only where `blake3`,
-//!   `tree` and `nh` are, and `skip` is not. A client that does not look at a whole device from its
-//!   beginning, or sends hints, does not announce it.
-//! - `runs`: `getruns` asks at once for what several `gettree` of that step and level would, or several
-//!   `gethashes`; level 0 to 7 needs `tree`. Its answer, which is one message, may overtake as theirs may.
+//! - `nh`: with `tree` and the hash `blake3`: the hash of level 0 of a tree is not a block's but
+//!   the faster one that `digest/nh.rs` defines, and all hashes of a tree have 16 bytes: of a
+//!   node's the first 16. Those of `hashes` stay what they are. A client that was told which hash
+//!   to use, or has a fixed salt, does not announce it.
+//! - `reorder`: answers may come in another order than their requests. A `turn` stands right before
+//!   an answer that overtakes others: it says how many older requests are not answered yet. Only
+//!   the answers to `gethashes` with n > 0, `gettree`, `getblock` and `getchecksum` overtake, and
+//!   so does a `fault` in the place of one of them.
+//! - `early`: the server draws the salt, and answers before it is asked: right after its size it
+//!   sends an `early`, and goes on as if the client had sent its `digests` with that salt and the
+//!   hash `blake3`, and a `gettree` with each of these numbers. The client sends its `digests` all
+//!   the same, with that salt and hash. So the first hashes come a round trip earlier. It is in use
+//!   only where `blake3`, `tree` and `nh` are, and `skip` is not. A client that does not look at a
+//!   whole device from its beginning, or sends hints, does not announce it.
+//! - `runs`: `getruns` asks at once for what several `gettree` of that step and level would, or
+//!   several `gethashes`; level 0 to 7 needs `tree`. Its answer, which is one message, may overtake
+//!   as theirs may.
 
 mod early;
 mod fault;

@@ -1,4 +1,5 @@
-//! The first part of a session, step by step: hello, devfile, size (and early), digests. No threads.
+//! The first part of a session, step by step: hello, devfile, size (and early), digests. No
+//! threads.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -152,8 +153,9 @@ impl Opening {
     }
 }
 
-/// Tells when the remote keeps silent, which no server does, so that nobody looks at nothing for hours.
-/// One that took no hello is not waited for: what it has said, the reason perhaps, is there by then.
+/// Tells when the remote keeps silent, which no server does, so that nobody looks at nothing for
+/// hours. One that took no hello is not waited for: what it has said, the reason perhaps, is there
+/// by then.
 fn watch_for_hello(link: &Arc<Link>, is_sent: bool) -> Option<Background<Sender<()>>> {
     if is_sent {
         return later("hello watch", HELLO_NOTICE, || log::warn!("{NO_HELLO}"));

@@ -165,9 +165,9 @@ impl Peer {
     }
 
     /// Asks. Never blocks. `done` is called exactly once, never on the calling thread, and without
-    /// the extension `reorder` in the order of the requests of its priority: with the answer, or with the error that
-    /// ended the link or kept the request from being sent (`Kind::Usage` for one that
-    /// makes no sense, see [`Request`]; `Kind::Connection` when too many wait).
+    /// the extension `reorder` in the order of the requests of its priority: with the answer, or
+    /// with the error that ended the link or kept the request from being sent (`Kind::Usage` for
+    /// one that makes no sense, see [`Request`]; `Kind::Connection` when too many wait).
     pub fn submit(&self, request: Request, priority: Priority, done: Done) {
         let allowed = self.session.answer_bytes(&request);
         let mut state = self.shared.state.lock();
@@ -231,8 +231,8 @@ impl Peer {
     }
 
     /// No more requests will come: done is sent right behind the last one, so that the session's
-    /// end takes no round trip of its own. What is queued and in flight is still answered, as long as
-    /// [`Peer::finish`] is not called.
+    /// end takes no round trip of its own. What is queued and in flight is still answered, as long
+    /// as [`Peer::finish`] is not called.
     pub fn close(&self) {
         let mut state = self.shared.state.lock();
         if let Phase::Open = state.phase {
@@ -243,8 +243,9 @@ impl Peer {
     }
 
     /// Ends the session in good order: what is in flight is answered, what is queued gets an
-    /// error, done is sent and answered, the remote's stdin is closed (the classic does not, and waits for ever for a `tee`), and
-    /// REMSHCMD waited for. Returns its exit status; success where there is no process.
+    /// error, done is sent and answered, the remote's stdin is closed (the classic does not, and
+    /// waits for ever for a `tee`), and REMSHCMD waited for. Returns its exit status; success where
+    /// there is no process.
     ///
     /// # Errors
     /// The error that ended the link, now or before. `Kind::Spawn` when a signal ended REMSHCMD,
@@ -396,8 +397,8 @@ impl Shared {
         }
     }
 
-    /// Sends what may be sent now, one large write at most; whether there was anything. Nobody has to
-    /// wait for the state while the remote takes nothing.
+    /// Sends what may be sent now, one large write at most; whether there was anything. Nobody has
+    /// to wait for the state while the remote takes nothing.
     fn send_batch(&self, state: &mut MutexGuard<'_, State>, writer: &mut Writer) -> bool {
         let sent = match self.next_batch(state, writer) {
             Ok(false) => return false,

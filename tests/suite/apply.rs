@@ -569,8 +569,8 @@ fn killed_at_any_moment_it_can_be_undone_and_redone() {
     assert_eq!(untouched + torn + done, KILLS);
 }
 
-/// What was written is a beginning of the patch: the seal knows that state, and no --force is needed.
-/// Only where it ends in the first or the last of the seal's parts it could be another one.
+/// What was written is a beginning of the patch: the seal knows that state, and no --force is
+/// needed. Only where it ends in the first or the last of the seal's parts it could be another one.
 #[test]
 fn a_sealed_patch_that_was_killed_is_finished_by_the_same_patch() {
     let old = random_bytes(1, 400_000);

@@ -244,8 +244,8 @@ fn scattered_changes_are_asked_for_in_few_requests() {
     let mut remote = local.clone();
     // Every other leaf of 16 KiB differs.
     remote.iter_mut().step_by(32 << 10).for_each(|byte| *byte ^= 1);
-    // The first look is early; then 16 nodes, which are neighbours, their 256 leaves, and the blocks of
-    // half of these.
+    // The first look is early; then 16 nodes, which are neighbours, their 256 leaves, and the
+    // blocks of half of these.
     for (runs, requests) in [(true, 3), (false, 1 + 1 + 128)] {
         let way = counted(Extensions { runs, ..Extensions::ALL }, 4096);
         let (_, sent) = patch_of(&local, &remote, &way);

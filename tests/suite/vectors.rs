@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::support::run::{server_command, shell_command};
 use crate::support::{Output, Workdir, bdsync};
 
-/// Here the classic's checksum covers zero padding (bug 4 in `classic_bugs.rs`): all but its value agrees.
+/// Here the classic's checksum covers zero padding (bug 4 in `classic_bugs.rs`): all but its value
+/// agrees.
 const WRONG_CHECKSUM: [&str; 2] = ["checksum-unaligned-size", "checksum-resize"];
 /// Length in bytes of the checksum in those.
 const WRONG_CHECKSUM_LEN: usize = 32;

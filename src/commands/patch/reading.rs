@@ -12,8 +12,8 @@ use crate::patch::{
     read_error, spool,
 };
 
-/// A copy of `input` in `folder`, if it begins as a patch does: of anything else a copy could fill the
-/// disk before that shows. `is_wanted` is asked every so often.
+/// A copy of `input` in `folder`, if it begins as a patch does: of anything else a copy could fill
+/// the disk before that shows. `is_wanted` is asked every so often.
 ///
 /// # Errors
 /// `Kind::Patch` when it is no patch; those of [`spool`].

@@ -100,8 +100,8 @@ fn drop_caches(session: &Session, touched: &Touched) -> Result<()> {
     Ok(())
 }
 
-/// Fails when the file at `path`, which should have `expected_bytes`, has another size by now. Of what
-/// is no file the size cannot change.
+/// Fails when the file at `path`, which should have `expected_bytes`, has another size by now. Of
+/// what is no file the size cannot change.
 ///
 /// # Errors
 /// `Kind::Transmission`.

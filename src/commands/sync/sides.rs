@@ -32,8 +32,8 @@ impl Sides {
     /// As SRC and DST say; makes the target where that was asked for.
     ///
     /// # Errors
-    /// `Kind::Usage` for two remote sides and for a device onto itself, `Kind::Open` for a target that
-    /// does not exist or cannot be made.
+    /// `Kind::Usage` for two remote sides and for a device onto itself, `Kind::Open` for a target
+    /// that does not exist or cannot be made.
     pub fn of(options: &SyncOptions) -> Result<Self> {
         let caller = |host: Option<&OsStr>| {
             Caller::new(host, &options.remote_shell, &options.remote_program)

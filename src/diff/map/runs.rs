@@ -2,7 +2,8 @@
 
 use super::{CHUNK_BLOCKS, State};
 
-/// The most runs in a chunk. One takes 4 bytes, so that all of them take a sixteenth of what bits do.
+/// The most runs in a chunk. One takes 4 bytes, so that all of them take a sixteenth of what bits
+/// do.
 const RUNS_MAX: usize = 128;
 
 /// Blocks of one state, up to where the next run begins.

@@ -5,8 +5,8 @@
 //!   push      merged local, original compared           both remote
 //!   pull      merged compared, original local           both local
 //! ```
-//! Compared: the local bytes (zeros behind their end) where the blocks are the same, the remote's where
-//! they differ.
+//! Compared: the local bytes (zeros behind their end) where the blocks are the same, the remote's
+//! where they differ.
 
 use std::sync::Arc;
 

@@ -156,8 +156,8 @@ impl LoopMount {
 
 impl Drop for LoopMount {
     fn drop(&mut self) {
-        // Not by umount(8): the kernel lets go of the loop device by itself, and whoever detaches it by
-        // its name a moment later may meet the next user of that name.
+        // Not by umount(8): the kernel lets go of the loop device by itself, and whoever detaches
+        // it by its name a moment later may meet the next user of that name.
         take_away(&self.0);
     }
 }

@@ -1,7 +1,7 @@
 //! The man page: hand-written sections around what the option table knows.
 //!
-//! In the template `@VERSION@`, `@DIGESTS@`, `@SYNOPSIS@`, `@COMMANDS@` and `@OPTIONS@` stand for the
-//! latter.
+//! In the template `@VERSION@`, `@DIGESTS@`, `@SYNOPSIS@`, `@COMMANDS@` and `@OPTIONS@` stand for
+//! the latter.
 
 use std::fmt::Write;
 
