@@ -12,7 +12,9 @@
 //!     compare the checksum                            compare the checksum
 //! ```
 
+mod proof;
 mod reading;
+mod words;
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -20,20 +22,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
+use self::words::{tell_foreign, tell_unproven};
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
 use super::sealed;
 use crate::cli::PatchOptions;
-use crate::device::{
-    Device, DeviceMut, DirectDevice, FileDevice, TargetOptions, identity, open_target,
-};
+use crate::device::{Device, DeviceMut, FileDevice, TargetOptions, open_target};
 use crate::error::{Error, Kind, Result};
-use crate::naming::quoted;
 use crate::patch::{
-    Agreement, Apply, BaseState, Checksum, Digested, FoundSeal, Header, PatchFile, PatchReader,
-    PatchStream, SizePlan, Summary, Trailer, Written, Zeros, base_state, checksum_algorithm,
-    refuse_existing, verify_checksum, verify_records, verify_seal, write_undo,
+    Apply, BaseState, Digested, FoundSeal, Header, PatchFile, PatchReader, PatchStream, SizePlan,
+    Written, Zeros, base_state, checksum_algorithm, refuse_existing, verify_seal, write_undo,
 };
 use crate::progress::Progress;
 use crate::report;
@@ -60,24 +60,6 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
     signals.watched(|_| signals.give_up_input(), || job.run(file, stdin.as_fd())).flatten()?;
     progress.finish();
     Ok(0)
-}
-
-/// What is known of a patch once it was read to its end.
-struct Ending {
-    trailer: Trailer,
-    /// Size of the device that it makes.
-    patch_bytes: u64,
-    record_bytes_max: u64,
-}
-
-impl Ending {
-    fn of(summary: &Summary) -> Self {
-        Self {
-            trailer: summary.trailer.clone(),
-            patch_bytes: summary.header.size_bytes,
-            record_bytes_max: summary.record_bytes_max,
-        }
-    }
 }
 
 /// How a patch is written.
@@ -232,17 +214,6 @@ impl Job<'_> {
         SizePlan::new(rule, target, patch_bytes)
     }
 
-    /// Tells of a size that nobody asked for.
-    fn tell_sealed_size(&self, target: &FileDevice, sizes: &SizePlan) {
-        if let Some(bytes) = sizes.resize_bytes.filter(|_| !self.options.sizes.is_given) {
-            report::notice(&format!(
-                "{} gets {bytes} bytes instead of {}: the patch is sealed to set the size",
-                target.path().display(),
-                sizes.before_bytes
-            ));
-        }
-    }
-
     /// Fails when the target holds neither the blocks that the patch was made for nor those that
     /// it makes.
     ///
@@ -273,8 +244,7 @@ impl Job<'_> {
                 Ok(())
             }
             BaseState::Foreign { first, differing, parts } => {
-                log::warn!("the patch was made for {}", one_line(&found.seal.target));
-                log::warn!("the target is {}", one_line(&identity(target)));
+                tell_foreign(target, &found.seal);
                 let what = format!(
                     "the target is not in the state that the patch is sealed for: {differing} of \
                      {parts} parts differ, the first one here (--force applies it all the same, \
@@ -285,16 +255,6 @@ impl Job<'_> {
         }
     }
 
-    fn warn_of_late_undo(&self) {
-        if let Some(undo) = &self.options.undo {
-            log::warn!(
-                "{} will lead back to what the target holds now, not to what it held before the \
-                 patch",
-                undo.display()
-            );
-        }
-    }
-
     fn how(&self, seal: Option<&FoundSeal>) -> How {
         let zeros = match seal {
             _ if self.options.sparse => Zeros::Holes,
@@ -302,16 +262,6 @@ impl Job<'_> {
             _ => Zeros::Written,
         };
         How { zeros, is_sealed: seal.is_some() }
-    }
-
-    /// How to finish an apply that failed in between.
-    fn again(&self, how: How) -> String {
-        let again = if self.is_piped { "run the same command" } else { "apply the patch" };
-        // Its file is there by now.
-        let without = if self.options.undo.is_some() { " without --undo" } else { "" };
-        // Torn in its first or last part, a device is not known as the patch's work.
-        let forced = if how.is_sealed { " (with --force where it is refused)" } else { "" };
-        format!("{again} again{without}{forced}")
     }
 
     /// Everything that changes the device, up to where it is durable.
@@ -340,21 +290,7 @@ impl Job<'_> {
         self.record.tell(|facts| facts.written_bytes = Some(written.bytes));
         if let Err(err) = done {
             if written.records > 0 || target.size() != sizes.before_bytes {
-                let shown = target.path().display();
-                let again = self.again(how);
-                let on = match err.kind() {
-                    Kind::Patch if self.is_piped => {
-                        format!("{again} to finish, or make a new patch if this one is damaged")
-                    }
-                    Kind::Patch => format!("make a new patch for {shown}, which finishes it"),
-                    _ => format!("{again} to finish"),
-                };
-                log::warn!(
-                    "{shown} is patched in part (up to {} bytes in {} records): {on}",
-                    written.bytes,
-                    written.records,
-                );
-                self.tell_undo(target);
+                self.tell_patched_in_part(target, &written, how, err.kind());
             }
             return Err(err);
         }
@@ -364,104 +300,4 @@ impl Job<'_> {
         log::info!("{} bytes in {} records are written", written.bytes, written.records);
         Ok(written)
     }
-
-    /// What comes when all is written and durable.
-    fn read_back(
-        &self,
-        target: &FileDevice,
-        summary: &Summary,
-        sizes: &SizePlan,
-        file: &PatchFile,
-    ) -> Result<()> {
-        let ending = Ending::of(summary);
-        if !self.options.verify {
-            return self.compare_checksum(target, &ending, sizes);
-        }
-        let direct = DirectDevice::of(target)?;
-        let device: &dyn Device = match &direct {
-            Some(direct) => direct,
-            None => {
-                // All is synced, so that this drops it from the cache.
-                target.drop_cache(ByteRange::new(0, target.size()));
-                target
-            }
-        };
-        let open = || open_patch(file);
-        let checking = || self.check("reading back ended, all is written");
-        verify_records(device, sizes.limit_bytes, summary, &open, &checking)?;
-        self.record.tell(|facts| facts.verified = Some(true));
-        log::info!("what was written reads back as it should");
-        self.compare_checksum(device, &ending, sizes)
-    }
-
-    fn compare_checksum(
-        &self,
-        device: &dyn Device,
-        ending: &Ending,
-        sizes: &SizePlan,
-    ) -> Result<()> {
-        let Some(checksum) = &ending.trailer.checksum else { return Ok(()) };
-        let Checksum { name, digest } = checksum;
-        report::checksum(name, digest);
-        self.record.tell_checksum(name, digest);
-        if sizes.limit_bytes < ending.patch_bytes {
-            log::warn!(
-                "the checksum is not compared: it is of {} bytes, {} of which the target has",
-                ending.patch_bytes,
-                sizes.limit_bytes
-            );
-            return Ok(());
-        }
-        if let Err(err) = checksum_algorithm(checksum)
-            && self.options.force
-        {
-            log::warn!("the checksum is not compared: {err}");
-            return Ok(());
-        }
-        let checking = || self.check("comparing the checksum ended, all is written");
-        match verify_checksum(device, checksum, sizes, ending.record_bytes_max, &checking) {
-            Ok(Agreement::Exact) => log::info!("the device has the patch's checksum"),
-            Ok(Agreement::Padded(bytes)) => {
-                log::info!("the device, filled up to {bytes} bytes, has the patch's checksum");
-            }
-            Err(err) if err.kind() == Kind::Checksum && self.may_be_of_more() => {
-                log::warn!("{}", err.full_message());
-                log::warn!(
-                    "no error under --diffsize=minsize, where the checksum may be of a source that \
-                     is larger than the patch (--verify makes it one)"
-                );
-            }
-            Err(err) => return Err(err),
-        }
-        Ok(())
-    }
-
-    /// Whether a checksum may be of a source of which the patch has, on purpose, only a part.
-    /// A patch does not tell that; who asks for proof gets none then.
-    fn may_be_of_more(&self) -> bool {
-        self.options.sizes.rule == SizeRule::MinSize && !self.options.verify
-    }
-
-    fn tell_undo(&self, target: &FileDevice) {
-        if let Some(undo) = &self.options.undo {
-            let word = |path: &Path| {
-                String::from_utf8_lossy(&quoted(path.as_os_str().as_bytes())).into_owned()
-            };
-            log::warn!("to go back: bdsync --patch={} <{}", word(target.path()), word(undo));
-        }
-    }
-}
-
-/// `err` kept the target from being compared: that does not mean that it was not written.
-fn tell_unproven(target: &FileDevice, err: &Error) {
-    if !matches!(err.kind(), Kind::Interrupted(_)) {
-        let target = target.path().display();
-        log::warn!("all of the patch is written to {target}, but not shown to be right");
-    }
-}
-
-/// The lines of an identity, side by side.
-fn one_line(identity: &[u8]) -> String {
-    let text = String::from_utf8_lossy(identity);
-    text.lines().collect::<Vec<_>>().join(", ")
 }

@@ -1,0 +1,109 @@
+//! What shows that an apply has done right: the target read back, and its checksum.
+
+use super::Job;
+use super::reading::open_patch;
+use crate::device::{Device, DirectDevice, FileDevice};
+use crate::error::{Kind, Result};
+use crate::patch::{
+    Agreement, Checksum, PatchFile, SizePlan, Summary, Trailer, checksum_algorithm,
+    verify_checksum, verify_records,
+};
+use crate::report;
+use crate::units::{ByteRange, SizeRule};
+
+/// What is known of a patch once it was read to its end.
+pub(super) struct Ending {
+    pub(super) trailer: Trailer,
+    /// Size of the device that it makes.
+    pub(super) patch_bytes: u64,
+    pub(super) record_bytes_max: u64,
+}
+
+impl Ending {
+    fn of(summary: &Summary) -> Self {
+        Self {
+            trailer: summary.trailer.clone(),
+            patch_bytes: summary.header.size_bytes,
+            record_bytes_max: summary.record_bytes_max,
+        }
+    }
+}
+
+impl Job<'_> {
+    /// What comes when all is written and durable.
+    pub(super) fn read_back(
+        &self,
+        target: &FileDevice,
+        summary: &Summary,
+        sizes: &SizePlan,
+        file: &PatchFile,
+    ) -> Result<()> {
+        let ending = Ending::of(summary);
+        if !self.options.verify {
+            return self.compare_checksum(target, &ending, sizes);
+        }
+        let direct = DirectDevice::of(target)?;
+        let device: &dyn Device = match &direct {
+            Some(direct) => direct,
+            None => {
+                // All is synced, so that this drops it from the cache.
+                target.drop_cache(ByteRange::new(0, target.size()));
+                target
+            }
+        };
+        let open = || open_patch(file);
+        let checking = || self.check("reading back ended, all is written");
+        verify_records(device, sizes.limit_bytes, summary, &open, &checking)?;
+        self.record.tell(|facts| facts.verified = Some(true));
+        log::info!("what was written reads back as it should");
+        self.compare_checksum(device, &ending, sizes)
+    }
+
+    pub(super) fn compare_checksum(
+        &self,
+        device: &dyn Device,
+        ending: &Ending,
+        sizes: &SizePlan,
+    ) -> Result<()> {
+        let Some(checksum) = &ending.trailer.checksum else { return Ok(()) };
+        let Checksum { name, digest } = checksum;
+        report::checksum(name, digest);
+        self.record.tell_checksum(name, digest);
+        if sizes.limit_bytes < ending.patch_bytes {
+            log::warn!(
+                "the checksum is not compared: it is of {} bytes, {} of which the target has",
+                ending.patch_bytes,
+                sizes.limit_bytes
+            );
+            return Ok(());
+        }
+        if let Err(err) = checksum_algorithm(checksum)
+            && self.options.force
+        {
+            log::warn!("the checksum is not compared: {err}");
+            return Ok(());
+        }
+        let checking = || self.check("comparing the checksum ended, all is written");
+        match verify_checksum(device, checksum, sizes, ending.record_bytes_max, &checking) {
+            Ok(Agreement::Exact) => log::info!("the device has the patch's checksum"),
+            Ok(Agreement::Padded(bytes)) => {
+                log::info!("the device, filled up to {bytes} bytes, has the patch's checksum");
+            }
+            Err(err) if err.kind() == Kind::Checksum && self.may_be_of_more() => {
+                log::warn!("{}", err.full_message());
+                log::warn!(
+                    "no error under --diffsize=minsize, where the checksum may be of a source that \
+                     is larger than the patch (--verify makes it one)"
+                );
+            }
+            Err(err) => return Err(err),
+        }
+        Ok(())
+    }
+
+    /// Whether a checksum may be of a source of which the patch has, on purpose, only a part.
+    /// A patch does not tell that; who asks for proof gets none then.
+    fn may_be_of_more(&self) -> bool {
+        self.options.sizes.rule == SizeRule::MinSize && !self.options.verify
+    }
+}

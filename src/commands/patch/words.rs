@@ -1,0 +1,99 @@
+//! What an apply tells: of what nobody asked for, and of what it leaves behind when it fails.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::{How, Job};
+use crate::device::{Device, FileDevice, identity};
+use crate::error::{Error, Kind};
+use crate::naming::quoted;
+use crate::patch::{Seal, SizePlan, Written};
+use crate::report;
+
+impl Job<'_> {
+    /// Tells of a size that nobody asked for.
+    pub(super) fn tell_sealed_size(&self, target: &FileDevice, sizes: &SizePlan) {
+        if let Some(bytes) = sizes.resize_bytes.filter(|_| !self.options.sizes.is_given) {
+            report::notice(&format!(
+                "{} gets {bytes} bytes instead of {}: the patch is sealed to set the size",
+                target.path().display(),
+                sizes.before_bytes
+            ));
+        }
+    }
+
+    pub(super) fn warn_of_late_undo(&self) {
+        if let Some(undo) = &self.options.undo {
+            log::warn!(
+                "{} will lead back to what the target holds now, not to what it held before the \
+                 patch",
+                undo.display()
+            );
+        }
+    }
+
+    /// Tells that a failed apply has changed the target, and what to do now; `kind` is what it failed
+    /// with.
+    pub(super) fn tell_patched_in_part(
+        &self,
+        target: &FileDevice,
+        written: &Written,
+        how: How,
+        kind: Kind,
+    ) {
+        let shown = target.path().display();
+        let again = self.again(how);
+        let on = match kind {
+            Kind::Patch if self.is_piped => {
+                format!("{again} to finish, or make a new patch if this one is damaged")
+            }
+            Kind::Patch => format!("make a new patch for {shown}, which finishes it"),
+            _ => format!("{again} to finish"),
+        };
+        log::warn!(
+            "{shown} is patched in part (up to {} bytes in {} records): {on}",
+            written.bytes,
+            written.records,
+        );
+        self.tell_undo(target);
+    }
+
+    /// How to finish an apply that failed in between.
+    fn again(&self, how: How) -> String {
+        let again = if self.is_piped { "run the same command" } else { "apply the patch" };
+        // Its file is there by now.
+        let without = if self.options.undo.is_some() { " without --undo" } else { "" };
+        // Torn in its first or last part, a device is not known as the patch's work.
+        let forced = if how.is_sealed { " (with --force where it is refused)" } else { "" };
+        format!("{again} again{without}{forced}")
+    }
+
+    pub(super) fn tell_undo(&self, target: &FileDevice) {
+        if let Some(undo) = &self.options.undo {
+            let word = |path: &Path| {
+                String::from_utf8_lossy(&quoted(path.as_os_str().as_bytes())).into_owned()
+            };
+            log::warn!("to go back: bdsync --patch={} <{}", word(target.path()), word(undo));
+        }
+    }
+}
+
+/// `err` kept the target from being compared: that does not mean that it was not written.
+pub(super) fn tell_unproven(target: &FileDevice, err: &Error) {
+    if !matches!(err.kind(), Kind::Interrupted(_)) {
+        let target = target.path().display();
+        log::warn!("all of the patch is written to {target}, but not shown to be right");
+    }
+}
+
+/// What a patch was made for, and what it meets.
+pub(super) fn tell_foreign(target: &FileDevice, seal: &Seal) {
+    log::warn!("the patch was made for {}", one_line(&seal.target));
+    log::warn!("the target is {}", one_line(&identity(target)));
+}
+
+/// The lines of an identity, side by side.
+fn one_line(identity: &[u8]) -> String {
+    let text = String::from_utf8_lossy(identity);
+    text.lines().collect::<Vec<_>>().join(", ")
+}
