@@ -27,8 +27,13 @@ pub fn is_cached(file: &File, range: ByteRange) -> bool {
     // SAFETY: the descriptor is open, and both structures have the layout that the kernel knows and
     // outlive the call, which keeps no reference to them.
     let failed = unsafe {
-        let call = libc::c_long::from(__NR_cachestat);
-        libc::syscall(call, file.as_raw_fd(), &raw const asked, &raw mut told, 0_u32) != 0
+        libc::syscall(
+            __NR_cachestat as libc::c_long,
+            file.as_raw_fd(),
+            &raw const asked,
+            &raw mut told,
+            0_u32,
+        ) != 0
     };
     !failed && told.nr_cache >= pages.len() / page_bytes
 }
@@ -44,6 +49,8 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::FileExt;
 
+    use rustix::fs::{Advice, fadvise};
+
     use super::*;
 
     #[test]
@@ -57,14 +64,12 @@ mod tests {
             eprintln!("skipping: the kernel does not tell what is cached");
             return;
         }
-        nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
-            .unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
         if is_cached(&file, ByteRange::new(0, page)) {
             eprintln!("skipping: the file system of the test's folder keeps its files in memory");
             return;
         }
-        nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_RANDOM)
-            .unwrap();
+        fadvise(&file, 0, None, Advice::Random).unwrap();
         file.read_exact_at(&mut [0; 10], 8 * page - 5).unwrap();
         for (range, cached) in [
             (ByteRange::new(7 * page, 9 * page), true),

@@ -2,16 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, Seek, SeekFrom};
+use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
-use nix::unistd::{AccessFlags, Whence, faccessat, geteuid, lseek64};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat, geteuid};
 use parking_lot::Mutex;
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::io::{Errno, pwritev};
 
 use super::cached::is_cached;
 use super::residency::Residency;
@@ -111,29 +113,28 @@ impl FileDevice {
         self.file.metadata().map_or(true, |now| now.len() < self.size())
     }
 
-    fn seek(&self, from: u64, whence: Whence) -> Result<Option<u64>, Errno> {
-        let from = i64::try_from(from).map_err(|_| Errno::EINVAL)?;
+    /// Where what is looked for begins; `None` where there is no more of it.
+    fn seek(&self, what: rustix::fs::SeekFrom) -> Result<Option<u64>, Errno> {
         // Moves the position of the open file, which nothing here ever uses.
-        match lseek64(&self.file, from, whence) {
-            Ok(found) => Ok(Some(found.unsigned_abs())),
-            Err(Errno::ENXIO) => Ok(None),
+        match rustix::fs::seek(&self.file, what) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO) => Ok(None),
             Err(err) => Err(err),
         }
     }
 
-    fn advise(&self, range: ByteRange, advice: PosixFadviseAdvice) {
-        if let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.len()))
-            && len > 0
-        {
+    fn advise(&self, range: ByteRange, advice: Advice) {
+        // No length would mean: up to the end.
+        if let Some(len) = NonZero::new(range.len()) {
             // Advice only: a file system that cannot take it loses nothing.
-            let _ = posix_fadvise(&self.file, start, len, advice);
+            let _ = fadvise(&self.file, range.start, Some(len), advice);
         }
     }
 
     /// Drops `range` from the page cache, whoever brought it there. What is not written to the
     /// disk yet stays.
     pub fn drop_cache(&self, range: ByteRange) {
-        self.advise(range, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        self.advise(range, Advice::DontNeed);
     }
 
     /// To be told before `range` is read or written.
@@ -154,18 +155,15 @@ impl FileDevice {
 
     /// Has zeros made by the file system or the device; false when they cannot.
     fn make_zeros(&self, range: ByteRange) -> Result<bool> {
-        let keep_size = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let keep_size = FallocateFlags::KEEP_SIZE;
         // A block device discards for the first and may have a command for the second.
-        let ways = [FallocateFlags::FALLOC_FL_PUNCH_HOLE, FallocateFlags::FALLOC_FL_ZERO_RANGE];
+        let ways = [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE];
         let count = if self.kind == FileKind::Block { 2 } else { 1 };
-        let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(range.len())) else {
-            return Ok(false);
-        };
         for way in &ways[..count] {
-            match fallocate(&self.file, way.union(keep_size), start, len) {
+            match fallocate(&self.file, way.union(keep_size), range.start, range.len()) {
                 Ok(()) => return Ok(true),
                 // Interrupted as well: plain writes do the same.
-                Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS | Errno::EINTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::INTR) => {}
                 Err(err) => return Err(self.write_error(range, err.into())),
             }
         }
@@ -241,11 +239,11 @@ impl Device for FileDevice {
         if last.contains(from) {
             return Ok(Some(ByteRange::new(from, last.end).clip(size_bytes)));
         }
-        let start = match self.seek(from, Whence::SeekData) {
+        let start = match self.seek(rustix::fs::SeekFrom::Data(from)) {
             Ok(Some(start)) => start,
             // To read what was cut off is an error.
             Ok(None) => return Ok(self.is_cut().then_some(rest)),
-            Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some(rest)),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(rest)),
             Err(err) => {
                 return Err(Error::io(Kind::Read, "cannot ask the file for its holes", err)
                     .with_path(&self.path)
@@ -253,7 +251,7 @@ impl Device for FileDevice {
             }
         };
         // The file may have changed since: without an answer the rest counts as data.
-        let end = self.seek(start, Whence::SeekHole).ok().flatten().unwrap_or(size_bytes);
+        let end = self.seek(rustix::fs::SeekFrom::Hole(start)).ok().flatten().unwrap_or(size_bytes);
         let data = ByteRange::new(start.max(from), end.max(start)).clip(size_bytes);
         *self.last_data.lock() = data;
         Ok((!data.is_empty()).then_some(data))
@@ -271,7 +269,7 @@ impl Device for FileDevice {
         if residency.is_some() {
             // The kernel's own read-ahead would bring in pages that are not asked for.
             let everything = ByteRange::new(0, self.size());
-            self.advise(everything, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+            self.advise(everything, Advice::Random);
         }
     }
 
@@ -286,7 +284,7 @@ impl Device for FileDevice {
             self.note(part);
             if !is_cached(&self.file, part) {
                 for piece in part.pieces(READ_AHEAD_BYTES) {
-                    self.advise(piece, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+                    self.advise(piece, Advice::WillNeed);
                 }
             }
             from = part.end;
@@ -322,11 +320,9 @@ impl DeviceMut for FileDevice {
             let total: usize = group.iter().map(|part| part.len()).sum();
             let range = ByteRange::new(at, at.saturating_add(total as u64));
             self.note(range);
-            let start =
-                i64::try_from(at).map_err(|_| self.write_error(range, Errno::EFBIG.into()))?;
-            let written = match nix::sys::uio::pwritev(&self.file, &slices, start) {
+            let written = match pwritev(&self.file, &slices, at) {
                 Ok(written) => written,
-                Err(Errno::EINTR) => 0,
+                Err(Errno::INTR) => 0,
                 Err(err) => return Err(self.write_error(range, err.into())),
             };
             // Short writes are rare (signals, a full disk): the rest goes slice by slice.
@@ -468,7 +464,7 @@ mod tests {
         device.read_exact_at(&mut found, 0).unwrap();
         let expected = [vec![7; 65536], vec![0; 2 * 65536], vec![7; 13 * 65536]].concat();
         assert!(found == expected);
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if fallocate(device.as_file(), flags, 65536, 4096).is_ok() {
             let data = device.next_data(65536).unwrap().unwrap();
             assert_eq!(data.start, 3 * 65536, "the zeros are stored");
@@ -507,7 +503,7 @@ mod tests {
             eprintln!("skipping: the file system of the test's folder keeps its files in memory");
             return;
         }
-        device.advise(everything, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        device.advise(everything, Advice::Random);
         device.read_exact_at(&mut vec![0; 3 * page], 8 * page as u64).unwrap();
         let before = resident();
         assert_eq!(before.len(), 2, "three pages are there, in one run: {before:?}");

@@ -61,6 +61,9 @@ impl Residency {
     }
 }
 
+/// Address space, in bytes, that a mapping may take: on a 32-bit machine it leaves most of it.
+const ADDRESSES_MAX: usize = usize::MAX / 4;
+
 /// A file mapped without any right to touch its bytes, which costs address space only.
 #[derive(Debug)]
 struct Mapping {
@@ -79,6 +82,9 @@ impl Mapping {
     fn of(file: &File, size_bytes: u64) -> Option<Self> {
         let page_bytes = page_bytes()?;
         let len = NonZeroUsize::new(usize::try_from(size_bytes).ok()?)?;
+        if len.get() > ADDRESSES_MAX {
+            return None;
+        }
         let (protection, flags) = (libc::PROT_NONE, libc::MAP_SHARED | libc::MAP_NORESERVE);
         // SAFETY: a new mapping at an address of the kernel's choice, which nothing else uses;
         // without PROT_READ no reference into it can ever be made.
