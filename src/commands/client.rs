@@ -40,7 +40,15 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
     let name = target_name(options);
     let sealed_for = options.seal.then_some(options.remote.as_os_str());
     let compare = &options.compare;
-    let job = Job { session: &session, name, compare, sealed_for, closes: true, record };
+    let job = Job {
+        session: &session,
+        name,
+        compare,
+        sealed_for,
+        closes: true,
+        only_counts: false,
+        record,
+    };
     let outcome = input::encoded(output, options.compression)
         .and_then(|output| job.make_patch(&*progress, output, None))
         .and_then(input::finish);
@@ -102,6 +110,8 @@ pub struct Job<'a> {
     pub sealed_for: Option<&'a OsStr>,
     /// Whether nothing is asked of the remote once the patch is made.
     pub closes: bool,
+    /// Whether the patch is only counted: a pull then fetches nothing that it would carry.
+    pub only_counts: bool,
     /// Where the result is kept.
     pub record: &'a Record,
 }
@@ -205,6 +215,7 @@ impl Job<'_> {
             progress,
             touched,
             differing: (0, 0),
+            only_counts: self.only_counts,
             flush_cache: self.compare.flush_cache,
             releases: self.closes && *extensions == Extensions::NONE && !self.compare.flush_cache,
             reached: 0,
@@ -256,6 +267,7 @@ struct PatchSink<'a, W> {
     touched: Option<&'a mut Touched>,
     /// Blocks that differ, and bytes in them.
     differing: (u64, u64),
+    only_counts: bool,
     flush_cache: bool,
     /// Whether the server is to be told what is done; ours needs no telling.
     releases: bool,
@@ -297,6 +309,10 @@ impl<W: Write> Sink for PatchSink<'_, W> {
         self.reached = position;
         self.progress.advance(position, self.writer.patch_bytes());
         Ok(())
+    }
+
+    fn wants_bytes(&self) -> bool {
+        !self.only_counts
     }
 }
 

@@ -89,6 +89,16 @@ impl Engine {
         }
     }
 
+    /// Pull: zeros in the place of the bytes of all runs of a group, none of which is fetched.
+    pub(super) fn zeros_for(&self, group: &[Announced]) -> Vec<Changed> {
+        let zeros = |run: &Announced| {
+            let range = self.plan().writable(run.blocks.clip(self.plan().remote_bytes));
+            let data = vec![0; range.len() as usize];
+            Changed { offset: range.start, data, target_hashes: Vec::new() }
+        };
+        group.iter().map(zeros).collect()
+    }
+
     fn read_all_changed(&self, group: &[Announced]) -> Result<Vec<Changed>> {
         let mut changed = Vec::new();
         for run in group {

@@ -46,6 +46,12 @@ pub trait Sink {
     /// # Errors
     /// Ends the walk.
     fn reached(&mut self, position: u64) -> Result<()>;
+
+    /// Whether the source's bytes are looked at. Where they are not, a pull fetches none, and hands
+    /// on zeros in their place.
+    fn wants_bytes(&self) -> bool {
+        true
+    }
 }
 
 /// What the remote is needed for after a walk.
@@ -150,7 +156,7 @@ impl<'a> Walk<'a> {
             // First make room, then fill it: what is waited for below must be under way.
             self.emit(sink)?;
             self.start_finding()?;
-            self.start_settling();
+            self.start_settling(sink.wants_bytes());
             self.close_when_all_is_asked();
             if self.segments.is_empty() {
                 return Ok(());
@@ -219,7 +225,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Starts to get the bytes of what differs, in order, as far as there is room.
-    fn start_settling(&mut self) {
+    fn start_settling(&mut self, wants_bytes: bool) {
         for (number, segment) in (self.head..).zip(&mut self.segments) {
             let Stage::Settling(settling) = &mut segment.stage else { return };
             while let Some(group) = settling.waiting.front() {
@@ -236,7 +242,10 @@ impl<'a> Walk<'a> {
                 let done = move |result| {
                     let _ = sender.send(Event::Settled { segment: number, piece, result });
                 };
-                self.engine.settle(group, Box::new(done));
+                match self.engine.plan().direction {
+                    Direction::Pull if !wants_bytes => done(Ok(self.engine.zeros_for(&group))),
+                    _ => self.engine.settle(group, Box::new(done)),
+                }
             }
         }
     }

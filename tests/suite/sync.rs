@@ -199,6 +199,24 @@ fn a_dry_run_changes_nothing_and_creates_nothing() {
 }
 
 #[test]
+fn a_dry_run_of_a_pull_counts_what_differs_and_fetches_none_of_it() {
+    let work = pair();
+    let run = |words: &[&str]| {
+        let words = [&["--report=report.json", "h:local.img"], words].concat();
+        sync(&work, &words).run().expect(0);
+        let report: serde_json::Value = serde_json::from_slice(&work.read("report.json")).unwrap();
+        ["differing_blocks", "differing_bytes", "wire_received_bytes"]
+            .map(|name| report[name].as_u64().unwrap())
+    };
+    for target in [&["new", "--create"][..], &["remote.img"]] {
+        let [blocks, bytes, counted] = run(&[target, &["--dry-run"]].concat());
+        let [found_blocks, found_bytes, fetched] = run(target);
+        assert_eq!((blocks, bytes), (found_blocks, found_bytes));
+        assert!(bytes > 200_000 && fetched > bytes && counted < bytes / 2, "{counted} of {bytes}");
+    }
+}
+
+#[test]
 fn a_target_that_is_not_there_needs_create() {
     for (source, target) in [("local.img", "new"), ("local.img", "h:new"), ("h:local.img", "new")] {
         let work = pair();

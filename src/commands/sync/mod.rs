@@ -270,8 +270,9 @@ impl Sync<'_> {
         };
         let Self { options, record, .. } = self;
         let (name, compare) = (name.as_bytes(), &options.compare);
-        let closes = options.dry_run || !options.verify;
-        Job { session, name, compare, sealed_for: None, closes, record }
+        let only_counts = options.dry_run;
+        let closes = only_counts || !options.verify;
+        Job { session, name, compare, sealed_for: None, closes, only_counts, record }
     }
 
     /// Compares, and has the differences written as they are found.
