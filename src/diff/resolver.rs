@@ -8,8 +8,11 @@
 //! ```
 //! A failed job teaches nothing and is told to those who waited for it; the next reader asks
 //! again. What was resolved once stays what it was.
+//!
+//! Where bytes cannot be read, a job fails for more than those: readers who want only a part of it
+//! have that part compared by itself, and in its segment nothing is compared along any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,7 +25,7 @@ use super::ladder::Ladder;
 use super::map::{Map, State};
 use super::prints::{Print, Prints, print_of};
 use crate::digest::{Scratch, hash_range};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::units::{ByteRange, Direction, MIB, Priority};
 
 /// Bytes of the device that scans may have in flight (one segment at least).
@@ -48,6 +51,8 @@ struct Known {
     /// Jobs in flight by their first block; no two overlap.
     jobs: BTreeMap<u64, Job>,
     scan_blocks: u64,
+    /// Segments, by number, with bytes that could not be read.
+    troubled: BTreeSet<u64>,
     /// Everything below this block is known.
     frontier: u64,
 }
@@ -59,6 +64,9 @@ struct Job {
 }
 
 struct Waiter {
+    want: Blocks,
+    priority: Priority,
+    /// For how many jobs it waits, and whom to tell.
     state: Mutex<(usize, Option<OnKnown>)>,
 }
 
@@ -89,6 +97,7 @@ impl Resolver {
             prints: Prints::default(),
             jobs: BTreeMap::new(),
             scan_blocks: 0,
+            troubled: BTreeSet::new(),
             frontier: 0,
             density,
         };
@@ -162,12 +171,13 @@ impl Resolver {
         let window = window.start..window.end.min(known.map.blocks());
         let mut jobs = known.gaps(&want, self.segment_blocks);
         jobs.iter().for_each(|job| known.begin(job, priority));
-        let more = known.gaps(&window, self.segment_blocks);
+        let mut more = known.gaps(&window, self.segment_blocks);
+        more.retain(|job| !known.troubled.contains(&(job.start / self.segment_blocks)));
         more.iter().for_each(|job| known.begin(job, priority));
         jobs.extend(more);
         join_neighbours(&mut known, &mut jobs, self.segment_blocks);
-        let waiter = Arc::new(Waiter { state: Mutex::new((0, Some(done))) });
-        known.attach(&want, &waiter);
+        let waiter = Arc::new(Waiter { want, priority, state: Mutex::new((0, Some(done))) });
+        known.attach(&waiter.want, &waiter);
         drop(known);
         for job in jobs {
             self.run(job, priority);
@@ -264,13 +274,18 @@ impl Resolver {
     }
 
     /// Learns from a job, or not, and tells those who wait for it.
-    fn end(&self, job: &Blocks, used: &Arc<Ladder>, result: Result<(u64, Vec<Differing>)>) {
+    fn end(
+        self: &Arc<Self>,
+        job: &Blocks,
+        used: &Arc<Ladder>,
+        result: Result<(u64, Vec<Differing>)>,
+    ) {
         let plan = self.engine.plan();
         let hash_len = self.engine.hasher().hash_len();
         // What was hashed may be of another state than what was compared before.
         let result = result.and_then(|found| self.engine.check_local().map(|()| found));
         let mut known = self.known.lock();
-        let waiters = known.finish(job);
+        let mut waiters = known.finish(job);
         let outcome = result.map(|(candidate_bytes, both)| {
             let segment_bytes = (job.end - job.start) * plan.block_bytes;
             known.density.learn(used, segment_bytes, candidate_bytes);
@@ -279,11 +294,27 @@ impl Resolver {
             }
             known.map.learn(job.start, job.end, State::Same);
         });
+        let unread = outcome.as_ref().is_err_and(|err| err.kind() == Kind::Read);
+        let parts =
+            if unread { known.divide(job, &mut waiters, self.segment_blocks) } else { Vec::new() };
         drop(known);
         for waiter in waiters {
             waiter.job_ended(&outcome);
         }
+        for Part { waiter, jobs } in parts {
+            for job in jobs {
+                self.run(job, waiter.priority);
+            }
+            // All of it may have become known meanwhile.
+            waiter.check();
+        }
     }
+}
+
+/// A part of a failed job that is compared by itself, for one who waits for it.
+struct Part {
+    waiter: Arc<Waiter>,
+    jobs: Vec<Blocks>,
 }
 
 impl Known {
@@ -335,6 +366,33 @@ impl Known {
                 job.waiters.push(Arc::clone(waiter));
             }
         }
+    }
+
+    /// After `job` could not be read: takes those out of `waiters` who want a part of it only, which
+    /// may be readable. Each part is smaller than the job, so that this comes to an end. A scan needs
+    /// all of it sooner or later.
+    fn divide(
+        &mut self,
+        job: &Blocks,
+        waiters: &mut Vec<Arc<Waiter>>,
+        segment_blocks: u64,
+    ) -> Vec<Part> {
+        self.troubled.insert(job.start / segment_blocks);
+        let mut parts = Vec::new();
+        waiters.retain(|waiter| {
+            let part = waiter.want.start.max(job.start)..waiter.want.end.min(job.end);
+            if part == *job || waiter.priority == Priority::Scan {
+                return true;
+            }
+            let jobs = self.gaps(&part, segment_blocks);
+            jobs.iter().for_each(|job| self.begin(job, waiter.priority));
+            self.attach(&part, waiter);
+            // The one that failed is over.
+            waiter.state.lock().0 -= 1;
+            parts.push(Part { waiter: Arc::clone(waiter), jobs });
+            false
+        });
+        parts
     }
 
     fn learn_differing(

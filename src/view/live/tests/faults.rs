@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use super::rig::{Rig, Setup, TestDevice, noise};
+use super::rig::{Rig, Setup, TestDevice, later, noise};
 use crate::diff::{BLOCKS_MAX, PRINTS_MAX};
 use crate::digest::Algorithm;
 use crate::error::Kind;
@@ -30,6 +30,60 @@ fn remote_block_that_changed_after_it_was_compared_is_an_error_and_not_kept() {
     assert_eq!(rig.read(Image::Merged, 8192, 10).unwrap_err().kind(), Kind::Transmission);
     rig.remote.write(8192, &remote[8192..8197]);
     assert_eq!(rig.read(Image::Merged, 8000, 1000).unwrap(), remote[8000..9000]);
+}
+
+#[test]
+fn bytes_that_cannot_be_read_fail_the_reads_of_their_block_and_no_others() {
+    const SIZE: u64 = 8 << 20;
+    let local = noise(1, SIZE as usize);
+    let mut remote = local.clone();
+    for at in (0..SIZE as usize).step_by(100_000) {
+        remote[at] ^= 1;
+    }
+    let bad = ByteRange::new(5 << 20, (5 << 20) + 4096);
+    let blocks: Vec<u64> = (0..SIZE / 4096).collect();
+    let ascending = blocks.clone();
+    let descending = blocks.iter().rev().copied().collect();
+    let scattered: Vec<u64> = blocks.iter().map(|i| i * 1027 % (SIZE / 4096)).collect();
+    let from_behind = (bad.end / 4096..SIZE / 4096).collect();
+    for order in [ascending, descending, scattered, from_behind] {
+        for at_remote in [false, true] {
+            let rig = Rig::of_bytes(Setup::own(Direction::Pull), &local, &remote);
+            let failing = if at_remote { &rig.remote } else { &rig.local };
+            *failing.unreadable.lock() = bad;
+            for &block in &order {
+                let read = rig.read(Image::Merged, block * 4096, 4096);
+                if block * 4096 == bad.start {
+                    assert_eq!(read.unwrap_err().kind(), Kind::Read);
+                } else {
+                    let expected = &remote[block as usize * 4096..][..4096];
+                    assert!(read.unwrap() == *expected, "block {block}");
+                }
+            }
+            let wide = rig.read(Image::Merged, bad.start - 8192, 16_384);
+            assert_eq!(wide.unwrap_err().kind(), Kind::Read);
+            *failing.unreadable.lock() = ByteRange::new(0, 0);
+            let again = rig.read(Image::Merged, bad.start - 8192, 16_384).unwrap();
+            assert!(again == remote[bad.start as usize - 8192..][..16_384]);
+        }
+    }
+}
+
+#[test]
+fn readers_of_one_job_that_cannot_be_read_each_get_what_can() {
+    let bytes = noise(1, 1 << 20);
+    let rig = Rig::of_bytes(Setup::own(Direction::Pull), &bytes, &bytes);
+    *rig.remote.unreadable.lock() = ByteRange::new(10 * 4096, 11 * 4096);
+    let held = rig.remote.gate.write();
+    let readers: Vec<_> = (0..16)
+        .map(|block| ByteRange::new(block * 4096, (block + 1) * 4096))
+        .map(|range| later(|done| rig.live().read(Image::Merged, range, done)))
+        .collect();
+    drop(held);
+    for (block, reader) in readers.into_iter().enumerate() {
+        let read = reader.recv().unwrap();
+        assert_eq!(read.is_err(), block == 10, "block {block}");
+    }
 }
 
 #[test]

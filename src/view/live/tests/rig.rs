@@ -31,6 +31,8 @@ pub struct TestDevice {
     pages: RwLock<BTreeMap<u64, Vec<u8>>>,
     pub reads: Mutex<Vec<ByteRange>>,
     pub failing: AtomicBool,
+    /// Bytes that cannot be read.
+    pub unreadable: Mutex<ByteRange>,
     /// Whether it shows that somebody changed it.
     pub changed: AtomicBool,
     /// Reads wait while somebody holds it.
@@ -44,6 +46,7 @@ impl TestDevice {
             pages: RwLock::default(),
             reads: Mutex::default(),
             failing: AtomicBool::new(false),
+            unreadable: Mutex::new(ByteRange::new(0, 0)),
             changed: AtomicBool::new(false),
             gate: RwLock::new(()),
         })
@@ -86,7 +89,9 @@ impl Device for TestDevice {
         let range = ByteRange::new(offset, offset + buf.len() as u64);
         assert!(range.end <= self.size, "{range} of {}", self.size);
         self.reads.lock().push(range);
-        if self.failing.load(Ordering::SeqCst) {
+        if self.failing.load(Ordering::SeqCst)
+            || !self.unreadable.lock().intersect(&range).is_empty()
+        {
             return Err(Error::new(Kind::Read, "injected fault").with_range(range));
         }
         buf.fill(0);
@@ -188,7 +193,9 @@ impl Setup {
     }
 
     fn offer(&self) -> Extensions {
-        if self.own { Extensions { early: false, ..Extensions::ALL } } else { Extensions::NONE }
+        // As a mount's.
+        let own = Extensions { early: false, skip: false, ..Extensions::ALL };
+        if self.own { own } else { Extensions::NONE }
     }
 }
 
