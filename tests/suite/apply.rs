@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tempfile::TempDir;
 
 use crate::support::images::{Random, changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
+use crate::support::mounted::SmallDisk;
 use crate::support::requirements::{holes, loop_devices, require, root, skip};
 use crate::support::run::{binary, bytes_in_pipe, is_held};
 use crate::support::{Workdir, bdsync, patch_file};
@@ -400,27 +400,21 @@ fn a_checksum_of_more_than_the_patch_has_is_no_error_unless_proof_is_asked_for()
 #[test]
 fn an_undo_patch_that_finds_no_room_is_exit_9_before_the_first_write() {
     require!(root());
-    let small = TempDir::with_prefix("bdsync-small").unwrap();
-    let mount = |options: &str| {
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", options, "none"]).arg(small.path());
-        command.status().is_ok_and(|status| status.success())
-    };
-    if !mount("size=256k") {
+    let Some(small) = SmallDisk::new("256k") else {
         skip("to mount a tmpfs");
         return;
-    }
-    let full = small.path().join("undo");
+    };
+    let full = small.path("undo");
     let old = random_bytes(1, 1_000_000);
     let new = random_bytes(2, 1_000_000);
     let work = Workdir::with_pair(&new, &old);
     let patch = work.patch(&[]);
     let undo = format!("--undo={}", full.display());
     let refused = work.apply(&[&undo], &patch);
-    let left = fs::read_dir(small.path()).unwrap().count();
-    let spooled = work.apply(&[&format!("--spool={}", small.path().display())], &patch);
+    let left = fs::read_dir(small.path("")).unwrap().count();
+    let spooled = work.apply(&[&format!("--spool={}", small.path("").display())], &patch);
     // A sparse target on a full disk: written in part, which the undo patch takes back.
-    let target = small.path().join("target");
+    let target = small.path("target");
     File::create(&target).unwrap().set_len(1_000_000).unwrap();
     let target = format!("--patch={}", target.display());
     let torn = bdsync([&target, "--undo=undo"]).in_folder(work.folder()).stdin(&patch).run();
@@ -428,8 +422,6 @@ fn an_undo_patch_that_finds_no_room_is_exit_9_before_the_first_write() {
     let undo = work.path("undo");
     let undone = bdsync([&target]).stdin_file(&undo).run();
     let restored = fs::read(&target["--patch=".len()..]).unwrap();
-    let unmounted = Command::new("umount").arg(small.path()).status().unwrap();
-    assert!(unmounted.success());
     refused.expect(9).says("No space left").says("undo");
     assert_eq!(left, 0);
     spooled.expect(9).says("No space left");

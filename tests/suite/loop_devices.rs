@@ -1,13 +1,14 @@
 //! Block devices, as loop devices, and images in use.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
 use crate::support::images::{changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
-use crate::support::mounted::LoopMount;
-use crate::support::requirements::{loop_devices, program, require};
+use crate::support::mounted::{LoopMount, SmallDisk};
+use crate::support::requirements::{loop_devices, program, require, skip};
 use crate::support::run::server_command;
 use crate::support::{Workdir, bdsync, patch_file};
 
@@ -123,6 +124,52 @@ fn an_image_that_is_mounted_is_not_patched() {
     drop(mounted);
     assert!(work.read("remote.img")[..512] == [1; 512]);
     apply(&[]).expect(0);
+}
+
+/// The kernel punches no hole into a block device that has a file system mounted.
+#[test]
+fn force_and_sparse_go_together_on_a_device_that_is_mounted() {
+    require!(loop_devices());
+    require!(program("mkfs.ext4"));
+    let work = Workdir::with_pair(&[0; SIZE], &[0; SIZE]);
+    let image = work.path("remote.img");
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status().expect("cannot run");
+    assert!(made.success());
+    // The file system never writes there.
+    let boot_block = File::options().write(true).open(&image).unwrap();
+    boot_block.write_all_at(&[1; 1024], 0).unwrap();
+    let device = LoopDevice::attach(&image);
+    let mounted = LoopMount::of_device(device.path(), work.folder());
+    fs::write(mounted.path("file"), random_bytes(1, 100_000)).expect("cannot write");
+    let zeros = [(0, &[0; 32_768][..])];
+    let patch = patch_file::build(SIZE as u64, device.name(), &zeros, &[0]);
+    bdsync(["--patch", "--force", "--sparse"]).stdin(&patch).run().expect(0);
+    drop(mounted);
+    drop(device);
+    assert!(work.read("remote.img")[..1024] == [0; 1024]);
+}
+
+/// What a disk failed to take counts as clean in the page cache, where it can still be read.
+#[test]
+fn what_a_disk_failed_to_take_is_not_taken_for_written_by_the_next_sync() {
+    require!(loop_devices());
+    let Some(small) = SmallDisk::new("1m") else {
+        skip("to mount a tmpfs");
+        return;
+    };
+    let image = small.path("disk.img");
+    File::create(&image).unwrap().set_len(SIZE as u64).unwrap();
+    let new = random_bytes(1, SIZE);
+    let work = Workdir::with_pair(&new, &[]);
+    let device = LoopDevice::attach(&image);
+    // As long as somebody has it open its cache stays.
+    let open = File::open(device.path()).unwrap();
+    let sync = || bdsync(["sync", "local.img", device.name()]).in_folder(work.folder()).run();
+    sync().expect(9).says("same command again").says("Input/output error");
+    small.resize("8m");
+    sync().expect(0).says("verified");
+    assert!(fs::read(&image).unwrap() == new);
+    drop(open);
 }
 
 /// As in a container: no table of ours tells of it.

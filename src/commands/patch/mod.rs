@@ -289,8 +289,12 @@ impl Job<'_> {
             .and_then(|()| target.sync());
         self.record.tell(|facts| facts.written_bytes = Some(written.bytes));
         if let Err(err) = done {
-            if written.records > 0 || target.size() != sizes.before_bytes {
-                self.tell_patched_in_part(target, &written, how, err.kind());
+            // What could not be brought to the disk counts as clean from then on: who compares next
+            // would find it in the cache, take it for written, and leave it out.
+            target.drop_cache(ByteRange::new(0, target.size()));
+            match written.records > 0 || target.size() != sizes.before_bytes {
+                true => self.tell_patched_in_part(target, &written, how, err.kind()),
+                false => self.tell_unused_undo(target),
             }
             return Err(err);
         }

@@ -68,6 +68,17 @@ impl Job<'_> {
         format!("{again} again{without}{forced}")
     }
 
+    /// Tells of the undo patch that an apply leaves which ended before its first write.
+    pub(super) fn tell_unused_undo(&self, target: &FileDevice) {
+        if let Some(undo) = &self.options.undo {
+            log::warn!(
+                "nothing of {} is changed; remove {} before the next try",
+                target.path().display(),
+                undo.display()
+            );
+        }
+    }
+
     pub(super) fn tell_undo(&self, target: &FileDevice) {
         if let Some(undo) = &self.options.undo {
             let word = |path: &Path| {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 use super::Workdir;
 use super::images::{changed, random_bytes};
@@ -133,16 +134,26 @@ pub fn is_mounted(at: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(4) == at.to_str())
 }
 
-/// `mount -o ro,loop` of an image, unmounted on drop.
+/// A file system that is mounted, until it is dropped.
 pub struct LoopMount(PathBuf);
 
 impl LoopMount {
-    /// Mounts `image` at a new folder in `place`.
+    /// Mounts `image` at a new folder in `place`, to be read.
     #[track_caller]
     pub fn new(image: &Path, place: &Path) -> Self {
+        Self::with("ro,loop", image, place)
+    }
+
+    /// Mounts `device` at a new folder in `place`, to be written to.
+    #[track_caller]
+    pub fn of_device(device: &Path, place: &Path) -> Self {
+        Self::with("rw", device, place)
+    }
+
+    fn with(options: &str, image: &Path, place: &Path) -> Self {
         let at = place.join("look");
         fs::create_dir(&at).expect("cannot create");
-        let mount = Command::new("mount").args(["-o", "ro,loop"]).arg(image).arg(&at).output();
+        let mount = Command::new("mount").args(["-o", options]).arg(image).arg(&at).output();
         let mount = mount.expect("cannot run mount");
         assert!(mount.status.success(), "{}", String::from_utf8_lossy(&mount.stderr));
         Self(at)
@@ -159,6 +170,40 @@ impl Drop for LoopMount {
         // Not by umount(8): the kernel lets go of the loop device by itself, and whoever detaches
         // it by its name a moment later may meet the next user of that name.
         take_away(&self.0);
+    }
+}
+
+/// A disk of limited room, unmounted on drop.
+pub struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// With room as tmpfs's option `size` says; `None` where that cannot be mounted.
+    pub fn new(size: &str) -> Option<Self> {
+        let disk = Self(TempDir::with_prefix("bdsync-small").expect("cannot create"));
+        disk.mount(&format!("size={size}")).then_some(disk)
+    }
+
+    /// Makes other room.
+    #[track_caller]
+    pub fn resize(&self, size: &str) {
+        assert!(self.mount(&format!("remount,size={size}")), "cannot resize");
+    }
+
+    fn mount(&self, options: &str) -> bool {
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", options, "none"]).arg(self.0.path());
+        command.status().is_ok_and(|status| status.success())
+    }
+
+    /// A name on the disk.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        take_away(self.0.path());
     }
 }
 
