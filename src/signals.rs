@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
 };
@@ -43,6 +44,22 @@ pub fn unblock_in(command: &mut Command) {
     // SAFETY: between fork and exec only calls are allowed that are safe in a signal handler:
     // pthread_sigmask(3) is, and nothing is allocated.
     unsafe { command.pre_exec(unblock) };
+}
+
+/// Has `command` outlive the terminal that it asks for a password at: no SIGINT, SIGQUIT or SIGHUP
+/// of that ends it, but its parent does, and SIGTERM once the thread that starts it is gone.
+pub fn leave_terminal_in(command: &mut Command) {
+    let ignored = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    let leave = move || {
+        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+            // SAFETY: to ignore a signal runs no code.
+            unsafe { sigaction(signal, &ignored) }?;
+        }
+        Ok(set_pdeathsig(Signal::SIGTERM)?)
+    };
+    // SAFETY: between fork and exec only calls are allowed that are safe in a signal handler:
+    // sigaction(2) and prctl(2) are, and nothing is allocated.
+    unsafe { command.pre_exec(leave) };
 }
 
 /// Has the ends of child processes be told, also where the process was started with SIGCHLD

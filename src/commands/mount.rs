@@ -78,8 +78,7 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
         Ok(_) => live.finish(),
         Err(err) => live.give_up(err.duplicate()),
     });
-    // One who ends the mount by a signal does not ask; and a terminal's Ctrl-C ends REMSHCMD as
-    // well, which is no failure of the mount.
+    // One who ends the mount by a signal does not ask; reads may have failed because of it.
     if served?.is_some() {
         return Ok(0);
     }

@@ -15,7 +15,7 @@ use crate::diff::{Density, Engine, Plan, digests, has_usual_leaves};
 use crate::digest::{Algorithm, BlockHasher, HashPool, SALT_BYTES, draw_salt};
 use crate::error::{Error, Kind, Result};
 use crate::report;
-use crate::transport::{Connection, connect_command};
+use crate::transport::{Connection, connect_command, connect_lasting};
 use crate::units::Direction;
 use crate::wire::{Extensions, Opening, Peer};
 
@@ -24,7 +24,7 @@ use crate::wire::{Extensions, Opening, Peer};
 pub enum Reading {
     /// Whole, from the beginning.
     Whole,
-    /// Where somebody wants to see something.
+    /// Where somebody wants to see something, for as long as they do.
     OnDemand,
 }
 
@@ -182,7 +182,11 @@ impl Session {
     ) -> Result<Self> {
         let connect = || {
             let stderr = Box::new(report::remote_line);
-            connect_command(ends.remote_command, ends.timeout, stderr)
+            let connect = match reading {
+                Reading::Whole => connect_command,
+                Reading::OnDemand => connect_lasting,
+            };
+            connect(ends.remote_command, ends.timeout, stderr)
         };
         Meeting::open(ends.local, ends.remote, ends.direction, reading, compare, connect)?
             .agree(compare, sizes)

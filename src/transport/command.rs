@@ -19,7 +19,7 @@ use super::control::{Control, set_nonblocking, setup_error};
 use super::split::split_command;
 use super::stream::{StreamReader, StreamWriter};
 use crate::error::{Error, Kind, Result};
-use crate::signals::unblock_in;
+use crate::signals::{leave_terminal_in, unblock_in};
 
 /// A longer line of the remote's stderr is passed on in pieces of so many bytes.
 pub const STDERR_LINE_BYTES_MAX: usize = 4096;
@@ -100,6 +100,20 @@ pub fn connect_command(
     connect_words(&split_command(command)?, timeout, stderr_sink)
 }
 
+/// As [`connect_command`], to be called by a thread that lives as long as the connection is wanted:
+/// the process goes on when its terminal's Ctrl-C or end means another process.
+///
+/// # Errors
+/// As [`connect_command`].
+pub fn connect_lasting(
+    command: &OsStr,
+    timeout: Option<Duration>,
+    stderr_sink: StderrSink,
+) -> Result<Connection> {
+    let words = split_command(command)?;
+    connect(&words, timeout, stderr_sink, StreamWriter::new, leave_terminal_in)
+}
+
 /// As [`connect_command`], of a program and its arguments that need no splitting; `words` must
 /// not be empty.
 ///
@@ -110,7 +124,7 @@ pub fn connect_words(
     timeout: Option<Duration>,
     stderr_sink: StderrSink,
 ) -> Result<Connection> {
-    connect(words, timeout, stderr_sink, StreamWriter::new)
+    connect(words, timeout, stderr_sink, StreamWriter::new, |_| {})
 }
 
 /// As [`connect_words`]; the writer's first flush returns once the process has read what was
@@ -123,7 +137,7 @@ pub fn connect_consumer(
     timeout: Option<Duration>,
     stderr_sink: StderrSink,
 ) -> Result<Connection> {
-    connect(words, timeout, stderr_sink, StreamWriter::confirming)
+    connect(words, timeout, stderr_sink, StreamWriter::confirming, |_| {})
 }
 
 fn connect(
@@ -131,6 +145,7 @@ fn connect(
     timeout: Option<Duration>,
     stderr_sink: StderrSink,
     writer: fn(OwnedFd, Arc<Control>) -> StreamWriter,
+    prepare: fn(&mut Command),
 ) -> Result<Connection> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::new(Kind::Usage, "the remote command is empty"));
@@ -140,6 +155,7 @@ fn connect(
     // std sets SIGPIPE to its default again in the child.
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     unblock_in(&mut command);
+    prepare(&mut command);
     let child = command.spawn().map_err(|e| {
         Error::io(Kind::Spawn, "cannot start the remote command", e).with_path(program)
     })?;

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 pub use command::{
     Remote, RemoteEnd, STDERR_LINE_BYTES_MAX, StderrSink, connect_command, connect_consumer,
-    connect_words,
+    connect_lasting, connect_words,
 };
 pub use control::Control;
 pub use pair::pair;

@@ -3,21 +3,21 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::ssh::two_file_systems;
 use crate::support::images::{changed, random_bytes, sparse_file};
-use crate::support::mounted::{LoopMount, Mounted, is_mounted, live_mount, umount};
+use crate::support::mounted::{LoopMount, Mounted, is_mounted, live_mount, take_away, umount};
 use crate::support::requirements::{fuse, loop_devices, program, require, sshd};
 use crate::support::run::{binary, example, server_command, shell_command};
 use crate::support::sshd::Sshd;
@@ -422,4 +422,33 @@ fn others_are_answered_while_a_reader_waits_and_ctrl_c_ends_it() {
     mounted.signal(Signal::SIGTERM);
     mounted.ended();
     assert!(!is_mounted(&work.path("mnt")));
+}
+
+/// As a script's Ctrl-C in a later command does, and the end of the terminal that it runs in.
+#[test]
+fn a_daemon_keeps_its_remote_side_when_the_terminal_ends_what_started_it() {
+    require!(fuse());
+    let remote = random_bytes(1, SIZE);
+    let work = Workdir::with_pair(&changed(&remote, 2, 40), &remote);
+    fs::create_dir(work.path("mnt")).unwrap();
+    let script =
+        "\"$0\" mount --daemon --remdata \"$1\" local.img remote.img mnt; echo $?; read -r line";
+    for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        let mut shell = Command::new("sh")
+            .args(["-c", script, binary(), &server_command(&[])])
+            .current_dir(work.folder())
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut told).unwrap();
+        killpg(Pid::from_raw(shell.id().cast_signed()), signal).unwrap();
+        assert_eq!(shell.wait().unwrap().signal(), Some(signal as i32));
+        let merged = fs::read(work.path("mnt/merged"));
+        take_away(&work.path("mnt"));
+        assert_eq!(told, "0\n");
+        assert!(merged.unwrap() == remote, "{signal}");
+    }
 }
