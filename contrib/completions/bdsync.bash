@@ -265,7 +265,7 @@ _bdsync() {
             return 0
             ;;
         bdsync__subcmd__mount)
-            opts="-b -h -c -r -t -z -F -d -v -P -H --from --daemon --allow-other --allow-root --scan --cache-mib --blocksize --digest --hash --checksum --remdata --twopass --zeroblocks --flushcache --diffsize --timeout --verbose --progress --report --help --version"
+            opts="-b -h -c -r -t -z -F -d -v -P -H --from --daemon --allow-other --allow-root --fsname --scan --cache-mib --blocksize --digest --hash --checksum --remdata --twopass --zeroblocks --flushcache --diffsize --timeout --verbose --progress --report --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -284,6 +284,10 @@ _bdsync() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --fsname)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --scan)

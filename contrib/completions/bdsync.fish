@@ -153,6 +153,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s v -l verbose -d '
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l version -d 'Print the version'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l from -d 'Show a stored patch over BASEDEV, the device that it is meant for' -r -F
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l fsname -d 'What the table of mounts names as its source [default: bdsync]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l scan -d 'What to compare: lazy, only what is read, or background, all of it [default: lazy]' -r -f -a "lazy\t''
 background\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l cache-mib -d 'Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]' -r

@@ -55,6 +55,9 @@ fn mounting() -> Vec<Arg> {
             long_flag("daemon", "Return as soon as the mount can be read, and serve it unseen"),
             long_flag("allow-other", "Let all users read the mount, not just its owner"),
             long_flag("allow-root", "Let root read the mount as well"),
+            long_valued("fsname", "NAME")
+                .value_parser(value_parser!(OsString))
+                .help("What the table of mounts names as its source [default: bdsync]"),
             long_valued("scan", "WHEN").help(
                 "What to compare: lazy, only what is read, or background, all of it [default: lazy]",
             ),
@@ -73,6 +76,9 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Command> {
         None => mount_live(found)?,
     };
     refuse_empty(&[("MOUNTPOINT", &mountpoint)])?;
+    if let Some(name) = found.get_one::<OsString>("fsname") {
+        refuse_empty(&[("--fsname", name)])?;
+    }
     let readers = match (found.get_flag("allow-other"), found.get_flag("allow-root")) {
         (true, true) => return Err(usage("--allow-other and --allow-root exclude each other")),
         (true, false) => Readers::Everybody,
@@ -84,6 +90,7 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Command> {
         mountpoint: PathBuf::from(mountpoint),
         daemon: found.get_flag("daemon"),
         readers,
+        name: found.get_one("fsname").cloned().unwrap_or_else(|| "bdsync".into()),
         report: report_file(found)?,
         verbosity: found.get_count("verbose"),
     }))

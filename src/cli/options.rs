@@ -270,6 +270,8 @@ pub struct MountOptions {
     pub daemon: bool,
     /// Who may read it.
     pub readers: Readers,
+    /// What the table of mounts calls its source.
+    pub name: OsString,
     /// Where to put a record of the result.
     pub report: Option<PathBuf>,
     /// How often `--verbose` was given.

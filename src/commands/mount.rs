@@ -59,7 +59,8 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     let (access, mode) = access(options.readers);
     let view = Arc::new(View::new(change, mode)?);
     let name = source_name(&options.source);
-    let mount = Mount::attach(view, mountpoint, access, Events::with_signals()?)?;
+    let events = Events::with_signals()?;
+    let mount = Mount::attach(view, mountpoint, access, &options.name, events)?;
     match background {
         Some(background) => background.enter()?,
         None => report::notice(&format!(

@@ -14,6 +14,7 @@
 //! The `Mount` of `fuser` is never dropped: it would unmount whatever is mounted at the path by
 //! then, even after our own mount is gone.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -27,6 +28,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::unistd::geteuid;
 
 use super::adapter::Adapter;
 use super::events::{Event, Events};
@@ -77,7 +79,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts `view` and returns once it is readable.
+    /// Mounts `view` and returns once it is readable; the table of mounts gives `name` as its source.
     ///
     /// # Errors
     /// `Kind::Open`, with the remedy where there is one.
@@ -85,6 +87,7 @@ impl Mount {
         view: Arc<View>,
         mut mountpoint: Mountpoint,
         access: Access,
+        name: &OsStr,
         events: Events,
     ) -> Result<Self> {
         if !fs::metadata(DEVICE).is_ok_and(|found| is_fuse(&found)) {
@@ -99,7 +102,7 @@ impl Mount {
         mountpoint.find_again()?;
         let path = mountpoint.path();
         let cannot = |err| cannot_mount(&err).with_path(path);
-        let session = fuser::Session::new(adapter, path, &config(access)).map_err(cannot)?;
+        let session = fuser::Session::new(adapter, path, &config(access, name)).map_err(cannot)?;
         let mut session = ManuallyDrop::new(session.spawn().map_err(cannot)?);
         match first_answer(&mut session.guard, path, &receiver) {
             Ok(device) => {
@@ -247,7 +250,7 @@ fn abandon(session: ManuallyDrop<BackgroundSession>, path: &Path) {
     }
 }
 
-fn config(access: Access) -> Config {
+fn config(access: Access, name: &OsStr) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::RO,
@@ -256,7 +259,7 @@ fn config(access: Access) -> Config {
         MountOption::NoExec,
         MountOption::NoAtime,
         MountOption::DefaultPermissions,
-        MountOption::FSName("bdsync".into()),
+        MountOption::FSName(source_name(name)),
         // Its own variant of the option does not reach the kernel when root mounts.
         MountOption::CUSTOM("subtype=bdsync".into()),
     ];
@@ -269,6 +272,16 @@ fn config(access: Access) -> Config {
     // So that the threads do not share one queue's lock.
     config.clone_fd = true;
     config
+}
+
+/// `name` as the source of a mount. Where the helper mounts it is one of its options, which commas
+/// divide.
+fn source_name(name: &OsStr) -> String {
+    let name = name.to_string_lossy();
+    match geteuid().is_root() {
+        true => name.into_owned(),
+        false => name.replace('\\', "\\\\").replace(',', "\\,"),
+    }
 }
 
 /// Whether it is the device of that name: something else may have been bound over it.

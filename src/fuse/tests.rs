@@ -150,7 +150,7 @@ impl Fixture {
         let at = Mountpoint::check(place.path(), &[]).unwrap();
         let events = Events::without_signals();
         let sender = events.sender.clone();
-        let mount = Mount::attach(view, at, Access::Owner, events).unwrap();
+        let mount = Mount::attach(view, at, Access::Owner, "bdsync".as_ref(), events).unwrap();
         Some(Self { change, mount: Some(mount), events: sender, place })
     }
 

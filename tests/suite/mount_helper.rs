@@ -42,20 +42,20 @@ fn shown(args: &[&str]) -> String {
 fn both_forms_of_fstab_lines_are_understood() {
     assert_eq!(
         shown(&["/srv/day.bdsync", "/mnt", "-o", "rw,noauto,nofail,local=/dev/vg/copy"]),
-        "bdsync mount --daemon --from=/srv/day.bdsync -- /dev/vg/copy /mnt"
+        "bdsync mount --daemon --fsname=/srv/day.bdsync --from=/srv/day.bdsync -- /dev/vg/copy /mnt"
     );
     assert_eq!(
         shown(&["root@prod:/dev/vg/snap", "/mnt", "-o", "remdata,cache_mib=8,local=/dev/l,ro"]),
-        "bdsync mount --daemon --remdata --cache-mib=8 -- ssh root@prod bdsync --server /dev/l \
-         /dev/vg/snap /mnt"
+        "bdsync mount --daemon --fsname=root@prod:/dev/vg/snap --remdata --cache-mib=8 -- ssh \
+         root@prod bdsync --server /dev/l /dev/vg/snap /mnt"
     );
     assert_eq!(
         shown(&["h:x", "/m", "-n", "-o", "local=l,rsh=ssh -p 22,remote-path=/opt/b,allow_other"]),
-        "bdsync mount --daemon --allow-other -- ssh -p 22 h /opt/b --server l x /m"
+        "bdsync mount --daemon --fsname=h:x --allow-other -- ssh -p 22 h /opt/b --server l x /m"
     );
     assert_eq!(
         shown(&["any:x", "/m", "-o", "local=l,remshcmd=nc -U /run/bdsync.sock"]),
-        "bdsync mount --daemon -- nc -U /run/bdsync.sock l x /m"
+        "bdsync mount --daemon --fsname=any:x -- nc -U /run/bdsync.sock l x /m"
     );
 }
 
@@ -68,11 +68,11 @@ fn addresses_in_brackets_are_hosts_and_paths_with_a_slash_before_the_colon_are_f
         ("h:/dev/x@[1]:2", "ssh h bdsync --server l /dev/x@[1]:2 /m"),
     ] {
         let found = shown(&[source, "/m", "-o", "local=l"]);
-        assert_eq!(found, format!("bdsync mount --daemon -- {expected}"));
+        assert_eq!(found, format!("bdsync mount --daemon --fsname={source} -- {expected}"));
     }
     for file in ["/srv/a:b", "./a:b", "srv/a:b", "/srv/u@[::1]:b", "a", "a:"] {
         let found = shown(&[file, "/m", "-o", "local=l"]);
-        assert_eq!(found, format!("bdsync mount --daemon --from={file} -- l /m"));
+        assert_eq!(found, format!("bdsync mount --daemon --fsname={file} --from={file} -- l /m"));
     }
 }
 
@@ -80,7 +80,8 @@ fn addresses_in_brackets_are_hosts_and_paths_with_a_slash_before_the_colon_are_f
 fn options_of_every_file_system_are_not_passed_on() {
     let all = "local=l,defaults,nosymfollow,symfollow,lazytime,nolazytime,dirsync,silent,loud,\
                strictatime,nostrictatime,mand,nomand,iversion,noiversion,nodev,nosuid,noexec";
-    assert_eq!(shown(&["p", "/m", "-o", all]), "bdsync mount --daemon --from=p -- l /m");
+    let words = "bdsync mount --daemon --fsname=p --from=p -- l /m";
+    assert_eq!(shown(&["p", "/m", "-o", all]), words);
 }
 
 #[test]
@@ -112,13 +113,18 @@ fn a_stored_and_a_live_mount_are_made() {
     let at = stored.at();
     let mount = at.to_str().unwrap();
     stored.work.write("newer", &stored.merged);
+    stored.work.write("pa,tch", &stored.patch);
     let live = format!("local=newer,remshcmd='{}' --server", binary());
-    for args in [["./patch", mount, "-o", "local=base"], ["host:base", mount, "-o", &live]] {
+    for args in [["./pa,tch", mount, "-o", "local=base"], ["host:base", mount, "-o", &live]] {
         let out = helper(&stored.work, &args);
         let merged = fs::read(at.join("merged"));
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         take_away(&at);
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         assert!(merged.unwrap() == stored.merged, "{args:?}");
+        // As in fstab, so that `mount -a` knows it for mounted.
+        let line = table.lines().find(|line| line.split(' ').nth(4) == Some(mount)).unwrap();
+        assert!(line.contains(&format!(" - fuse.bdsync {} ", args[0])), "{line}");
     }
     assert!(!is_mounted(&at));
 }
