@@ -57,6 +57,16 @@ pub fn log_to_stderr(verbosity: u8) {
 /// Logs to syslog as far as it can be reached, and errors to stderr too. Levels as for
 /// [`log_to_stderr`].
 pub fn log_as_server(verbosity: u8) {
+    log_to_syslog(verbosity, Level::Error);
+}
+
+/// As [`log_as_server`], and warnings to stderr too: whoever starts a daemon still reads there.
+pub fn log_as_daemon(verbosity: u8) {
+    log_to_syslog(verbosity, Level::Warn);
+}
+
+/// To stderr goes what is as grave as `shown`.
+fn log_to_syslog(verbosity: u8, shown: Level) {
     let formatter = syslog::Formatter3164 {
         facility: syslog::Facility::LOG_DAEMON,
         hostname: None,
@@ -69,7 +79,7 @@ pub fn log_as_server(verbosity: u8) {
     }
     let filter = builder(verbosity).build();
     let level = filter.filter();
-    if log::set_boxed_logger(Box::new(ServerLog { filter })).is_ok() {
+    if log::set_boxed_logger(Box::new(SystemLog { filter, shown })).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -109,12 +119,14 @@ impl Log for StderrLog {
     fn flush(&self) {}
 }
 
-struct ServerLog {
+/// Through [`to_syslog`], and what matters through [`to_stderr`] as well.
+struct SystemLog {
     /// Only asked what matches.
     filter: env_logger::Logger,
+    shown: Level,
 }
 
-impl Log for ServerLog {
+impl Log for SystemLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.filter.enabled(metadata)
     }
@@ -124,7 +136,7 @@ impl Log for ServerLog {
             return;
         }
         to_syslog(record.level(), &escape(record.args().to_string().as_bytes()));
-        if record.level() == Level::Error {
+        if record.level() <= self.shown {
             to_stderr(&log_line(record));
         }
     }

@@ -42,7 +42,7 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
                 return Ok(status);
             }
             Forked::Child(background) => {
-                report::log_as_server(options.verbosity);
+                report::log_as_daemon(options.verbosity);
                 Some(background)
             }
         }

@@ -28,12 +28,13 @@ impl ScanWatch {
         let (stop, stopped) = bounded(0);
         let watch = move || {
             progress.begin(live.total_bytes());
-            while live.tell(&*progress) {
-                if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
+            // Not at once: what was compared by now would count as done in no time.
+            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                if !live.tell(&*progress) {
+                    progress.finish();
                     return;
                 }
             }
-            progress.finish();
         };
         let thread = Background::start("scan progress", stop, watch);
         let failed = |err| Error::io(Kind::Usage, "cannot start a thread", err);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::images::{changed, random_bytes, sparse_file};
-use crate::support::mounted::{LoopMount, Mounted, Stored};
+use crate::support::mounted::{LoopMount, Mounted, Stored, take_away};
 use crate::support::requirements::{fuse, loop_devices, program, require};
 use crate::support::{Workdir, bdsync};
 
@@ -187,6 +187,10 @@ fn a_sealed_patch_is_held_against_its_seal_and_the_base() {
     mounted.wait_until("it warns", |mounted| mounted.said().contains("sealed for"));
     assert!(text(&mounted).contains("sealed for"), "{}", text(&mounted));
     drop(mounted);
+    // Who starts a daemon is told as well.
+    let daemon = bdsync(["mount", "--daemon", from, base, at]).run();
+    take_away(Path::new(at));
+    daemon.expect(0).says("sealed for");
 }
 
 #[test]
