@@ -65,11 +65,11 @@ skip\t''"
 complete -c bdsync -n "__fish_bdsync_needs_command" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r -f -a "strict\t''
 resize\t''
 minsize\t''"
-complete -c bdsync -n "__fish_bdsync_needs_command" -l compress -d 'Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, squash and mount read it; a classic bdsync needs it decompressed [default: plain]' -r -f -a "zstd\t''
+complete -c bdsync -n "__fish_bdsync_needs_command" -l compress -d 'Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, squash and mount read it; a classic bdsync needs it decompressed [default: not compressed]' -r -f -a "zstd\t''
 gzip\t''"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l spool -d 'Copy a patch from a pipe to an unnamed file in DIR (default: the folder for temporary files) and check all of it before the first write' -r -f -a "(__fish_complete_directories)"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l undo -d 'Before the first write make FILE, which must not exist: a patch that takes this one back; --patch=DEVICE <FILE applies it. Implies --spool' -r -F
-complete -c bdsync -n "__fish_bdsync_needs_command" -l allow -d 'Let clients name only devices that match GLOB, an absolute path in which *, ? and [...] stop at a slash and ** does not, and {a,b} is either; links and .. are resolved first. May be repeated [default: all that the user may read]' -r
+complete -c bdsync -n "__fish_bdsync_needs_command" -l allow -d 'Let clients name only devices that match GLOB, an absolute path in which *, ? and [...] stop at a slash and ** does not, and {a,b} is either; links and .. are resolved first, but a block device below /dev also goes by the name of a link that only root could make. May be repeated [default: all that the user may read]' -r
 complete -c bdsync -n "__fish_bdsync_needs_command" -l timeout -d 'Give up when the other side says nothing for so long [default: 0, which is never]' -r
 complete -c bdsync -n "__fish_bdsync_needs_command" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
@@ -141,7 +141,7 @@ json\t''
 none\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l create -d 'Create the file DST, in SRC\'s size, if it does not exist; --diffsize does not count then'
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l dry-run -d 'Say what would change, and change nothing'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l dry-run -d 'Say what would change, and change nothing; none of it is fetched'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l no-verify -d 'Do not compare again what was written'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l verify -d 'Compare again what was written (the default)'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l sparse -d 'Make holes, or zeros by the device, of runs of zeros'
@@ -221,7 +221,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s v -l verbose -d '
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l version -d 'Print the version'
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l basesize -d 'Size of the device that the first patch is for: saves writing zeros out where patches change its size [default: unknown]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l compress -d 'Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, squash and mount read it; a classic bdsync needs it decompressed [default: plain]' -r -f -a "zstd\t''
+complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l compress -d 'Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, squash and mount read it; a classic bdsync needs it decompressed [default: not compressed]' -r -f -a "zstd\t''
 gzip\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''

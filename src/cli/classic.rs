@@ -48,10 +48,11 @@ Example: bdsync \"ssh host bdsync --server\" /dev/vg/snap /dev/vg/copy >patch
          ssh host bdsync --patch <patch
 
 Exit status: 0 success, 1 usage, 2 bad patch, 3 sizes differ, 4 protocol, 5 checksum, 6 read,
-7 no randomness, 8 REMSHCMD could not be run, 9 write, 10 digest, 11 transmission,
-12 a device cannot be opened, 13 connection, 14 the target is not in the state that the patch
-is sealed for, 15 unreadable ranges were left out, 101 a fault of bdsync itself. When all went
-well the client exits with REMSHCMD's own status.";
+7 no randomness, 8 REMSHCMD could not be run, or a signal ended it, 9 write, 10 digest,
+11 a source changed while it was read, 12 a device cannot be opened, or is in use,
+13 connection, 14 the target is not in the state that the patch is sealed for, 15 unreadable
+ranges were left out, 101 a fault of bdsync itself, 128 + n signal n. When all went well the
+client exits with REMSHCMD's own status.";
 
 /// `--server`, `--patch`.
 fn modes() -> Vec<Arg> {
@@ -145,7 +146,8 @@ fn serving() -> Vec<Arg> {
         [Arg::new("allow").long("allow").value_name("GLOB").action(ArgAction::Append).help(
             "Let clients name only devices that match GLOB, an absolute path in which *, ? and \
              [...] stop at a slash and ** does not, and {a,b} is either; links and .. are resolved \
-             first. May be repeated \
+             first, but a block device below /dev also goes by the name of a link that only root \
+             could make. May be repeated \
              [default: all that the user may read]",
         )],
     )

@@ -17,7 +17,7 @@ const GZIP_LEVEL_MAX: u8 = 9;
 pub(super) fn option() -> Arg {
     long_valued("compress", "FORMAT").help(
         "Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, \
-         squash and mount read it; a classic bdsync needs it decompressed [default: plain]",
+         squash and mount read it; a classic bdsync needs it decompressed [default: not compressed]",
     )
 }
 
