@@ -70,7 +70,9 @@ pub fn run(command: Command) -> Result<u8> {
         held.take();
     }
     match report.map(|path| record.save(&path, &outcome)) {
-        Some(Err(err)) if outcome.is_ok() => Err(err),
+        Some(Err(err)) if outcome.is_ok() => {
+            Err(err.reworded("cannot write the report of a run that went well"))
+        }
         Some(Err(err)) => {
             report::error(&err);
             outcome

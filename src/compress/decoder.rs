@@ -3,6 +3,8 @@
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use flate2::bufread::MultiGzDecoder;
+use zstd::zstd_safe::get_error_name;
+use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 
 use super::Format;
 use super::source::Source;
@@ -77,7 +79,21 @@ fn judge(err: io::Error, input_failed: bool, format: Format) -> io::Error {
     if input_failed {
         return err;
     }
-    let text = format!("the {} data are damaged or cut: {err}", format.name());
+    let name = format.name();
+    let says = |code: ZSTD_ErrorCode| {
+        format == Format::Zstd && err.to_string() == get_error_name((code as usize).wrapping_neg())
+    };
+    if says(ZSTD_ErrorCode::ZSTD_error_memory_allocation) {
+        return io::ErrorKind::OutOfMemory.into();
+    }
+    let text = if says(ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge) {
+        let log = WINDOW_LOG_MAX;
+        format!(
+            "the {name} window has more than 2^{log} bytes: decompress it first (zstd -d --long=31)"
+        )
+    } else {
+        format!("the {name} data are damaged or cut: {err}")
+    };
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
