@@ -11,6 +11,10 @@ _bdsync() {
         prev="${COMP_WORDS[COMP_CWORD-1]}" cur=""
     elif [[ "${prev}" == "=" ]]; then
         prev="${COMP_WORDS[COMP_CWORD-2]}"
+    else
+        case "${prev}" in
+            -p | --patch | -d | --diffsize | --spool | -P | --progress) prev="" ;;
+        esac
     fi
     cmd=""
     opts=""

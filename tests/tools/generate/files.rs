@@ -33,13 +33,23 @@ fn completion(shell: Shell) -> String {
     match shell {
         Shell::Zsh => with_operands(text),
         Shell::Fish => text + &help_topics(&table),
-        _ => with_attached_values(text),
+        _ => with_attached_values(text, &attached(&table)),
     }
 }
 
+/// The options whose value is never the next word, as a shell's pattern.
+fn attached(table: &Command) -> String {
+    let args = table.get_arguments().filter(|arg| arg.is_require_equals_set());
+    let names = |arg: &Arg| {
+        let short = arg.get_short().map(|name| format!("-{name}"));
+        short.into_iter().chain(arg.get_long().map(|name| format!("--{name}"))).collect::<Vec<_>>()
+    };
+    args.flat_map(names).collect::<Vec<_>>().join(" | ")
+}
+
 /// clap's script for bash, which would not know of what option the value behind a `=` is: bash
-/// makes three words of `--option=value`.
-fn with_attached_values(text: String) -> String {
+/// makes three words of `--option=value`. And behind an option of `attached` it would offer values.
+fn with_attached_values(text: String, attached: &str) -> String {
     let previous = "    prev=\"$3\"\n";
     assert_eq!(text.matches(previous).count(), 1, "another script than expected");
     let joined = "    \
@@ -47,9 +57,13 @@ fn with_attached_values(text: String) -> String {
         prev=\"${COMP_WORDS[COMP_CWORD-1]}\" cur=\"\"
     elif [[ \"${prev}\" == \"=\" ]]; then
         prev=\"${COMP_WORDS[COMP_CWORD-2]}\"
+    else
+        case \"${prev}\" in
+            ATTACHED) prev=\"\" ;;
+        esac
     fi
 ";
-    text.replace(previous, &format!("{previous}{joined}"))
+    text.replace(previous, &format!("{previous}{}", joined.replace("ATTACHED", attached)))
 }
 
 /// clap's script for zsh, in which the first word is an operand or a command, and any other one
