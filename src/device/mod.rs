@@ -35,7 +35,7 @@ pub use file::{FileDevice, FileKind};
 pub use identity::identity;
 pub use memory::MemoryDevice;
 pub use open::{TargetOptions, open_source, open_target};
-pub use read_ahead::ReadAhead;
+pub use read_ahead::{Planned, ReadAhead};
 pub(crate) use stamp::Stamp;
 pub use tolerant::{TolerantDevice, UNREADABLE_RANGES_MAX};
 

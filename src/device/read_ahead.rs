@@ -1,6 +1,6 @@
 //! Has a device read what will be hashed soon, not all that waits to be hashed.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -18,9 +18,19 @@ pub struct ReadAhead {
     plan: Mutex<Plan>,
 }
 
+/// What tells a range that was added from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    number: u64,
+    bytes: u64,
+}
+
 #[derive(Default)]
 struct Plan {
-    waiting: VecDeque<ByteRange>,
+    /// By number, in the order in which they were added.
+    waiting: BTreeMap<u64, ByteRange>,
+    /// Ranges that were added.
+    added: u64,
     /// Bytes of ranges that the device was told of.
     told_bytes: u64,
 }
@@ -32,35 +42,41 @@ impl ReadAhead {
         Self { device, plan: Mutex::default() }
     }
 
-    /// `range` is going to be read, behind all that was planned before.
-    pub fn add(&self, range: ByteRange) {
+    /// `range` is going to be read, behind all that was planned before. To be given to
+    /// [`ReadAhead::done`], once.
+    #[must_use]
+    pub fn add(&self, range: ByteRange) -> Planned {
         let mut plan = self.plan.lock();
-        plan.waiting.push_back(range);
+        let number = plan.added;
+        plan.added += 1;
+        plan.waiting.insert(number, range);
         self.tell(plan);
+        Planned { number, bytes: range.len() }
     }
 
-    /// `range`, which was added, was read or is not needed any more.
-    pub fn done(&self, range: ByteRange) {
+    /// What was added was read, or is not needed any more.
+    pub fn done(&self, planned: Planned) {
         let mut plan = self.plan.lock();
         // It may have overtaken others.
-        match plan.waiting.iter().position(|waiting| *waiting == range) {
-            Some(index) => drop(plan.waiting.remove(index)),
-            None => plan.told_bytes = plan.told_bytes.saturating_sub(range.len()),
+        if plan.waiting.remove(&planned.number).is_none() {
+            plan.told_bytes -= planned.bytes;
         }
         self.tell(plan);
     }
 
-    fn tell(&self, mut plan: MutexGuard<'_, Plan>) {
+    fn tell(&self, mut guard: MutexGuard<'_, Plan>) {
+        let plan = &mut *guard;
         let mut due = Vec::new();
-        while let Some(next) = plan.waiting.front() {
-            if plan.told_bytes > 0 && plan.told_bytes + next.len() > AHEAD_BYTES_MAX {
+        while let Some(next) = plan.waiting.first_entry() {
+            let bytes = next.get().len();
+            if plan.told_bytes > 0 && plan.told_bytes + bytes > AHEAD_BYTES_MAX {
                 break;
             }
-            plan.told_bytes += next.len();
-            due.extend(plan.waiting.pop_front());
+            due.push(next.remove());
+            plan.told_bytes += bytes;
         }
         // Advice may wait for the disk, and those who hash come here.
-        drop(plan);
+        drop(guard);
         due.into_iter().for_each(|range| self.device.will_need(range.clip(self.device.size())));
     }
 }
@@ -102,16 +118,16 @@ mod tests {
         let device = Arc::new(Told::default());
         let ahead = ReadAhead::new(Arc::clone(&device) as Arc<dyn Device>);
         let range = |i: u64| ByteRange::new(i * 20 * MIB, (i + 1) * 20 * MIB);
-        (0..13).for_each(|i| ahead.add(range(i)));
+        let planned: Vec<_> = (0..13).map(|i| ahead.add(range(i))).collect();
         let told =
             || device.0.lock().iter().map(|range| range.start / (20 * MIB)).collect::<Vec<_>>();
         assert_eq!(told(), [0, 1, 2]);
-        ahead.done(range(1));
+        ahead.done(planned[1]);
         assert_eq!(told(), [0, 1, 2, 3]);
-        ahead.done(range(5));
-        [0, 2, 3].into_iter().for_each(|i| ahead.done(range(i)));
+        ahead.done(planned[5]);
+        [0, 2, 3].into_iter().for_each(|i| ahead.done(planned[i]));
         assert_eq!(told(), [0, 1, 2, 3, 4, 6, 7], "not what overtook the others");
-        (4..13).for_each(|i| ahead.done(range(i)));
+        (4..13).filter(|&i| i != 5).for_each(|i| ahead.done(planned[i]));
         assert!(ahead.plan.lock().waiting.is_empty());
     }
 
@@ -119,7 +135,7 @@ mod tests {
     fn a_large_range_and_one_past_the_end_are_told_in_part_or_whole() {
         let device = Arc::new(Told::default());
         let ahead = ReadAhead::new(Arc::clone(&device) as Arc<dyn Device>);
-        ahead.add(ByteRange::new(100 * MIB, 300 * MIB));
+        let _planned = ahead.add(ByteRange::new(100 * MIB, 300 * MIB));
         assert_eq!(*device.0.lock(), [ByteRange::new(100 * MIB, 250 * MIB)]);
     }
 }

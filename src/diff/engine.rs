@@ -302,12 +302,12 @@ impl Job {
 
     fn hash_local(self: &Arc<Self>, range: ByteRange, probes: usize, priority: Priority) {
         let job = Arc::clone(self);
-        self.engine.read_ahead.add(range);
+        let planned = self.engine.read_ahead.add(range);
         let work = move |scratch: &mut Scratch| {
             let is_wanted = job.state.lock().is_some();
             let hash = || job.engine.local_hashes(range, &job.ladder.probes()[..probes], scratch);
             let hashes = is_wanted.then(hash);
-            job.engine.read_ahead.done(range);
+            job.engine.read_ahead.done(planned);
             let Some(hashes) = hashes else { return };
             match hashes {
                 Ok(lists) => job.step(|descent| descent.local(lists)),

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::pipe2;
 
@@ -28,6 +28,8 @@ pub(super) fn watch(told: impl Fn(i32) + Send + 'static) -> Result<()> {
     let failed = |err| Error::io(Kind::Open, "cannot watch for signals", err);
     let pipe = pipe2(OFlag::O_CLOEXEC).map_err(|err| failed(err.into()))?;
     let (mut reader, writer) = (File::from(pipe.0), pipe.1);
+    // A handler does not wait.
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|err| failed(err.into()))?;
     let listen = move || {
         let mut signal = [0];
         while reader.read_exact(&mut signal).is_ok() {

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::bell::Bell;
 use super::leaf_cache::LeafCache;
 use super::plan::{HashPlan, HashWork};
-use crate::device::{Device, ReadAhead, TolerantDevice};
+use crate::device::{Device, Planned, ReadAhead, TolerantDevice};
 use crate::digest::{BlockHasher, LeafStore, Scratch, Submitter, fold, hash_node, hash_range_with};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, MIB, Priority};
@@ -258,7 +258,7 @@ pub(super) struct Task {
     /// Bytes of all results.
     bytes: usize,
     /// What the device was told to read for it.
-    ahead: Vec<ByteRange>,
+    ahead: Vec<Planned>,
     next_unit: AtomicU64,
     state: Mutex<State>,
 }
@@ -275,7 +275,7 @@ impl Task {
         let (bytes, units) = (work.bytes(source), work.units());
         // Tasks wait for threads; the disk need not.
         let ahead = if source.has_hashes(&work) { Vec::new() } else { work.begins_with() };
-        ahead.iter().for_each(|range| source.read_ahead.add(*range));
+        let ahead = ahead.into_iter().map(|range| source.read_ahead.add(range)).collect();
         let state = State {
             parts: vec![0; bytes],
             units_left: units,
@@ -354,7 +354,7 @@ impl Task {
     fn end(&self, mut state: MutexGuard<'_, State>) {
         state.is_finished = true;
         drop(state);
-        self.ahead.iter().for_each(|range| self.source.read_ahead.done(*range));
+        self.ahead.iter().for_each(|&planned| self.source.read_ahead.done(planned));
         self.source.bell.ring();
     }
 
