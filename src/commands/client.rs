@@ -330,7 +330,7 @@ fn warn_of_larger_source(plan: &Plan) {
     if plan.header_bytes < source_bytes {
         log::warn!(
             "the checksum is of all {source_bytes} bytes of the source, {} of which are compared: \
-             without --diffsize=minsize, --patch will report that it does not agree",
+             --patch will end with exit status 5 for it, or with --diffsize=minsize warn",
             plan.header_bytes
         );
     }

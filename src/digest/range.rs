@@ -26,11 +26,12 @@ impl Blocks {
     /// `Kind::Protocol` when `step` is 0 or the last block ends past 64 bits.
     pub fn new(start: u64, step: u64, n: u64) -> Result<Self> {
         let end = step.checked_mul(n).and_then(|len| start.checked_add(len));
-        if step == 0 || end.is_none() {
-            let what = format!("{n} blocks of {step} bytes do not fit 64 bits");
-            return Err(Error::new(Kind::Protocol, what).with_offset(start));
-        }
-        Ok(Self { start, step, n })
+        let what = match end {
+            _ if step == 0 => "blocks of 0 bytes were asked for".to_owned(),
+            None => format!("{n} blocks of {step} bytes do not fit 64 bits"),
+            Some(_) => return Ok(Self { start, step, n }),
+        };
+        Err(Error::new(Kind::Protocol, what).with_offset(start))
     }
 
     /// Offset of the first block.

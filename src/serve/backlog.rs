@@ -27,8 +27,8 @@ pub(super) enum Answer {
     Hashes { start: u64, step: u64, n: u64, task: Arc<Task> },
     /// To `gettree`, with its numbers.
     Tree { start: u64, step: u64, n: u64, level: u8, task: Arc<Task> },
-    /// To `getruns`, with its step and level and the number of its runs.
-    Runs { step: u64, level: Option<u8>, count: u32, task: Arc<Task> },
+    /// To `getruns`, with its step and level and the print of its runs.
+    Runs { step: u64, level: Option<u8>, print: u64, task: Arc<Task> },
     /// To `getblock`.
     Block { offset: u64, task: Arc<Task> },
     /// To `getchecksum`.
@@ -78,8 +78,8 @@ impl Answer {
             Answer::Tree { start, step, n, level, task } => {
                 Message::Tree { start, step, n, level, hashes: task.take_result()? }
             }
-            Answer::Runs { step, level, count, task } => {
-                Message::Runs { step, level, count, hashes: task.take_result()? }
+            Answer::Runs { step, level, print, task } => {
+                Message::Runs { step, level, print, hashes: task.take_result()? }
             }
             Answer::Block { offset, task } => Message::Block { offset, data: task.take_result()? },
             Answer::Checksum(cell) => Message::Checksum(cell.value()?.to_vec()),

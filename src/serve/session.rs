@@ -24,7 +24,9 @@ use crate::digest::{HashPool, Submitter};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control};
 use crate::units::Priority;
-use crate::wire::{Extensions, FrameReader, FrameWriter, Message, server_handshake, unexpected};
+use crate::wire::{
+    Extensions, FrameReader, FrameWriter, Message, runs_print, server_handshake, unexpected,
+};
 
 /// Serves one client, to its `done`. `open` opens the device that the client names.
 ///
@@ -218,8 +220,8 @@ impl Requests {
                 let hash_len =
                     if level.is_some() { hasher.tree_hash_len() } else { hasher.hash_len() };
                 let work = HashWork::runs(step, level, &runs, hash_len)?;
-                let count = runs.len() as u32;
-                Answer::Runs { step, level, count, task: start_task(Work::Hashes(work)) }
+                let print = runs_print(&runs);
+                Answer::Runs { step, level, print, task: start_task(Work::Hashes(work)) }
             }
             Message::GetBlock { offset, len } => {
                 let range = block_range(offset, len, source.device.size())?;

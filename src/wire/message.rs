@@ -44,7 +44,7 @@ pub const FAULT_TEXT_BYTES_MAX: usize = 4096;
 pub const BLOCK_MESSAGE_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 8;
 
 /// The most bytes of hashes that one `runs` message holds.
-pub const RUNS_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 13;
+pub const RUNS_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - RUNS_HEAD_BYTES;
 
 /// The most runs in a `getruns`.
 pub const RUNS_MAX: usize = 1024;
@@ -58,6 +58,9 @@ const LOOK_BYTES: usize = 25;
 /// Bytes of a run on the wire.
 const RUN_BYTES: usize = 12;
 
+/// Bytes of a `runs` in front of the hashes.
+const RUNS_HEAD_BYTES: usize = 17;
+
 /// Neighbouring blocks or nodes, as a `getruns` asks for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashRun {
@@ -65,6 +68,25 @@ pub struct HashRun {
     pub start: u64,
     /// How many.
     pub n: u32,
+}
+
+/// What tells these runs from others, in their answer: the first 8 bytes of the BLAKE3 of the bytes
+/// that they are in a `getruns`. So that a request which was damaged on its way shows, as that of one
+/// run does by the numbers that its answer repeats.
+#[must_use]
+pub fn runs_print(runs: &[HashRun]) -> u64 {
+    let digest = blake3::hash(&runs_bytes(runs));
+    let (first, _) = digest.as_bytes().split_first_chunk().expect("a BLAKE3 has 32 bytes");
+    u64::from_le_bytes(*first)
+}
+
+fn runs_bytes(runs: &[HashRun]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(RUN_BYTES * runs.len());
+    for HashRun { start, n } in runs {
+        bytes.extend_from_slice(&start.to_le_bytes());
+        bytes.extend_from_slice(&n.to_le_bytes());
+    }
+    bytes
 }
 
 /// A message of the protocol. Offsets, steps and lengths are in bytes.
@@ -106,8 +128,8 @@ pub enum Message {
     Early { salt: Vec<u8>, looks: Vec<Look> },
     /// Extension `runs`: asks for the hashes of several runs of nodes of `level`, or of blocks.
     GetRuns { step: u64, level: Option<u8>, runs: Vec<HashRun> },
-    /// The answer: step and level, how many runs, then the hashes of all of them.
-    Runs { step: u64, level: Option<u8>, count: u32, hashes: Vec<u8> },
+    /// The answer: step and level, the [`runs_print`], then the hashes of all runs.
+    Runs { step: u64, level: Option<u8>, print: u64, hashes: Vec<u8> },
 }
 
 impl Message {
@@ -174,10 +196,10 @@ impl Message {
             Message::Turn { older } => encode_frame(TURN, &[&older.to_le_bytes()], out),
             Message::Early { salt, looks } => encode_early(salt, looks, out),
             Message::GetRuns { step, level, runs } => encode_getruns(*step, *level, runs, out),
-            Message::Runs { step, level, count, hashes } => {
+            Message::Runs { step, level, print, hashes } => {
                 let level = level.unwrap_or(NO_LEVEL);
                 let parts: [&[u8]; 4] =
-                    [&step.to_le_bytes(), &[level], &count.to_le_bytes(), hashes];
+                    [&step.to_le_bytes(), &[level], &print.to_le_bytes(), hashes];
                 encode_frame(RUNS, &parts, out)
             }
         }
@@ -223,8 +245,8 @@ impl Message {
             EARLY => Fields::new("early", payload).exactly(decode_early),
             GETRUNS => Fields::new("getruns", payload).exactly(decode_getruns),
             RUNS => Fields::new("runs", payload).exactly(|f| {
-                let (step, level, count) = (f.u64()?, f.level_or_none()?, f.u32()?);
-                Ok(Message::Runs { step, level, count, hashes: f.rest().to_vec() })
+                let (step, level, print) = (f.u64()?, f.level_or_none()?, f.u64()?);
+                Ok(Message::Runs { step, level, print, hashes: f.rest().to_vec() })
             }),
             _ => Err(Error::new(
                 Kind::Protocol,
@@ -256,7 +278,7 @@ impl Message {
             Message::Turn { .. } => 4,
             Message::Early { salt, looks } => 1 + salt.len() + LOOK_BYTES * looks.len(),
             Message::GetRuns { runs, .. } => 9 + RUN_BYTES * runs.len(),
-            Message::Runs { hashes, .. } => 13 + hashes.len(),
+            Message::Runs { hashes, .. } => RUNS_HEAD_BYTES + hashes.len(),
         };
         FRAME_HEAD_BYTES + payload_bytes
     }
@@ -361,12 +383,8 @@ fn encode_getruns(step: u64, level: Option<u8>, runs: &[HashRun], out: &mut Vec<
         let what = format!("1 to {RUNS_MAX} runs fit a message, found {}", runs.len());
         return Err(Error::new(Kind::Protocol, what));
     }
-    let mut numbers = Vec::with_capacity(RUN_BYTES * runs.len());
-    for HashRun { start, n } in runs {
-        numbers.extend_from_slice(&start.to_le_bytes());
-        numbers.extend_from_slice(&n.to_le_bytes());
-    }
-    encode_frame(GETRUNS, &[&step.to_le_bytes(), &[level.unwrap_or(NO_LEVEL)], &numbers], out)
+    let level = level.unwrap_or(NO_LEVEL);
+    encode_frame(GETRUNS, &[&step.to_le_bytes(), &[level], &runs_bytes(runs)], out)
 }
 
 fn decode_getruns(f: &mut Fields<'_>) -> Result<Message> {
@@ -439,8 +457,8 @@ mod tests {
                     Message::GetRuns { step, level, runs }
                 }
             ),
-            (any::<u64>(), any_level(), any::<u32>(), bytes()).prop_map(
-                |(step, level, count, hashes)| Message::Runs { step, level, count, hashes }
+            (any::<u64>(), any_level(), any::<u64>(), bytes()).prop_map(
+                |(step, level, print, hashes)| Message::Runs { step, level, print, hashes }
             ),
             (vec(any::<u8>(), 0..=127), vec((three(), 0..=TREE_LEVEL_MAX), 0..20)).prop_map(
                 |(salt, looks)| Message::Early {
@@ -488,7 +506,7 @@ mod tests {
     fn largest_answers_fit_and_one_byte_more_does_not() {
         let hashes = |n| Message::Hashes { start: 0, step: 1, n: 0, hashes: vec![0; n] };
         let tree = |n| Message::Tree { start: 0, step: 1, n: 0, level: 1, hashes: vec![0; n] };
-        let runs = |n| Message::Runs { step: 1, level: None, count: 1, hashes: vec![0; n] };
+        let runs = |n| Message::Runs { step: 1, level: None, print: 1, hashes: vec![0; n] };
         let block = |n| Message::Block { offset: 0, data: vec![0; n] };
         for (fits, not) in [
             (hashes(HASHES_BYTES_MAX), hashes(HASHES_BYTES_MAX + 1)),

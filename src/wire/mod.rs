@@ -44,7 +44,7 @@
 //! | 67 | turn | server | u32 older |
 //! | 68 | early | server | u8 salt length, salt, then up to 256 times the four numbers of a gettree |
 //! | 69 | getruns | client | u64 step, u8 level (255: of blocks), then 1 to 1024 times u64 start and u32 n |
-//! | 70 | runs | server | the same step and level, u32 how many runs, then the hashes of all of them |
+//! | 70 | runs | server | the same step and level, u64 print of the runs, then the hashes of all of them |
 //!
 //! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests,
 //! then any mix of requests, which are answered in order (but see `reorder`), then done from the
@@ -95,7 +95,8 @@
 //!   whole device from its beginning, or sends hints, does not announce it.
 //! - `runs`: `getruns` asks at once for what several `gettree` of that step and level would, or
 //!   several `gethashes`; level 0 to 7 needs `tree`. Its answer, which is one message, may overtake
-//!   as theirs may.
+//!   as theirs may. The print is the first 8 bytes of the BLAKE3 of the runs as they stand in the
+//!   request: what was damaged on its way is not answered in silence.
 
 mod early;
 mod fault;
@@ -122,7 +123,7 @@ pub use layout::MESSAGE_BYTES_MAX;
 pub use link::Counters;
 pub use message::{
     BLOCK_MESSAGE_BYTES_MAX, EARLY_LOOKS_MAX, FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX,
-    HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX, TREE_BYTES_MAX,
+    HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX, TREE_BYTES_MAX, runs_print,
 };
 pub use opening::{Digests, Opening};
 pub use pace::{BULK_BYTES_MIN, IN_FLIGHT_BYTES_MAX};

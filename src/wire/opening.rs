@@ -93,12 +93,17 @@ impl Opening {
         let watch = watch_for_hello(&link, sent.is_ok());
         let extensions = await_server_hello(&mut reader, offer, sent);
         drop(watch);
-        let extensions = extensions.map_err(|err| link.explain(err))?;
-        let size = read_size(&mut reader).map_err(|err| link.explain(err))?;
-        let early = extensions.early.then(|| read_early(&mut reader));
-        let early = early.transpose().map_err(|err| link.explain(err))?;
-        link.control.rest();
-        Ok(Self { guard, reader, writer, extensions, size, early })
+        match extensions.and_then(|extensions| read_opening(&mut reader, extensions)) {
+            Ok((extensions, size, early)) => {
+                link.control.rest();
+                Ok(Self { guard, reader, writer, extensions, size, early })
+            }
+            Err(err) => {
+                // A command may read to its end before it ends itself.
+                drop(writer);
+                Err(link.explain(err))
+            }
+        }
     }
 
     /// The extensions that both sides have.
@@ -162,6 +167,16 @@ fn watch_for_hello(link: &Arc<Link>, is_sent: bool) -> Option<Background<Sender<
     }
     let link = Arc::clone(link);
     later("hello watch", EXIT_GRACE, move || link.control.close())
+}
+
+/// What follows the remote's hello.
+fn read_opening(
+    reader: &mut Reader,
+    extensions: Extensions,
+) -> Result<(Extensions, u64, Option<Early>)> {
+    let size = read_size(reader)?;
+    let early = extensions.early.then(|| read_early(reader)).transpose()?;
+    Ok((extensions, size, early))
 }
 
 fn read_early(reader: &mut Reader) -> Result<Early> {

@@ -4,7 +4,7 @@ use super::fields::TREE_LEVEL_MAX;
 use super::handshake::{Extensions, unexpected};
 use super::message::{
     BLOCK_MESSAGE_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX,
-    TREE_BYTES_MAX,
+    TREE_BYTES_MAX, runs_print,
 };
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
@@ -250,7 +250,7 @@ impl Request {
             Request::Hint { start, step } => ("hashes", [start, step, 0, 0]),
             Request::Tree { start, step, n, level } => ("tree", [start, step, n, level.into()]),
             Request::Runs { step, level, ref runs } => {
-                ("runs", [step, level_echo(level), runs.len() as u64, 0])
+                ("runs", [step, level_echo(level), runs_print(runs), 0])
             }
             Request::Block { range } => ("block", [range.start, 0, 0, 0]),
             Request::Checksum => ("checksum", [0; 4]),
@@ -263,7 +263,7 @@ fn echo(message: &Message) -> (&'static str, [u64; 4]) {
     let numbers = match *message {
         Message::Hashes { start, step, n, .. } => [start, step, n, 0],
         Message::Tree { start, step, n, level, .. } => [start, step, n, level.into()],
-        Message::Runs { step, level, count, .. } => [step, level_echo(level), count.into(), 0],
+        Message::Runs { step, level, print, .. } => [step, level_echo(level), print, 0],
         Message::Block { offset, .. } => [offset, 0, 0, 0],
         _ => [0; 4],
     };
@@ -364,18 +364,28 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_runs_is_that_of_its_step_level_and_number_of_runs() {
-        let runs = vec![HashRun { start: 0, n: 1 }; 2];
-        let request = Request::Runs { step: 512, level: Some(0), runs };
-        let answer = |step, level, count, bytes| {
-            request.accept(Message::Runs { step, level, count, hashes: vec![1; bytes] }, 32).ok()
+    fn an_answer_to_runs_is_that_of_its_step_level_and_runs() {
+        let runs = vec![HashRun { start: 0, n: 1 }, HashRun { start: 4096, n: 3 }];
+        let request = Request::Runs { step: 512, level: Some(0), runs: runs.clone() };
+        let answer = |step, level, runs: &[HashRun], bytes| {
+            let (print, hashes) = (runs_print(runs), vec![1; bytes]);
+            request.accept(Message::Runs { step, level, print, hashes }, 32).ok()
         };
-        assert_eq!(answer(512, Some(0), 2, 32), Some(Answer::Runs(vec![1; 32])));
-        assert_eq!(answer(511, Some(0), 2, 32), None);
-        assert_eq!(answer(512, None, 2, 32), None);
-        assert_eq!(answer(512, Some(1), 2, 32), None);
-        assert_eq!(answer(512, Some(0), 1, 32), None);
-        assert_eq!(answer(512, Some(0), 2, 31), None);
+        assert_eq!(answer(512, Some(0), &runs, 32), Some(Answer::Runs(vec![1; 32])));
+        assert_eq!(answer(511, Some(0), &runs, 32), None);
+        assert_eq!(answer(512, None, &runs, 32), None);
+        assert_eq!(answer(512, Some(1), &runs, 32), None);
+        assert_eq!(answer(512, Some(0), &runs, 31), None);
+        assert_eq!(answer(512, Some(0), &runs[..1], 32), None);
+        // Any bit of any of them.
+        for (run, bit) in (0..2).flat_map(|run| (0..96).map(move |bit| (run, bit))) {
+            let mut others = runs.clone();
+            match bit {
+                0..64 => others[run].start ^= 1 << bit,
+                _ => others[run].n ^= 1 << (bit - 64),
+            }
+            assert_eq!(answer(512, Some(0), &others, 32), None, "run {run}, bit {bit}");
+        }
     }
 
     #[test]

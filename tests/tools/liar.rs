@@ -60,9 +60,9 @@ fn lie(mode: &str, message: Message) -> Message {
             hashes.iter_mut().step_by(16).for_each(|byte| *byte ^= 1);
             Message::Tree { start, step, n, level, hashes }
         }
-        ("hash", Message::Runs { step, level, count, mut hashes }) => {
+        ("hash", Message::Runs { step, level, print, mut hashes }) => {
             hashes.iter_mut().step_by(16).for_each(|byte| *byte ^= 1);
-            Message::Runs { step, level, count, hashes }
+            Message::Runs { step, level, print, hashes }
         }
         ("treeless", Message::Hello(text)) => {
             let text = String::from_utf8(text).expect("words");
@@ -76,10 +76,10 @@ fn lie(mode: &str, message: Message) -> Message {
             Message::Tree { start, step, n: u64::MAX, level, hashes }
         }
         ("count", Message::Runs { step, level, hashes, .. }) => {
-            Message::Runs { step, level, count: u32::MAX, hashes }
+            Message::Runs { step, level, print: u64::MAX, hashes }
         }
-        ("step", Message::Runs { level, count, hashes, .. }) => {
-            Message::Runs { step: u64::MAX, level, count, hashes }
+        ("step", Message::Runs { level, print, hashes, .. }) => {
+            Message::Runs { step: u64::MAX, level, print, hashes }
         }
         ("step", Message::Tree { start, n, level, hashes, .. }) => {
             Message::Tree { start, step: u64::MAX, n, level, hashes }

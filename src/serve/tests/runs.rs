@@ -1,7 +1,7 @@
 //! Many runs of hashes in one answer.
 
 use super::*;
-use crate::wire::{HashRun, RUNS_BYTES_MAX};
+use crate::wire::{HashRun, RUNS_BYTES_MAX, runs_print};
 
 #[test]
 fn runs_have_the_hashes_that_each_of_them_has_alone() {
@@ -37,12 +37,13 @@ fn runs_have_the_hashes_that_each_of_them_has_alone() {
         let (answers, end) =
             ask(&device, opening(hello, "blake3", ""), &[many(level, runs), Message::Done]);
         end.expect("a good session");
-        let [Message::Runs { step: 4096, level: echoed, count, hashes }, Message::Done] =
+        let [Message::Runs { step: 4096, level: echoed, print, hashes }, Message::Done] =
             &answers[..]
         else {
             panic!("{answers:?}");
         };
-        assert_eq!((*echoed, *count as usize), (level, runs.len()));
+        let asked: Vec<_> = runs.iter().map(|&(start, n)| HashRun { start, n }).collect();
+        assert_eq!((*echoed, *print), (level, runs_print(&asked)));
         assert!(hashes == alone.last().expect("pushed above"), "level {level:?}");
     }
     assert!(alone.iter().all(|hashes| !hashes.is_empty()));

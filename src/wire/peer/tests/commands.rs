@@ -18,6 +18,12 @@ fn remote_that_ends_early_is_told_with_its_exit() {
             Kind::Read,
             "the remote side went away: the remote command exited with status 4",
         ),
+        // It ends when its stdin does.
+        (
+            "sh -c 'exec >/dev/null; cat; exit 37'",
+            Kind::Read,
+            "the remote side went away: the remote command exited with status 37",
+        ),
         (
             "sh -c 'exit 127'",
             Kind::Read,
