@@ -3,7 +3,7 @@
 //! The signals are blocked and read from a signalfd: no handler runs, no system call is
 //! interrupted, and a wait for input can wait for them as well.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
@@ -46,12 +46,17 @@ pub fn unblock_in(command: &mut Command) {
     unsafe { command.pre_exec(unblock) };
 }
 
-/// Has `command` outlive the terminal that it asks for a password at: no SIGINT, SIGQUIT or SIGHUP
-/// of that ends it, but its parent does, and SIGTERM once the thread that starts it is gone.
+/// Has `command` outlive the terminal that it asks for a password at: no signal of that ends or
+/// stops it, but its parent does end it, and SIGTERM once the thread that starts it is gone (which
+/// does not reach what runs as another user). Where there is no terminal it does not share the fate
+/// of its process group either.
 pub fn leave_terminal_in(command: &mut Command) {
+    if File::open("/dev/tty").is_err() {
+        command.process_group(0);
+    }
     let ignored = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     let leave = move || {
-        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTSTP] {
             // SAFETY: to ignore a signal runs no code.
             unsafe { sigaction(signal, &ignored) }?;
         }

@@ -294,7 +294,9 @@ impl<W: Write> Sink for PatchSink<'_, W> {
         if let Some(touched) = &mut self.touched {
             touched.add(ByteRange::new(offset, offset + bytes));
         }
-        self.writer.write_block(offset, data)
+        self.writer.write_block(offset, data)?;
+        self.progress.advance(range.end, self.writer.patch_bytes());
+        Ok(())
     }
 
     fn reached(&mut self, position: u64) -> Result<()> {

@@ -18,7 +18,7 @@ use crate::device::{Device, open_source};
 use crate::diff::SourceChecksum;
 use crate::error::{Error, Kind, Result};
 use crate::fuse::daemon::{Forked, split};
-use crate::fuse::{Access, Events, Mount, Mountpoint, take_away_dead};
+use crate::fuse::{Access, Events, Mount, Mountpoint, end_all_on_signal, take_away_dead};
 use crate::progress::{Answers, Meter, Progress as _};
 use crate::report;
 use crate::units::{MIB, human_bytes};
@@ -50,6 +50,7 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
         report::log_to_stderr(options.verbosity);
         None
     };
+    end_all_on_signal()?;
     let known = Arc::new(OnceLock::new());
     let answers = answer_signals(&known)?;
     let (change, live) = open(&options.source, record)?;

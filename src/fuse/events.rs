@@ -1,6 +1,10 @@
-//! What is told to a mount.
+//! What is told to a mount, and what ends it before it is one.
+
+use std::fs;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::signals;
 use crate::error::Result;
@@ -16,6 +20,36 @@ pub(super) enum Event {
 pub struct Events {
     pub(super) sender: Sender<Event>,
     pub(super) receiver: Receiver<Event>,
+}
+
+/// Until there are events: SIGINT, SIGTERM, SIGHUP and SIGQUIT end the process, and all that it has
+/// started, and that in turn. Who asks for a password there may be deaf to a Ctrl-C, as what starts
+/// it is not to end by it later.
+///
+/// # Errors
+/// `Kind::Open` when the signals cannot be watched for.
+pub fn end_all_on_signal() -> Result<()> {
+    signals::watch(|signal| {
+        let mut found = children_of(Pid::this());
+        let mut next = 0;
+        while let Some(&pid) = found.get(next) {
+            found.extend(children_of(pid));
+            next += 1;
+        }
+        for pid in found {
+            // It may be gone by now.
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+        signals::end_process(signal);
+    })
+}
+
+/// Those that the kernel tells of.
+fn children_of(pid: Pid) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids = |text: String| text.split_whitespace().flat_map(str::parse).collect::<Vec<_>>();
+    texts.flat_map(pids).map(Pid::from_raw).collect()
 }
 
 impl Events {

@@ -28,7 +28,7 @@ mod snapshots;
 mod tests;
 mod unmount;
 
-pub use events::Events;
+pub use events::{Events, end_all_on_signal};
 pub use mountpoint::Mountpoint;
 pub use session::{Access, Mount};
 pub use unmount::take_away_dead;

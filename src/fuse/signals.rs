@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use nix::unistd::pipe2;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::unistd::{Pid, pipe2};
 
 use crate::error::{Error, Kind, Result};
 
@@ -46,6 +46,14 @@ pub(super) fn watch(told: impl Fn(i32) + Send + 'static) -> Result<()> {
     }
     // Whoever started the process may have held them back.
     SigSet::from_iter(signals).thread_unblock().map_err(|err| failed(err.into()))
+}
+
+/// Has `signal`, of those that are watched, end the process.
+pub(super) fn end_process(signal: i32) {
+    let Ok(signal) = Signal::try_from(signal) else { return };
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code. Neither call can fail for a signal that exists.
+    let _ = unsafe { sigaction(signal, &default) }.and_then(|_| kill(Pid::this(), signal));
 }
 
 fn install(signal: Signal) -> nix::Result<()> {

@@ -35,6 +35,10 @@ pub trait Progress: Send + Sync {
     /// Everything below `position_bytes` is done, and made `diff_bytes` of patch so far.
     fn advance(&self, position_bytes: u64, diff_bytes: u64);
 
+    /// Somebody else needs the terminal, as `ssh` to ask for a password, until the next
+    /// [`Progress::begin`].
+    fn pause(&self) {}
+
     /// The run ended well: told once, when nothing of it can fail any more.
     fn finish(&self);
 }

@@ -70,6 +70,10 @@ impl Progress for OnSignal {
         self.inner.advance(position_bytes, diff_bytes);
     }
 
+    fn pause(&self) {
+        self.inner.pause();
+    }
+
     fn finish(&self) {
         self.meter.finish();
         self.inner.finish();

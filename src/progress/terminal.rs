@@ -61,9 +61,14 @@ impl Progress for Bar {
         }
     }
 
-    fn finish(&self) {
+    fn pause(&self) {
+        self.bar.disable_steady_tick();
         report::hide_bar();
         self.bar.finish_and_clear();
+    }
+
+    fn finish(&self) {
+        self.pause();
     }
 }
 

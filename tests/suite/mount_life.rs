@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::support::mounted::{Mounted, Stored, is_mounted, take_away, umount};
@@ -295,6 +296,46 @@ fn daemon_whose_start_is_ended_does_not_mount_later() {
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(!is_mounted(&work.path("mnt")), "{signal}");
+    }
+}
+
+/// As of an `ssh` that asks for the password of the host on the way: deaf to what the terminal sends,
+/// and no child of ours.
+#[test]
+fn a_signal_at_the_password_prompt_ends_all_that_could_ask() {
+    require!(fuse());
+    let script = "trap '' INT; sh -c 'echo $$ >pid; exec sleep 1000'; true";
+    for (signal, options) in
+        [(Signal::SIGINT, &[][..]), (Signal::SIGQUIT, &[]), (Signal::SIGINT, &["--daemon"])]
+    {
+        let work = Workdir::with_pair(&[1; 5000], &[2; 5000]);
+        fs::create_dir(work.path("mnt")).unwrap();
+        let mut mount = Command::new(binary())
+            .arg("mount")
+            .args(options)
+            .args([&shell_command(script), "local.img", "remote.img", "mnt"])
+            .current_dir(work.folder())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while !fs::read(work.path("pid")).is_ok_and(|pid| pid.ends_with(b"\n")) {
+            assert!(Instant::now() < until, "the remote command is not started");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        killpg(Pid::from_raw(mount.id().cast_signed()), signal).unwrap();
+        assert_eq!(mount.wait().unwrap().signal(), Some(signal as i32));
+        let asking = String::from_utf8(work.read("pid")).unwrap().trim().parse().unwrap();
+        let is_left = || fs::read(format!("/proc/{asking}/cmdline")).is_ok_and(|c| !c.is_empty());
+        while is_left() {
+            if Instant::now() > until {
+                let _ = kill(Pid::from_raw(asking), Signal::SIGKILL);
+                panic!("{signal} {options:?}: who asks is left behind");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

@@ -359,6 +359,7 @@ impl Sync<'_> {
         if verifies && resized {
             // The server knows the target in its old size only.
             drop(session);
+            self.progress.pause();
             let meeting = self.meet(self.sides.caller.server())?;
             let again = meeting.agree(&self.options.compare, sizes)?;
             self.add_stop(&again.engine);
