@@ -4,6 +4,7 @@
 //! ```text
 //!   log::warn! .. --> client, patch: env_logger ----------------> stderr "bdsync: warning: .."
 //!                \--> server: syslog, and errors to ------------> stderr (the client relays it)
+//!                \--> daemon: syslog, and errors and warnings to > stderr (of who starts it)
 //!   error(), different_sizes(), remote_line() .. ---------------> stderr
 //!   answer() ---------------------------------------------------> stdout (help, version)
 //! ```

@@ -70,7 +70,7 @@ pub fn run(command: Command) -> Result<u8> {
         held.take();
     }
     match report.map(|path| record.save(&path, &outcome)) {
-        Some(Err(err)) if outcome.is_ok() => {
+        Some(Err(err)) if matches!(outcome, Ok(0)) => {
             Err(err.reworded("cannot write the report of a run that went well"))
         }
         Some(Err(err)) => {

@@ -10,9 +10,9 @@
 //! again. What was resolved once stays what it was.
 //!
 //! Where bytes cannot be read, a job fails for more than those: readers who want only a part of it
-//! have that part compared by itself, and in its segment nothing is compared along any more.
+//! have that part compared by itself, and in its segment nothing is compared along for a while.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ use crate::units::{ByteRange, Direction, MIB, Priority};
 
 /// Bytes of the device that scans may have in flight (one segment at least).
 pub const SCAN_BYTES_MAX: u64 = 32 * MIB;
+
+/// For so many jobs nothing is compared along in a segment after a first failure to read there.
+const TROUBLED_JOBS_MIN: u32 = 8;
 
 /// Blocks by number, `[start, end)`.
 pub type Blocks = Range<u64>;
@@ -51,8 +54,8 @@ struct Known {
     /// Jobs in flight by their first block; no two overlap.
     jobs: BTreeMap<u64, Job>,
     scan_blocks: u64,
-    /// Segments, by number, with bytes that could not be read.
-    troubled: BTreeSet<u64>,
+    /// Segments, by number, with bytes that could not be read at some time.
+    troubled: BTreeMap<u64, Trouble>,
     /// Everything below this block is known.
     frontier: u64,
 }
@@ -61,6 +64,13 @@ struct Job {
     end: u64,
     priority: Priority,
     waiters: Vec<Arc<Waiter>>,
+}
+
+/// For how many more jobs of a segment nothing is compared along, and how many that were after the
+/// last failure: twice as many after each.
+struct Trouble {
+    left: u32,
+    wait: u32,
 }
 
 struct Waiter {
@@ -97,7 +107,7 @@ impl Resolver {
             prints: Prints::default(),
             jobs: BTreeMap::new(),
             scan_blocks: 0,
-            troubled: BTreeSet::new(),
+            troubled: BTreeMap::new(),
             frontier: 0,
             density,
         };
@@ -172,7 +182,7 @@ impl Resolver {
         let mut jobs = known.gaps(&want, self.segment_blocks);
         jobs.iter().for_each(|job| known.begin(job, priority));
         let mut more = known.gaps(&window, self.segment_blocks);
-        more.retain(|job| !known.troubled.contains(&(job.start / self.segment_blocks)));
+        more.retain(|job| known.may_compare_along(job.start / self.segment_blocks));
         more.iter().for_each(|job| known.begin(job, priority));
         jobs.extend(more);
         join_neighbours(&mut known, &mut jobs, self.segment_blocks);
@@ -185,14 +195,15 @@ impl Resolver {
         waiter.check();
     }
 
-    /// Makes `block` known for a scan: asks for its whole segment, and with `ahead` for the
-    /// next unknown ones too, as far as [`SCAN_BYTES_MAX`] allows.
+    /// Makes the segment of `block` known for a scan, which needs all of it, and with `ahead` asks for
+    /// the next unknown ones too, as far as [`SCAN_BYTES_MAX`] allows.
     pub fn scan(self: &Arc<Self>, block: u64, ahead: bool, done: OnKnown) {
         let segment = |block: u64| {
             let start = block - block % self.segment_blocks;
             start..start + self.segment_blocks
         };
-        self.resolve(block..block + 1, segment(block), Priority::Scan, done);
+        let want = segment(block).start..segment(block).end.min(self.with_map(Map::blocks));
+        self.resolve(want.clone(), want, Priority::Scan, done);
         let scan_blocks_max = SCAN_BYTES_MAX / self.engine.plan().block_bytes;
         let mut at = segment(block).end;
         if !ahead {
@@ -296,6 +307,9 @@ impl Resolver {
                 known.learn_differing(run, plan.block_bytes, hash_len, job);
             }
             known.map.learn(job.start, job.end, State::Same);
+            if let Some(trouble) = known.troubled.get_mut(&(job.start / self.segment_blocks)) {
+                trouble.left = trouble.left.saturating_sub(1);
+            }
         });
         let parts =
             if unread { known.divide(job, &mut waiters, self.segment_blocks) } else { Vec::new() };
@@ -370,6 +384,10 @@ impl Known {
         }
     }
 
+    fn may_compare_along(&self, segment: u64) -> bool {
+        self.troubled.get(&segment).is_none_or(|trouble| trouble.left == 0)
+    }
+
     /// After `job` could not be read: takes those out of `waiters` who want a part of it only, which
     /// may be readable. Each part is smaller than the job, so that this comes to an end. A scan needs
     /// all of it sooner or later.
@@ -379,7 +397,10 @@ impl Known {
         waiters: &mut Vec<Arc<Waiter>>,
         segment_blocks: u64,
     ) -> Vec<Part> {
-        self.troubled.insert(job.start / segment_blocks);
+        let new = Trouble { left: 0, wait: TROUBLED_JOBS_MIN / 2 };
+        let trouble = self.troubled.entry(job.start / segment_blocks).or_insert(new);
+        trouble.wait = trouble.wait.saturating_mul(2);
+        trouble.left = trouble.wait;
         let mut parts = Vec::new();
         waiters.retain(|waiter| {
             let part = waiter.want.start.max(job.start)..waiter.want.end.min(job.end);

@@ -141,7 +141,7 @@ fn force_and_sparse_go_together_on_a_device_that_is_mounted() {
     let device = LoopDevice::attach(&image);
     let mounted = LoopMount::of_device(device.path(), work.folder());
     fs::write(mounted.path("file"), random_bytes(1, 100_000)).expect("cannot write");
-    let zeros = [(0, &[0; 32_768][..])];
+    let zeros = [(0, &[0; 4096][..])];
     let patch = patch_file::build(SIZE as u64, device.name(), &zeros, &[0]);
     bdsync(["--patch", "--force", "--sparse"]).stdin(&patch).run().expect(0);
     drop(mounted);

@@ -445,9 +445,10 @@ fn a_daemon_keeps_its_remote_side_when_the_terminal_ends_what_started_it() {
         let mut told = String::new();
         BufReader::new(shell.stdout.take().unwrap()).read_line(&mut told).unwrap();
         killpg(Pid::from_raw(shell.id().cast_signed()), signal).unwrap();
-        assert_eq!(shell.wait().unwrap().signal(), Some(signal as i32));
+        let ended = shell.wait().unwrap();
         let merged = fs::read(work.path("mnt/merged"));
         take_away(&work.path("mnt"));
+        assert_eq!(ended.signal(), Some(signal as i32));
         assert_eq!(told, "0\n");
         assert!(merged.unwrap() == remote, "{signal}");
     }

@@ -27,7 +27,7 @@ fn a_client_that_panics_while_it_waits_ends_with_101() {
     require!(built_example("faulty"));
     let work = Workdir::with_pair(&[1; 9000], &[2; 9000]);
     // Nothing ever comes from the remote side, and there is no timeout.
-    let remote = shell_command("touch now; exec cat >/dev/null");
+    let remote = shell_command("touch now; cat >/dev/null");
     let client = bdsync(["now", &remote, "local.img", "remote.img"]).in_folder(work.folder());
     let out = client.of_program(&faulty()).within(LIMIT).run().says(WORDS);
     assert_eq!((out.code(), out.stderr_text().lines().count()), (101, 1), "{out}");

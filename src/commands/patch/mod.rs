@@ -166,6 +166,7 @@ impl Job<'_> {
             err.reworded(what).with_path(STDIN_NAME)
         })?;
         self.read_back(&target, &summary, &sizes, file).inspect_err(|err| {
+            forget_unwritten(&target);
             tell_unproven(&target, err);
             self.tell_undo(&target);
         })
@@ -289,9 +290,9 @@ impl Job<'_> {
             .and_then(|()| target.sync());
         self.record.tell(|facts| facts.written_bytes = Some(written.bytes));
         if let Err(err) = done {
-            // What could not be brought to the disk counts as clean from then on: who compares next
-            // would find it in the cache, take it for written, and leave it out.
-            target.drop_cache(ByteRange::new(0, target.size()));
+            if err.kind() == Kind::Write {
+                forget_unwritten(target);
+            }
             match written.records > 0 || target.size() != sizes.before_bytes {
                 true => self.tell_patched_in_part(target, &written, how, err.kind()),
                 false => self.tell_unused_undo(target),
@@ -304,4 +305,10 @@ impl Job<'_> {
         log::info!("{} bytes in {} records are written", written.bytes, written.records);
         Ok(written)
     }
+}
+
+/// What could not be brought to the disk counts as clean from then on: who compares next would find
+/// it in the cache, take it for written, and leave it out.
+fn forget_unwritten(target: &FileDevice) {
+    target.drop_cache(ByteRange::new(0, target.size()));
 }

@@ -69,6 +69,34 @@ fn bytes_that_cannot_be_read_fail_the_reads_of_their_block_and_no_others() {
     }
 }
 
+/// A fault that passes costs a few small requests, and no scan any.
+#[test]
+fn a_place_that_can_be_read_again_is_compared_in_large_parts_again() {
+    let bytes = noise(1, 4 << 20);
+    let rig = Rig::of_bytes(Setup::own(Direction::Pull), &bytes, &bytes);
+    *rig.remote.unreadable.lock() = ByteRange::new(0, 4 << 20);
+    assert_eq!(rig.read(Image::Merged, 0, 131_072).unwrap_err().kind(), Kind::Read);
+    assert_eq!(rig.patch(64 << 10).unwrap_err().kind(), Kind::Read);
+    *rig.remote.unreadable.lock() = ByteRange::new(0, 0);
+    let before = rig.requests().len();
+    for at in (0..4 << 20).step_by(65_536) {
+        assert!(rig.read(Image::Merged, at, 65_536).unwrap() == bytes[at as usize..][..65_536]);
+    }
+    let asked = rig.requests().len() - before;
+    assert!((8..40).contains(&asked), "{asked} requests for 64 reads");
+
+    let rig = Rig::of_bytes(Setup::own(Direction::Pull), &bytes, &bytes);
+    *rig.remote.unreadable.lock() = ByteRange::new(0, 4096);
+    assert_eq!(rig.patch(64 << 10).unwrap_err().kind(), Kind::Read);
+    let failed = rig.remote.take_reads().len();
+    assert!(failed < 20, "{failed} reads for a scan that fails");
+    *rig.remote.unreadable.lock() = ByteRange::new(0, 0);
+    let before = rig.requests().len();
+    rig.patch(64 << 10).unwrap();
+    let asked = rig.requests().len() - before;
+    assert!(asked < 20, "{asked} requests for a scan");
+}
+
 #[test]
 fn readers_of_one_job_that_cannot_be_read_each_get_what_can() {
     let bytes = noise(1, 1 << 20);
