@@ -13,6 +13,7 @@
 //!   left_out.rs bytes that a side cannot read, if they are to be left out
 //!   map.rs      what is known of every block                            (pure)
 //!   resolver.rs what is known and who waits for more, for readers in any order
+//!   jobs.rs     its state: what is known, what is under way, who waits
 //!   prints.rs   short prints of the hashes of what differs              (pure)
 //!   remote.rs   blocks of the remote device: fetched once, checked, kept in cache.rs
 //!   checksum.rs the digest of the whole source, on demand
@@ -32,6 +33,7 @@ mod descent;
 mod digests;
 mod engine;
 mod gathering;
+mod jobs;
 mod ladder;
 mod left_out;
 mod map;
@@ -51,11 +53,12 @@ pub use density::Density;
 pub use digests::digests;
 pub use engine::{Engine, Found};
 pub use gathering::{Gathering, OnBytes};
+pub use jobs::{Blocks, OnKnown};
 pub use ladder::{Ladder, Probe, has_usual_leaves};
 pub use left_out::LeftOut;
 pub use map::{BLOCKS_MAX, Map, State};
 pub use plan::Plan;
 pub use prints::{PRINTS_MAX, Print, print_of};
 pub use remote::{RemoteBlocks, changed_error};
-pub use resolver::{Blocks, OnKnown, Progress, Resolver};
+pub use resolver::{Progress, Resolver};
 pub use walk::{Afterwards, Sink, walk};

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::support::images::{changed, random_bytes};
@@ -102,14 +103,20 @@ fn a_block_device_in_use_is_not_patched() {
     assert!(std::fs::read(device.path()).unwrap() == [1; 512]);
 }
 
-#[test]
-fn an_image_that_is_mounted_is_not_patched() {
-    require!(loop_devices());
-    require!(program("mkfs.ext4"));
+/// A folder with a `remote.img` that has a file system in it.
+fn ext4() -> (Workdir, PathBuf) {
     let work = Workdir::with_pair(&[0; SIZE], &[0; SIZE]);
     let image = work.path("remote.img");
     let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status().expect("cannot run");
     assert!(made.success());
+    (work, image)
+}
+
+#[test]
+fn an_image_that_is_mounted_is_not_patched() {
+    require!(loop_devices());
+    require!(program("mkfs.ext4"));
+    let (work, image) = ext4();
     let before = work.read("remote.img");
     let patch = patch_file::build(SIZE as u64, "remote.img", &[(0, &[1; 512])], &[0]);
     let apply = |options: &[&str]| {
@@ -131,10 +138,7 @@ fn an_image_that_is_mounted_is_not_patched() {
 fn force_and_sparse_go_together_on_a_device_that_is_mounted() {
     require!(loop_devices());
     require!(program("mkfs.ext4"));
-    let work = Workdir::with_pair(&[0; SIZE], &[0; SIZE]);
-    let image = work.path("remote.img");
-    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status().expect("cannot run");
-    assert!(made.success());
+    let (work, image) = ext4();
     // The file system never writes there.
     let boot_block = File::options().write(true).open(&image).unwrap();
     boot_block.write_all_at(&[1; 1024], 0).unwrap();
@@ -178,10 +182,7 @@ fn an_image_that_is_mounted_elsewhere_is_not_patched() {
     require!(loop_devices());
     require!(program("mkfs.ext4"));
     require!(program("unshare"));
-    let work = Workdir::with_pair(&[0; SIZE], &[0; SIZE]);
-    let image = work.path("remote.img");
-    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).status().expect("cannot run");
-    assert!(made.success());
+    let (work, image) = ext4();
     let patch = patch_file::build(SIZE as u64, "remote.img", &[(0, &[1; 512])], &[0]);
     let apply = || bdsync(["--patch"]).in_folder(work.folder()).stdin(&patch).run();
     let device = LoopDevice::attach(&image);
