@@ -59,7 +59,7 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
             super::left_out::tell(&session.engine, local, remote).map_or(Ok(status), Err)
         }),
         Err(err) => {
-            peer.abort(err.duplicate());
+            session.give_up(err.duplicate());
             Err(err)
         }
     };

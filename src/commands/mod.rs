@@ -88,6 +88,8 @@ fn has_signals_of_its_own(command: &Command) -> bool {
 }
 
 fn run_mode(command: &Command, record: &Record) -> Result<u8> {
+    // Before there are threads that hash.
+    heap::share();
     match command {
         Command::Help(text) => output::answer(text).map(|()| 0),
         Command::Client(options) => client::run(options, record, output::stdout()?),

@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::client::{exit_status, hint, target_name};
-use super::heap;
 use super::input;
 use super::notify;
 use super::record::{DeviceFacts, Record};
@@ -30,8 +29,6 @@ use crate::view::{self, Change, LiveChange, LiveOptions, StoredChange, View};
 /// The one error that ended it: what is wrong with the mountpoint or the inputs before it is
 /// mounted, or what went wrong since.
 pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
-    // Before there is a second thread.
-    heap::share();
     // Cheap refusals first: before another process, and before the remote side is bothered.
     let mountpoint = Mountpoint::check(&options.mountpoint, &inputs(&options.source))?;
     let background = if options.daemon {

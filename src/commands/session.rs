@@ -192,6 +192,15 @@ impl Session {
             .agree(compare, sizes)
     }
 
+    /// Ends the session and REMSHCMD at once, because of `err`, and returns when that is gone: the
+    /// process may come to its end sooner than one of its threads would see to it.
+    pub fn give_up(&self, err: Error) {
+        let peer = self.engine.peer();
+        peer.abort(err);
+        // It was given up for a reason that says more.
+        let _ = peer.finish();
+    }
+
     /// Puts on record what is compared.
     pub fn describe(&self, remote: &OsStr, record: &Record) {
         let hash = self.engine.hasher().algorithm().name();

@@ -64,7 +64,11 @@ pub fn run(options: &SquashOptions, record: &Record, output: impl Write) -> Resu
 /// Checks and indexes the patches.
 fn open(options: &SquashOptions, record: &Record, progress: &dyn Progress) -> Result<Vec<Layer>> {
     let stored_bytes = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
-    progress.begin(options.patches.iter().map(|path| stored_bytes(path)).sum());
+    let all_bytes = options.patches.iter().map(|path| stored_bytes(path)).sum();
+    // There is nothing to tell of pipes, whose length is unknown.
+    if all_bytes > 0 {
+        progress.begin(all_bytes);
+    }
     let (mut layers, mut done_bytes, mut plain_bytes) = (vec![], 0, 0);
     for path in &options.patches {
         let patch: Arc<dyn Device> = Arc::new(input::stored(path)?);
@@ -73,7 +77,9 @@ fn open(options: &SquashOptions, record: &Record, progress: &dyn Progress) -> Re
         record.tell_patch(patch.path(), patch.size(), index.header(), index.records());
         done_bytes += stored_bytes(path);
         plain_bytes += patch.size();
-        progress.advance(done_bytes, plain_bytes);
+        if all_bytes > 0 {
+            progress.advance(done_bytes, plain_bytes);
+        }
         layers.push(layer);
     }
     Ok(layers)

@@ -11,7 +11,7 @@ use crate::report;
 use crate::signals::StatusRequests;
 
 /// What is told before the run has begun.
-const NOT_BEGUN: &str = "not begun yet: waiting for the devices";
+const NOT_BEGUN: &str = "not begun yet: waiting for the devices, or for a patch";
 
 /// Passes everything on, and answers SIGUSR1 on stderr.
 pub struct OnSignal {

@@ -137,7 +137,10 @@ impl Sync<'_> {
         }
         let mut touched = Touched::default();
         let outcome = match self.options.dry_run {
-            true => self.job(&session).make_patch(self.progress, io::sink(), None).map(drop),
+            true => {
+                let counted = self.job(&session).make_patch(self.progress, io::sink(), None);
+                counted.map(drop).inspect_err(|err| session.give_up(err.duplicate()))
+            }
             false => self.write(&session, sizes, &mut touched),
         };
         let finish = |()| {
@@ -316,7 +319,7 @@ impl Sync<'_> {
             let written =
                 if refused || !changes { Written::Nothing } else { self.written(complete) };
             log::warn!("{}", summary::way_on(self.options, written));
-            session.engine.peer().abort(Error::new(Kind::Write, "the target could not be written"));
+            session.give_up(Error::new(Kind::Write, "the target could not be written"));
         }
         outcome
     }
@@ -398,7 +401,7 @@ impl Sync<'_> {
         };
         self.record.tell(|facts| facts.verified = verified);
         if checked.is_err() {
-            session.engine.peer().abort(Error::new(Kind::Checksum, "the verification failed"));
+            session.give_up(Error::new(Kind::Checksum, "the verification failed"));
         }
         checked
     }
