@@ -244,7 +244,7 @@ impl Signals {
         let _ = SigSet::from_iter(SIGNALS).thread_unblock();
     }
 
-    /// Has `signal`, one of those that are held back, do to the process what it would have done.
+    /// Has `signal` do to the process what it does, also where it is held back.
     pub fn end_process(signal: i32) {
         if let Ok(signal) = Signal::try_from(signal) {
             let mut set = SigSet::empty();

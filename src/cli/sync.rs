@@ -55,7 +55,10 @@ fn target() -> Vec<Arg> {
                 "Create the file DST, in SRC's size, if it does not exist; --diffsize does not \
                  count then",
             ),
-            table::long_flag("dry-run", "Say what would change, and change nothing; none of it is fetched"),
+            table::long_flag(
+                "dry-run",
+                "Say what would change, and change nothing; none of it is fetched",
+            ),
             table::long_valued("undo", "FILE")
                 .value_hint(ValueHint::FilePath)
                 .value_parser(value_parser!(OsString))

@@ -96,24 +96,19 @@ impl Known {
     /// Notes the jobs that have to be run to make known what `waiter` wants, and on the occasion
     /// `window`, and has it wait for them and for those that are under way.
     pub(super) fn ask(&mut self, waiter: &Arc<Waiter>, window: &Blocks) -> Vec<Blocks> {
-        let mut jobs = self.note(&waiter.want, waiter.priority, |_, _| true);
-        jobs.extend(self.note(window, waiter.priority, Self::may_compare_along));
+        let mut jobs = self.note(&waiter.want, waiter.priority);
+        let mut along = self.gaps(window);
+        along.retain(|job| self.may_compare_along(job));
+        jobs.extend(self.begin(along, waiter.priority));
         self.join_neighbours(&mut jobs);
         self.attach(&waiter.want, waiter);
         jobs
     }
 
-    /// Notes jobs for the unknown parts of `blocks` that nobody compares, and that `is_wanted`.
-    pub(super) fn note(
-        &mut self,
-        blocks: &Blocks,
-        priority: Priority,
-        is_wanted: impl Fn(&Self, &Blocks) -> bool,
-    ) -> Vec<Blocks> {
-        let mut jobs = self.gaps(blocks);
-        jobs.retain(|job| is_wanted(self, job));
-        jobs.iter().for_each(|job| self.begin(job, priority));
-        jobs
+    /// Notes jobs for the unknown parts of `blocks` that nobody compares.
+    pub(super) fn note(&mut self, blocks: &Blocks, priority: Priority) -> Vec<Blocks> {
+        let jobs = self.gaps(blocks);
+        self.begin(jobs, priority)
     }
 
     /// Takes note of the blocks of `job`, of which `both` differ.
@@ -154,11 +149,14 @@ impl Known {
         gaps
     }
 
-    fn begin(&mut self, job: &Blocks, priority: Priority) {
-        if priority == Priority::Scan {
-            self.scan_blocks += job.end - job.start;
+    fn begin(&mut self, jobs: Vec<Blocks>, priority: Priority) -> Vec<Blocks> {
+        for job in &jobs {
+            if priority == Priority::Scan {
+                self.scan_blocks += job.end - job.start;
+            }
+            self.jobs.insert(job.start, Job { end: job.end, priority, waiters: Vec::new() });
         }
-        self.jobs.insert(job.start, Job { end: job.end, priority, waiters: Vec::new() });
+        jobs
     }
 
     pub(super) fn finish(&mut self, job: &Blocks) -> Vec<Arc<Waiter>> {
@@ -203,7 +201,7 @@ impl Known {
             if part == *job || waiter.priority == Priority::Scan {
                 return true;
             }
-            let jobs = self.note(&part, waiter.priority, |_, _| true);
+            let jobs = self.note(&part, waiter.priority);
             self.attach(&part, waiter);
             // The one that failed is over.
             waiter.state.lock().0 -= 1;

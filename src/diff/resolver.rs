@@ -132,26 +132,26 @@ impl Resolver {
     /// Makes the segment of `block` known for a scan, which needs all of it, and with `ahead` asks for
     /// the next unknown ones too, as far as [`SCAN_BYTES_MAX`] allows.
     pub fn scan(self: &Arc<Self>, block: u64, ahead: bool, done: OnKnown) {
+        let blocks = self.with_map(Map::blocks);
         let segment = |block: u64| {
             let start = block - block % self.segment_blocks;
-            start..start + self.segment_blocks
+            start..(start + self.segment_blocks).min(blocks)
         };
-        let want = segment(block).start..segment(block).end.min(self.with_map(Map::blocks));
+        let want = segment(block);
+        let mut at = want.end;
         self.resolve(want.clone(), want, Priority::Scan, done);
-        let scan_blocks_max = SCAN_BYTES_MAX / self.engine.plan().block_bytes;
-        let mut at = segment(block).end;
         if !ahead {
             return;
         }
+        let scan_blocks_max = SCAN_BYTES_MAX / self.engine.plan().block_bytes;
         loop {
             let mut known = self.known.lock();
-            let blocks = known.map.blocks();
             let Some(next) = known.map.first_unknown(at, blocks) else { return };
             if known.scan_blocks + self.segment_blocks > scan_blocks_max {
                 return;
             }
-            let window = segment(next).start..segment(next).end.min(blocks);
-            let jobs = known.note(&window, Priority::Scan, |_, _| true);
+            let window = segment(next);
+            let jobs = known.note(&window, Priority::Scan);
             drop(known);
             for job in jobs {
                 self.run(job, Priority::Scan);

@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
-use nix::unistd::{Pid, pipe2};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::pipe2;
 
 use crate::error::{Error, Kind, Result};
+use crate::signals::Signals;
 
 /// The pipe's writing end for the handler; below 0 while nobody listens.
 static WRITER: AtomicI32 = AtomicI32::new(-1);
@@ -50,10 +51,10 @@ pub(super) fn watch(told: impl Fn(i32) + Send + 'static) -> Result<()> {
 
 /// Has `signal`, of those that are watched, end the process.
 pub(super) fn end_process(signal: i32) {
-    let Ok(signal) = Signal::try_from(signal) else { return };
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action runs no code. Neither call can fail for a signal that exists.
-    let _ = unsafe { sigaction(signal, &default) }.and_then(|_| kill(Pid::this(), signal));
+    // SAFETY: the default action runs no code. It cannot fail for a signal that exists.
+    let _ = Signal::try_from(signal).and_then(|signal| unsafe { sigaction(signal, &default) });
+    Signals::end_process(signal);
 }
 
 fn install(signal: Signal) -> nix::Result<()> {

@@ -265,6 +265,19 @@ fn processes_with(path: &Path) -> Vec<u32> {
     ids.filter(named).collect()
 }
 
+/// What the remote command has written into the file `pid`, which is waited for.
+#[track_caller]
+fn pid_in(work: &Workdir, until: Instant) -> Pid {
+    loop {
+        let text = fs::read_to_string(work.path("pid")).unwrap_or_default();
+        if let Some(pid) = text.strip_suffix('\n') {
+            return Pid::from_raw(pid.parse().unwrap());
+        }
+        assert!(Instant::now() < until, "the remote command is not started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Whoever ended it takes it for failed.
 #[test]
 fn daemon_whose_start_is_ended_does_not_mount_later() {
@@ -282,16 +295,12 @@ fn daemon_whose_start_is_ended_does_not_mount_later() {
             .spawn()
             .unwrap();
         let until = Instant::now() + Duration::from_secs(60);
-        while !fs::read(work.path("pid")).is_ok_and(|pid| !pid.is_empty()) {
-            assert!(Instant::now() < until, "the remote command is not started");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let remote = pid_in(&work, until);
         kill(Pid::from_raw(start.id().cast_signed()), signal).unwrap();
         start.wait().unwrap();
         work.write("go", b"");
-        let remote = String::from_utf8(work.read("pid")).unwrap().trim().parse().unwrap();
         // The server ends without a client.
-        while kill(Pid::from_raw(remote), None).is_ok() {
+        while kill(remote, None).is_ok() {
             assert!(Instant::now() < until, "the remote command is left behind");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -321,17 +330,13 @@ fn a_signal_at_the_password_prompt_ends_all_that_could_ask() {
             .spawn()
             .unwrap();
         let until = Instant::now() + Duration::from_secs(60);
-        while !fs::read(work.path("pid")).is_ok_and(|pid| pid.ends_with(b"\n")) {
-            assert!(Instant::now() < until, "the remote command is not started");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let asking = pid_in(&work, until);
         killpg(Pid::from_raw(mount.id().cast_signed()), signal).unwrap();
         assert_eq!(mount.wait().unwrap().signal(), Some(signal as i32));
-        let asking = String::from_utf8(work.read("pid")).unwrap().trim().parse().unwrap();
         let is_left = || fs::read(format!("/proc/{asking}/cmdline")).is_ok_and(|c| !c.is_empty());
         while is_left() {
             if Instant::now() > until {
-                let _ = kill(Pid::from_raw(asking), Signal::SIGKILL);
+                let _ = kill(asking, Signal::SIGKILL);
                 panic!("{signal} {options:?}: who asks is left behind");
             }
             std::thread::sleep(Duration::from_millis(20));
