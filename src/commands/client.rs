@@ -5,22 +5,22 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use super::input;
 use super::record::Record;
 use super::session::{Ends, Reading, Session};
+use super::source_checksum::SourceChecksum;
 use super::touched::Touched;
 use crate::cli::{ClientOptions, CompareOptions};
 use crate::device::identity;
 use crate::diff::{Afterwards, Engine, Plan, Sink, walk};
-use crate::digest::{Algorithm, Digest, Scratch, checksum, hash_range};
+use crate::digest::{Scratch, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::patch::{BaseMaker, Checksum, Header, PatchWriter, Seal};
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::report;
 use crate::units::{ByteRange, Direction, MIB, Priority};
-use crate::wire::{Answer, Extensions, Request};
+use crate::wire::{Extensions, Request};
 
 /// A classic server is told every so many bytes that what lies below is done.
 const RELEASE_BYTES: u64 = 64 * MIB;
@@ -50,7 +50,7 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
         record,
     };
     let outcome = input::encoded(output, options.compression)
-        .and_then(|output| job.make_patch(&*progress, output, None))
+        .and_then(|output| job.make_patch(&progress, output, None))
         .and_then(input::finish);
     let peer = session.engine.peer();
     let outcome = match outcome {
@@ -124,7 +124,7 @@ impl Job<'_> {
     /// The first failure of either side or of `output`; the patch is then without its end mark.
     pub fn make_patch<W: Write>(
         &self,
-        progress: &dyn Progress,
+        progress: &Arc<dyn Progress>,
         output: W,
         touched: Option<&mut Touched>,
     ) -> Result<W> {
@@ -132,14 +132,14 @@ impl Job<'_> {
         if self.compare.flush_cache {
             engine.local().keep_cache();
         }
-        let start = |algorithm| ChecksumSource::start(engine, algorithm);
+        let start = |algorithm| SourceChecksum::start(engine, algorithm, progress);
         let checksum = self.session.checksum.map(start).transpose()?;
         if checksum.is_some() {
             warn_of_larger_source(engine.plan());
         }
         // First, because whoever takes the patch may have to ask the user for something.
-        let mut sink = self.sink(progress, Counted { output, bytes: 0 }, touched)?;
-        progress.begin(engine.plan().compared.end);
+        let mut sink = self.sink(&**progress, Counted { output, bytes: 0 }, touched)?;
+        progress.begin(Part::Comparing, engine.plan().compared.end);
         if self.compare.flush_cache {
             hint(engine, 0, 0);
         }
@@ -158,7 +158,7 @@ impl Job<'_> {
                 None
             }
             (Some(checksum), Some(name)) => {
-                let digest = checksum.finish(engine)?;
+                let digest = checksum.finish(engine, &**progress)?;
                 self.record.tell_checksum(name.as_bytes(), &digest);
                 Some(Checksum { name: name.as_bytes().to_vec(), digest })
             }
@@ -335,42 +335,5 @@ fn warn_of_larger_source(plan: &Plan) {
              --patch will end with exit status 5 for it, or with --diffsize=minsize warn",
             plan.header_bytes
         );
-    }
-}
-
-/// The digest of the whole source, made beside the walk.
-enum ChecksumSource {
-    /// Push: of the local device, on a thread of its own.
-    Local(JoinHandle<Result<Digest>>),
-    /// Pull: the server makes it; it is asked for at the end.
-    Remote,
-}
-
-impl ChecksumSource {
-    fn start(engine: &Arc<Engine>, algorithm: Algorithm) -> Result<Self> {
-        match engine.plan().direction {
-            Direction::Pull => Ok(Self::Remote),
-            Direction::Push => {
-                let local = Arc::clone(engine.local());
-                let work = move || checksum(&*local, algorithm, &mut |_| Ok(()));
-                let thread = std::thread::Builder::new().name("checksum".into()).spawn(work);
-                let failed =
-                    |err| Error::io(Kind::Digest, "cannot start a thread for the checksum", err);
-                thread.map(Self::Local).map_err(failed)
-            }
-        }
-    }
-
-    fn finish(self, engine: &Engine) -> Result<Vec<u8>> {
-        match self {
-            Self::Local(thread) => match thread.join() {
-                Ok(digest) => Ok(digest?.to_vec()),
-                Err(panic) => std::panic::resume_unwind(panic),
-            },
-            Self::Remote => match engine.ask(Request::Checksum)? {
-                Answer::Checksum(value) => Ok(value),
-                _ => Err(Error::new(Kind::Checksum, "the remote sent no checksum")),
-            },
-        }
     }
 }

@@ -23,7 +23,7 @@ use crate::compress::{Decoder, Encoder, Format};
 use crate::device::{FileDevice, open_source};
 use crate::error::{Error, Kind, Result};
 use crate::patch::{PatchReader, read_error, spool_file};
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::units::Compression;
 
 /// What messages call the patch on stdin.
@@ -100,7 +100,7 @@ impl<'a> Stream<'a> {
         };
         let size_bytes = file.metadata().map_err(|err| read_error(err).with_path(path))?.len();
         if size_bytes > 0 {
-            progress.begin(size_bytes);
+            progress.begin(Part::Reading, size_bytes);
         }
         let read_bytes = Arc::new(AtomicU64::new(0));
         let file = PatientFile(file);

@@ -20,9 +20,12 @@ mod scan;
 mod sealed;
 mod server;
 mod session;
+mod source_checksum;
 mod squash;
 mod sync;
 mod touched;
+
+use std::sync::Arc;
 
 use crate::cli::{Command, ProgressStyle};
 use crate::error::Result;
@@ -103,8 +106,8 @@ fn run_mode(command: &Command, record: &Record) -> Result<u8> {
 }
 
 /// The listener that the user wants; it answers SIGUSR1 in any case.
-fn progress(style: Option<ProgressStyle>) -> Result<Box<dyn Progress>> {
-    Ok(Box::new(OnSignal::new(listener(style))?))
+fn progress(style: Option<ProgressStyle>) -> Result<Arc<dyn Progress>> {
+    Ok(Arc::new(OnSignal::new(listener(style))?))
 }
 
 /// The listener that the user wants, where somebody else answers SIGUSR1.

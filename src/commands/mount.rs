@@ -18,7 +18,7 @@ use crate::diff::SourceChecksum;
 use crate::error::{Error, Kind, Result};
 use crate::fuse::daemon::{Forked, split};
 use crate::fuse::{Access, Events, Mount, Mountpoint, end_all_on_signal, take_away_dead};
-use crate::progress::{Answers, Meter, Progress as _};
+use crate::progress::{Answers, Meter, Part, Progress as _};
 use crate::report;
 use crate::units::{MIB, human_bytes};
 use crate::view::{self, Change, LiveChange, LiveOptions, StoredChange, View};
@@ -134,7 +134,7 @@ fn known_line(change: &dyn Change, meter: &Meter) -> String {
     let number = |name: &str| status[name].as_u64().unwrap_or(0);
     let total_bytes = number("total_bytes");
     if meter.snapshot().is_none() {
-        meter.begin(total_bytes);
+        meter.begin(Part::Comparing, total_bytes);
     }
     meter.advance(number("compared_bytes"), number("differing_bytes"));
     match meter.snapshot() {

@@ -11,7 +11,7 @@ use crate::cli::SquashOptions;
 use crate::device::Device;
 use crate::error::Result;
 use crate::patch::{Layer, Squash};
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::report;
 
 /// Writes the patch to `output`. All patches are checked to their ends before that.
@@ -23,7 +23,7 @@ pub fn run(options: &SquashOptions, record: &Record, output: impl Write) -> Resu
     let progress = super::progress(options.progress)?;
     let layers = open(options, record, &*progress)?;
     // No byte of data is written twice, so that the result is no longer.
-    progress.begin(layers.iter().map(|layer| layer.index().patch_bytes()).sum());
+    progress.begin(Part::Writing, layers.iter().map(|layer| layer.index().patch_bytes()).sum());
     let squash = Squash::new(layers, options.base_bytes, options.force)?;
     let output = input::encoded(output, options.compression)?;
     let (output, done) = squash.write(Watched { output, bytes: 0, progress: &*progress })?;
@@ -67,7 +67,7 @@ fn open(options: &SquashOptions, record: &Record, progress: &dyn Progress) -> Re
     let all_bytes = options.patches.iter().map(|path| stored_bytes(path)).sum();
     // There is nothing to tell of pipes, whose length is unknown.
     if all_bytes > 0 {
-        progress.begin(all_bytes);
+        progress.begin(Part::Reading, all_bytes);
     }
     let (mut layers, mut done_bytes, mut plain_bytes) = (vec![], 0, 0);
     for path in &options.patches {

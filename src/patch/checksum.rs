@@ -56,7 +56,8 @@ pub fn checksum_algorithm(checksum: &Checksum) -> Result<Algorithm> {
 /// Digests the patched part of `device` and compares.
 ///
 /// `patch_bytes` is the size in the patch's header; `record_bytes_max` the longest record,
-/// which tells a block size that is no power of two. `check` is asked every so often.
+/// which tells a block size that is no power of two. `check` is asked every so often, and told how many
+/// bytes are digested.
 ///
 /// # Errors
 /// `Kind::Checksum` with both values when they differ, `Kind::Read`, what `check` returns.
@@ -65,7 +66,7 @@ pub fn verify_checksum(
     checksum: &Checksum,
     sizes: &SizePlan,
     record_bytes_max: u64,
-    check: &dyn Fn() -> Result<()>,
+    check: &dyn Fn(u64) -> Result<()>,
 ) -> Result<Agreement> {
     let algorithm = checksum_algorithm(checksum)?;
     let size_bytes = sizes.limit_bytes;
@@ -84,7 +85,7 @@ pub fn verify_checksum(
             for piece in ByteRange::new(fed_bytes, padded_bytes).pieces(STEP_BYTES) {
                 // Many of them are of one byte, and to ask takes longer than to hash that.
                 if piece.len() > 1 || piece.start.is_multiple_of(TRIES_PER_ASK) {
-                    check()?;
+                    check(piece.start)?;
                 }
                 hasher.update_zeros(piece.len());
             }
@@ -108,7 +109,7 @@ fn feed_device(
     hasher: &mut Hasher,
     device: &dyn Device,
     end: u64,
-    check: &dyn Fn() -> Result<()>,
+    check: &dyn Fn(u64) -> Result<()>,
 ) -> Result<()> {
     let mut buffer = PageBuffer::new(STEP_BYTES as usize);
     let mut at = 0;
@@ -118,11 +119,11 @@ fn feed_device(
             None => ByteRange::new(end, end),
         };
         for hole in ByteRange::new(at, data.start).pieces(STEP_BYTES) {
-            check()?;
+            check(hole.start)?;
             hasher.update_zeros(hole.len());
         }
         for piece in data.pieces(STEP_BYTES) {
-            check()?;
+            check(piece.start)?;
             let bytes = &mut buffer[..piece.len() as usize];
             device.read_exact_at(bytes, piece.start)?;
             hasher.update(bytes);
@@ -169,7 +170,7 @@ mod tests {
         let size = content.len() as u64;
         let resize_bytes = (before_bytes != size).then_some(size);
         let sizes = SizePlan { before_bytes, limit_bytes: size, resize_bytes };
-        verify_checksum(&device, sum, &sizes, 1000, &|| Ok(()))
+        verify_checksum(&device, sum, &sizes, 1000, &|_| Ok(()))
     }
 
     #[test]
@@ -178,7 +179,7 @@ mod tests {
         let sizes = SizePlan { before_bytes: 1 << 42, limit_bytes: 5000, resize_bytes: None };
         let sum = checksum_of(b"of more than the patch has");
         let asked = std::cell::Cell::new(0);
-        let check = || {
+        let check = |_| {
             asked.set(asked.get() + 1);
             Ok(())
         };
@@ -230,7 +231,7 @@ mod tests {
     fn an_end_that_is_asked_for_ends_it() {
         let device = MemoryDevice::new([0; 10]);
         let sizes = SizePlan { before_bytes: 10, limit_bytes: 10, resize_bytes: None };
-        let stop = || Err(Error::new(Kind::Interrupted(2), "stop"));
+        let stop = |_| Err(Error::new(Kind::Interrupted(2), "stop"));
         let err = verify_checksum(&device, &checksum_of(b""), &sizes, 0, &stop).unwrap_err();
         assert_eq!(err.kind(), Kind::Interrupted(2));
     }

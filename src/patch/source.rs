@@ -1,15 +1,17 @@
 //! Where a patch comes from: a file that can be read any number of times, or a stream.
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::device::{Stamp, is_cached};
 use crate::error::{Error, Kind, Result};
+use crate::progress::{Part, Progress};
 use crate::signals::Signals;
 use crate::units::ByteRange;
 
@@ -27,6 +29,28 @@ pub struct PatchFile {
     start: u64,
     /// Next byte to read, counted from `start`.
     at: u64,
+    /// Told how much has been passed.
+    told: Option<Told>,
+}
+
+/// Who is told how much of a patch has been passed, by all that read it at the same time.
+#[derive(Clone)]
+struct Told {
+    progress: Arc<dyn Progress>,
+    passed_bytes: Arc<AtomicU64>,
+}
+
+impl Told {
+    fn passed(&self, bytes: u64) {
+        let before = self.passed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.advance(before + bytes, 0);
+    }
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Told").field(&self.passed_bytes).finish()
+    }
 }
 
 impl PatchFile {
@@ -37,7 +61,7 @@ impl PatchFile {
         // written.
         let has_size = |of: &Metadata| of.is_file() && of.len() > 0;
         let stamp = file.metadata().ok().filter(has_size).map(|of| Stamp::of(&of));
-        Self { file: Arc::new(file), stamp, start, at: 0 }
+        Self { file: Arc::new(file), stamp, start, at: 0, told: None }
     }
 
     /// The patch that begins at the current position of `fd`, or `None` when `fd` is nothing
@@ -62,9 +86,29 @@ impl PatchFile {
         self.from(0)
     }
 
+    /// The same patch from its first byte, to be passed once, which is a part of the run that
+    /// `progress` is told of. There is nothing to tell of a size that is not known.
+    #[must_use]
+    pub fn as_part(&self, part: Part, progress: &Arc<dyn Progress>) -> Self {
+        let size_bytes = self.size();
+        if size_bytes == 0 {
+            return self.rewound();
+        }
+        progress.begin(part, size_bytes);
+        let told = Told { progress: Arc::clone(progress), passed_bytes: Arc::default() };
+        Self { told: Some(told), ..self.rewound() }
+    }
+
     /// The same patch from byte `at` on.
     pub(super) fn from(&self, at: u64) -> Self {
-        Self { file: Arc::clone(&self.file), stamp: self.stamp, start: self.start, at }
+        Self { at, ..self.clone() }
+    }
+
+    fn advance(&mut self, to: u64) {
+        if let Some(told) = self.told.as_ref().filter(|_| to > self.at) {
+            told.passed(to - self.at);
+        }
+        self.at = to;
     }
 
     /// Bytes of the patch and of what follows it in a regular file; 0 where that is not known.
@@ -89,7 +133,7 @@ impl Read for PatchFile {
             let what = "the file has changed since the patch was first read";
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
-        self.at += n as u64;
+        self.advance(self.at + n as u64);
         Ok(n)
     }
 }
@@ -104,7 +148,7 @@ impl Seek for PatchFile {
                 end.checked_add_signed(by)
             }
         };
-        self.at = target.ok_or(io::ErrorKind::InvalidInput)?;
+        self.advance(target.ok_or(io::ErrorKind::InvalidInput)?);
         Ok(self.at)
     }
 }
@@ -165,6 +209,7 @@ impl Read for PatchStream<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Recording;
     use std::io::Write;
 
     #[test]
@@ -196,6 +241,26 @@ mod tests {
         let cut = PatchFile::new(file.reopen().unwrap(), 0);
         file.as_file().set_len(3).unwrap();
         assert!(cut.rewound().read(&mut [0; 4]).is_err());
+    }
+
+    #[test]
+    fn passing_it_is_a_part_that_is_told_of() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 100]).unwrap();
+        let listener = Arc::new(Recording::default());
+        let progress: Arc<dyn Progress> = Arc::<Recording>::clone(&listener);
+        let patch = PatchFile::new(file, 10);
+        let mut part = patch.as_part(Part::Checking, &progress);
+        let mut half = part.from(45);
+        part.read_exact(&mut [0; 20]).unwrap();
+        part.seek(SeekFrom::Current(25)).unwrap();
+        // Who looks at something again has not passed more.
+        part.seek(SeekFrom::Start(40)).unwrap();
+        half.read_exact(&mut [0; 45]).unwrap();
+        assert_eq!(*listener.begun.lock(), [(Part::Checking, 90)]);
+        assert_eq!(*listener.steps.lock(), [(20, 0), (45, 0), (90, 0)]);
+        patch.rewound().read_exact(&mut [0; 90]).unwrap();
+        assert_eq!(listener.steps.lock().len(), 3, "it is nobody's part");
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn apply_checked<R: Read + Seek>(
         verify_records(target, sizes.limit_bytes, &summary, &open, &go_on)?;
     }
     match &summary.trailer.checksum {
-        Some(sum) => verify_checksum(target, sum, &sizes, record_bytes_max, &go_on).map(drop),
+        Some(sum) => verify_checksum(target, sum, &sizes, record_bytes_max, &|_| go_on()).map(drop),
         None => Ok(()),
     }
 }
@@ -104,7 +104,7 @@ fn apply_stream(target: &dyn DeviceMut, patch: impl Read) -> Result<()> {
         input.verify(&found)?;
     }
     match &trailer.checksum {
-        Some(sum) => verify_checksum(target, sum, &sizes, record_bytes_max, &|| Ok(())).map(drop),
+        Some(sum) => verify_checksum(target, sum, &sizes, record_bytes_max, &|_| Ok(())).map(drop),
         None => Ok(()),
     }
 }

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Progress, percent};
+use super::{Part, Progress, percent};
 use crate::report;
 
 /// How long nothing is told while the percentage stays the same.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The classic's lines on stderr, at most one per percent or second.
+/// The classic's lines on stderr, at most one per percent or second. What the classic does not
+/// take apart is not told of: checking, saving and digesting.
 #[derive(Debug)]
 pub struct ClassicLines {
     scroll: bool,
@@ -19,6 +20,8 @@ pub struct ClassicLines {
 
 #[derive(Debug)]
 struct LineState {
+    /// Whether nothing is told of what goes on now.
+    is_silent: bool,
     started: Instant,
     size_bytes: u64,
     position_bytes: u64,
@@ -31,6 +34,7 @@ impl ClassicLines {
     #[must_use]
     pub fn new(scroll: bool) -> Self {
         let state = LineState {
+            is_silent: false,
             started: Instant::now(),
             size_bytes: 0,
             position_bytes: 0,
@@ -46,8 +50,12 @@ impl ClassicLines {
 }
 
 impl Progress for ClassicLines {
-    fn begin(&self, size_bytes: u64) {
+    fn begin(&self, part: Part, size_bytes: u64) {
         let mut state = self.state.lock();
+        state.is_silent = matches!(part, Part::Checking | Part::Saving | Part::Digesting);
+        if state.is_silent {
+            return;
+        }
         state.started = Instant::now();
         state.size_bytes = size_bytes;
         (state.position_bytes, state.diff_bytes, state.last) = (0, 0, None);
@@ -56,7 +64,9 @@ impl Progress for ClassicLines {
     fn advance(&self, position_bytes: u64, diff_bytes: u64) {
         let mut state = self.state.lock();
         let elapsed = state.started.elapsed();
-        if let Some(line) = state.advance(position_bytes, diff_bytes, elapsed) {
+        if !state.is_silent
+            && let Some(line) = state.advance(position_bytes, diff_bytes, elapsed)
+        {
             self.tell(&line);
         }
     }
@@ -151,11 +161,23 @@ mod tests {
     #[test]
     fn another_part_begins_from_nothing() {
         let lines = ClassicLines::new(true);
-        lines.begin(1000);
+        lines.begin(Part::Reading, 1000);
         lines.state.lock().advance(1000, 77, Duration::ZERO);
-        lines.begin(10);
+        lines.begin(Part::Writing, 10);
         let line = lines.state.lock().advance(5, 0, Duration::ZERO).unwrap();
         assert!(line.starts_with("PROGRESS:050%,0,5,10,"), "{line}");
+    }
+
+    #[test]
+    fn nothing_is_told_of_what_the_classic_does_not_take_apart() {
+        let lines = ClassicLines::new(true);
+        lines.begin(Part::Writing, 1000);
+        lines.advance(1000, 77);
+        let last = lines.state.lock().last;
+        lines.begin(Part::Digesting, 10);
+        lines.advance(5, 0);
+        let state = lines.state.lock();
+        assert_eq!((state.size_bytes, state.diff_bytes, state.last), (1000, 77, last));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{Meter, Progress, Snapshot};
+use super::{Meter, Part, Progress, Snapshot};
 use crate::background::Background;
 use crate::report;
 
@@ -25,6 +25,7 @@ pub struct JsonLines {
 /// What a line says.
 #[derive(Serialize)]
 struct Line {
+    part: Part,
     percent: u64,
     position_bytes: u64,
     size_bytes: u64,
@@ -62,8 +63,8 @@ impl JsonLines {
 }
 
 impl Progress for JsonLines {
-    fn begin(&self, size_bytes: u64) {
-        self.meter.begin(size_bytes);
+    fn begin(&self, part: Part, size_bytes: u64) {
+        self.meter.begin(part, size_bytes);
     }
 
     fn advance(&self, position_bytes: u64, diff_bytes: u64) {
@@ -88,6 +89,7 @@ fn tell(now: &Snapshot, finished: bool) {
 
 fn line(now: &Snapshot, finished: bool) -> Line {
     Line {
+        part: now.part,
         percent: now.percent(),
         position_bytes: now.position_bytes,
         size_bytes: now.size_bytes,
@@ -106,6 +108,7 @@ mod tests {
     #[test]
     fn line_is_one_object_with_null_for_unknown() {
         let now = Snapshot {
+            part: Part::Comparing,
             size_bytes: 100,
             position_bytes: 0,
             diff_bytes: 0,
@@ -113,7 +116,7 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&line(&now, false)).unwrap(),
-            "{\"percent\":0,\"position_bytes\":0,\"size_bytes\":100,\"diff_bytes\":0,\
+            "{\"part\":\"comparing\",\"percent\":0,\"position_bytes\":0,\"size_bytes\":100,\"diff_bytes\":0,\
              \"bytes_per_second\":0,\"elapsed_seconds\":1.5,\"remaining_seconds\":null,\
              \"finished\":false}"
         );
@@ -122,7 +125,7 @@ mod tests {
     #[test]
     fn its_thread_has_ended_when_it_is_finished() {
         let lines = JsonLines::new();
-        lines.begin(10);
+        lines.begin(Part::Writing, 10);
         let watched = Arc::downgrade(&lines.meter);
         assert_eq!(watched.strong_count(), 2, "its own and the thread's");
         lines.finish();

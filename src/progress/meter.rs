@@ -4,17 +4,20 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Progress, percent};
+use super::{Part, Progress, percent};
 use crate::units::human_bytes;
 
 /// Keeps the latest state; tells it when asked.
 #[derive(Debug, Default)]
 pub struct Meter {
     state: Mutex<Option<State>>,
+    /// The latest main part, while one comes that is none.
+    main: Mutex<Option<State>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct State {
+    part: Part,
     started: Instant,
     size_bytes: u64,
     position_bytes: u64,
@@ -24,13 +27,15 @@ struct State {
 /// How far a run is at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Bytes that the run covers.
+    /// What is done.
+    pub part: Part,
+    /// Bytes that the part covers.
     pub size_bytes: u64,
     /// Bytes that are done.
     pub position_bytes: u64,
     /// Bytes of the patch.
     pub diff_bytes: u64,
-    /// Since the beginning.
+    /// Since the part began.
     pub elapsed: Duration,
 }
 
@@ -38,15 +43,21 @@ impl Meter {
     /// The state now; `None` before the beginning.
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
-        let State { started, size_bytes, position_bytes, diff_bytes } = (*self.state.lock())?;
-        Some(Snapshot { size_bytes, position_bytes, diff_bytes, elapsed: started.elapsed() })
+        let now = (*self.state.lock())?;
+        let State { started, part, size_bytes, position_bytes, diff_bytes } = now;
+        let elapsed = started.elapsed();
+        Some(Snapshot { part, size_bytes, position_bytes, diff_bytes, elapsed })
     }
 }
 
 impl Progress for Meter {
-    fn begin(&self, size_bytes: u64) {
+    fn begin(&self, part: Part, size_bytes: u64) {
         let started = Instant::now();
-        *self.state.lock() = Some(State { started, size_bytes, position_bytes: 0, diff_bytes: 0 });
+        let begun = State { started, part, size_bytes, position_bytes: 0, diff_bytes: 0 };
+        let before = self.state.lock().replace(begun).filter(|before| before.part.is_main());
+        if let Some(main) = before {
+            *self.main.lock() = Some(main);
+        }
     }
 
     fn advance(&self, position_bytes: u64, diff_bytes: u64) {
@@ -56,8 +67,14 @@ impl Progress for Meter {
         }
     }
 
+    /// What is told last is of the main part, whatever came behind it.
     fn finish(&self) {
         if let Some(state) = &mut *self.state.lock() {
+            if !state.part.is_main()
+                && let Some(main) = self.main.lock().take()
+            {
+                *state = main;
+            }
             state.position_bytes = state.size_bytes;
         }
     }
@@ -97,10 +114,11 @@ impl Snapshot {
             None => "time left unknown".to_owned(),
         };
         format!(
-            "{} % of {} done, {} differ, {}/s, {} s so far, {remaining}",
+            "{}: {} % of {} done{}, {}/s, {} s so far, {remaining}",
+            self.part.word(),
             self.percent(),
             human_bytes(self.size_bytes),
-            human_bytes(self.diff_bytes),
+            self.part.amount(self.diff_bytes),
             human_bytes(self.bytes_per_second()),
             self.elapsed.as_secs(),
         )
@@ -116,22 +134,40 @@ mod tests {
         let meter = Meter::default();
         meter.advance(5, 5);
         assert_eq!(meter.snapshot(), None);
-        meter.begin(100);
+        meter.begin(Part::Comparing, 100);
         meter.advance(50, 7);
         meter.advance(40, 3);
         let now = meter.snapshot().unwrap();
         assert_eq!((now.position_bytes, now.diff_bytes, now.percent()), (50, 7, 50));
         meter.advance(200, 7);
         assert_eq!(meter.snapshot().unwrap().position_bytes, 100);
-        meter.begin(10);
+        meter.begin(Part::Comparing, 10);
         assert_eq!(meter.snapshot().unwrap().position_bytes, 0);
         meter.finish();
         assert_eq!(meter.snapshot().unwrap().percent(), 100);
     }
 
     #[test]
+    fn in_the_end_the_main_part_counts() {
+        let meter = Meter::default();
+        meter.begin(Part::Checking, 1000);
+        meter.begin(Part::Writing, 100);
+        meter.advance(90, 7);
+        for part in [Part::Verifying, Part::Digesting] {
+            meter.begin(part, 5);
+            meter.advance(5, 0);
+            assert_eq!(meter.snapshot().unwrap().part, part);
+        }
+        meter.finish();
+        let now = meter.snapshot().unwrap();
+        assert_eq!((now.part, now.size_bytes, now.diff_bytes), (Part::Writing, 100, 7));
+        assert_eq!(now.percent(), 100);
+    }
+
+    #[test]
     fn line_and_rates() {
         let mut now = Snapshot {
+            part: Part::Comparing,
             size_bytes: 4 << 20,
             position_bytes: 1 << 20,
             diff_bytes: 2048,
@@ -140,8 +176,10 @@ mod tests {
         assert_eq!(now.remaining(), Some(Duration::from_secs(6)));
         assert_eq!(
             now.line(),
-            "25 % of 4.0 MiB done, 2.0 KiB differ, 512.0 KiB/s, 2 s so far, 6 s left"
+            "comparing: 25 % of 4.0 MiB done, 2.0 KiB differ, 512.0 KiB/s, 2 s so far, 6 s left"
         );
+        now.part = Part::Checking;
+        assert!(now.line().starts_with("checking: 25 % of 4.0 MiB done, 512.0 KiB/s"));
         now.position_bytes = 0;
         assert_eq!((now.remaining(), now.bytes_per_second()), (None, 0));
         now.elapsed = Duration::ZERO;

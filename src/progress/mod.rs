@@ -7,13 +7,16 @@
 //!            \--- signal.rs     a line for every SIGUSR1, around one of the others
 //!            \--- recording.rs  keeps what it was told       tests
 //!   meter.rs  how far it is, as numbers
+//!   part.rs   what a part of a run does
 //! ```
 //! The library never prints; it calls [`Progress`], from any thread and as often as it likes.
-//! Positions are bytes of the compared (or patched) range, `diff_bytes` bytes of the patch.
+//! Positions are bytes of what a part of the run covers: the compared or patched range, or a patch
+//! that is read. `diff_bytes` are bytes of the patch.
 
 mod classic;
 mod json;
 mod meter;
+mod part;
 #[cfg(test)]
 mod recording;
 mod signal;
@@ -22,6 +25,7 @@ mod terminal;
 pub use classic::ClassicLines;
 pub use json::JsonLines;
 pub use meter::{Meter, Snapshot};
+pub use part::Part;
 #[cfg(test)]
 pub use recording::Recording;
 pub use signal::{Answers, OnSignal};
@@ -29,8 +33,8 @@ pub use terminal::Bar;
 
 /// Listens to how far a run is. Calls are cheap.
 pub trait Progress: Send + Sync {
-    /// The run covers `size_bytes` from now on. A second call begins another part of the run.
-    fn begin(&self, size_bytes: u64);
+    /// A part of the run begins, which covers `size_bytes`.
+    fn begin(&self, part: Part, size_bytes: u64);
 
     /// Everything below `position_bytes` is done, and made `diff_bytes` of patch so far.
     fn advance(&self, position_bytes: u64, diff_bytes: u64);
@@ -48,7 +52,7 @@ pub trait Progress: Send + Sync {
 pub struct Silent;
 
 impl Progress for Silent {
-    fn begin(&self, _size_bytes: u64) {}
+    fn begin(&self, _part: Part, _size_bytes: u64) {}
     fn advance(&self, _position_bytes: u64, _diff_bytes: u64) {}
     fn finish(&self) {}
 }

@@ -2,22 +2,22 @@
 
 use parking_lot::Mutex;
 
-use super::Progress;
+use super::{Part, Progress};
 
 /// Keeps what it was told, for tests.
 #[derive(Debug, Default)]
 pub struct Recording {
     /// `(position_bytes, diff_bytes)` of every call, in order.
     pub steps: Mutex<Vec<(u64, u64)>>,
-    /// Size given at the beginning.
-    pub size_bytes: Mutex<Option<u64>>,
+    /// Parts and their sizes, in order.
+    pub begun: Mutex<Vec<(Part, u64)>>,
     /// Whether the end was told.
     pub finished: std::sync::atomic::AtomicBool,
 }
 
 impl Progress for Recording {
-    fn begin(&self, size_bytes: u64) {
-        *self.size_bytes.lock() = Some(size_bytes);
+    fn begin(&self, part: Part, size_bytes: u64) {
+        self.begun.lock().push((part, size_bytes));
     }
 
     fn advance(&self, position_bytes: u64, diff_bytes: u64) {

@@ -4,7 +4,7 @@ use std::io::{self, PipeWriter};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{Meter, Progress};
+use super::{Meter, Part, Progress};
 use crate::background::Background;
 use crate::error::{Error, Kind, Result};
 use crate::report;
@@ -60,9 +60,9 @@ impl Answers {
 }
 
 impl Progress for OnSignal {
-    fn begin(&self, size_bytes: u64) {
-        self.meter.begin(size_bytes);
-        self.inner.begin(size_bytes);
+    fn begin(&self, part: Part, size_bytes: u64) {
+        self.meter.begin(part, size_bytes);
+        self.inner.begin(part, size_bytes);
     }
 
     fn advance(&self, position_bytes: u64, diff_bytes: u64) {
@@ -88,8 +88,8 @@ mod tests {
     struct Shared(Arc<Recording>);
 
     impl Progress for Shared {
-        fn begin(&self, size_bytes: u64) {
-            self.0.begin(size_bytes);
+        fn begin(&self, part: Part, size_bytes: u64) {
+            self.0.begin(part, size_bytes);
         }
         fn advance(&self, position_bytes: u64, diff_bytes: u64) {
             self.0.advance(position_bytes, diff_bytes);
@@ -103,11 +103,11 @@ mod tests {
     fn everything_is_passed_on_and_its_thread_ends_with_it() {
         let recording = Arc::new(Recording::default());
         let outer = OnSignal::new(Box::new(Shared(Arc::clone(&recording)))).unwrap();
-        outer.begin(10);
+        outer.begin(Part::Writing, 10);
         outer.advance(5, 1);
         outer.finish();
         drop(outer);
-        assert_eq!(*recording.size_bytes.lock(), Some(10));
+        assert_eq!(*recording.begun.lock(), [(Part::Writing, 10)]);
         assert_eq!(*recording.steps.lock(), [(5, 1)]);
         assert!(recording.finished.load(std::sync::atomic::Ordering::SeqCst));
     }

@@ -36,17 +36,25 @@ fn nothing_is_told_unasked_without_a_terminal() {
 #[test]
 fn json_progress_is_an_object_a_line() {
     let work = pair();
+    let other = pair();
+    let summed = other.patch(&["--checksum=sha256"]);
     let slow = shell_command("sleep 1.2; exec $BDSYNC --server");
     for out in [
         work.client_through(&["--progress=json"], &slow).run().expect(0),
         work.apply(&["--progress=json"], &work.patch(&[])).expect(0),
+        // In the end it is told of what the run is for, not of what came behind it.
+        other.client(&["--progress=json", "--checksum=sha256"]).run().expect(0),
+        other.apply(&["--progress=json", "--verify"], &summed).expect(0),
     ] {
         let text = out.stderr_text();
+        let lines = text.lines().filter(|line| !line.starts_with("checksum["));
         let lines: Vec<Value> =
-            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            lines.map(|line| serde_json::from_str(line).expect("JSON")).collect();
         let last = lines.last().expect("at least the last");
         assert_eq!((&last["percent"], &last["finished"]), (&100.into(), &true.into()), "{out}");
         assert_eq!(last["size_bytes"], 2_000_000);
+        assert!(["comparing", "writing"].contains(&last["part"].as_str().unwrap()), "{out}");
+        assert!(lines.iter().all(|line| line["part"].is_string()), "{out}");
         assert!(last["diff_bytes"].as_u64() > Some(0), "{out}");
     }
 }

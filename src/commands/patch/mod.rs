@@ -21,6 +21,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
@@ -35,7 +36,7 @@ use crate::patch::{
     Apply, BaseState, Digested, FoundSeal, Header, PatchFile, PatchReader, PatchStream, SizePlan,
     Written, Zeros, base_state, checksum_algorithm, refuse_existing, verify_seal, write_undo,
 };
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::report;
 use crate::signals::Signals;
 use crate::units::{ByteRange, SizeRule};
@@ -56,7 +57,7 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
     let stdin = io::stdin();
     let file = PatchFile::of_fd(stdin.as_fd()).map_err(|err| err.with_path(STDIN_NAME))?;
     let is_piped = file.is_none();
-    let job = Job { options, signals: &signals, record, progress: &*progress, is_piped };
+    let job = Job { options, signals: &signals, record, progress: &progress, is_piped };
     signals.watched(|_| signals.give_up_input(), || job.run(file, stdin.as_fd())).flatten()?;
     progress.finish();
     Ok(0)
@@ -74,7 +75,7 @@ struct Job<'a> {
     options: &'a PatchOptions,
     signals: &'a Signals,
     record: &'a Record,
-    progress: &'a dyn Progress,
+    progress: &'a Arc<dyn Progress>,
     /// Whether the patch comes from another process, and may be nowhere else.
     is_piped: bool,
 }
@@ -131,7 +132,8 @@ impl Job<'_> {
     /// A patch that can be read twice; `opened` is the target where it is open already.
     fn run_checked(&self, file: &PatchFile, opened: Option<FileDevice>) -> Result<()> {
         let checking = || self.check("checking ended, nothing is written");
-        let summary = check_patch(file, &checking)?;
+        let passed = || file.as_part(Part::Checking, self.progress);
+        let summary = check_patch(&passed(), &checking)?;
         let trailer = &summary.trailer;
         if let Some(checksum) = trailer.checksum.as_ref().filter(|_| !self.options.force) {
             checksum_algorithm(checksum).map_err(|err| {
@@ -141,7 +143,7 @@ impl Job<'_> {
         }
         let seal = decode_seal(trailer)?;
         if let Some(found) = &seal {
-            verify_seal(decoded(file.rewound(), STDIN_NAME)?, found, &checking)
+            verify_seal(decoded(passed(), STDIN_NAME)?, found, &checking)
                 .map_err(|err| err.with_path(STDIN_NAME))?;
         }
         let target = self.target(&summary.header, opened)?;
@@ -152,7 +154,8 @@ impl Job<'_> {
         }
         self.tell_sealed_size(&target, &sizes);
         if let Some(path) = &self.options.undo {
-            write_undo(path, &target, &sizes, &mut open_patch(file)?, &summary, &checking)?;
+            let mut patch = open_patch(&file.as_part(Part::Saving, self.progress))?;
+            write_undo(path, &target, &sizes, &mut patch, &summary, &checking)?;
             log::info!("{} takes the patch back", path.display());
         }
         let written =
@@ -230,7 +233,7 @@ impl Job<'_> {
         let Some(base) = found.seal.base.as_ref().filter(|_| !self.options.force) else {
             return Ok(());
         };
-        let open = || open_patch(file);
+        let open = || open_patch(&file.as_part(Part::Checking, self.progress));
         let checking = || self.check("checking the target ended, nothing is written");
         match base_state(target, base, sizes.limit_bytes, &open, &checking)? {
             BaseState::Original => Ok(()),
@@ -273,13 +276,13 @@ impl Job<'_> {
         sizes: &SizePlan,
         how: How,
     ) -> Result<Written> {
-        self.progress.begin(reader.header().size_bytes);
+        self.progress.begin(Part::Writing, reader.header().size_bytes);
         let apply = Apply {
             target,
             limit_bytes: sizes.limit_bytes,
             zeros: how.zeros,
             signal: &|| self.signals.pending(),
-            progress: self.progress,
+            progress: &**self.progress,
         };
         let mut written = Written::default();
         let wake = || self.signals.give_up_input();

@@ -8,6 +8,7 @@ use crate::patch::{
     Agreement, Checksum, PatchFile, SizePlan, Summary, Trailer, checksum_algorithm,
     verify_checksum, verify_records,
 };
+use crate::progress::Part;
 use crate::report;
 use crate::units::{ByteRange, SizeRule};
 
@@ -51,7 +52,7 @@ impl Job<'_> {
                 target
             }
         };
-        let open = || open_patch(file);
+        let open = || open_patch(&file.as_part(Part::Verifying, self.progress));
         let checking = || self.check("reading back ended, all is written");
         verify_records(device, sizes.limit_bytes, summary, &open, &checking)?;
         self.record.tell(|facts| facts.verified = Some(true));
@@ -83,7 +84,11 @@ impl Job<'_> {
             log::warn!("the checksum is not compared: {err}");
             return Ok(());
         }
-        let checking = || self.check("comparing the checksum ended, all is written");
+        self.progress.begin(Part::Digesting, sizes.limit_bytes);
+        let checking = |digested_bytes| {
+            self.progress.advance(digested_bytes, 0);
+            self.check("comparing the checksum ended, all is written")
+        };
         match verify_checksum(device, checksum, sizes, ending.record_bytes_max, &checking) {
             Ok(Agreement::Exact) => log::info!("the device has the patch's checksum"),
             Ok(Agreement::Padded(bytes)) => {

@@ -71,7 +71,7 @@ pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
     let rate_bytes_max = options.rate_bytes_max.filter(|_| !sides.caller.is_local());
     let throttles = rate_bytes_max.map(|rate| (Throttle::new(rate), Throttle::new(rate)));
     let outcome = watch::watched(&signals, |stops| {
-        let (progress, is_ending) = (&*progress, Arc::default());
+        let (progress, is_ending) = (&progress, Arc::default());
         Sync { options, record, sides, throttles, progress, stops, is_ending }.run()
     })?;
     match signals.pending() {
@@ -91,7 +91,7 @@ struct Sync<'a> {
     sides: Sides,
     /// Up and down.
     throttles: Option<(Arc<Throttle>, Arc<Throttle>)>,
-    progress: &'a dyn Progress,
+    progress: &'a Arc<dyn Progress>,
     stops: &'a Stops,
     /// Whether the session is ended from here: that it has, as the server tells then, is no news.
     is_ending: Arc<AtomicBool>,
@@ -392,7 +392,7 @@ impl Sync<'_> {
     }
 
     fn check(&self, session: &Session, touched: &Touched) -> Result<()> {
-        let checked = check::compare_again(session, touched, self.progress);
+        let checked = check::compare_again(session, touched, &**self.progress);
         let verified = match &checked {
             Ok(()) => Some(true),
             Err(err) if err.kind() == Kind::Checksum => Some(false),

@@ -1,0 +1,75 @@
+//! The checksum of the whole source that a patch carries.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crate::diff::Engine;
+use crate::digest::{Algorithm, Digest, checksum};
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Part, Progress};
+use crate::units::Direction;
+use crate::wire::{Answer, Request};
+
+/// The digest of the whole source, made beside the walk.
+pub(super) enum SourceChecksum {
+    /// Push: of the local device, on a thread of its own.
+    Local {
+        thread: JoinHandle<Result<Digest>>,
+        /// Whether the walk has ended, so that how far this is becomes what is told.
+        is_told: Arc<AtomicBool>,
+    },
+    /// Pull: the server makes it; it is asked for at the end.
+    Remote,
+}
+
+impl SourceChecksum {
+    /// Begins to make it, where that is done here.
+    ///
+    /// # Errors
+    /// `Kind::Digest` without a thread for it.
+    pub(super) fn start(
+        engine: &Arc<Engine>,
+        algorithm: Algorithm,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Self> {
+        if engine.plan().direction == Direction::Pull {
+            return Ok(Self::Remote);
+        }
+        let (local, progress) = (Arc::clone(engine.local()), Arc::clone(progress));
+        let is_told = Arc::new(AtomicBool::new(false));
+        let tells = Arc::clone(&is_told);
+        let mut digested = move |bytes| {
+            if tells.load(Ordering::Relaxed) {
+                progress.advance(bytes, 0);
+            }
+            Ok(())
+        };
+        let work = move || checksum(&*local, algorithm, &mut digested);
+        let thread = std::thread::Builder::new().name("checksum".into()).spawn(work);
+        let failed = |err| Error::io(Kind::Digest, "cannot start a thread for the checksum", err);
+        Ok(Self::Local { thread: thread.map_err(failed)?, is_told })
+    }
+
+    /// Waits for it, which is a part of the run of its own.
+    ///
+    /// # Errors
+    /// Those of reading the device, of the remote side and of the link.
+    pub(super) fn finish(self, engine: &Engine, progress: &dyn Progress) -> Result<Vec<u8>> {
+        let (source_bytes, _) = engine.plan().source_and_target_bytes();
+        progress.begin(Part::Digesting, source_bytes);
+        match self {
+            Self::Local { thread, is_told } => {
+                is_told.store(true, Ordering::Relaxed);
+                match thread.join() {
+                    Ok(digest) => Ok(digest?.to_vec()),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Self::Remote => match engine.ask(Request::Checksum)? {
+                Answer::Checksum(value) => Ok(value),
+                _ => Err(Error::new(Kind::Checksum, "the remote sent no checksum")),
+            },
+        }
+    }
+}
