@@ -418,7 +418,7 @@ _bdsync() {
             return 0
             ;;
         bdsync__subcmd__sync)
-            opts="-e -b -h -c -t -z -F -d -v -P -H --create --dry-run --undo --no-verify --verify --sparse --force --rsh --remote-path --bwlimit --blocksize --digest --hash --checksum --twopass --zeroblocks --flushcache --diffsize --timeout --verbose --progress --report --help --version"
+            opts="-e -b -h -c -t -z -F -d -v -P -H --create --dry-run --undo --no-verify --verify --sparse --force --rsh --remote-path --bwlimit --blocksize --digest --hash --checksum --twopass --zeroblocks --flushcache --on-read-error --diffsize --timeout --verbose --progress --report --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -481,6 +481,10 @@ _bdsync() {
                     ;;
                 -c)
                     COMPREPLY=($(compgen -W "md5 sha1 sha224 sha256 sha384 sha512 sha512-224 sha512-256 sha3-224 sha3-256 sha3-384 sha3-512 blake2b512 blake2s256 ripemd160 sm3 blake3" -- "${cur}"))
+                    return 0
+                    ;;
+                --on-read-error)
+                    COMPREPLY=($(compgen -W "fail skip" -- "${cur}"))
                     return 0
                     ;;
                 --diffsize)

@@ -132,6 +132,8 @@ blake2s256\t''
 ripemd160\t''
 sm3\t''
 blake3\t''"
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l on-read-error -d 'What to do about bytes that cannot be read: fail, or skip: leave their blocks out, list them and end with exit status 15. A classic server fails anyway [default: fail]' -r -f -a "fail\t''
+skip\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r -f -a "strict\t''
 resize\t''
 minsize\t''"

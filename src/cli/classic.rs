@@ -9,7 +9,7 @@ use super::compression;
 use super::options::{ClientOptions, Command, PatchOptions, ServerOptions};
 use super::table::{
     base, comparing, connection, flag, headed, long_flag, long_valued, operands, optional,
-    optional_value, other, reporting, sizes,
+    optional_value, other, reporting, sizes, unreadable,
 };
 use super::values::{
     attached_hint, compare_options, direction, is_given, new_file, operand_list, progress,
@@ -67,23 +67,6 @@ fn modes() -> Vec<Arg> {
                     "Apply the patch on stdin to DEVICE (default: the device that the patch names)",
                 ),
         ],
-    )
-}
-
-/// What the client does about failing disks.
-fn unreadable() -> Vec<Arg> {
-    headed(
-        "Comparing",
-        [Arg::new("on-read-error")
-            .long("on-read-error")
-            .overrides_with("on-read-error")
-            .value_name("WHAT")
-            .action(ArgAction::Set)
-            .help(
-                "What to do about bytes that cannot be read: fail, or skip: leave their blocks out, \
-                 list them and end with exit status 15. A classic server fails anyway \
-                 [default: fail]",
-            )],
     )
 }
 

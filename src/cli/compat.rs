@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn unknown_option_leads_to_the_help_that_has_the_known_ones() {
         for (words, help) in [
-            (&["sync", "--on-read-error=skip", "a", "b"][..], "(see bdsync help sync)"),
+            (&["sync", "--seal", "a", "b"][..], "(see bdsync help sync)"),
             (&["mount", "--on-read-error=skip", "c", "l", "r", "m"], "(see bdsync help mount)"),
             (&["squash", "-x", "a", "b"], "(see bdsync help squash)"),
             (&["--on-error=skip", "c", "l", "r"], "(see bdsync --help)"),

@@ -28,6 +28,7 @@ pub(super) fn table() -> Command {
         .args(network())
         // `--remdata` is decided by which side is remote.
         .args(table::comparing().into_iter().filter(|arg| arg.get_id() != "remdata"))
+        .args(table::unreadable())
         .args(table::sizes())
         .args(table::connection())
         .args(table::reporting())

@@ -37,6 +37,18 @@ pub(super) fn comparing() -> Vec<Arg> {
     )
 }
 
+/// What client and sync do about failing disks.
+pub(super) fn unreadable() -> Vec<Arg> {
+    headed(
+        "Comparing",
+        [long_valued("on-read-error", "WHAT").help(
+            "What to do about bytes that cannot be read: fail, or skip: leave their blocks out, \
+             list them and end with exit status 15. A classic server fails anyway \
+             [default: fail]",
+        )],
+    )
+}
+
 /// What differing sizes mean.
 pub(super) fn sizes() -> Vec<Arg> {
     headed(

@@ -56,7 +56,9 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
     let outcome = match outcome {
         Ok(()) => peer.finish().map(exit_status).and_then(|status| {
             let Ends { local, remote, .. } = Ends::of(options);
-            super::left_out::tell(&session.engine, local, remote).map_or(Ok(status), Err)
+            let what_became = "and are not in the patch";
+            let sides = [("local", local.as_os_str()), ("remote", remote)];
+            super::left_out::tell(&session.engine, sides, what_became).map_or(Ok(status), Err)
         }),
         Err(err) => {
             session.give_up(err.duplicate());

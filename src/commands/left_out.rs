@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use crate::diff::{Engine, Plan};
 use crate::error::{Error, Kind};
@@ -15,16 +14,18 @@ pub(super) fn is_any(engine: &Engine) -> bool {
     left_out.is_some_and(|both| !both.local().is_empty() || !both.remote().is_empty())
 }
 
-/// Lists what was left out on stderr; the error that the run ends with, if anything was.
-pub(super) fn tell(engine: &Engine, local: &Path, remote: &OsStr) -> Option<Error> {
+/// Lists what was left out on stderr, by the words for the local side and the remote one and their
+/// names; the error that the run ends with, if anything was, which says what became of it: "and are
+/// not in the patch".
+pub(super) fn tell(
+    engine: &Engine,
+    sides: [(&str, &OsStr); 2],
+    what_became: &str,
+) -> Option<Error> {
     let both = engine.left_out()?;
-    let sides = [
-        ("local", local.as_os_str(), blocks_of(engine.plan(), &both.local())),
-        ("remote", remote, blocks_of(engine.plan(), &both.remote())),
-    ];
     let mut all = RangeSet::new();
-    for (side, path, blocks) in &sides {
-        for range in blocks.ranges() {
+    for ((side, path), unreadable) in sides.into_iter().zip([both.local(), both.remote()]) {
+        for range in blocks_of(engine.plan(), &unreadable).ranges() {
             report::left_out(side, path.as_bytes(), *range);
             all.insert(*range);
         }
@@ -33,8 +34,7 @@ pub(super) fn tell(engine: &Engine, local: &Path, remote: &OsStr) -> Option<Erro
         return None;
     }
     let bytes: u64 = all.ranges().iter().map(ByteRange::len).sum();
-    let what =
-        format!("{bytes} bytes in {} ranges could not be read and are not in the patch", all.len());
+    let what = format!("{bytes} bytes in {} ranges could not be read {what_became}", all.len());
     Some(Error::new(Kind::Skipped, what))
 }
 

@@ -10,7 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::images::{changed, random_bytes};
-use crate::support::requirements::{require, sshd};
+use crate::support::loop_device::LoopDevice;
+use crate::support::requirements::{loop_devices, require, sshd};
 use crate::support::run::{Bdsync, binary};
 use crate::support::sshd::Sshd;
 use crate::support::{Workdir, bdsync};
@@ -503,6 +504,37 @@ fn progress_counts_anew_for_the_second_part_and_is_finished_once() {
     for line in lines {
         assert!(line[1] <= line[2], "{line:?}: {text}");
         assert!(line[2] == BYTES as u64 || line[0] == 0, "{line:?}: {text}");
+    }
+}
+
+/// A disk of which the last third is lost: the image under it was cut.
+#[test]
+fn what_cannot_be_read_is_left_out_of_a_sync_if_that_is_asked_for() {
+    require!(loop_devices());
+    let (whole, cut) = (BYTES.next_multiple_of(4096), 1_998_848);
+    let work = pair();
+    let (source, before) = (random_bytes(3, whole), random_bytes(4, whole));
+    for (direction, place) in [("push", "remote.img"), ("local", "remote.img"), ("pull", "")] {
+        let image = work.write("disk", &source);
+        work.write("remote.img", &before);
+        let disk = LoopDevice::attach(&image);
+        fs::File::options().write(true).open(&image).unwrap().set_len(cut as u64).unwrap();
+        let (from, to) = match direction {
+            "push" => (disk.name().to_owned(), format!("h:{}", work.path(place).display())),
+            "local" => (disk.name().to_owned(), place.to_owned()),
+            _ => (format!("h:{}", disk.name()), "remote.img".to_owned()),
+        };
+        sync(&work, &[&from, &to]).run().expect(6);
+        for options in [&["--dry-run"][..], &[]] {
+            let words = [options, &["--on-read-error=skip", &from, &to]].concat();
+            let out = sync(&work, &words).run().expect(15);
+            let range = format!("bytes [{cut}, {whole})");
+            let out = out.says(&format!("unreadable, left out: SRC {from}, {range}"));
+            out.says("1003520 bytes in 1 ranges could not be read and are in DST as they were");
+        }
+        let found = work.read("remote.img");
+        assert!(found[..cut] == source[..cut], "{direction}: what can be read is there");
+        assert!(found[cut..] == before[cut..], "{direction}: the rest is as it was");
     }
 }
 

@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::client::Job;
+use super::left_out;
 use super::record::{DeviceFacts, Record};
 use super::session::{Meeting, Reading, Session};
 use super::touched::Touched;
@@ -143,6 +144,7 @@ impl Sync<'_> {
             }
             false => self.write(&session, sizes, &mut touched),
         };
+        let engine = Arc::clone(engine);
         let finish = |()| {
             self.finish(session, sizes, &touched).inspect_err(|_| {
                 if !touched.is_empty() {
@@ -151,10 +153,18 @@ impl Sync<'_> {
             })
         };
         let outcome = outcome.and_then(finish);
-        if outcome.is_ok() {
-            report::notice(&summary::last_line(self.options, self.record));
-        }
-        outcome
+        let status = outcome?;
+        report::notice(&summary::last_line(self.options, self.record));
+        self.tell_left_out(&engine).map_or(Ok(status), Err)
+    }
+
+    /// Lists the blocks of both sides that could not be read, in which the two may differ.
+    fn tell_left_out(&self, engine: &Engine) -> Option<Error> {
+        let (source, target) = (self.options.source.as_given(), self.options.target.as_given());
+        let (source, target) = (("SRC", source.as_os_str()), ("DST", target.as_os_str()));
+        // The near one comes first.
+        let (near, far) = self.sides.direction.source_and_target(source, target);
+        left_out::tell(engine, [near, far], "and are in DST as they were")
     }
 
     /// The far device as the user gave it.
