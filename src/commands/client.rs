@@ -141,7 +141,7 @@ impl Job<'_> {
         }
         // First, because whoever takes the patch may have to ask the user for something.
         let mut sink = self.sink(&**progress, Counted { output, bytes: 0 }, touched)?;
-        progress.begin(Part::Comparing, engine.plan().compared.end);
+        progress.begin(Part::Comparing, Some(engine.plan().compared.end));
         if self.compare.flush_cache {
             hint(engine, 0, 0);
         }

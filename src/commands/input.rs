@@ -89,7 +89,7 @@ struct CountedFile {
 }
 
 impl<'a> Stream<'a> {
-    /// Opens it; `None` is stdin. There is nothing to tell of one whose length is unknown.
+    /// Opens it; `None` is stdin.
     ///
     /// # Errors
     /// `Kind::Open`, `Kind::Read`.
@@ -99,9 +99,7 @@ impl<'a> Stream<'a> {
             None => (stdin()?, Path::new(STDIN_NAME)),
         };
         let size_bytes = file.metadata().map_err(|err| read_error(err).with_path(path))?.len();
-        if size_bytes > 0 {
-            progress.begin(Part::Reading, size_bytes);
-        }
+        progress.begin(Part::Reading, Some(size_bytes).filter(|&bytes| bytes > 0));
         let read_bytes = Arc::new(AtomicU64::new(0));
         let file = PatientFile(file);
         let file = CountedFile { file, read_bytes: Arc::clone(&read_bytes) };

@@ -134,7 +134,7 @@ fn known_line(change: &dyn Change, meter: &Meter) -> String {
     let number = |name: &str| status[name].as_u64().unwrap_or(0);
     let total_bytes = number("total_bytes");
     if meter.snapshot().is_none() {
-        meter.begin(Part::Comparing, total_bytes);
+        meter.begin(Part::Comparing, Some(total_bytes));
     }
     meter.advance(number("compared_bytes"), number("differing_bytes"));
     match meter.snapshot() {

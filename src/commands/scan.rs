@@ -27,7 +27,7 @@ impl ScanWatch {
     pub fn start(live: Arc<LiveChange>, progress: Box<dyn Progress>) -> Result<Self> {
         let (stop, stopped) = bounded(0);
         let watch = move || {
-            progress.begin(Part::Comparing, live.total_bytes());
+            progress.begin(Part::Comparing, Some(live.total_bytes()));
             // Not at once: what was compared by now would count as done in no time.
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 if !live.tell(&*progress) {

@@ -57,7 +57,7 @@ impl SourceChecksum {
     /// Those of reading the device, of the remote side and of the link.
     pub(super) fn finish(self, engine: &Engine, progress: &dyn Progress) -> Result<Vec<u8>> {
         let (source_bytes, _) = engine.plan().source_and_target_bytes();
-        progress.begin(Part::Digesting, source_bytes);
+        progress.begin(Part::Digesting, Some(source_bytes));
         match self {
             Self::Local { thread, is_told } => {
                 is_told.store(true, Ordering::Relaxed);

@@ -23,7 +23,8 @@ pub fn run(options: &SquashOptions, record: &Record, output: impl Write) -> Resu
     let progress = super::progress(options.progress)?;
     let layers = open(options, record, &*progress)?;
     // No byte of data is written twice, so that the result is no longer.
-    progress.begin(Part::Writing, layers.iter().map(|layer| layer.index().patch_bytes()).sum());
+    let bytes_max = layers.iter().map(|layer| layer.index().patch_bytes()).sum();
+    progress.begin(Part::Writing, Some(bytes_max));
     let squash = Squash::new(layers, options.base_bytes, options.force)?;
     let output = input::encoded(output, options.compression)?;
     let (output, done) = squash.write(Watched { output, bytes: 0, progress: &*progress })?;
@@ -63,23 +64,18 @@ pub fn run(options: &SquashOptions, record: &Record, output: impl Write) -> Resu
 
 /// Checks and indexes the patches.
 fn open(options: &SquashOptions, record: &Record, progress: &dyn Progress) -> Result<Vec<Layer>> {
-    let stored_bytes = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
-    let all_bytes = options.patches.iter().map(|path| stored_bytes(path)).sum();
-    // There is nothing to tell of pipes, whose length is unknown.
-    if all_bytes > 0 {
-        progress.begin(Part::Reading, all_bytes);
-    }
+    let stored_bytes =
+        |path: &Path| fs::metadata(path).ok().map(|meta| meta.len()).filter(|&bytes| bytes > 0);
+    progress.begin(Part::Reading, options.patches.iter().map(|path| stored_bytes(path)).sum());
     let (mut layers, mut done_bytes, mut plain_bytes) = (vec![], 0, 0);
     for path in &options.patches {
         let patch: Arc<dyn Device> = Arc::new(input::stored(path)?);
         let layer = Layer::open(Arc::clone(&patch))?;
         let index = layer.index();
         record.tell_patch(patch.path(), patch.size(), index.header(), index.records());
-        done_bytes += stored_bytes(path);
+        done_bytes += stored_bytes(path).unwrap_or(patch.size());
         plain_bytes += patch.size();
-        if all_bytes > 0 {
-            progress.advance(done_bytes, plain_bytes);
-        }
+        progress.advance(done_bytes, plain_bytes);
         layers.push(layer);
     }
     Ok(layers)

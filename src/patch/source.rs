@@ -87,14 +87,10 @@ impl PatchFile {
     }
 
     /// The same patch from its first byte, to be passed once, which is a part of the run that
-    /// `progress` is told of. There is nothing to tell of a size that is not known.
+    /// `progress` is told of.
     #[must_use]
     pub fn as_part(&self, part: Part, progress: &Arc<dyn Progress>) -> Self {
-        let size_bytes = self.size();
-        if size_bytes == 0 {
-            return self.rewound();
-        }
-        progress.begin(part, size_bytes);
+        progress.begin(part, Some(self.size()).filter(|&bytes| bytes > 0));
         let told = Told { progress: Arc::clone(progress), passed_bytes: Arc::default() };
         Self { told: Some(told), ..self.rewound() }
     }
@@ -257,7 +253,7 @@ mod tests {
         // Who looks at something again has not passed more.
         part.seek(SeekFrom::Start(40)).unwrap();
         half.read_exact(&mut [0; 45]).unwrap();
-        assert_eq!(*listener.begun.lock(), [(Part::Checking, 90)]);
+        assert_eq!(*listener.begun.lock(), [(Part::Checking, Some(90))]);
         assert_eq!(*listener.steps.lock(), [(20, 0), (45, 0), (90, 0)]);
         patch.rewound().read_exact(&mut [0; 90]).unwrap();
         assert_eq!(listener.steps.lock().len(), 3, "it is nobody's part");

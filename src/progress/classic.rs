@@ -11,7 +11,7 @@ use crate::report;
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The classic's lines on stderr, at most one per percent or second. What the classic does not
-/// take apart is not told of: checking, saving and digesting.
+/// take apart is not told of: checking, saving and digesting; nor what has no size yet.
 #[derive(Debug)]
 pub struct ClassicLines {
     scroll: bool,
@@ -50,12 +50,14 @@ impl ClassicLines {
 }
 
 impl Progress for ClassicLines {
-    fn begin(&self, part: Part, size_bytes: u64) {
+    fn begin(&self, part: Part, size_bytes: Option<u64>) {
         let mut state = self.state.lock();
-        state.is_silent = matches!(part, Part::Checking | Part::Saving | Part::Digesting);
-        if state.is_silent {
+        let is_known = !matches!(part, Part::Checking | Part::Saving | Part::Digesting);
+        let Some(size_bytes) = size_bytes.filter(|_| is_known) else {
+            state.is_silent = true;
             return;
-        }
+        };
+        state.is_silent = false;
         state.started = Instant::now();
         state.size_bytes = size_bytes;
         (state.position_bytes, state.diff_bytes, state.last) = (0, 0, None);
@@ -161,9 +163,9 @@ mod tests {
     #[test]
     fn another_part_begins_from_nothing() {
         let lines = ClassicLines::new(true);
-        lines.begin(Part::Reading, 1000);
+        lines.begin(Part::Reading, Some(1000));
         lines.state.lock().advance(1000, 77, Duration::ZERO);
-        lines.begin(Part::Writing, 10);
+        lines.begin(Part::Writing, Some(10));
         let line = lines.state.lock().advance(5, 0, Duration::ZERO).unwrap();
         assert!(line.starts_with("PROGRESS:050%,0,5,10,"), "{line}");
     }
@@ -171,10 +173,10 @@ mod tests {
     #[test]
     fn nothing_is_told_of_what_the_classic_does_not_take_apart() {
         let lines = ClassicLines::new(true);
-        lines.begin(Part::Writing, 1000);
+        lines.begin(Part::Writing, Some(1000));
         lines.advance(1000, 77);
         let last = lines.state.lock().last;
-        lines.begin(Part::Digesting, 10);
+        lines.begin(Part::Digesting, Some(10));
         lines.advance(5, 0);
         let state = lines.state.lock();
         assert_eq!((state.size_bytes, state.diff_bytes, state.last), (1000, 77, last));

@@ -26,9 +26,10 @@ pub struct JsonLines {
 #[derive(Serialize)]
 struct Line {
     part: Part,
-    percent: u64,
+    /// Null while unknown, as is the size.
+    percent: Option<u64>,
     position_bytes: u64,
-    size_bytes: u64,
+    size_bytes: Option<u64>,
     diff_bytes: u64,
     bytes_per_second: u64,
     elapsed_seconds: f64,
@@ -63,7 +64,7 @@ impl JsonLines {
 }
 
 impl Progress for JsonLines {
-    fn begin(&self, part: Part, size_bytes: u64) {
+    fn begin(&self, part: Part, size_bytes: Option<u64>) {
         self.meter.begin(part, size_bytes);
     }
 
@@ -109,7 +110,7 @@ mod tests {
     fn line_is_one_object_with_null_for_unknown() {
         let now = Snapshot {
             part: Part::Comparing,
-            size_bytes: 100,
+            size_bytes: Some(100),
             position_bytes: 0,
             diff_bytes: 0,
             elapsed: Duration::from_millis(1500),
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn its_thread_has_ended_when_it_is_finished() {
         let lines = JsonLines::new();
-        lines.begin(Part::Writing, 10);
+        lines.begin(Part::Writing, Some(10));
         let watched = Arc::downgrade(&lines.meter);
         assert_eq!(watched.strong_count(), 2, "its own and the thread's");
         lines.finish();

@@ -19,7 +19,7 @@ pub struct Meter {
 struct State {
     part: Part,
     started: Instant,
-    size_bytes: u64,
+    size_bytes: Option<u64>,
     position_bytes: u64,
     diff_bytes: u64,
 }
@@ -29,8 +29,8 @@ struct State {
 pub struct Snapshot {
     /// What is done.
     pub part: Part,
-    /// Bytes that the part covers.
-    pub size_bytes: u64,
+    /// Bytes that the part covers; `None` where that shows in its end.
+    pub size_bytes: Option<u64>,
     /// Bytes that are done.
     pub position_bytes: u64,
     /// Bytes of the patch.
@@ -51,7 +51,7 @@ impl Meter {
 }
 
 impl Progress for Meter {
-    fn begin(&self, part: Part, size_bytes: u64) {
+    fn begin(&self, part: Part, size_bytes: Option<u64>) {
         let started = Instant::now();
         let begun = State { started, part, size_bytes, position_bytes: 0, diff_bytes: 0 };
         let before = self.state.lock().replace(begun).filter(|before| before.part.is_main());
@@ -62,7 +62,8 @@ impl Progress for Meter {
 
     fn advance(&self, position_bytes: u64, diff_bytes: u64) {
         if let Some(state) = &mut *self.state.lock() {
-            state.position_bytes = state.position_bytes.max(position_bytes.min(state.size_bytes));
+            state.position_bytes =
+                state.position_bytes.max(position_bytes.min(state.size_bytes.unwrap_or(u64::MAX)));
             state.diff_bytes = state.diff_bytes.max(diff_bytes);
         }
     }
@@ -75,7 +76,7 @@ impl Progress for Meter {
             {
                 *state = main;
             }
-            state.position_bytes = state.size_bytes;
+            state.position_bytes = state.size_bytes.unwrap_or(state.position_bytes);
         }
     }
 }
@@ -83,8 +84,8 @@ impl Progress for Meter {
 impl Snapshot {
     /// Whole percents, rounded down.
     #[must_use]
-    pub fn percent(&self) -> u64 {
-        percent(self.position_bytes, self.size_bytes)
+    pub fn percent(&self) -> Option<u64> {
+        self.size_bytes.map(|size_bytes| percent(self.position_bytes, size_bytes))
     }
 
     /// The mean rate so far.
@@ -98,7 +99,7 @@ impl Snapshot {
     /// How long the rest takes at the mean rate; `None` while nothing is known.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        let left = self.size_bytes - self.position_bytes;
+        let left = self.size_bytes? - self.position_bytes;
         if left == 0 {
             return Some(Duration::ZERO);
         }
@@ -113,11 +114,15 @@ impl Snapshot {
             Some(time) => format!("{} s left", time.as_secs()),
             None => "time left unknown".to_owned(),
         };
+        let done = match (self.percent(), self.size_bytes) {
+            (Some(percent), Some(size_bytes)) => {
+                format!("{percent} % of {}", human_bytes(size_bytes))
+            }
+            _ => human_bytes(self.position_bytes),
+        };
         format!(
-            "{}: {} % of {} done{}, {}/s, {} s so far, {remaining}",
+            "{}: {done} done{}, {}/s, {} s so far, {remaining}",
             self.part.word(),
-            self.percent(),
-            human_bytes(self.size_bytes),
             self.part.amount(self.diff_bytes),
             human_bytes(self.bytes_per_second()),
             self.elapsed.as_secs(),
@@ -134,41 +139,41 @@ mod tests {
         let meter = Meter::default();
         meter.advance(5, 5);
         assert_eq!(meter.snapshot(), None);
-        meter.begin(Part::Comparing, 100);
+        meter.begin(Part::Comparing, Some(100));
         meter.advance(50, 7);
         meter.advance(40, 3);
         let now = meter.snapshot().unwrap();
-        assert_eq!((now.position_bytes, now.diff_bytes, now.percent()), (50, 7, 50));
+        assert_eq!((now.position_bytes, now.diff_bytes, now.percent()), (50, 7, Some(50)));
         meter.advance(200, 7);
         assert_eq!(meter.snapshot().unwrap().position_bytes, 100);
-        meter.begin(Part::Comparing, 10);
+        meter.begin(Part::Comparing, Some(10));
         assert_eq!(meter.snapshot().unwrap().position_bytes, 0);
         meter.finish();
-        assert_eq!(meter.snapshot().unwrap().percent(), 100);
+        assert_eq!(meter.snapshot().unwrap().percent(), Some(100));
     }
 
     #[test]
     fn in_the_end_the_main_part_counts() {
         let meter = Meter::default();
-        meter.begin(Part::Checking, 1000);
-        meter.begin(Part::Writing, 100);
+        meter.begin(Part::Checking, Some(1000));
+        meter.begin(Part::Writing, Some(100));
         meter.advance(90, 7);
         for part in [Part::Verifying, Part::Digesting] {
-            meter.begin(part, 5);
+            meter.begin(part, Some(5));
             meter.advance(5, 0);
             assert_eq!(meter.snapshot().unwrap().part, part);
         }
         meter.finish();
         let now = meter.snapshot().unwrap();
-        assert_eq!((now.part, now.size_bytes, now.diff_bytes), (Part::Writing, 100, 7));
-        assert_eq!(now.percent(), 100);
+        assert_eq!((now.part, now.size_bytes, now.diff_bytes), (Part::Writing, Some(100), 7));
+        assert_eq!(now.percent(), Some(100));
     }
 
     #[test]
     fn line_and_rates() {
         let mut now = Snapshot {
             part: Part::Comparing,
-            size_bytes: 4 << 20,
+            size_bytes: Some(4 << 20),
             position_bytes: 1 << 20,
             diff_bytes: 2048,
             elapsed: Duration::from_secs(2),
@@ -180,6 +185,11 @@ mod tests {
         );
         now.part = Part::Checking;
         assert!(now.line().starts_with("checking: 25 % of 4.0 MiB done, 512.0 KiB/s"));
+        let unsized_now = Snapshot { part: Part::Keeping, size_bytes: None, ..now };
+        assert_eq!(
+            unsized_now.line(),
+            "keeping: 1.0 MiB done, 512.0 KiB/s, 2 s so far, time left unknown"
+        );
         now.position_bytes = 0;
         assert_eq!((now.remaining(), now.bytes_per_second()), (None, 0));
         now.elapsed = Duration::ZERO;

@@ -33,8 +33,8 @@ pub use terminal::Bar;
 
 /// Listens to how far a run is. Calls are cheap.
 pub trait Progress: Send + Sync {
-    /// A part of the run begins, which covers `size_bytes`.
-    fn begin(&self, part: Part, size_bytes: u64);
+    /// A part of the run begins, which covers `size_bytes`; `None` where that shows in its end.
+    fn begin(&self, part: Part, size_bytes: Option<u64>);
 
     /// Everything below `position_bytes` is done, and made `diff_bytes` of patch so far.
     fn advance(&self, position_bytes: u64, diff_bytes: u64);
@@ -52,7 +52,7 @@ pub trait Progress: Send + Sync {
 pub struct Silent;
 
 impl Progress for Silent {
-    fn begin(&self, _part: Part, _size_bytes: u64) {}
+    fn begin(&self, _part: Part, _size_bytes: Option<u64>) {}
     fn advance(&self, _position_bytes: u64, _diff_bytes: u64) {}
     fn finish(&self) {}
 }

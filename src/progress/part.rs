@@ -12,6 +12,8 @@ pub enum Part {
     Comparing,
     /// Patches are read, to be told of or to be put together.
     Reading,
+    /// A patch that can be read once is copied.
+    Keeping,
     /// A patch, or the target that it is for, is looked at before anything is written.
     Checking,
     /// What a patch will overwrite is saved.
@@ -37,6 +39,7 @@ impl Part {
         match self {
             Self::Comparing => "comparing",
             Self::Reading => "reading",
+            Self::Keeping => "keeping",
             Self::Checking => "checking",
             Self::Saving => "saving",
             Self::Writing => "writing",
@@ -62,8 +65,8 @@ mod tests {
 
     #[test]
     fn programs_and_people_read_the_same_word() {
-        use Part::{Checking, Comparing, Digesting, Reading, Saving, Verifying, Writing};
-        for part in [Comparing, Reading, Checking, Saving, Writing, Verifying, Digesting] {
+        use Part::*;
+        for part in [Comparing, Reading, Keeping, Checking, Saving, Writing, Verifying, Digesting] {
             assert_eq!(serde_json::to_value(part).unwrap(), part.word());
         }
     }

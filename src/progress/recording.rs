@@ -10,13 +10,13 @@ pub struct Recording {
     /// `(position_bytes, diff_bytes)` of every call, in order.
     pub steps: Mutex<Vec<(u64, u64)>>,
     /// Parts and their sizes, in order.
-    pub begun: Mutex<Vec<(Part, u64)>>,
+    pub begun: Mutex<Vec<(Part, Option<u64>)>>,
     /// Whether the end was told.
     pub finished: std::sync::atomic::AtomicBool,
 }
 
 impl Progress for Recording {
-    fn begin(&self, part: Part, size_bytes: u64) {
+    fn begin(&self, part: Part, size_bytes: Option<u64>) {
         self.begun.lock().push((part, size_bytes));
     }
 

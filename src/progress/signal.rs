@@ -60,7 +60,7 @@ impl Answers {
 }
 
 impl Progress for OnSignal {
-    fn begin(&self, part: Part, size_bytes: u64) {
+    fn begin(&self, part: Part, size_bytes: Option<u64>) {
         self.meter.begin(part, size_bytes);
         self.inner.begin(part, size_bytes);
     }
@@ -88,7 +88,7 @@ mod tests {
     struct Shared(Arc<Recording>);
 
     impl Progress for Shared {
-        fn begin(&self, part: Part, size_bytes: u64) {
+        fn begin(&self, part: Part, size_bytes: Option<u64>) {
             self.0.begin(part, size_bytes);
         }
         fn advance(&self, position_bytes: u64, diff_bytes: u64) {
@@ -103,11 +103,11 @@ mod tests {
     fn everything_is_passed_on_and_its_thread_ends_with_it() {
         let recording = Arc::new(Recording::default());
         let outer = OnSignal::new(Box::new(Shared(Arc::clone(&recording)))).unwrap();
-        outer.begin(Part::Writing, 10);
+        outer.begin(Part::Writing, Some(10));
         outer.advance(5, 1);
         outer.finish();
         drop(outer);
-        assert_eq!(*recording.begun.lock(), [(Part::Writing, 10)]);
+        assert_eq!(*recording.begun.lock(), [(Part::Writing, Some(10))]);
         assert_eq!(*recording.steps.lock(), [(5, 1)]);
         assert!(recording.finished.load(std::sync::atomic::Ordering::SeqCst));
     }

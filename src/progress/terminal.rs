@@ -19,6 +19,8 @@ const TICK: Duration = Duration::from_millis(500);
 const WIDE_COLUMNS: u16 = 110;
 const WIDE: &str = "{percent:>3} % [{bar:25}] {binary_bytes} of {binary_total_bytes}, \
                     {binary_bytes_per_sec}, {eta} left{msg}";
+/// Of what nobody knows the size of.
+const UNSIZED: &str = "{binary_bytes}, {binary_bytes_per_sec}{msg}";
 /// For 80 columns.
 const NARROW: &str = "{percent:>3} % [{bar:10}] of {binary_total_bytes}, \
                       {binary_bytes_per_sec}, {eta} left{msg}";
@@ -48,11 +50,17 @@ impl Bar {
         }
     }
 
-    /// The form that the terminal has room for now.
-    fn fit(&self) {
+    /// The form that the terminal has room for now. It comes first: what else is set is drawn.
+    fn fit(&self, size_bytes: Option<u64>) {
+        let Some(size_bytes) = size_bytes else {
+            self.set_form(UNSIZED);
+            self.bar.unset_length();
+            return;
+        };
         let columns = terminal_size_of(io::stderr()).map(|(Width(columns), _)| columns);
         let template = if columns.is_some_and(|of| of >= WIDE_COLUMNS) { WIDE } else { NARROW };
         self.set_form(template);
+        self.bar.set_length(size_bytes);
     }
 
     fn set_form(&self, template: &str) {
@@ -72,10 +80,9 @@ impl Bar {
 }
 
 impl Progress for Bar {
-    fn begin(&self, part: Part, size_bytes: u64) {
+    fn begin(&self, part: Part, size_bytes: Option<u64>) {
+        self.fit(size_bytes);
         self.bar.reset();
-        self.fit();
-        self.bar.set_length(size_bytes);
         *self.part.lock() = part;
         self.tell(0);
         self.next_told_bytes.store(1, Ordering::Relaxed);
@@ -181,13 +188,13 @@ mod tests {
     fn the_bar_can_begin_twice_and_says_what_is_done() {
         let bar = Bar::new(ProgressDrawTarget::hidden());
         for _ in 0..2 {
-            bar.begin(Part::Comparing, 100);
+            bar.begin(Part::Comparing, Some(100));
             assert_eq!(bar.bar.message(), ", no differences yet");
             bar.advance(50, 4096);
             assert_eq!((bar.bar.position(), bar.bar.length()), (50, Some(100)));
             assert_eq!(bar.bar.message(), ", 4.0 KiB differ");
-            bar.begin(Part::Verifying, 100);
-            assert_eq!(bar.bar.message(), ", verifying");
+            bar.begin(Part::Verifying, None);
+            assert_eq!((bar.bar.message(), bar.bar.length()), (", verifying".into(), None));
             bar.finish();
             assert!(bar.bar.is_finished());
         }

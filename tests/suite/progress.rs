@@ -191,6 +191,29 @@ fn info_and_squash_tell_their_progress() {
     }
     let out = bdsync(["info", "p"]).in_folder(work.folder()).run().expect(0);
     assert!(out.stderr.is_empty(), "{out}");
+    // Of a pipe nobody knows the size.
+    let out = bdsync(["info", "-Pjson"]).in_folder(work.folder()).stdin(&patch).run().expect(0);
+    let last: Value = serde_json::from_str(out.stderr_text().lines().last().unwrap()).unwrap();
+    assert_eq!((&last["percent"], &last["size_bytes"]), (&Value::Null, &Value::Null), "{out}");
+    assert_eq!((&last["position_bytes"], &last["finished"]), (&patch.len().into(), &true.into()));
+}
+
+/// But the bar, which draws no more than it was told to.
+#[test]
+fn a_patch_in_a_pipe_has_a_bar_of_its_own_form() {
+    require!(program("script"));
+    let work = pair();
+    work.write("p", &work.patch(&[]));
+    work.write("run", format!("cat p | {} squash - >q", binary()).as_bytes());
+    let out = Command::new("script")
+        .args(["-qec", "sh run", "/dev/null"])
+        .env("TERM", "xterm")
+        .current_dir(work.folder())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{shown}");
+    assert!(!shown.contains('\u{2591}'), "{shown}");
 }
 
 #[test]

@@ -95,7 +95,8 @@ impl Job<'_> {
             // Before the wait for the patch: nobody else is to write to it meanwhile.
             let target =
                 options.target.as_deref().map(|path| self.open_device(path)).transpose()?;
-            let file = kept(input, &folder, &|| self.check("nothing is written"))?;
+            let check = || self.check("nothing is written");
+            let file = kept(input, &folder, &**self.progress, &check)?;
             return self.run_checked(&file, target);
         }
         self.run_stream(input)
@@ -276,7 +277,7 @@ impl Job<'_> {
         sizes: &SizePlan,
         how: How,
     ) -> Result<Written> {
-        self.progress.begin(Part::Writing, reader.header().size_bytes);
+        self.progress.begin(Part::Writing, Some(reader.header().size_bytes));
         let apply = Apply {
             target,
             limit_bytes: sizes.limit_bytes,

@@ -84,7 +84,7 @@ impl Job<'_> {
             log::warn!("the checksum is not compared: {err}");
             return Ok(());
         }
-        self.progress.begin(Part::Digesting, sizes.limit_bytes);
+        self.progress.begin(Part::Digesting, Some(sizes.limit_bytes));
         let checking = |digested_bytes| {
             self.progress.advance(digested_bytes, 0);
             self.check("comparing the checksum ended, all is written")

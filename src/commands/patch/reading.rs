@@ -1,6 +1,6 @@
 //! The patch on stdin, read as often as it takes.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use crate::commands::input::{STDIN_NAME, decoded};
@@ -11,15 +11,18 @@ use crate::patch::{
     Digested, FoundSeal, PatchFile, PatchReader, Seal, Summary, Trailer, check, check_file,
     read_error, spool,
 };
+use crate::progress::{Part, Progress};
 
 /// A copy of `input` in `folder`, if it begins as a patch does: of anything else a copy could fill
-/// the disk before that shows. `is_wanted` is asked every so often.
+/// the disk before that shows. It is a part of the run that `progress` is told of. `is_wanted` is
+/// asked every so often.
 ///
 /// # Errors
 /// `Kind::Patch` when it is no patch; those of [`spool`].
 pub(super) fn kept(
     mut input: impl Read,
     folder: &Path,
+    progress: &dyn Progress,
     is_wanted: &dyn Fn() -> Result<()>,
 ) -> Result<PatchFile> {
     let mut begin = Vec::new();
@@ -30,7 +33,25 @@ pub(super) fn kept(
     if !MAGIC.starts_with(&begin) && decoded(&begin[..], STDIN_NAME)?.format().is_none() {
         PatchReader::new(&begin[..], STDIN_NAME)?;
     }
-    spool((&begin[..]).chain(input), folder, is_wanted)
+    progress.begin(Part::Keeping, None);
+    let whole = Watched { input: (&begin[..]).chain(input), read_bytes: 0, progress };
+    spool(whole, folder, is_wanted)
+}
+
+/// Tells how much was read.
+struct Watched<'a, R> {
+    input: R,
+    read_bytes: u64,
+    progress: &'a dyn Progress,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buf)?;
+        self.read_bytes += n as u64;
+        self.progress.advance(self.read_bytes, 0);
+        Ok(n)
+    }
 }
 
 /// Reads the whole patch; a compressed one in order.

@@ -26,7 +26,7 @@ const PIECES_MAX: usize = 16;
 /// `Kind::Checksum` naming the first range that differs; the first error of either side.
 pub fn compare_again(session: &Session, touched: &Touched, progress: &dyn Progress) -> Result<()> {
     drop_caches(session, touched)?;
-    progress.begin(Part::Verifying, touched.bytes());
+    progress.begin(Part::Verifying, Some(touched.bytes()));
     let plan = session.engine.plan();
     let block_bytes = plan.block_bytes;
     // Where sizes differ the last block of the common part goes on differently on both sides.
