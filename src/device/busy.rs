@@ -5,9 +5,7 @@
 //! What is asked is proc(5) and sysfs; where they are missing nothing is found, and the
 //! kernel's refusal remains. It refuses nothing for a file.
 
-use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +14,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
 use nix::sys::stat::{major, minor};
 
+use super::stack::{Carrier, Number, Relative, Stack, parse_number};
 use crate::mountinfo::{Mount, mounts, unescape};
 use crate::naming::is_same_file;
 
@@ -23,20 +22,9 @@ use crate::naming::is_same_file;
 #[derive(Debug)]
 pub(super) struct Kernel {
     proc: PathBuf,
-    sys: PathBuf,
+    stack: Stack,
     /// The number of the block device at a path.
     number_of: fn(&Path) -> Option<Number>,
-}
-
-/// Major and minor number of a block device.
-type Number = (u64, u64);
-
-/// A device that shares bytes with the one in question.
-#[derive(Debug)]
-struct Relative {
-    number: Number,
-    name: String,
-    folder: PathBuf,
 }
 
 /// QEMU locks the image of a running machine, and we do what we write to, with locks that have no
@@ -46,22 +34,30 @@ const LOCKED: &str =
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { proc: "/proc".into(), sys: "/sys".into(), number_of: number_at }
+        Self { proc: "/proc".into(), stack: Stack::default(), number_of: number_at }
     }
 }
 
 impl Kernel {
-    /// What uses the block device with this `st_rdev`, one of its partitions, or the disk that it
-    /// is a partition of; a few words for each.
+    /// What uses the block device with this `st_rdev`, the disk that it is a partition of, or what
+    /// else shares bytes with it; a few words for each.
     pub(super) fn users(&self, rdev: u64) -> Vec<String> {
-        self.users_of((major(rdev), minor(rdev)))
+        self.users_of(Carrier::Device((major(rdev), minor(rdev))))
     }
 
-    fn users_of(&self, number: Number) -> Vec<String> {
-        let relatives = self.relatives(number);
+    fn users_of(&self, carrier: Carrier) -> Vec<String> {
+        let relatives = self.stack.sharing(carrier);
         let mut users = self.mounts(&relatives);
         users.extend(self.swaps(&relatives));
         users.extend(relatives.iter().flat_map(holders));
+        if users.is_empty() {
+            // Of what another mount namespace has mounted only the kernel tells, and no more than
+            // that there is something.
+            let claimed = relatives.iter().filter(|one| one.is_telling && is_claimed(one));
+            users.extend(
+                claimed.map(|one| format!("{} is in use, by a container perhaps", one.name)),
+            );
+        }
         users
     }
 
@@ -69,22 +65,10 @@ impl Kernel {
     /// few words for each. Where no other program has locked it, it is locked as long as it is
     /// open.
     pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> Vec<String> {
-        let mut users: Vec<_> =
-            self.loop_devices(found).iter().flat_map(|device| self.users_of_loop(device)).collect();
+        let mut users = self.users_of(Carrier::of(found));
         users.extend(self.is_swap_file(found).then(|| "it is used for swapping".to_owned()));
         users.extend((!lock(file)).then(|| LOCKED.to_owned()));
         users
-    }
-
-    /// What uses a loop device. Of what another mount namespace has mounted only the kernel tells,
-    /// and no more than that there is something.
-    fn users_of_loop(&self, device: &Relative) -> Vec<String> {
-        let users = self.users_of(device.number);
-        let path = Path::new("/dev").join(&device.name);
-        match users.is_empty() && number_at(&path) == Some(device.number) && is_claimed(&path) {
-            true => vec![format!("{} is in use, by a container perhaps", device.name)],
-            false => users,
-        }
     }
 
     fn is_swap_file(&self, found: &Metadata) -> bool {
@@ -97,41 +81,8 @@ impl Kernel {
 
     /// Whether the block device with this `st_rdev` takes no writes.
     pub(super) fn is_read_only(&self, rdev: u64) -> bool {
-        let folder = self.folder((major(rdev), minor(rdev)));
+        let folder = self.stack.folder((major(rdev), minor(rdev)));
         folder.and_then(|folder| fs::read(folder.join("ro")).ok()).is_some_and(|ro| ro == b"1\n")
-    }
-
-    /// The loop devices over a file.
-    fn loop_devices(&self, found: &Metadata) -> Vec<Relative> {
-        let folders = fs::read_dir(self.sys.join("block")).into_iter().flatten().flatten();
-        let over_it = |folder: &PathBuf| {
-            let path = fs::read(folder.join("loop/backing_file")).ok()?;
-            let path = Path::new(OsStr::from_bytes(path.strip_suffix(b"\n")?));
-            Some(is_same_file(&fs::metadata(path).ok()?, found))
-        };
-        let folders = folders.map(|entry| entry.path());
-        let devices = folders.filter(|folder| over_it(folder) == Some(true));
-        devices.filter_map(|folder| relative_at(&folder)).collect()
-    }
-
-    fn relatives(&self, number: Number) -> Vec<Relative> {
-        let Some(folder) = self.folder(number) else { return vec![] };
-        let mut relatives = vec![];
-        if folder.join("partition").exists() {
-            relatives.extend(folder.parent().and_then(relative_at));
-        } else {
-            let inside = fs::read_dir(&folder).into_iter().flatten().flatten();
-            let partitions = inside.map(|entry| entry.path());
-            let partitions = partitions.filter(|path| path.join("partition").exists());
-            relatives.extend(partitions.filter_map(|path| relative_at(&path)));
-        }
-        relatives.extend(relative_at(&folder));
-        relatives
-    }
-
-    /// The device's folder in sysfs.
-    pub(super) fn folder(&self, (major, minor): Number) -> Option<PathBuf> {
-        fs::canonicalize(self.sys.join(format!("dev/block/{major}:{minor}"))).ok()
     }
 
     fn mounts(&self, relatives: &[Relative]) -> Vec<String> {
@@ -164,9 +115,11 @@ impl Kernel {
 }
 
 /// Whether the kernel has given the block device to somebody alone: a file system, say.
-fn is_claimed(path: &Path) -> bool {
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path);
-    opened.is_err_and(|err| err.raw_os_error() == Some(libc::EBUSY))
+fn is_claimed(device: &Relative) -> bool {
+    let path = Path::new("/dev").join(&device.name);
+    let open = || OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&path);
+    number_at(&path) == Some(device.number)
+        && open().is_err_and(|err| err.raw_os_error() == Some(libc::EBUSY))
 }
 
 /// Locks all of `file` for as long as it is open; false when others have locks. Where there are no
@@ -195,17 +148,6 @@ fn holders(relative: &Relative) -> Vec<String> {
     entries.map(shown).collect()
 }
 
-fn relative_at(folder: &Path) -> Option<Relative> {
-    let number = parse_number(fs::read_to_string(folder.join("dev")).ok()?.trim())?;
-    let name = folder.file_name()?.to_string_lossy().into_owned();
-    Some(Relative { number, name, folder: folder.to_owned() })
-}
-
-fn parse_number(text: &str) -> Option<Number> {
-    let (major, minor) = text.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
 fn number_at(path: &Path) -> Option<Number> {
     let found = path.is_absolute().then(|| fs::metadata(path).ok()).flatten()?;
     let number = (major(found.rdev()), minor(found.rdev()));
@@ -224,12 +166,15 @@ mod tests {
         let sys = folder.path().join("sys");
         let disk = sys.join("devices/sda");
         fs::create_dir_all(sys.join("dev/block")).unwrap();
-        for (path, number) in [("", "8:0"), ("sda1", "8:1"), ("sda2", "8:2")] {
+        for (path, number, start) in [("", "8:0", "0"), ("sda1", "8:1", "8"), ("sda2", "8:2", "16")]
+        {
             let path = disk.join(path);
             fs::create_dir_all(path.join("holders")).unwrap();
             fs::write(path.join("dev"), format!("{number}\n")).unwrap();
             if number != "8:0" {
                 fs::write(path.join("partition"), "1\n").unwrap();
+                fs::write(path.join("start"), format!("{start}\n")).unwrap();
+                fs::write(path.join("size"), "8\n").unwrap();
             }
             symlink(&path, sys.join("dev/block").join(number)).unwrap();
         }
@@ -240,7 +185,7 @@ mod tests {
         fs::write(proc.join("self/mountinfo"), "25 1 0:22 / /proc rw - proc proc rw\n").unwrap();
         fs::write(proc.join("swaps"), "Filename\tType\tSize\n").unwrap();
         let number_of = |path: &Path| (path == Path::new("/dev/sda1")).then_some((8, 1));
-        (folder, Kernel { proc, sys, number_of })
+        (folder, Kernel { proc, stack: Stack { sys, backing_of: |_, _| None }, number_of })
     }
 
     #[test]
@@ -287,9 +232,9 @@ mod tests {
         let image = folder.path().join("image");
         let file = File::create(&image).unwrap();
         let users = || kernel.users_of_image(&file, &file.metadata().unwrap());
-        fs::create_dir(kernel.sys.join("block")).unwrap();
-        let disk = kernel.sys.join("block/sda");
-        symlink(kernel.sys.join("devices/sda"), &disk).unwrap();
+        fs::create_dir(kernel.stack.sys.join("block")).unwrap();
+        let disk = kernel.stack.sys.join("block/sda");
+        symlink(kernel.stack.sys.join("devices/sda"), &disk).unwrap();
         assert!(users().is_empty());
         fs::create_dir(disk.join("loop")).unwrap();
         fs::write(disk.join("loop/backing_file"), "/another/image\n").unwrap();
@@ -333,7 +278,7 @@ mod tests {
     #[test]
     fn a_device_that_takes_no_writes_is_known() {
         let (_folder, kernel) = kernel();
-        let folder = kernel.folder((8, 0)).unwrap();
+        let folder = kernel.stack.folder((8, 0)).unwrap();
         assert!(!kernel.is_read_only(makedev(8, 0)));
         for (text, read_only) in [("0\n", false), ("1\n", true)] {
             fs::write(folder.join("ro"), text).unwrap();

@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::stat::{major, minor};
 
 use super::Device;
-use super::busy::Kernel;
+use super::stack::Stack;
 
 /// Properties of udev that tell a device, a file system on it, or a volume.
 const UDEV_KEYS: [&str; 8] = [
@@ -39,7 +39,7 @@ pub fn identity(device: &dyn Device) -> Vec<u8> {
         return text;
     }
     let (major, minor) = (major(found.rdev()), minor(found.rdev()));
-    if let Some(folder) = Kernel::default().folder((major, minor)) {
+    if let Some(folder) = Stack::default().folder((major, minor)) {
         for name in SYSFS_FILES {
             let value = fs::read_to_string(folder.join(name)).unwrap_or_default();
             push(&mut text, &name.replace('/', "."), &value);

@@ -6,6 +6,7 @@
 //! ```text
 //!   trait Device ---- file.rs    regular files and block devices (holes, cache hints)
 //!                |              (open.rs: which are opened, and how; busy.rs: who else uses one;
+//!                |               stack.rs, backing.rs: what shares bytes with one;
 //!                |               identity.rs: which one it is; stamp.rs: whether it changes;
 //!                |               cached.rs: what is in the page cache; residency.rs: what of it
 //!                |               because of us; read_ahead.rs: asking for it in advance)
@@ -15,6 +16,7 @@
 //!                \--- faulty.rs  a wrapper that fails, shortens or records calls (tests)
 //! ```
 
+mod backing;
 mod busy;
 mod cached;
 mod direct;
@@ -26,6 +28,7 @@ mod memory;
 mod open;
 mod read_ahead;
 mod residency;
+mod stack;
 mod stamp;
 mod tolerant;
 

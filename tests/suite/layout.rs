@@ -226,7 +226,7 @@ fn nothing_ends_the_process_but_main_and_faults() {
 #[test]
 fn unsafe_code_stays_in_its_list() {
     for needle in ["unsafe {", "unsafe fn", "unsafe impl"] {
-        let device = ["device/cached.rs", "device/residency.rs"];
+        let device = ["device/backing.rs", "device/cached.rs", "device/residency.rs"];
         only_in(
             needle,
             &[&device[..], &["fuse/", "commands/heap.rs", "commands/output.rs", "signals.rs"]]

@@ -205,6 +205,55 @@ fn an_image_that_is_mounted_elsewhere_is_not_patched() {
     apply().expect(0);
 }
 
+/// As a guest's disk on a volume of the host, looked into by a loop device over it.
+#[test]
+fn what_lies_under_a_mounted_loop_device_is_not_patched() {
+    require!(loop_devices());
+    require!(program("mkfs.ext4"));
+    let (work, image) = ext4();
+    // Nobody finds it by the name that it was attached by.
+    fs::hard_link(&image, work.path("other name")).unwrap();
+    let lower = LoopDevice::attach(&work.path("other name"));
+    fs::remove_file(work.path("other name")).unwrap();
+    let upper = LoopDevice::attach(lower.path());
+    let twin = LoopDevice::attach(&image);
+    let patch = patch_file::build(SIZE as u64, "x", &[(0, &[0; 512])], &[0]);
+    let apply = |target: &str| {
+        let out = bdsync([format!("--patch={target}")]).in_folder(work.folder()).stdin(&patch);
+        out.run()
+    };
+    let targets = ["remote.img", lower.name(), upper.name(), twin.name()];
+    let mounted = LoopMount::of_device(upper.path(), work.folder());
+    for target in targets {
+        apply(target).expect(12).says("is mounted on");
+    }
+    drop(mounted);
+    for target in targets {
+        apply(target).expect(0);
+    }
+}
+
+/// Loop devices over other bytes of an image are as other partitions of a disk.
+#[test]
+fn another_part_of_an_image_may_be_mounted() {
+    require!(loop_devices());
+    require!(program("mkfs.ext4"));
+    let (work, image) = ext4();
+    let whole = [work.read("remote.img"), vec![1; SIZE]].concat();
+    fs::write(&image, whole).unwrap();
+    let offset = SIZE.to_string();
+    let first = LoopDevice::attach_with(&["--sizelimit", &offset], &image);
+    let second = LoopDevice::attach_with(&["--offset", &offset], &image);
+    let patch = patch_file::build(SIZE as u64, "x", &[(0, &[7; 512])], &[0]);
+    let apply =
+        |device: &LoopDevice| bdsync([format!("--patch={}", device.name())]).stdin(&patch).run();
+    let mounted = LoopMount::of_device(first.path(), work.folder());
+    apply(&second).expect(0);
+    apply(&first).expect(12);
+    drop(mounted);
+    assert!(work.read("remote.img")[SIZE..][..512] == [7; 512]);
+}
+
 #[test]
 fn an_image_that_qemu_uses_is_not_patched() {
     require!(program("qemu-io"));

@@ -21,7 +21,8 @@ impl LoopDevice {
         Self::attach_with(&["--read-only"], image)
     }
 
-    fn attach_with(options: &[&str], image: &Path) -> Self {
+    /// A device over `image`, or part of it, by more options of losetup.
+    pub fn attach_with(options: &[&str], image: &Path) -> Self {
         let show = ["--find", "--show"];
         let out = losetup().args(show).args(options).arg(image).output().expect("losetup");
         assert!(out.status.success(), "losetup: {}", String::from_utf8_lossy(&out.stderr));

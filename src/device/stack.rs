@@ -1,0 +1,378 @@
+//! Which block devices share bytes with a device or an image: the partitions and loop devices over
+//! it, those over these, and what it lies over itself.
+//!
+//! ```text
+//!   image ---- loop0 ---- loop0p1 ---- loop1       each at some bytes of the one before it
+//!        \---- loop2
+//! ```
+//! Of `loop2` the image below it and all that lies over the same bytes of that is found. Devices
+//! that are made of others in any other way, as by LVM, hold them; that is for `busy.rs` to tell.
+//! What is asked is sysfs; where it is missing nothing is found.
+
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
+
+use super::backing::backing_of;
+use crate::units::ByteRange;
+
+/// Sizes and offsets in sysfs count these, whatever a device's sectors are.
+const SYSFS_SECTOR_BYTES: u64 = 512;
+/// So much of what lies over each other is looked at.
+const PARTS_MAX: usize = 4096;
+/// All bytes there can be.
+const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
+
+/// Major and minor number of a block device.
+pub(super) type Number = (u64, u64);
+
+/// What has bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// A regular file, by the device of its file system and its inode.
+    File {
+        /// That device.
+        device: Number,
+        /// Its number there.
+        inode: u64,
+    },
+    /// A block device.
+    Device(Number),
+}
+
+impl Carrier {
+    /// The file or device with these metadata.
+    pub(super) fn of(found: &Metadata) -> Self {
+        let number = |device| (major(device), minor(device));
+        match found.file_type().is_block_device() {
+            true => Self::Device(number(found.rdev())),
+            false => Self::File { device: number(found.dev()), inode: found.ino() },
+        }
+    }
+}
+
+/// A block device that shares bytes with the one in question.
+#[derive(Debug)]
+pub(super) struct Relative {
+    /// Its number.
+    pub(super) number: Number,
+    /// What the kernel calls it.
+    pub(super) name: String,
+    /// Its folder in sysfs.
+    pub(super) folder: PathBuf,
+    /// Whether whoever has it for itself alone uses the bytes in question, and does not keep others
+    /// from what they are asked by.
+    pub(super) is_telling: bool,
+}
+
+/// Where sysfs is; in tests elsewhere.
+#[derive(Debug)]
+pub(super) struct Stack {
+    /// Its folder.
+    pub(super) sys: PathBuf,
+    /// What the loop device at a path lies over.
+    pub(super) backing_of: fn(&Path, Number) -> Option<Carrier>,
+}
+
+/// Bytes of a carrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    carrier: Carrier,
+    range: ByteRange,
+    is_telling: bool,
+}
+
+/// A loop device.
+struct LoopDevice {
+    number: Number,
+    over: Carrier,
+    /// Which bytes of that.
+    range: ByteRange,
+}
+
+impl Default for Stack {
+    fn default() -> Self {
+        Self { sys: "/sys".into(), backing_of }
+    }
+}
+
+impl Stack {
+    /// The block devices that share bytes with the carrier, itself among them if it is one.
+    pub(super) fn sharing(&self, carrier: Carrier) -> Vec<Relative> {
+        let loops = self.loops();
+        let mut parts = vec![Part { carrier, range: ALL, is_telling: false }];
+        self.follow(&mut parts, |part| self.below(part, &loops));
+        self.follow(&mut parts, |part| self.above(part, &loops));
+        let mut relatives: Vec<Relative> = vec![];
+        for part in parts {
+            if let Carrier::Device(number) = part.carrier
+                && relatives.iter().all(|known| known.number != number)
+                && let Some(folder) = self.folder(number)
+                && let Some(found) = relative_at(&folder)
+            {
+                relatives.push(Relative { is_telling: part.is_telling, ..found });
+            }
+        }
+        relatives
+    }
+
+    /// The device's folder in sysfs.
+    pub(super) fn folder(&self, (major, minor): Number) -> Option<PathBuf> {
+        fs::canonicalize(self.sys.join(format!("dev/block/{major}:{minor}"))).ok()
+    }
+
+    /// Adds what `next` finds for each of the parts, and for what is added.
+    fn follow(&self, parts: &mut Vec<Part>, next: impl Fn(&Part) -> Vec<Part>) {
+        let mut i = 0;
+        while i < parts.len() && parts.len() < PARTS_MAX {
+            for found in next(&parts[i]) {
+                let is_known = |known: &Part| {
+                    known.carrier == found.carrier
+                        && known.range.intersect(&found.range) == found.range
+                };
+                if !parts.iter().any(is_known) {
+                    parts.push(found);
+                }
+            }
+            i += 1;
+        }
+    }
+
+    /// What the part lies over.
+    fn below(&self, part: &Part, loops: &[LoopDevice]) -> Vec<Part> {
+        let Carrier::Device(number) = part.carrier else { return vec![] };
+        let within = |place: ByteRange| {
+            let at = |offset: u64| place.start.saturating_add(offset).min(place.end);
+            ByteRange::new(at(part.range.start), at(part.range.end))
+        };
+        let over = loops.iter().filter(|device| device.number == number);
+        let over = over.map(|device| {
+            let is_telling = !self.has_partitions(device.over);
+            (device.over, within(device.range), is_telling)
+        });
+        let disk = self.folder(number).filter(|folder| is_partition(folder)).and_then(|folder| {
+            let disk = number_in(folder.parent()?)?;
+            Some((Carrier::Device(disk), within(place_of(&folder)), false))
+        });
+        let parts = over.chain(disk);
+        parts.map(|(carrier, range, is_telling)| Part { carrier, range, is_telling }).collect()
+    }
+
+    /// What lies over bytes of the part.
+    fn above(&self, part: &Part, loops: &[LoopDevice]) -> Vec<Part> {
+        let over = loops.iter().filter(|device| device.over == part.carrier);
+        let over = over.map(|device| {
+            let covers_it = part.range.intersect(&device.range) == device.range;
+            let is_telling = covers_it || !self.has_partitions(Carrier::Device(device.number));
+            (device.number, device.range, is_telling)
+        });
+        let partitions =
+            self.partitions(part.carrier).into_iter().map(|(number, place)| (number, place, false));
+        let found = over.chain(partitions).filter_map(|(number, place, is_telling)| {
+            let shared = place.intersect(&part.range);
+            let range = ByteRange::new(shared.start - place.start, shared.end - place.start);
+            let carrier = Carrier::Device(number);
+            (!shared.is_empty()).then_some(Part { carrier, range, is_telling })
+        });
+        found.collect()
+    }
+
+    /// An exclusive open of a disk fails for what uses any of its partitions.
+    fn has_partitions(&self, carrier: Carrier) -> bool {
+        !self.partitions(carrier).is_empty()
+    }
+
+    /// The partitions of a disk, and which bytes of it they are.
+    fn partitions(&self, carrier: Carrier) -> Vec<(Number, ByteRange)> {
+        let Carrier::Device(disk) = carrier else { return vec![] };
+        let Some(folder) = self.folder(disk) else { return vec![] };
+        let inside = entries(&folder).filter(|path| is_partition(path));
+        inside.filter_map(|path| Some((number_in(&path)?, place_of(&path)))).collect()
+    }
+
+    /// All loop devices that lie over something.
+    fn loops(&self) -> Vec<LoopDevice> {
+        entries(&self.sys.join("block")).filter_map(|folder| self.loop_at(&folder)).collect()
+    }
+
+    fn loop_at(&self, folder: &Path) -> Option<LoopDevice> {
+        let path = fs::read(folder.join("loop/backing_file")).ok()?;
+        let path = Path::new(OsStr::from_bytes(path.strip_suffix(b"\n")?));
+        let Relative { number, name, .. } = relative_at(folder)?;
+        let over = (self.backing_of)(&Path::new("/dev").join(name), number)
+            .or_else(|| Some(Carrier::of(&fs::metadata(path).ok()?)))?;
+        let start = number_at(&folder.join("loop/offset")).unwrap_or(0);
+        Some(LoopDevice { number, over, range: range_from(start, folder) })
+    }
+}
+
+/// Which bytes of its disk a partition is.
+fn place_of(folder: &Path) -> ByteRange {
+    let sectors = number_at(&folder.join("start")).unwrap_or(0);
+    range_from(sectors.saturating_mul(SYSFS_SECTOR_BYTES), folder)
+}
+
+/// As many bytes as the device in this folder has; all where that is not told.
+fn range_from(start: u64, folder: &Path) -> ByteRange {
+    let sectors = number_at(&folder.join("size")).unwrap_or(u64::MAX);
+    let len = sectors.saturating_mul(SYSFS_SECTOR_BYTES);
+    ByteRange::new(start, start.saturating_add(len))
+}
+
+fn is_partition(folder: &Path) -> bool {
+    folder.join("partition").exists()
+}
+
+fn relative_at(folder: &Path) -> Option<Relative> {
+    let name = folder.file_name()?.to_string_lossy().into_owned();
+    Some(Relative {
+        number: number_in(folder)?,
+        name,
+        folder: folder.to_owned(),
+        is_telling: false,
+    })
+}
+
+fn number_in(folder: &Path) -> Option<Number> {
+    parse_number(fs::read_to_string(folder.join("dev")).ok()?.trim())
+}
+
+/// `MAJOR:MINOR`.
+pub(super) fn parse_number(text: &str) -> Option<Number> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn number_at(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const SECTORS: u64 = 100;
+
+    /// A sysfs with what a test adds.
+    struct Sys(tempfile::TempDir);
+
+    impl Sys {
+        fn new() -> Self {
+            let sys = Self(tempfile::tempdir().unwrap());
+            for folder in ["dev/block", "block"] {
+                fs::create_dir_all(sys.0.path().join(folder)).unwrap();
+            }
+            sys
+        }
+
+        fn stack(&self) -> Stack {
+            Stack { sys: self.0.path().to_owned(), backing_of: |_, _| None }
+        }
+
+        /// A device in a folder, of `sectors` sectors.
+        fn device(&self, folder: &str, number: &str, sectors: u64) -> PathBuf {
+            let folder = self.0.path().join("devices").join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("dev"), format!("{number}\n")).unwrap();
+            fs::write(folder.join("size"), format!("{sectors}\n")).unwrap();
+            symlink(&folder, self.0.path().join("dev/block").join(number)).unwrap();
+            folder
+        }
+
+        fn partition(&self, folder: &str, number: &str, start: u64, sectors: u64) {
+            let folder = self.device(folder, number, sectors);
+            fs::write(folder.join("partition"), "1\n").unwrap();
+            fs::write(folder.join("start"), format!("{start}\n")).unwrap();
+        }
+
+        fn loop_device(&self, name: &str, number: &str, over: &Path, offset: u64, sectors: u64) {
+            let folder = self.device(name, number, sectors);
+            fs::create_dir(folder.join("loop")).unwrap();
+            fs::write(folder.join("loop/backing_file"), format!("{}\n", over.display())).unwrap();
+            fs::write(folder.join("loop/offset"), format!("{offset}\n")).unwrap();
+            symlink(&folder, self.0.path().join("block").join(name)).unwrap();
+        }
+    }
+
+    fn names(mut relatives: Vec<Relative>) -> Vec<String> {
+        relatives.sort_by(|a, b| a.name.cmp(&b.name));
+        relatives.into_iter().map(|one| one.name).collect()
+    }
+
+    fn of_file(stack: &Stack, path: &Path) -> Vec<String> {
+        names(stack.sharing(Carrier::of(&fs::metadata(path).unwrap())))
+    }
+
+    #[test]
+    fn what_lies_over_each_other_is_followed_up_and_down() {
+        let sys = Sys::new();
+        let image = sys.0.path().join("image");
+        fs::write(&image, "x").unwrap();
+        sys.loop_device("loop0", "7:0", &image, 0, SECTORS);
+        sys.partition("loop0/loop0p1", "259:0", 10, 20);
+        sys.partition("loop0/loop0p2", "259:1", 30, 20);
+        let mut stack = sys.stack();
+        assert_eq!(of_file(&stack, &image), ["loop0", "loop0p1", "loop0p2"]);
+        assert_eq!(names(stack.sharing(Carrier::Device((259, 0)))), ["loop0", "loop0p1"]);
+        // A second one over the bytes of the first partition, and one over that.
+        sys.loop_device("loop1", "7:1", &image, 10 * SYSFS_SECTOR_BYTES, 20);
+        sys.loop_device("loop2", "7:2", Path::new("/nothing/here"), 0, 20);
+        stack.backing_of = |path, number| {
+            (path == Path::new("/dev/loop2") && number == (7, 2)).then_some(Carrier::Device((7, 1)))
+        };
+        let all = ["loop0", "loop0p1", "loop0p2", "loop1", "loop2"];
+        assert_eq!(of_file(&stack, &image), all);
+        assert_eq!(names(stack.sharing(Carrier::Device((7, 0)))), all);
+        for number in [(7, 1), (7, 2)] {
+            let found = names(stack.sharing(Carrier::Device(number)));
+            assert_eq!(found, ["loop0", "loop0p1", "loop1", "loop2"], "{number:?}");
+        }
+        let found = names(stack.sharing(Carrier::Device((259, 0))));
+        assert_eq!(found, ["loop0", "loop0p1", "loop1", "loop2"]);
+        assert_eq!(names(stack.sharing(Carrier::Device((259, 1)))), ["loop0", "loop0p2"]);
+    }
+
+    #[test]
+    fn what_the_driver_tells_counts_and_not_the_path() {
+        let sys = Sys::new();
+        let image = sys.0.path().join("image");
+        fs::write(&image, "x").unwrap();
+        sys.loop_device("loop0", "7:0", &image, 0, SECTORS);
+        let mut stack = sys.stack();
+        stack.backing_of = |_, _| Some(Carrier::File { device: (0, 0), inode: 1 });
+        assert!(of_file(&stack, &image).is_empty());
+    }
+
+    #[test]
+    fn exclusive_use_tells_something_of_loop_devices_and_what_they_lie_over() {
+        let sys = Sys::new();
+        sys.device("sda", "8:0", SECTORS);
+        sys.partition("sda/sda1", "8:1", 0, 50);
+        sys.loop_device("loop0", "7:0", Path::new("/nothing/here"), 0, 50);
+        let stack = Stack { backing_of: |_, _| Some(Carrier::Device((8, 1))), ..sys.stack() };
+        let telling_of = |carrier| {
+            let mut found = stack.sharing(carrier);
+            found.retain(|one| one.is_telling);
+            names(found)
+        };
+        let telling = |number| telling_of(Carrier::Device(number));
+        assert_eq!(telling((7, 0)), ["sda1"], "not the disk, whose other partitions may be in use");
+        assert_eq!(telling((8, 1)), ["loop0"]);
+        assert_eq!(telling((8, 0)), ["loop0"]);
+        // Other partitions of it may be what is in use.
+        sys.partition("loop0/loop0p1", "259:0", 0, 10);
+        sys.partition("sda/sda1/sda1p1", "259:1", 0, 10);
+        assert_eq!(telling((7, 0)), Vec::<String>::new());
+        assert_eq!(telling((8, 1)), ["loop0"]);
+    }
+}
