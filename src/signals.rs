@@ -46,10 +46,17 @@ pub fn unblock_in(command: &mut Command) {
     unsafe { command.pre_exec(unblock) };
 }
 
+/// Has `command` end, by SIGTERM, once the thread that starts it is gone, whatever ended that: its
+/// process, say, by SIGKILL. It does not reach what runs as another user.
+pub fn end_with_parent(command: &mut Command) {
+    let follow = || Ok(set_pdeathsig(Signal::SIGTERM)?);
+    // SAFETY: between fork and exec only calls are allowed that are safe in a signal handler:
+    // prctl(2) is, and nothing is allocated.
+    unsafe { command.pre_exec(follow) };
+}
+
 /// Has `command` outlive the terminal that it asks for a password at: no signal of that ends or
-/// stops it, but its parent does end it, and SIGTERM once the thread that starts it is gone (which
-/// does not reach what runs as another user). Where there is no terminal it does not share the fate
-/// of its process group either.
+/// stops it. Where there is no terminal it does not share the fate of its process group either.
 pub fn leave_terminal_in(command: &mut Command) {
     if File::open("/dev/tty").is_err() {
         command.process_group(0);
@@ -60,10 +67,10 @@ pub fn leave_terminal_in(command: &mut Command) {
             // SAFETY: to ignore a signal runs no code.
             unsafe { sigaction(signal, &ignored) }?;
         }
-        Ok(set_pdeathsig(Signal::SIGTERM)?)
+        Ok(())
     };
     // SAFETY: between fork and exec only calls are allowed that are safe in a signal handler:
-    // sigaction(2) and prctl(2) are, and nothing is allocated.
+    // sigaction(2) is, and nothing is allocated.
     unsafe { command.pre_exec(leave) };
 }
 

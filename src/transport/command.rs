@@ -19,7 +19,7 @@ use super::control::{Control, set_nonblocking, setup_error};
 use super::split::split_command;
 use super::stream::{StreamReader, StreamWriter};
 use crate::error::{Error, Kind, Result};
-use crate::signals::{leave_terminal_in, unblock_in};
+use crate::signals::{end_with_parent, leave_terminal_in, unblock_in};
 
 /// A longer line of the remote's stderr is passed on in pieces of so many bytes.
 pub const STDERR_LINE_BYTES_MAX: usize = 4096;
@@ -87,7 +87,8 @@ struct Drain {
 /// Starts `command` (REMSHCMD, see [`split_command`]) and connects to its stdin and stdout.
 /// Its stderr goes line by line to `stderr_sink`. `timeout` as in [`Control::new`].
 ///
-/// The process stays in our process group, so that an `ssh` in it can ask for a password.
+/// The process stays in our process group, so that an `ssh` in it can ask for a password. It is
+/// ended when the calling thread ends, which has to live as long as the connection is wanted.
 ///
 /// # Errors
 /// `Kind::Usage` when the command cannot be split, `Kind::Spawn` when it cannot be started,
@@ -100,8 +101,8 @@ pub fn connect_command(
     connect_words(&split_command(command)?, timeout, stderr_sink)
 }
 
-/// As [`connect_command`], to be called by a thread that lives as long as the connection is wanted:
-/// the process goes on when its terminal's Ctrl-C or end means another process.
+/// As [`connect_command`]: the process goes on when its terminal's Ctrl-C or end means another
+/// process.
 ///
 /// # Errors
 /// As [`connect_command`].
@@ -155,6 +156,7 @@ fn connect(
     // std sets SIGPIPE to its default again in the child.
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     unblock_in(&mut command);
+    end_with_parent(&mut command);
     prepare(&mut command);
     let child = command.spawn().map_err(|e| {
         Error::io(Kind::Spawn, "cannot start the remote command", e).with_path(program)
@@ -393,7 +395,7 @@ mod tests {
     fn consumer_is_waited_for_until_it_reads_and_only_once() {
         let folder = tempfile::tempdir().unwrap();
         let mark = folder.path().join("reads");
-        let script = format!("sleep 0.3; touch {}; head -c 5; sleep 100", mark.display());
+        let script = format!("sleep 0.3; touch {}; head -c 5; exec sleep 100", mark.display());
         let words = ["sh", "-c", &script].map(OsString::from);
         let mut connection = connect_consumer(&words, None, Box::new(|_| {})).unwrap();
         connection.writer.write_all(b"hello").unwrap();

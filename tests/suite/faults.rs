@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::images::{changed, random_bytes};
 use crate::support::run::{binary, server_command, shell_command};
 use crate::support::{Output, Workdir, bdsync};
@@ -74,10 +77,10 @@ fn a_remote_that_talks_garbage_is_exit_4() {
         "echo Welcome to this host, dear user",
         "exec yes",
         "head -c 100000 /dev/zero",
-        "printf '\\013\\000\\000\\000\\001SERVER 0.4'; sleep 5",
-        "printf '\\012\\000\\000\\000\\001SERVER 0.'; sleep 5",
-        "printf '\\002\\000\\000\\000\\006x'; sleep 5",
-        "printf '\\001\\000\\000\\000\\007'; sleep 5",
+        "printf '\\013\\000\\000\\000\\001SERVER 0.4'; exec sleep 5",
+        "printf '\\012\\000\\000\\000\\001SERVER 0.'; exec sleep 5",
+        "printf '\\002\\000\\000\\000\\006x'; exec sleep 5",
+        "printf '\\001\\000\\000\\000\\007'; exec sleep 5",
         "echo Last login: today; exec $BDSYNC --server",
     ] {
         told(against(&pair(), &["--timeout=10"], script), &[4]);
@@ -105,7 +108,7 @@ fn a_few_bytes_before_the_hello_are_exit_4_and_shown() {
 
 #[test]
 fn silence_before_the_hello_leads_to_the_remote_command() {
-    for (script, shown) in [("sleep 60", "1 s (--timeout); "), ("echo; sleep 60", "only \"\\n\"; ")]
+    for (script, shown) in [("exec sleep 60", "1 s (--timeout); "), ("echo; exec sleep 60", "only \"\\n\"; ")]
     {
         let out = told(against(&pair(), &["--timeout=1"], script), &[13]);
         out.says(shown).says("does the remote command start bdsync --server");
@@ -132,7 +135,7 @@ fn a_remote_that_answers_what_was_not_asked_is_exit_4() {
 
 #[test]
 fn a_silent_remote_is_exit_13_after_the_timeout() {
-    for script in ["sleep 60", "$BDSYNC --server | { head -c 40; sleep 60; }"] {
+    for script in ["exec sleep 60", "$BDSYNC --server | { head -c 40; cat >/dev/null; }"] {
         let out = told(against(&pair(), &["--timeout=1"], script), &[13]);
         assert!(out.elapsed >= Duration::from_millis(900), "{out}");
         out.says("1 s");
@@ -144,12 +147,34 @@ fn a_remote_that_was_given_up_is_ended() {
     let work = pair();
     let script = "echo $$ >pid; exec sleep 60";
     told(against(&work, &["--timeout=1"], script), &[13]);
+    expect_gone(&work);
+}
+
+/// The process whose number is in the file `pid` comes to its end, reaped or not.
+fn expect_gone(work: &Workdir) {
     let pid = String::from_utf8(work.read("pid")).unwrap();
-    let process = Path::new("/proc").join(pid.trim());
+    let stat = Path::new("/proc").join(pid.trim()).join("stat");
     let until = Instant::now() + Duration::from_secs(5);
-    while process.exists() {
+    while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
         assert!(Instant::now() < until, "process {pid} is left behind");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// As `ssh` over a link that is dead: it does not see that its stdin was closed.
+#[test]
+fn a_client_that_a_signal_ends_takes_a_stuck_remote_with_it() {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGKILL] {
+        let work = pair();
+        let script = shell_command("echo $$ >pid.new; mv pid.new pid; exec sleep 60");
+        work.client_through(&[], &script).run_meanwhile(|client| {
+            while !work.path("pid").exists() {
+                assert!(client.try_wait().unwrap().is_none());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            kill(Pid::from_raw(client.id().try_into().unwrap()), signal).unwrap();
+        });
+        expect_gone(&work);
     }
 }
 
@@ -178,7 +203,7 @@ fn a_command_that_cannot_be_started_is_exit_8_and_named() {
 
 #[test]
 fn a_remote_that_stops_reading_does_not_block_for_ever() {
-    let script = "$BDSYNC --server </dev/null 2>/dev/null & sleep 60";
+    let script = "$BDSYNC --server </dev/null 2>/dev/null & exec sleep 60";
     told(against(&pair(), &["--timeout=1"], script), &[6, 13]);
 }
 

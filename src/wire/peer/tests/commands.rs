@@ -105,7 +105,7 @@ fn command_ended_by_a_signal_after_done_is_no_success() {
 
 #[test]
 fn command_that_does_not_end_is_killed_after_the_timeout() {
-    let (_dir, text) = shell_server("sleep 60");
+    let (_dir, text) = shell_server("exec sleep 60");
     let peer = open(command(&text, Some(Duration::from_secs(1)))).unwrap();
     let err = peer.finish().unwrap_err();
     assert_eq!(err.kind(), Kind::Connection);
