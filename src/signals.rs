@@ -8,9 +8,10 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -141,11 +142,29 @@ fn status_set() -> SigSet {
     set
 }
 
+/// Signals that come so soon behind the first one say the same: timeout(1) sends one to a process
+/// and another to its group.
+const ECHO: Duration = Duration::from_millis(500);
+
+/// When the first signal came.
+#[derive(Debug, Default)]
+pub struct FirstSignal(OnceLock<Instant>);
+
+impl FirstSignal {
+    /// Whether the signal that came just now says no more than the first one, which it is not.
+    pub fn is_echoed(&self) -> bool {
+        let now = Instant::now();
+        let first = *self.0.get_or_init(|| now);
+        first != now && now.saturating_duration_since(first) < ECHO
+    }
+}
+
 /// Holds the signals back until it is dropped.
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,
     mask_before: SigSet,
+    first: FirstSignal,
     /// The first signal that came; 0: none.
     seen: AtomicI32,
     /// A byte here ends every wait for input.
@@ -171,7 +190,8 @@ impl Signals {
         let (given_up, give_up) =
             io::pipe().map_err(|err| Error::io(Kind::Open, "cannot watch for signals", err))?;
         let mask_before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
-        Ok(Self { fd, mask_before, seen: AtomicI32::new(0), given_up, give_up })
+        let (first, seen) = (FirstSignal::default(), AtomicI32::new(0));
+        Ok(Self { fd, mask_before, first, seen, given_up, give_up })
     }
 
     /// The signal that asked for an end, if one did.
@@ -182,8 +202,9 @@ impl Signals {
         {
             let signal = info.ssi_signo.cast_signed();
             let seen = self.seen.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
+            let is_echo = self.first.is_echoed();
             // A watch had the first one meanwhile.
-            if seen.is_err() {
+            if seen.is_err() && !is_echo {
                 Self::end_process(signal);
             }
         }
@@ -202,8 +223,8 @@ impl Signals {
     }
 
     /// Calls `on_signal` with the first signal, on a thread that waits for it until the watch is
-    /// dropped. A second one ends the process: whatever the first has to wait for, a read from a
-    /// device that is stuck perhaps, may never come.
+    /// dropped. A second one, half a second later or more, ends the process: whatever the first has
+    /// to wait for, a read from a device that is stuck perhaps, may never come.
     ///
     /// # Errors
     /// `Kind::Open` when no pipe or no thread can be had.
@@ -217,6 +238,9 @@ impl Signals {
         let wait = move || {
             let mut on_signal = Some(on_signal);
             while let Some(signal) = next_signal(&self.fd, ended.as_fd()) {
+                if self.first.is_echoed() {
+                    continue;
+                }
                 let is_first = self.seen.swap(signal, Ordering::Relaxed) == 0;
                 match on_signal.take().filter(|_| is_first) {
                     Some(on_signal) => on_signal(signal),

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use super::signals;
 use crate::error::Result;
+use crate::signals::FirstSignal;
 
 /// Why the mount may have come to an end.
 pub(super) enum Event {
@@ -61,8 +62,11 @@ impl Events {
     pub fn with_signals() -> Result<Self> {
         let events = Self::without_signals();
         let sender = events.sender.clone();
+        let first = FirstSignal::default();
         signals::watch(move |signal| {
-            let _ = sender.send(Event::Signal(signal));
+            if !first.is_echoed() {
+                let _ = sender.send(Event::Signal(signal));
+            }
         })?;
         Ok(events)
     }

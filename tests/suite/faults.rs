@@ -108,7 +108,8 @@ fn a_few_bytes_before_the_hello_are_exit_4_and_shown() {
 
 #[test]
 fn silence_before_the_hello_leads_to_the_remote_command() {
-    for (script, shown) in [("exec sleep 60", "1 s (--timeout); "), ("echo; exec sleep 60", "only \"\\n\"; ")]
+    for (script, shown) in
+        [("exec sleep 60", "1 s (--timeout); "), ("echo; exec sleep 60", "only \"\\n\"; ")]
     {
         let out = told(against(&pair(), &["--timeout=1"], script), &[13]);
         out.says(shown).says("does the remote command start bdsync --server");

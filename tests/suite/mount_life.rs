@@ -61,12 +61,14 @@ fn umount_of_a_busy_mount_is_refused_and_harmless() {
     assert!(mounted.ended().success());
 }
 
+/// As timeout(1) sends it: to the process, and to its group.
 #[test]
 fn signal_to_a_busy_mount_detaches_and_its_users_may_finish() {
     require!(fuse());
     let stored = Stored::new(4, SIZE);
     let mut mounted = stored.mount(&[]);
     let mut file = File::open(mounted.path("merged")).unwrap();
+    mounted.signal(Signal::SIGTERM);
     mounted.signal(Signal::SIGTERM);
     mounted.wait_until("it tells", |mounted| mounted.said().contains("still in use"));
     assert!(!is_mounted(&stored.at()), "detached, so that the place is free");
@@ -86,8 +88,7 @@ fn second_signal_ends_a_busy_mount_at_once() {
     let mut file = File::open(mounted.path("merged")).unwrap();
     mounted.signal(Signal::SIGINT);
     mounted.wait_until("it tells", |mounted| mounted.said().contains("still in use"));
-    mounted.signal(Signal::SIGTERM);
-    assert_eq!(mounted.ended().code(), Some(143));
+    assert_eq!(mounted.ended_by_another(Signal::SIGTERM).code(), Some(143));
     mounted.wait_until("it says so", |mounted| {
         mounted.said().contains("ended while the mount was still in use")
     });
@@ -123,8 +124,7 @@ fn second_signal_under_another_mount_tells_what_it_leaves() {
     cover(&stored.at());
     mounted.signal(Signal::SIGTERM);
     mounted.wait_until("it tells", |mounted| mounted.said().contains("another mount covers"));
-    mounted.signal(Signal::SIGTERM);
-    assert_eq!(mounted.ended().code(), Some(143));
+    assert_eq!(mounted.ended_by_another(Signal::SIGTERM).code(), Some(143));
     mounted.wait_until("it says so", |mounted| mounted.said().contains("unmounted too"));
 }
 
@@ -164,8 +164,8 @@ fn second_signal_unmounts_what_is_covered_no_more() {
     mounted.signal(Signal::SIGTERM);
     mounted.wait_until("it tells", |mounted| mounted.said().contains("another mount covers"));
     assert!(umount(&stored.at()));
-    mounted.signal(Signal::SIGTERM);
-    assert!(mounted.ended().success(), "{}", mounted.said());
+    let ended = mounted.ended_by_another(Signal::SIGTERM);
+    assert!(ended.success(), "{}", mounted.said());
     assert!(!is_mounted(&stored.at()));
 }
 

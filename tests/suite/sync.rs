@@ -592,7 +592,10 @@ fn an_interrupted_sync_says_how_to_go_on_and_does() {
             while work.read("remote.img") == before && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+            // As timeout(1) sends it: to the process, and to its group.
+            for _ in 0..2 {
+                kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+            }
         });
         let out = out.expect(143);
         out.says("run the same command again").says("interrupted by SIGTERM");

@@ -75,6 +75,17 @@ impl Mounted {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("cannot signal");
     }
 
+    /// Its exit status after a signal that it takes for another one than the first, which it does
+    /// not at once.
+    #[track_caller]
+    pub fn ended_by_another(&mut self, signal: Signal) -> ExitStatus {
+        self.wait_until("it ends", |mounted| {
+            mounted.signal(signal);
+            !mounted.is_running()
+        });
+        self.ended()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("cannot wait").is_none()
     }
