@@ -71,9 +71,11 @@ impl<W> ThrottledWriter<W> {
 impl<W: Write> Write for ThrottledWriter<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let Some(throttle) = &self.throttle else { return self.writer.write(buf) };
-        let written = self.writer.write(&buf[..buf.len().min(throttle.piece_bytes())])?;
-        throttle.pay(written);
-        Ok(written)
+        let piece = &buf[..buf.len().min(throttle.piece_bytes())];
+        // Before: who has got all there is must not find the writer asleep.
+        throttle.pay(piece.len());
+        self.writer.write_all(piece)?;
+        Ok(piece.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -169,6 +169,25 @@ fn what_the_classic_lacks_is_refused_before_anything_is_written() {
     // Here it is this program that writes.
     sync_classic(&work, &["--undo=u", "--sparse", "h:local.img", "remote.img"]).run().expect(0);
     assert!(work.read("remote.img") == work.read("local.img"));
+    // What it does unasked need not be asked for.
+    work.write("remote.img", &before);
+    sync_classic(&work, &["--force", "local.img", "h:remote.img"]).run().expect(0);
+    assert!(work.read("remote.img") == work.read("local.img"));
+}
+
+#[test]
+fn a_file_that_was_made_for_nothing_does_not_stay() {
+    let work = pair();
+    let options = ["--create", "--remote-path=/no/bdsync", "local.img", "h:new.img"];
+    sync(&work, &options).run().expect(6);
+    sync(&work, &["--create", "--undo=no/u", "local.img", "h:new.img"]).run().expect(9);
+    assert!(!work.path("new.img").exists());
+    sync(&work, &["--create", "local.img", "h:new.img"]).run().expect(0);
+    assert!(work.read("new.img") == work.read("local.img"));
+    // A source of no bytes makes a file of none.
+    work.write("local.img", b"");
+    sync(&work, &["--create", "local.img", "h:empty.img"]).run().expect(0);
+    assert_eq!(work.read("empty.img"), b"");
 }
 
 #[test]

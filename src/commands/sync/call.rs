@@ -53,15 +53,24 @@ impl Caller {
         self.call(&["--server".into()])
     }
 
-    /// A server, after a file at `path` was created if there is nothing. For another host.
+    /// A server, after a file at `path` was created if there is nothing; if it fails, and nothing
+    /// was written to that file, it is taken away again. For another host.
     pub fn creating_server(&self, path: &OsStr) -> Vec<OsString> {
-        let path = quoted(path.as_bytes());
-        let mut script = b"[ -e ".to_vec();
-        script.extend_from_slice(&path);
-        script.extend_from_slice(b" ] || (umask 077; : >");
-        script.extend_from_slice(&path);
-        script.extend_from_slice(b") || exit 12; ");
-        script.extend_from_slice(&self.remote_line(&["--server".into()]));
+        let path = &quoted(path.as_bytes())[..];
+        let server = &self.remote_line(&["--server".into()])[..];
+        // Through a link that leads nowhere, something else than what is at the path is made.
+        let create = [b"[ -L ", path, b" ] || made=1; (umask 077; : >", path, b") || exit 12"];
+        let take_away = [b"[ -z \"$made\" ] || [ -s ", path, b" ] || rm -f ", path];
+        let script = [
+            &[b"made=; [ -e ", path, b" ] || { "].concat()[..],
+            &create.concat(),
+            b"; }; ",
+            server,
+            b"; status=$?; [ $status = 0 ] || ",
+            &take_away.concat(),
+            b"; exit $status",
+        ];
+        let script = script.concat();
         let mut words = self.words.clone();
         // Whatever the login shell is: these are words for sh.
         words.push(OsString::from_vec([b"sh -c ", &quoted(&script)[..]].concat()));
@@ -95,8 +104,13 @@ impl Caller {
 }
 
 /// What a `bdsync --patch` is told. Options that the classic lacks only where they were asked
-/// for.
-pub fn patch_arguments(options: &SyncOptions, rule: SizeRule, target: &OsStr) -> Vec<OsString> {
+/// for; `--force` not by `is_classic`, as it does all by force.
+pub fn patch_arguments(
+    options: &SyncOptions,
+    rule: SizeRule,
+    target: &OsStr,
+    is_classic: bool,
+) -> Vec<OsString> {
     let attached = |name: &str, value: &OsStr| {
         let mut word = OsString::from(name);
         word.push(value);
@@ -115,7 +129,7 @@ pub fn patch_arguments(options: &SyncOptions, rule: SizeRule, target: &OsStr) ->
     }
     for (name, given) in [
         ("--sparse", options.sparse),
-        ("--force", options.force),
+        ("--force", options.force && !is_classic),
         ("--flushcache", options.compare.flush_cache),
     ] {
         if given {
@@ -154,13 +168,23 @@ mod tests {
     fn creating_script_makes_the_file_once_and_goes_on() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("it's \"new\" $HOME");
-        let caller = Caller::new(Some("host".as_ref()), "ssh".as_ref(), "echo ran".as_ref());
-        let words = caller.unwrap().creating_server(path.as_os_str());
+        let run = |program: &str| {
+            let caller = Caller::new(Some("host".as_ref()), "ssh".as_ref(), program.as_ref());
+            let words = caller.unwrap().creating_server(path.as_os_str());
+            Command::new("sh").arg("-c").arg(&words[2]).output().unwrap()
+        };
+        assert_eq!(run("/no/bdsync").status.code(), Some(127));
+        assert!(!path.exists(), "nothing came of it");
         for content in ["", "kept"] {
-            let out = Command::new("sh").arg("-c").arg(&words[2]).output().unwrap();
-            assert_eq!(String::from_utf8(out.stdout).unwrap(), "ran --server\n");
+            assert_eq!(run("echo ran").stdout, b"ran --server\n");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+            assert_eq!(run("false").status.code(), Some(1));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content, "it was there before");
             std::fs::write(&path, "kept").unwrap();
         }
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        assert_eq!(run("false").status.code(), Some(1));
+        assert!(path.is_symlink());
     }
 }

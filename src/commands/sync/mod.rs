@@ -291,13 +291,13 @@ impl Sync<'_> {
     /// Compares, and has the differences written as they are found.
     fn write(&self, session: &Session, sizes: SizeOptions, touched: &mut Touched) -> Result<()> {
         let job = self.job(session);
-        let arguments =
-            call::patch_arguments(self.options, sizes.rule, OsStr::from_bytes(job.name));
         // The patch leaves through the remote shell only where the target is there.
-        let caller = match &self.options.target {
-            Place::Local(_) => &Caller::here()?,
-            Place::Remote { .. } => &self.sides.caller,
+        let (caller, is_classic) = match &self.options.target {
+            Place::Local(_) => (&Caller::here()?, false),
+            Place::Remote { .. } => (&self.sides.caller, session.extensions == Extensions::NONE),
         };
+        let name = OsStr::from_bytes(job.name);
+        let arguments = call::patch_arguments(self.options, sizes.rule, name, is_classic);
         let engine = Arc::clone(&session.engine);
         // The first bytes of the patch are waited for to be read: a bar over the prompt
         // of ssh would hide it.

@@ -3,9 +3,10 @@
 use std::io::{self, Read, Write};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::words::LastWord;
 use crate::error::{Error, Kind, Result};
@@ -13,6 +14,8 @@ use crate::transport::{Connection, Control, Remote};
 
 /// How long a process that was told to end early may take, with what it still has to say.
 const END_GRACE: Duration = Duration::from_secs(5);
+/// How long the whole patch may be with the process before that is known here: it may end at once.
+const KNOWN_WAIT: Duration = Duration::from_secs(1);
 /// How often a wait for the process looks for other reasons to end.
 const WAIT_SLICE: Duration = Duration::from_millis(100);
 
@@ -25,8 +28,8 @@ pub struct Target {
     word: LastWord,
     is_remote: bool,
     listener: Option<JoinHandle<()>>,
-    /// Its end is no news any more.
-    finishing: Arc<AtomicBool>,
+    /// Dropped when its end is no news any more.
+    going_on: Option<Sender<()>>,
 }
 
 /// The process's stdin.
@@ -57,20 +60,19 @@ impl Target {
         let Connection { mut reader, writer, control, remote } = connection;
         let process =
             remote.ok_or_else(|| Error::new(Kind::Spawn, "nothing writes to the target"))?;
-        let finishing = Arc::new(AtomicBool::new(false));
-        let expected = Arc::clone(&finishing);
+        let (going_on, is_going_on) = bounded(0);
         let listener = thread::Builder::new().name("target".into()).spawn(move || {
             // It has nothing to say there but its end; what a login script prints is dropped.
             let mut buf = [0; 4096];
             while let Ok(1..) = reader.read(&mut buf) {}
-            if !expected.load(Ordering::SeqCst) {
+            if is_going_on.recv_timeout(KNOWN_WAIT) == Err(RecvTimeoutError::Timeout) {
                 on_end(Error::new(Kind::Write, "the process that writes to the target has ended"));
             }
         });
         let listener =
             listener.map_err(|err| Error::io(Kind::Spawn, "cannot start a thread", err))?;
-        let (writer, listener) = (Some(writer), Some(listener));
-        Ok(Self { writer, control, process, word, is_remote, listener, finishing })
+        let (writer, listener, going_on) = (Some(writer), Some(listener), Some(going_on));
+        Ok(Self { writer, control, process, word, is_remote, listener, going_on })
     }
 
     /// Where the patch goes.
@@ -88,7 +90,7 @@ impl Target {
     /// # Errors
     /// What the process ended with, as an error of the same kind.
     pub fn finish(mut self, complete: bool) -> Result<()> {
-        self.finishing.store(true, Ordering::SeqCst);
+        self.going_on = None;
         drop(self.writer.take());
         let started = Instant::now();
         let status = loop {
@@ -142,6 +144,20 @@ impl Target {
 mod tests {
     use super::*;
     use crate::transport::connect_consumer;
+
+    /// As the classic does, behind the checksum field.
+    #[test]
+    fn that_one_which_ends_with_the_last_byte_of_the_patch_is_no_news() {
+        let words = ["head", "-c", "6"].map(Into::into);
+        let connection = connect_consumer(&words, None, Box::new(|_| {})).unwrap();
+        let (told, ended) = bounded(1);
+        let on_end = move |err| drop(told.send(err));
+        let mut target = Target::new(connection, false, LastWord::default(), on_end).unwrap();
+        target.writer().write_all(b"patch\n").unwrap();
+        while target.process.wait(WAIT_SLICE).unwrap().is_none() {}
+        target.finish(true).unwrap();
+        assert!(ended.recv().is_err());
+    }
 
     #[test]
     fn that_one_which_does_not_end_had_to_be_killed_hides_no_reason_for_a_cut_patch() {
