@@ -55,6 +55,12 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
     let peer = session.engine.peer();
     let outcome = match outcome {
         Ok(()) => peer.finish().map(exit_status).and_then(|status| {
+            if status != 0 {
+                log::warn!(
+                    "the patch is complete, but the remote command exited with status {status}: \
+                     so does bdsync"
+                );
+            }
             let Ends { local, remote, .. } = Ends::of(options);
             let what_became = "and are not in the patch";
             let sides = [("local", local.as_os_str()), ("remote", remote)];

@@ -17,8 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
+use super::patient::PatientFile;
 use crate::compress::{Decoder, Encoder, Format};
 use crate::device::{FileDevice, open_source};
 use crate::error::{Error, Kind, Result};
@@ -62,24 +61,6 @@ pub struct Stream<'a> {
     read_bytes: Arc<AtomicU64>,
     plain_bytes: u64,
     progress: &'a dyn Progress,
-}
-
-/// Waits for what is read, also where whoever opened the file has said not to.
-struct PatientFile(File);
-
-impl Read for PatientFile {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(buf) {
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
-                    let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-                    // One that cannot be waited for by this is told by the next read.
-                    let _ = poll(&mut fds, PollTimeout::NONE);
-                }
-                other => return other,
-            }
-        }
-    }
 }
 
 /// Counts what is read of a file as it is.
@@ -202,29 +183,5 @@ impl<R: Read> Read for Seen<'_, R> {
         let n = self.input.read(buf)?;
         self.seen.extend_from_slice(&buf[..n]);
         Ok(n)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    use std::time::Duration;
-
-    #[test]
-    fn input_that_must_not_be_waited_for_is_waited_for() {
-        let (end, mut other) = io::pipe().unwrap();
-        fcntl(&end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        let mut file = PatientFile(File::from(std::os::fd::OwnedFd::from(end)));
-        let writer = std::thread::spawn(move || {
-            for part in ["one ", "two"] {
-                std::thread::sleep(Duration::from_millis(50));
-                other.write_all(part.as_bytes()).unwrap();
-            }
-        });
-        let mut text = String::new();
-        file.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "one two");
-        writer.join().unwrap();
     }
 }

@@ -15,6 +15,7 @@ mod mount;
 mod notify;
 mod output;
 mod patch;
+mod patient;
 mod record;
 mod scan;
 mod sealed;

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::patient::PatientFile;
 use crate::error::{Error, Kind, Result};
 use crate::report;
 
@@ -42,17 +43,19 @@ pub(super) fn answer(text: &str) -> Result<()> {
     report::answer(text)
 }
 
-/// stdout for a patch, unbuffered.
+/// stdout for a patch, unbuffered. It is waited for until it takes more.
 ///
 /// # Errors
 /// `Kind::Write` when it was closed from the start, `Kind::Usage` when it is a terminal: that would
 /// be confused by the patch, and changes its line ends.
-pub(super) fn stdout() -> Result<File> {
+pub(super) fn stdout() -> Result<PatientFile> {
     refuse_closed("the patch")?;
     if io::stdout().is_terminal() {
         let what = "the patch is not for a terminal: write it to a file or a pipe";
         return Err(Error::new(Kind::Usage, what));
     }
     let taken = io::stdout().as_fd().try_clone_to_owned();
-    taken.map(File::from).map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))
+    taken
+        .map(|fd| PatientFile(File::from(fd)))
+        .map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))
 }

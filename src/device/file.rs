@@ -375,7 +375,11 @@ impl DeviceMut for FileDevice {
             );
             return Err(Error::new(Kind::Size, what).with_path(&self.path));
         }
-        self.file.set_len(size_bytes).map_err(|err| {
+        let resized = match i64::try_from(size_bytes) {
+            Ok(_) => self.file.set_len(size_bytes),
+            Err(_) => Err(io::Error::from_raw_os_error(libc::EFBIG)),
+        };
+        resized.map_err(|err| {
             let what = format!("cannot set the size of the file to {size_bytes} bytes");
             Error::io(Kind::Write, what, err).with_path(&self.path)
         })?;
@@ -410,6 +414,8 @@ mod tests {
         let third = open_source(&path).unwrap();
         assert!(!third.is_changed());
         target.set_size(10).unwrap();
+        let err = target.set_size(1 << 63).unwrap_err();
+        assert!(err.full_message().contains("File too large"), "{}", err.full_message());
         assert!(third.is_changed());
     }
 

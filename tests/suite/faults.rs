@@ -162,6 +162,12 @@ fn expect_gone(work: &Workdir) {
     }
 }
 
+#[test]
+fn an_exit_status_that_is_the_remote_commands_own_is_told() {
+    let out = against(&pair(), &[], "$BDSYNC --server; exit 7").expect(7);
+    out.says("the patch is complete, but the remote command exited with status 7");
+}
+
 /// As `ssh` over a link that is dead: it does not see that its stdin was closed.
 #[test]
 fn a_client_that_a_signal_ends_takes_a_stuck_remote_with_it() {

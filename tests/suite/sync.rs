@@ -394,14 +394,20 @@ fn limited_sync(work: &Workdir, kib: u32, words: &str) -> (i32, String) {
 
 #[test]
 fn why_a_target_failed_is_told_once_and_put_on_record() {
-    let work = Workdir::with_pair(&random_bytes(1, 300_000), &[]);
-    let (code, text) = limited_sync(&work, 100, "-d --report=r local.img remote.img");
-    assert_eq!(code, 9, "{text}");
-    assert_eq!(text.matches("File too large").count(), 1, "{text}");
-    assert_eq!(text.matches("partly changed").count(), 1, "{text}");
-    assert!(!text.contains("in part") && !text.contains("went away"), "{text}");
-    let record = String::from_utf8(work.read("r")).unwrap();
-    assert!(record.contains("remote.img") && record.contains("File too large"), "{record}");
+    // What cannot become larger is left as it was.
+    for (before, what) in
+        [(vec![0; 300_000], "may be partly changed"), (vec![], "nothing was written")]
+    {
+        let work = Workdir::with_pair(&random_bytes(1, 300_000), &before);
+        let (code, text) = limited_sync(&work, 100, "-d --report=r local.img remote.img");
+        assert_eq!(code, 9, "{text}");
+        assert_eq!(text.matches("File too large").count(), 1, "{text}");
+        assert_eq!(text.matches("warning").count(), 1, "{text}");
+        assert_eq!(text.matches(what).count(), 1, "{text}");
+        assert!(!text.contains("in part") && !text.contains("went away"), "{text}");
+        let record = String::from_utf8(work.read("r")).unwrap();
+        assert!(record.contains("remote.img") && record.contains("File too large"), "{record}");
+    }
 }
 
 #[test]

@@ -326,12 +326,22 @@ impl Sync<'_> {
             self.is_ending.fetch_or(RemoteEnd::of(err).is_none(), Ordering::SeqCst);
             let changes =
                 !touched.is_empty() || may_be_resized(session.engine.plan(), sizes.rule, complete);
-            let written =
-                if refused || !changes { Written::Nothing } else { self.written(complete) };
+            let is_untouched =
+                refused || !changes || self.is_ungrown(session.engine.plan(), sizes.rule);
+            let written = if is_untouched { Written::Nothing } else { self.written(complete) };
             log::warn!("{}", summary::way_on(self.options, written));
             session.give_up(Error::new(Kind::Write, "the target could not be written"));
         }
         outcome
+    }
+
+    /// Whether the target is here and has not become larger, as it does before the first write.
+    fn is_ungrown(&self, plan: &Plan, rule: SizeRule) -> bool {
+        let (source_bytes, target_bytes) = plan.source_and_target_bytes();
+        let Place::Local(target) = &self.options.target else { return false };
+        rule == SizeRule::Resize
+            && target_bytes < source_bytes
+            && fs::metadata(target).is_ok_and(|found| found.len() == target_bytes)
     }
 
     /// Whether the process that writes to the target ends with this before its first write.

@@ -1,0 +1,92 @@
+//! Files that are waited for, also where whoever opened them, or shares them, has said not to.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Waits where reading and writing would fail because of `O_NONBLOCK`.
+pub(super) struct PatientFile(pub(super) File);
+
+impl PatientFile {
+    fn patiently<T>(
+        &self,
+        what: PollFlags,
+        mut work: impl FnMut(&File) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            match work(&self.0) {
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(self.0.as_fd(), what)];
+                    // One that cannot be waited for by this is told by the next call.
+                    let _ = poll(&mut fds, PollTimeout::NONE);
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Read for PatientFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.patiently(PollFlags::POLLIN, |mut file| file.read(buf))
+    }
+}
+
+impl Write for PatientFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.patiently(PollFlags::POLLOUT, |mut file| file.write(buf))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+    use super::*;
+
+    fn impatient(end: OwnedFd) -> PatientFile {
+        fcntl(&end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        PatientFile(File::from(end))
+    }
+
+    #[test]
+    fn input_that_must_not_be_waited_for_is_waited_for() {
+        let (end, mut other) = io::pipe().unwrap();
+        let mut file = impatient(end.into());
+        let writer = std::thread::spawn(move || {
+            for part in ["one ", "two"] {
+                std::thread::sleep(Duration::from_millis(50));
+                other.write_all(part.as_bytes()).unwrap();
+            }
+        });
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one two");
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn output_that_must_not_be_waited_for_is_waited_for() {
+        let (mut other, end) = io::pipe().unwrap();
+        let mut file = impatient(end.into());
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            let mut all = vec![];
+            other.read_to_end(&mut all).map(|_| all)
+        });
+        // More than a pipe holds.
+        let bytes: Vec<u8> = (0..1_000_000u32).map(|i| i as u8).collect();
+        file.write_all(&bytes).unwrap();
+        drop(file);
+        assert!(reader.join().unwrap().unwrap() == bytes);
+    }
+}
