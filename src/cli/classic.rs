@@ -13,7 +13,7 @@ use super::table::{
 };
 use super::values::{
     attached_hint, compare_options, direction, is_given, new_file, operand_list, progress,
-    report_file, size_options, timeout, usage, version,
+    refuse_empty, report_file, size_options, timeout, usage, version,
 };
 use crate::error::Result;
 
@@ -237,14 +237,6 @@ pub(super) fn client_of(
         seal: false,
         verbosity: found.get_count("verbose"),
     })
-}
-
-/// An empty operand is a variable that was not set.
-pub(super) fn refuse_empty(operands: &[(&str, &OsString)]) -> Result<()> {
-    match operands.iter().find(|(_, value)| value.is_empty()) {
-        Some((name, _)) => Err(usage(format!("{name} is empty"))),
-        None => Ok(()),
-    }
 }
 
 fn patch(found: &ArgMatches) -> Result<PatchOptions> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command as Table, ValueHint, value_parser};
 
-use super::classic::{client_of, refuse_empty};
+use super::classic::client_of;
 use super::options::{
     CACHE_MIB_DEFAULT, CACHE_MIB_MAX, Command, MountOptions, MountSource, Readers,
 };
@@ -13,8 +13,8 @@ use super::table::{
     base, comparing, connection, headed, long_flag, long_valued, operands, other, reporting, sizes,
 };
 use super::values::{
-    asked_for_words, attached_hint, decimal, is_given, operand_list, report_file, size_options,
-    usage,
+    asked_for_words, attached_hint, decimal, is_given, operand_list, refuse_empty, report_file,
+    size_options, usage,
 };
 use crate::error::Result;
 

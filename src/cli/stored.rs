@@ -8,7 +8,9 @@ use clap::{Arg, ArgMatches, Command as Table, ValueHint, value_parser};
 use super::compression;
 use super::options::{Command, InfoOptions, SquashOptions};
 use super::table::{base, headed, long_flag, long_valued, operands, other, reporting};
-use super::values::{self, decimal, new_file, operand_list, progress, report_file, usage};
+use super::values::{
+    self, decimal, new_file, operand_list, progress, refuse_empty, report_file, usage,
+};
 use crate::error::Result;
 
 pub(super) fn info_table() -> Table {
@@ -72,7 +74,9 @@ pub(super) fn info(found: &ArgMatches) -> Result<Command> {
         return Ok(answer);
     }
     let path = |name: &str| found.get_one::<OsString>(name).map(PathBuf::from);
-    let mut operands = operand_list(found).into_iter().map(PathBuf::from);
+    let operands = operand_list(found);
+    refuse_empty(&["PATCH", "BASEDEV"].into_iter().zip(&operands).collect::<Vec<_>>())?;
+    let mut operands = operands.into_iter().map(PathBuf::from);
     let (patch, second) = (operands.next(), operands.next());
     if let Some(more) = operands.next() {
         let (shown, hint) = (more.display(), values::attached_hint(found, 2));
@@ -97,7 +101,9 @@ pub(super) fn squash(found: &ArgMatches) -> Result<Command> {
     if let Some(answer) = values::asked_for_words(found, "squash")? {
         return Ok(answer);
     }
-    let patches: Vec<_> = operand_list(found).into_iter().map(PathBuf::from).collect();
+    let operands = operand_list(found);
+    refuse_empty(&operands.iter().map(|path| ("PATCH", path)).collect::<Vec<_>>())?;
+    let patches: Vec<_> = operands.into_iter().map(PathBuf::from).collect();
     if patches.is_empty() {
         return Err(usage("expected at least 1 operand, PATCH... (see bdsync help squash)"));
     }
@@ -143,6 +149,10 @@ mod tests {
         assert!(parse(&["info", "--progress=loud"]).is_err());
         assert!(parse(&["info", "p", "d", "--base=e"]).is_err());
         assert!(parse(&["info", "p", "d", "e"]).is_err());
+        for (words, name) in [(&["info", ""][..], "PATCH"), (&["info", "p", ""], "BASEDEV")] {
+            let err = parse(words).unwrap_err().full_message();
+            assert_eq!(err, format!("{name} is empty"));
+        }
     }
 
     #[test]
@@ -156,7 +166,7 @@ mod tests {
         assert_eq!(options.patches.len(), 1);
         let Ok(Command::Help(help)) = parse(&["help", "squash"]) else { panic!() };
         assert!(help.contains("squash [OPTIONS] PATCH...  >PATCH"), "{help}");
-        for bad in [&["squash"][..], &["squash", "a", "--basesize=1k"]] {
+        for bad in [&["squash"][..], &["squash", "a", "--basesize=1k"], &["squash", "a", ""]] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -56,6 +56,14 @@ pub(super) fn operand_list(found: &ArgMatches) -> Vec<OsString> {
     found.get_many::<OsString>("operands").into_iter().flatten().cloned().collect()
 }
 
+/// An empty operand is a variable that was not set.
+pub(super) fn refuse_empty(operands: &[(&str, &OsString)]) -> Result<()> {
+    match operands.iter().find(|(_, value)| value.is_empty()) {
+        Some((name, _)) => Err(usage(format!("{name} is empty"))),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn direction(found: &ArgMatches) -> Direction {
     if found.get_flag("remdata") { Direction::Pull } else { Direction::Push }
 }

@@ -152,8 +152,9 @@ impl Job<'_> {
             hint(engine, 0, 0);
         }
         let walked = walk(engine, self.session.density(), self.afterwards(), &mut sink);
-        let PatchSink { writer, base, differing: (blocks, bytes), .. } = sink;
+        let PatchSink { writer, base, differing: (blocks, bytes), reached, .. } = sink;
         self.record.tell(|facts| {
+            facts.compared_bytes = Some(reached);
             facts.differing_blocks = Some(blocks);
             facts.differing_bytes = Some(bytes);
             facts.patch_bytes = Some(writer.patch_bytes());

@@ -236,7 +236,6 @@ impl Record {
             (facts.source, facts.target) = (Some(source), Some(target));
             facts.hash = Some(hash);
             facts.block_bytes = Some(plan.block_bytes);
-            facts.compared_bytes = Some(plan.compared.len());
         });
     }
 

@@ -35,6 +35,8 @@ impl Format {
             // The third byte is the method, of which there is only one: deflate.
             [0x1f, 0x8b, 0x08, ..] => Some(Format::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Format::Zstd),
+            // A frame to be skipped, which pzstd begins with.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Format::Zstd),
             _ => None,
         }
     }
@@ -95,6 +97,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn frames_to_be_skipped_are_skipped() {
+        let frame = compressed(&[7; 3000], Compression::Zstd(3));
+        let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"any"].concat();
+        let whole = [&skipped[..], &frame, &skipped, &frame].concat();
+        assert_eq!(plain(&whole).unwrap(), [7; 6000]);
     }
 
     #[test]

@@ -80,7 +80,8 @@ struct PartitionForm<'a> {
 pub fn json(report: &Report, path: &str) -> String {
     let size_bytes = report.header.size_bytes;
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let part_bytes = size_bytes.div_ceil(MAP_PARTS_MAX).max(report.map.cell_bytes());
+    let part_bytes =
+        size_bytes.div_ceil(MAP_PARTS_MAX).max(1).next_multiple_of(report.map.cell_bytes());
     let form = Form {
         format: FORMAT,
         patch: path,

@@ -59,7 +59,8 @@ fn fact(out: &mut String, name: &str, value: &str) {
 pub(super) fn facts(report: &Report, path: &str) -> Vec<(String, String)> {
     let mut facts = vec![];
     let mut add = |name: &str, value: String| facts.push((name.to_owned(), value));
-    let compression = report.compression.map(|name| format!(", {name}")).unwrap_or_default();
+    let compression =
+        report.compression.map(|name| format!(", decompressed from {name}")).unwrap_or_default();
     let length = exact_bytes(report.patch_bytes);
     let part = if report.read_to_end { "" } else { ", as far as it was read" };
     add("patch", format!("{}: {length}{part}{compression}", escape(path.as_bytes())));

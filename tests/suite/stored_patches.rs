@@ -64,7 +64,7 @@ fn info_tells_the_same_of_a_file_a_pipe_and_compressed_ones() {
     assert_eq!(from(bdsync(["info", "-"]).stdin(&zstd(&patch)).run()), expected);
     work.write("p.gz", &gzip(&patch));
     let compressed = text(&info(&work, &["p.gz"]).expect(0));
-    assert!(compressed.lines().next().unwrap().ends_with(", gzip"));
+    assert!(compressed.lines().next().unwrap().ends_with(", decompressed from gzip"));
     assert_eq!(below_first(compressed), expected);
 }
 

@@ -49,7 +49,7 @@ use crate::transport::{
     Connection, RemoteEnd, StderrSink, Throttle, ThrottledWriter, connect_consumer, connect_words,
 };
 use crate::units::{Direction, SizeRule};
-use crate::wire::Extensions;
+use crate::wire::{Extensions, Fault};
 
 use call::Caller;
 use sides::Sides;
@@ -153,9 +153,18 @@ impl Sync<'_> {
             })
         };
         let outcome = outcome.and_then(finish);
-        let status = outcome?;
+        let status = outcome.map_err(|err| self.named(err))?;
         report::notice(&summary::last_line(self.options, self.record));
         self.tell_left_out(&engine).map_or(Ok(status), Err)
+    }
+
+    /// `err`, or of a sync within one host, which has no remote side, what DST could not be read
+    /// by.
+    fn named(&self, err: Error) -> Error {
+        match Fault::of(&err) {
+            Some(_) if self.sides.caller.is_local() => err.reworded("DST cannot be read"),
+            _ => err,
+        }
     }
 
     /// Lists the blocks of both sides that could not be read, in which the two may differ.
