@@ -77,6 +77,9 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
         Ok(_) => live.finish(),
         Err(err) => live.give_up(err.duplicate()),
     });
+    if let Some(live) = live.filter(|_| drops_cache(&options.source)) {
+        live.forget_local();
+    }
     // One who ends the mount by a signal does not ask; reads may have failed because of it.
     if served?.is_some() {
         return Ok(0);
@@ -168,6 +171,11 @@ fn inputs(source: &MountSource) -> Vec<&Path> {
     }
 }
 
+/// Whether the page cache is to be as it was before, once the mount is gone.
+fn drops_cache(source: &MountSource) -> bool {
+    matches!(source, MountSource::Live { client, .. } if client.compare.flush_cache)
+}
+
 /// What messages call the change.
 fn source_name(source: &MountSource) -> String {
     match source {
@@ -210,6 +218,7 @@ fn open_live(
         _ => None,
     };
     if client.compare.flush_cache {
+        engine.local().keep_cache();
         hint(engine, 0, 0);
     }
     let options = LiveOptions {

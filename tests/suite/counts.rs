@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::PosixFadviseAdvice;
+use nix::sys::signal::Signal;
 
 use crate::support::images::{Random, random_bytes, sparse_file};
 use crate::support::mounted::live_mount;
@@ -204,19 +205,23 @@ fn memory_of_a_mount_does_not_grow_with_its_readers() {
     }
 }
 
-#[test]
-fn flushcache_leaves_the_page_cache_as_it_was() {
-    require!(program("fincore"));
-    let image = random_bytes(6, 8 * MIB);
-    let work = Workdir::with_pair(&image, &with_changed_blocks(&image, 9));
-    let resident = |name: &str| {
+/// Bytes of the files that are in the page cache.
+fn resident(work: &Workdir) -> [u64; 2] {
+    PAIR.map(|name| {
         let mut fincore = Command::new("fincore");
         fincore.args(["--bytes", "--noheadings", "--output", "RES"]).arg(work.path(name));
         let out = fincore.output().expect("cannot run fincore");
         String::from_utf8_lossy(&out.stdout).trim().parse::<u64>().expect("a number")
-    };
-    let names = ["local.img", "remote.img"];
-    for name in names {
+    })
+}
+
+const PAIR: [&str; 2] = ["local.img", "remote.img"];
+
+/// Two files of which a mebibyte each is in the page cache; `None` where files do not leave it.
+fn hardly_cached() -> Option<Workdir> {
+    let image = random_bytes(6, 8 * MIB);
+    let work = Workdir::with_pair(&image, &with_changed_blocks(&image, 9));
+    for name in PAIR {
         let file = fs::File::open(work.path(name)).expect("opened");
         file.sync_all().expect("synced");
         let advise = |advice| nix::fcntl::posix_fadvise(&file, 0, 0, advice).expect("advised");
@@ -225,17 +230,53 @@ fn flushcache_leaves_the_page_cache_as_it_was() {
         advise(PosixFadviseAdvice::POSIX_FADV_RANDOM);
         file.read_exact_at(&mut vec![0; MIB], 3 * MIB as u64).expect("read");
     }
-    let before = names.map(resident);
-    if before != [MIB as u64; 2] {
-        return skip("a folder for temporary files whose files leave the cache");
+    if resident(&work) != CACHED {
+        skip("a folder for temporary files whose files leave the cache");
+        return None;
     }
+    Some(work)
+}
+
+const CACHED: [u64; 2] = [MIB as u64; 2];
+
+#[test]
+fn flushcache_leaves_the_page_cache_as_it_was() {
+    require!(program("fincore"));
+    let Some(work) = hardly_cached() else { return };
     for options in [&["--flushcache"][..], &["--flushcache", "--remdata", "--hash=md5"]] {
         let patch = work.patch(options);
-        assert_eq!(names.map(resident), before, "{options:?}");
+        assert_eq!(resident(&work), CACHED, "{options:?}");
         assert!(patch.len() > 9 * BLOCK);
     }
     // A pull goes on to the local device.
     let patch = work.patch(&["--remdata", "--flushcache"]);
     bdsync(["--patch", "--flushcache"]).in_folder(work.folder()).stdin(&patch).run().expect(0);
     assert!(work.read("local.img") == work.read("remote.img"));
+}
+
+#[test]
+fn flushcache_of_a_sync_holds_for_what_is_compared_again() {
+    require!(program("fincore"));
+    let Some(work) = hardly_cached() else { return };
+    bdsync(["sync", "--flushcache", "local.img", "remote.img"])
+        .in_folder(work.folder())
+        .run()
+        .expect(0)
+        .says("verified");
+    let cached = resident(&work);
+    assert!(cached.iter().all(|bytes| *bytes <= MIB as u64), "{cached:?}");
+}
+
+#[test]
+fn flushcache_of_a_mount_holds_once_it_is_gone() {
+    require!(program("fincore"), fuse());
+    for options in [&[][..], &["--remdata"]] {
+        let Some(work) = hardly_cached() else { return };
+        let options = [&["--flushcache"], options].concat();
+        let mut mounted = live_mount(&work, &options, &server_command(&[]));
+        assert!(!fs::read(mounted.path("patch")).unwrap().is_empty());
+        mounted.signal(Signal::SIGTERM);
+        assert!(mounted.ended().success());
+        assert_eq!(resident(&work), CACHED, "{options:?}");
+    }
 }

@@ -20,11 +20,21 @@ const PIECE_BYTES: u64 = 4 * MIB;
 /// Pieces under way at once.
 const PIECES_MAX: usize = 16;
 
-/// Compares the blocks of `touched` on both sides.
+/// Compares the blocks of `touched` on both sides; with `flushes_cache` without leaving them in the
+/// page cache.
 ///
 /// # Errors
 /// `Kind::Checksum` naming the first range that differs; the first error of either side.
-pub fn compare_again(session: &Session, touched: &Touched, progress: &dyn Progress) -> Result<()> {
+pub fn compare_again(
+    session: &Session,
+    touched: &Touched,
+    flushes_cache: bool,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let local = session.engine.local();
+    if flushes_cache {
+        local.keep_cache();
+    }
     drop_caches(session, touched)?;
     progress.begin(Part::Verifying, Some(touched.bytes()));
     let plan = session.engine.plan();
@@ -56,12 +66,18 @@ pub fn compare_again(session: &Session, touched: &Touched, progress: &dyn Progre
         if let Some(run) = found.runs.first() {
             return Err(differs(run.blocks));
         }
+        if flushes_cache {
+            local.done_with(piece);
+        }
         under_way -= 1;
         done_bytes += piece.len();
         progress.advance(done_bytes, 0);
     }
     if let Some(last) = touched.ranges().last().filter(|last| last.end > end) {
         compare_tail(session, ByteRange::new(end, last.end))?;
+        if flushes_cache {
+            local.done_with(*last);
+        }
         progress.advance(touched.bytes(), 0);
     }
     Ok(())

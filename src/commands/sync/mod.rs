@@ -421,7 +421,12 @@ impl Sync<'_> {
     }
 
     fn check(&self, session: &Session, touched: &Touched) -> Result<()> {
-        let checked = check::compare_again(session, touched, &**self.progress);
+        let checked = check::compare_again(
+            session,
+            touched,
+            self.options.compare.flush_cache,
+            &**self.progress,
+        );
         let verified = match &checked {
             Ok(()) => Some(true),
             Err(err) if err.kind() == Kind::Checksum => Some(false),

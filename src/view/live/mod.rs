@@ -158,6 +158,12 @@ impl LiveChange {
         status.scan == ScanState::Running
     }
 
+    /// Lets the local device's page cache go, of what is in it because of this.
+    pub fn forget_local(&self) {
+        let local = self.0.engine.local();
+        local.done_with(ByteRange::new(0, local.size()));
+    }
+
     /// Ends the session with the remote side in good order, or after [`FINISH_LIMIT`] in any
     /// way; returns REMSHCMD's exit status. Reads that need the remote side fail from here on.
     ///
