@@ -29,15 +29,23 @@ pub struct DirectDevice {
     buffer: Mutex<PageBuffer>,
 }
 
+/// The same file, past the page cache.
+///
+/// # Errors
+/// Where its file system has no such reads.
+pub(crate) fn open_directly(file: &File) -> io::Result<File> {
+    // Through /proc it is the same file, whatever its path leads to by now.
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(link)
+}
+
 impl DirectDevice {
     /// Another view of `device`, or `None` where direct reads are not supported.
     ///
     /// # Errors
     /// `Kind::Read` when reading its first bytes fails.
     pub fn of(device: &FileDevice) -> Result<Option<Self>> {
-        // Through /proc it is the same file, whatever its path leads to by now.
-        let link = format!("/proc/self/fd/{}", device.as_file().as_raw_fd());
-        let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(link) else {
+        let Ok(file) = open_directly(device.as_file()) else {
             return Ok(None);
         };
         let direct = Self {

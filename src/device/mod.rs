@@ -34,6 +34,7 @@ mod tolerant;
 
 pub(crate) use cached::is_cached;
 pub use direct::DirectDevice;
+pub(crate) use direct::open_directly;
 pub use file::{FileDevice, FileKind};
 pub use identity::identity;
 pub use memory::MemoryDevice;

@@ -17,6 +17,7 @@ use super::tree::{
     Access, Attr, Entry, Inode, Node, ROOT_NODES, STAT_BLOCK_BYTES, Whence, parse_extent_name,
 };
 use super::walk::Walker;
+use crate::device::open_directly;
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
@@ -141,10 +142,11 @@ impl View {
         }
     }
 
-    /// The local file that `node` is byte for byte, if there is one.
+    /// The local file that `node` is byte for byte, if there is one that can be read in every way.
     #[must_use]
     pub fn backing_file(&self, node: Node) -> Option<&File> {
-        self.change.backing_file(node.image()?)
+        // The kernel tells EIO to a reader past the page cache where there is no such reading.
+        self.change.backing_file(node.image()?).filter(|file| open_directly(file).is_ok())
     }
 
     /// Whether the size in [`View::attr`] is exact and the content never changes, so that the

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -12,9 +12,10 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::support::mounted::{Mounted, Stored, is_mounted, take_away, umount};
-use crate::support::requirements::{fuse, fuse_for_users, program, require, root};
-use crate::support::run::{binary, shell_command};
+use crate::support::images::random_bytes;
+use crate::support::mounted::{Mounted, SmallDisk, Stored, is_mounted, take_away, umount};
+use crate::support::requirements::{fuse, fuse_for_users, program, require, root, skip};
+use crate::support::run::{binary, server_command, shell_command};
 use crate::support::{Workdir, bdsync};
 
 const SIZE: usize = 1 << 20;
@@ -77,6 +78,33 @@ fn signal_to_a_busy_mount_detaches_and_its_users_may_finish() {
     file.read_to_end(&mut bytes).unwrap();
     assert!(bytes == stored.merged);
     drop(file);
+    assert!(mounted.ended().success());
+}
+
+/// The kernel reads `merged` of a push itself, from a file system that has no such reads.
+#[test]
+fn a_reader_past_the_page_cache_is_answered_whatever_lies_below() {
+    require!(fuse(), root());
+    let Some(disk) = SmallDisk::of("ramfs", "mode=700") else {
+        return skip("a ramfs that can be mounted");
+    };
+    let local = random_bytes(3, SIZE);
+    fs::write(disk.path("local"), &local).unwrap();
+    fs::write(disk.path("remote"), vec![0; SIZE]).unwrap();
+    let at = tempfile::tempdir().unwrap();
+    let (server, names) = (server_command(&[]), ["local", "remote"].map(|name| disk.path(name)));
+    let args = [&*server, names[0].to_str().unwrap(), names[1].to_str().unwrap()];
+    let mut mounted = Mounted::start(&args, at.path());
+    let direct = |name: &str| {
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_DIRECT).open(mounted.path(name))
+    };
+    for name in ["merged", "original"] {
+        let mut bytes = vec![];
+        direct(name).unwrap().read_to_end(&mut bytes).unwrap();
+        assert!(bytes == if name == "merged" { &local[..] } else { &[0; SIZE] }, "{name}");
+    }
+    mounted.signal(Signal::SIGTERM);
     assert!(mounted.ended().success());
 }
 

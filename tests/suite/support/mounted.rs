@@ -190,19 +190,24 @@ pub struct SmallDisk(TempDir);
 impl SmallDisk {
     /// With room as tmpfs's option `size` says; `None` where that cannot be mounted.
     pub fn new(size: &str) -> Option<Self> {
+        Self::of("tmpfs", &format!("size={size}"))
+    }
+
+    /// One of another sort, without limits.
+    pub fn of(file_system: &str, options: &str) -> Option<Self> {
         let disk = Self(TempDir::with_prefix("bdsync-small").expect("cannot create"));
-        disk.mount(&format!("size={size}")).then_some(disk)
+        disk.mount(file_system, options).then_some(disk)
     }
 
     /// Makes other room.
     #[track_caller]
     pub fn resize(&self, size: &str) {
-        assert!(self.mount(&format!("remount,size={size}")), "cannot resize");
+        assert!(self.mount("tmpfs", &format!("remount,size={size}")), "cannot resize");
     }
 
-    fn mount(&self, options: &str) -> bool {
+    fn mount(&self, file_system: &str, options: &str) -> bool {
         let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", options, "none"]).arg(self.0.path());
+        command.args(["-t", file_system, "-o", options, "none"]).arg(self.0.path());
         command.status().is_ok_and(|status| status.success())
     }
 
