@@ -137,29 +137,18 @@ impl Mount {
                 }
                 Ok(Event::Signal(signal)) => {
                     asked = Some(signal);
-                    let path = self.path().display();
-                    let in_use = || {
-                        report::notice(&format!(
-                            "{path} is still in use: it was detached, and ends when its last user \
-                             is done; a second signal ends it at once"
-                        ));
-                    };
-                    match self.detach() {
-                        Detached::Whole => match self.events.recv_timeout(END_WAIT) {
+                    let mut left = self.detach();
+                    if left == Detached::Whole {
+                        left = match self.events.recv_timeout(END_WAIT) {
                             // Another mount namespace has it too.
-                            Err(RecvTimeoutError::Timeout) => in_use(),
+                            Err(RecvTimeoutError::Timeout) => Detached::InUse,
                             Ok(Event::Signal(signal)) => {
                                 return self.end_at_once(signal).map(|()| asked);
                             }
                             Ok(Event::Ended) | Err(_) => return self.finish().map(|()| asked),
-                        },
-                        Detached::InUse => in_use(),
-                        Detached::Covered(at) => report::notice(&format!(
-                            "another mount covers {}: unmount that one and then this one; a second \
-                             signal ends the process at once",
-                            at.display()
-                        )),
+                        };
                     }
+                    report::notice(&left.after_a_signal(self.path()));
                 }
             }
         }
@@ -177,6 +166,9 @@ impl Mount {
                 "ended while another mount covered it: what is left at {} has to be unmounted too",
                 at.display()
             ),
+            Detached::Stuck(at) => {
+                format!("ended, but {} is left and has to be unmounted", at.display())
+            }
         };
         Err(Error::new(Kind::Interrupted(signal), what))
     }
@@ -209,8 +201,9 @@ impl Mount {
                 Place::Seen(at) if unmount(&at) => {}
                 Place::Seen(at) if detach_lazily(&at) => in_use = true,
                 Place::Nowhere if is_any && !in_use => return Detached::Whole,
-                // What cannot be taken away; or nothing from the beginning, after umount --lazy.
-                Place::Seen(_) | Place::Nowhere => return Detached::InUse,
+                Place::Seen(at) => return Detached::Stuck(at),
+                // Or nothing from the beginning, after umount --lazy.
+                Place::Nowhere => return Detached::InUse,
             }
             is_any = true;
         }
@@ -232,8 +225,34 @@ enum Detached {
     Whole,
     /// Its name at most: somebody has a file open.
     InUse,
+    /// Nothing, whatever was tried. It is at this path.
+    Stuck(PathBuf),
     /// Nothing: another mount hides it, which is not ours to end. It is at this path.
     Covered(PathBuf),
+}
+
+impl Detached {
+    /// What a signal has made of the mount at `path`, in words.
+    fn after_a_signal(&self, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            Self::Whole => format!("{path} is unmounted"),
+            Self::InUse => format!(
+                "{path} is still in use: it was detached, and ends when its last user is done; a \
+                 second signal ends it at once"
+            ),
+            Self::Covered(at) => format!(
+                "another mount covers {}: unmount that one and then this one; a second signal ends \
+                 the process at once",
+                at.display()
+            ),
+            Self::Stuck(at) => format!(
+                "{} cannot be unmounted from here: with umount root can, its user with {HELPER} -u; \
+                 a second signal ends the process at once",
+                at.display()
+            ),
+        }
+    }
 }
 
 /// Takes away what was mounted at `path` a moment ago and is of no use, and the connection

@@ -1,5 +1,7 @@
 //! How a mount is taken away, by root or by a user's helper.
 
+use std::env;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -20,11 +22,30 @@ pub(super) fn unmount(at: &Path) -> bool {
     }
 }
 
+/// Where it is looked for, as `fuser` does to mount: also where no path leads to it.
+const HELPERS: [&str; 6] = [
+    HELPER,
+    "fusermount",
+    "/sbin/fusermount3",
+    "/sbin/fusermount",
+    "/bin/fusermount3",
+    "/bin/fusermount",
+];
+/// Names another one, for `fuser` as well.
+const HELPER_VARIABLE: &str = "FUSERMOUNT_PATH";
+
 pub(super) fn unmount_with_helper(path: &Path, options: &[&str]) -> bool {
-    let mut command = Command::new(HELPER);
-    command.arg("-u").args(options).arg("--").arg(path);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    let run = |helper: &OsStr| {
+        let mut command = Command::new(helper);
+        command.arg("-u").args(options).arg("--").arg(path);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().ok()
+    };
+    let status = match env::var_os(HELPER_VARIABLE) {
+        Some(helper) => run(&helper),
+        None => HELPERS.iter().find_map(|helper| run(helper.as_ref())),
+    };
+    status.is_some_and(|status| status.success())
 }
 
 /// Takes away a mount whose process is gone.

@@ -544,6 +544,39 @@ impl AsNobody {
     }
 }
 
+/// It is found for the mount, and so for its end.
+#[test]
+fn the_helper_is_found_where_no_path_leads_to_it() {
+    require!(fuse_for_users());
+    let nobody = AsNobody::new(19);
+    let at = nobody.stored.at();
+    let mut command = AsNobody::command("env");
+    command.arg("PATH=/nonexistent").arg(nobody.stored.work.path("bdsync")).arg("mount");
+    command.args(nobody.stored.source()).arg(&at);
+    let mut mounted = Mounted::run(command, &at);
+    mounted.signal(Signal::SIGTERM);
+    assert!(mounted.ended().success(), "{}", mounted.said());
+    assert!(!is_mounted(&at));
+}
+
+#[test]
+fn a_mount_that_cannot_be_taken_away_is_told_of() {
+    require!(fuse_for_users());
+    let nobody = AsNobody::new(20);
+    let at = nobody.stored.at();
+    let text = b"#!/bin/sh\nif [ \"$1\" = -u ]; then exit 1; fi\nexec fusermount3 \"$@\"\n";
+    let helper = nobody.stored.work.write("helper", text);
+    fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = nobody.mount(&[]);
+    command.env("FUSERMOUNT_PATH", helper);
+    let mut mounted = Mounted::run(command, &at);
+    mounted.signal(Signal::SIGTERM);
+    mounted.wait_until("it tells", |mounted| mounted.said().contains("cannot be unmounted"));
+    assert!(is_mounted(&at));
+    assert!(umount(&at));
+    assert!(mounted.ended().success(), "{}", mounted.said());
+}
+
 #[test]
 fn ordinary_user_mounts_reads_and_ends_through_the_helper() {
     require!(fuse_for_users());
