@@ -75,7 +75,8 @@ pub(super) fn connection() -> Vec<Arg> {
             .value_name("SECONDS")
             .action(ArgAction::Set)
             .help(
-                "Give up when the other side says nothing for so long [default: 0, which is never]",
+                "Give up when the other side says nothing for so long, but a classic server while it \
+                 makes a checksum [default: 0, which is never]",
             )],
     )
 }

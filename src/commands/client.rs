@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::input;
 use super::record::Record;
 use super::session::{Ends, Reading, Session};
-use super::source_checksum::SourceChecksum;
 use super::touched::Touched;
+use super::trailer_checksum::TrailerChecksum;
 use crate::cli::{ClientOptions, CompareOptions};
 use crate::device::identity;
 use crate::diff::{Afterwards, Engine, Plan, Sink, walk};
@@ -140,7 +140,7 @@ impl Job<'_> {
         if self.compare.flush_cache {
             engine.local().keep_cache();
         }
-        let start = |algorithm| SourceChecksum::start(engine, algorithm, progress);
+        let start = |algorithm| TrailerChecksum::start(engine, algorithm, progress);
         let checksum = self.session.checksum.map(start).transpose()?;
         if checksum.is_some() {
             warn_of_larger_source(engine.plan());

@@ -21,10 +21,11 @@ mod scan;
 mod sealed;
 mod server;
 mod session;
-mod source_checksum;
+
 mod squash;
 mod sync;
 mod touched;
+mod trailer_checksum;
 
 use std::sync::Arc;
 

@@ -1,11 +1,15 @@
 //! Writes what a session owes its client.
 
 use std::io::Write;
+use std::time::Duration;
 
 use super::backlog::{Answer, Next};
 use super::shared::Shared;
 use crate::error::{Error, Kind, Result};
 use crate::wire::{FrameWriter, Message};
+
+/// How often a client that waits for a checksum is told how far it is (protocol, `alive`).
+const ALIVE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Writes answers as they are finished, up to `done`.
 pub(super) fn write_answers(writer: &mut FrameWriter<impl Write>, shared: &Shared) -> Result<()> {
@@ -26,13 +30,28 @@ pub(super) fn write_answers(writer: &mut FrameWriter<impl Write>, shared: &Share
             }
             Next::Wait => {
                 writer.flush().map_err(cause)?;
-                bell.wait_past(rings);
+                wait(writer, shared, rings).map_err(cause)?;
             }
             Next::End => {
                 return Err(cause(Error::new(Kind::Read, "the requests end without a done")));
             }
         }
     }
+}
+
+/// Waits for the bell to have rung more than `rings` times; meanwhile the client is told how far a
+/// checksum is that it waits for.
+fn wait(writer: &mut FrameWriter<impl Write>, shared: &Shared, rings: u64) -> Result<()> {
+    let bell = &shared.source.bell;
+    let Some(checksum) = shared.backlog.checksum().filter(|_| shared.extensions.alive) else {
+        bell.wait_past(rings);
+        return Ok(());
+    };
+    while !bell.wait_past_for(rings, ALIVE_INTERVAL) {
+        writer.write(&Message::Alive { digested_bytes: checksum.digested_bytes() })?;
+        writer.flush()?;
+    }
+    Ok(())
 }
 
 fn write_answer(

@@ -142,6 +142,15 @@ impl Backlog {
         !owed.is_closed
     }
 
+    /// A checksum that is asked for and not known yet.
+    pub(super) fn checksum(&self) -> Option<Arc<ChecksumCell>> {
+        let owed = self.state.lock();
+        owed.answers.iter().find_map(|answer| match answer {
+            Answer::Checksum(cell) if !cell.is_known() => Some(Arc::clone(cell)),
+            _ => None,
+        })
+    }
+
     /// No more requests come.
     pub(super) fn complete(&self) {
         self.state.lock().is_complete = true;

@@ -1,5 +1,7 @@
 //! Wakes the thread that waits for any of many things to be finished.
 
+use std::time::Duration;
+
 use parking_lot::{Condvar, Mutex};
 
 /// Counts how often it was rung, so that a ring between a look and a wait is not missed.
@@ -24,8 +26,12 @@ impl Bell {
     /// Waits until it was rung more than `seen` times.
     pub(super) fn wait_past(&self, seen: u64) {
         let mut rings = self.rings.lock();
-        while *rings <= seen {
-            self.rung.wait(&mut rings);
-        }
+        self.rung.wait_while(&mut rings, |rings| *rings <= seen);
+    }
+
+    /// The same, but no longer than `limit`; whether it was rung.
+    pub(super) fn wait_past_for(&self, seen: u64, limit: Duration) -> bool {
+        let mut rings = self.rings.lock();
+        !self.rung.wait_while_for(&mut rings, |rings| *rings <= seen, limit).timed_out()
     }
 }

@@ -1,6 +1,7 @@
 //! The digest of a session's device, made beside everything else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -15,6 +16,8 @@ use crate::error::{Error, Kind, Result};
 #[derive(Default)]
 pub(super) struct ChecksumCell {
     value: Mutex<Option<Result<Digest>>>,
+    /// Bytes of the device that it covers so far.
+    digested_bytes: AtomicU64,
 }
 
 impl ChecksumCell {
@@ -24,10 +27,18 @@ impl ChecksumCell {
         let (source, result) = (Arc::clone(source), Arc::clone(&cell));
         spawn("checksum", move || {
             let _last = AtEnd { cell: &result, bell: &source.bell };
-            let value = checksum(&source.device, algorithm, &mut |_| source.device.check());
+            let value = checksum(&source.device, algorithm, &mut |bytes| {
+                result.digested_bytes.store(bytes, Ordering::Relaxed);
+                source.device.check()
+            });
             result.set(value);
         })?;
         Ok(cell)
+    }
+
+    /// How many bytes of the device it covers so far.
+    pub(super) fn digested_bytes(&self) -> u64 {
+        self.digested_bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_known(&self) -> bool {

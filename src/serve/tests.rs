@@ -16,6 +16,7 @@ use crate::transport::{Connection, pair};
 use crate::units::ByteRange;
 use crate::wire::{Extensions, FrameReader, Message};
 
+mod alive;
 mod early;
 mod hostile;
 mod runs;

@@ -379,7 +379,8 @@ mod tests {
             .chain((1..=20).map(|count| b"Last login: Thursday"[..count].to_vec()))
             .chain([b"\x20\0\0\0\x01CLIENT".to_vec(), b"\x20\0\0\0\x01".to_vec()])
             .collect();
-        for text in ["SERVER 0.5", "SERVER+blake3,tree,faults,skip,nh,reorder,early,runs 0.5"] {
+        for text in ["SERVER 0.5", "SERVER+blake3,tree,faults,skip,nh,reorder,early,runs,alive 0.5"]
+        {
             for noise in &noises {
                 let bytes = [&noise[..], &hello(text)].concat();
                 let err = FrameReader::new(Silent(&bytes)).expect_hello().unwrap_err();

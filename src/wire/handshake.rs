@@ -32,6 +32,8 @@ pub struct Extensions {
     pub early: bool,
     /// The messages `getruns` and `runs`.
     pub runs: bool,
+    /// The message `alive`.
+    pub alive: bool,
 }
 
 impl Extensions {
@@ -45,6 +47,7 @@ impl Extensions {
         reorder: false,
         early: false,
         runs: false,
+        alive: false,
     };
 
     /// All that this program knows: what a server offers.
@@ -57,6 +60,7 @@ impl Extensions {
         reorder: true,
         early: true,
         runs: true,
+        alive: true,
     };
 
     /// Those that are in use between one that has these and one that has `other`: what both have,
@@ -79,6 +83,7 @@ impl Extensions {
             // Unreadable bytes are told once: not in an answer that nobody may ask for.
             early: self.early && other.early && nh && !skip,
             runs: self.runs && other.runs,
+            alive: self.alive && other.alive,
         }
     }
 
@@ -93,6 +98,7 @@ impl Extensions {
             (self.reorder, "reorder"),
             (self.early, "early"),
             (self.runs, "runs"),
+            (self.alive, "alive"),
         ];
         let words: Vec<&str> =
             words.into_iter().filter_map(|(has, word)| has.then_some(word)).collect();
@@ -131,6 +137,7 @@ impl Extensions {
                     b"reorder" => found.reorder = true,
                     b"early" => found.early = true,
                     b"runs" => found.runs = true,
+                    b"alive" => found.alive = true,
                     _ => {}
                 }
             }
@@ -349,8 +356,9 @@ mod tests {
             reorder: bool,
             early: bool,
             runs: bool,
+            alive: bool,
         ) {
-            let mine = Extensions { blake3, tree, faults, skip, nh, reorder, early, runs };
+            let mine = Extensions { blake3, tree, faults, skip, nh, reorder, early, runs, alive };
             prop_assert_eq!(Extensions::from_hello(&mine.hello("CLIENT")).unwrap(), mine);
         }
 

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::fault::Fault;
-use super::handshake::unexpected;
+use super::handshake::{Extensions, unexpected};
 use super::layout::FRAME_HEAD_BYTES;
 use super::message::Message;
 use super::pace::{IN_FLIGHT_BYTES_MAX, Pace};
@@ -49,8 +49,8 @@ pub(super) struct Inbox<T> {
     in_flight_ahead: usize,
     ahead_max: usize,
     pace: Pace,
-    /// Whether answers may overtake others.
-    reorder: bool,
+    /// What the remote may say.
+    extensions: Extensions,
     /// Which of those in flight the next answer is for, when the remote has said so.
     turn: Option<usize>,
 }
@@ -65,8 +65,8 @@ struct Pending<T> {
 }
 
 impl<T> Inbox<T> {
-    /// `reorder`: whether that extension is in use.
-    pub(super) fn new(reorder: bool) -> Self {
+    /// `extensions` are in use.
+    pub(super) fn new(extensions: Extensions) -> Self {
         Self {
             queued: Default::default(),
             in_flight: VecDeque::new(),
@@ -74,7 +74,7 @@ impl<T> Inbox<T> {
             in_flight_ahead: 0,
             ahead_max: IN_FLIGHT_AHEAD_MAX,
             pace: Pace::new(),
-            reorder,
+            extensions,
             turn: None,
         }
     }
@@ -116,11 +116,12 @@ impl<T> Inbox<T> {
     }
 
     /// Whether the remote ought to say something soon: it owes an answer that neither is the
-    /// checksum of its whole device, for which it may be silent for hours, nor waits for one.
+    /// checksum of its whole device, for which one that cannot say that it is alive may be silent
+    /// for hours, nor waits for one.
     pub(super) fn is_due(&self) -> bool {
-        let is_soon = |asked: &Pending<T>| !matches!(asked.request, Request::Checksum);
+        let is_soon = |asked: &Pending<T>| self.extensions.alive || !asked.is_checksum();
         match self.in_flight.front() {
-            Some((_, oldest)) if !self.reorder => is_soon(oldest),
+            Some((_, oldest)) if !self.extensions.reorder => is_soon(oldest),
             _ => {
                 let in_flight = self.in_flight.iter().map(|(_, asked)| asked);
                 in_flight.chain(self.queued.iter().flatten()).any(is_soon)
@@ -140,7 +141,7 @@ impl<T> Inbox<T> {
 
     /// The queue whose first request may be sent now.
     fn sendable(&self) -> Option<usize> {
-        let ahead_may_go = !self.reorder || self.in_flight_ahead < self.ahead_max;
+        let ahead_may_go = !self.extensions.reorder || self.in_flight_ahead < self.ahead_max;
         let may_go = |next: &Pending<T>| ahead_may_go || next.priority != Priority::Ahead;
         let index = self.queued.iter().position(|queue| queue.front().is_some_and(may_go))?;
         let next = self.queued[index].front()?;
@@ -168,7 +169,7 @@ impl<T> Inbox<T> {
     /// # Errors
     /// `Kind::Protocol` when it may not say that, or there is no such request.
     pub(super) fn turn(&mut self, older: u32) -> Result<()> {
-        if !self.reorder || self.turn.is_some() {
+        if !self.extensions.reorder || self.turn.is_some() {
             return Err(unexpected("an answer", &Message::Turn { older }));
         }
         match usize::try_from(older) {
@@ -186,6 +187,12 @@ impl<T> Inbox<T> {
         }
     }
 
+    /// Whether the remote may say that it is alive: it makes a checksum.
+    pub(super) fn expects_alive(&self) -> bool {
+        let mut in_flight = self.in_flight.iter().map(|(_, asked)| asked);
+        self.extensions.alive && self.turn.is_none() && in_flight.any(Pending::is_checksum)
+    }
+
     /// The answer to the request whose turn it is (the oldest in flight, unless the remote has
     /// named another), or the remote's reason for having none. `None`: there is no such request;
     /// `message` is given back. On an error the request stays in flight: the link is beyond repair.
@@ -193,7 +200,9 @@ impl<T> Inbox<T> {
         let index = self.turn.unwrap_or(0);
         let Some((sent, asked)) = self.in_flight.get(index) else { return Ok(Err(message)) };
         let answer = match message {
-            Message::Fault { ranges, text } => Err(Fault::error(ranges, &text)),
+            Message::Fault { ranges, text } if self.extensions.faults && asked.reads() => {
+                Err(Fault::error(ranges, &text))
+            }
             message => Ok(asked.request.accept(message, asked.answer_bytes)?),
         };
         self.turn = None;
@@ -224,6 +233,15 @@ impl<T> Inbox<T> {
 }
 
 impl<T> Pending<T> {
+    fn is_checksum(&self) -> bool {
+        matches!(self.request, Request::Checksum)
+    }
+
+    /// Whether the remote reads its device for the answer.
+    fn reads(&self) -> bool {
+        !matches!(self.request, Request::Hint { .. })
+    }
+
     fn wire_bytes(&self) -> usize {
         self.answer_bytes + ANSWER_EXTRA_BYTES
     }
@@ -233,6 +251,11 @@ impl<T> Pending<T> {
 mod tests {
     use super::*;
     use crate::units::ByteRange;
+
+    /// With all extensions but that one, or those, that answers come in order without.
+    fn inbox_that<T>(reorder: bool) -> Inbox<T> {
+        Inbox::new(Extensions { reorder, alive: false, ..Extensions::ALL })
+    }
 
     fn hint(start: u64) -> Request {
         Request::Hint { start, step: 1 }
@@ -261,7 +284,7 @@ mod tests {
 
     #[test]
     fn interactive_overtakes_scan_and_each_keeps_its_order() {
-        let mut inbox = Inbox::new(false);
+        let mut inbox = inbox_that(false);
         for (start, priority) in [
             (30, Priority::Bulk),
             (20, Priority::Ahead),
@@ -284,8 +307,9 @@ mod tests {
 
     #[test]
     fn a_fault_ends_its_request_alone() {
-        let mut inbox = Inbox::new(false);
-        push(&mut inbox, 1, Priority::Scan);
+        let mut inbox = inbox_that(false);
+        let hashes = Request::Hashes { start: 1, step: 1, n: 1 };
+        inbox.push(hashes, 16, Priority::Scan, 1).unwrap();
         push(&mut inbox, 2, Priority::Scan);
         assert_eq!(starts_sent(&mut inbox), [1, 2]);
         let ranges = vec![ByteRange::new(5, 9)];
@@ -301,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_turn_names_the_request_that_is_answered_next() {
-        let mut inbox = Inbox::new(true);
+        let mut inbox = inbox_that(true);
         for start in 1..=4 {
             push(&mut inbox, start, Priority::Scan);
         }
@@ -315,7 +339,7 @@ mod tests {
         assert_eq!(inbox.turn(0).unwrap_err().kind(), Kind::Protocol, "two turns in a row");
         assert_eq!(answered(&mut inbox, echo(2)).unwrap().unwrap().0, 2);
         assert_eq!(inbox.turn(0).unwrap_err().kind(), Kind::Protocol, "none is in flight");
-        let mut in_order = Inbox::new(false);
+        let mut in_order = inbox_that(false);
         push(&mut in_order, 1, Priority::Scan);
         assert_eq!(starts_sent(&mut in_order), [1]);
         assert_eq!(in_order.turn(0).unwrap_err().kind(), Kind::Protocol);
@@ -324,7 +348,7 @@ mod tests {
     #[test]
     fn first_looks_leave_room_for_what_may_overtake_them() {
         for reorder in [false, true] {
-            let mut inbox = Inbox::new(reorder);
+            let mut inbox = inbox_that(reorder);
             for start in 0..300 {
                 push(&mut inbox, start, Priority::Ahead);
             }
@@ -341,7 +365,7 @@ mod tests {
     #[test]
     fn nothing_is_due_while_the_remote_makes_a_checksum() {
         for reorder in [false, true] {
-            let mut inbox = Inbox::new(reorder);
+            let mut inbox = inbox_that(reorder);
             assert!(!inbox.is_due());
             push(&mut inbox, 1, Priority::Scan);
             inbox.push(Request::Checksum, 16, Priority::Scan, 0).unwrap();
@@ -361,7 +385,7 @@ mod tests {
 
     #[test]
     fn requests_in_flight_are_bounded() {
-        let mut inbox = Inbox::new(false);
+        let mut inbox = inbox_that(false);
         for start in 0..=IN_FLIGHT_REQUESTS_MAX as u64 {
             push(&mut inbox, start, Priority::Scan);
         }
@@ -374,7 +398,7 @@ mod tests {
     #[test]
     fn bytes_in_flight_are_bounded() {
         let each = IN_FLIGHT_BYTES_MAX / 4 - ANSWER_EXTRA_BYTES;
-        let mut inbox = Inbox::new(false);
+        let mut inbox = inbox_that(false);
         for start in 0..4 {
             inbox.push(hint(start), each, Priority::Scan, ()).unwrap();
         }
@@ -388,14 +412,14 @@ mod tests {
 
     #[test]
     fn a_single_request_always_goes() {
-        let mut inbox = Inbox::new(false);
+        let mut inbox = inbox_that(false);
         inbox.push(hint(0), IN_FLIGHT_BYTES_MAX, Priority::Scan, ()).unwrap();
         assert!(inbox.next_to_send(Instant::now()).is_some());
     }
 
     #[test]
     fn queue_is_bounded() {
-        let mut inbox = Inbox::new(false);
+        let mut inbox = inbox_that(false);
         for start in 0..QUEUED_REQUESTS_MAX as u64 {
             push(&mut inbox, start, Priority::Scan);
         }
@@ -404,7 +428,7 @@ mod tests {
 
     #[test]
     fn everything_is_taken_oldest_first() {
-        let mut inbox = Inbox::new(false);
+        let mut inbox = inbox_that(false);
         push(&mut inbox, 1, Priority::Scan);
         assert!(inbox.next_to_send(Instant::now()).is_some());
         push(&mut inbox, 2, Priority::Scan);

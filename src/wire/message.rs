@@ -27,6 +27,7 @@ const TURN: u8 = 67;
 const EARLY: u8 = 68;
 const GETRUNS: u8 = 69;
 const RUNS: u8 = 70;
+const ALIVE: u8 = 71;
 
 /// The most bytes of hashes that one `hashes` message holds.
 pub const HASHES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 24;
@@ -130,6 +131,8 @@ pub enum Message {
     GetRuns { step: u64, level: Option<u8>, runs: Vec<HashRun> },
     /// The answer: step and level, the [`runs_print`], then the hashes of all runs.
     Runs { step: u64, level: Option<u8>, print: u64, hashes: Vec<u8> },
+    /// Extension `alive`: the checksum that is asked for covers so many bytes by now.
+    Alive { digested_bytes: u64 },
 }
 
 impl Message {
@@ -155,6 +158,7 @@ impl Message {
             Message::Early { .. } => "early",
             Message::GetRuns { .. } => "getruns",
             Message::Runs { .. } => "runs",
+            Message::Alive { .. } => "alive",
         }
     }
 
@@ -195,6 +199,9 @@ impl Message {
             Message::Fault { ranges, text } => encode_fault(ranges, text, out),
             Message::Turn { older } => encode_frame(TURN, &[&older.to_le_bytes()], out),
             Message::Early { salt, looks } => encode_early(salt, looks, out),
+            Message::Alive { digested_bytes } => {
+                encode_frame(ALIVE, &[&digested_bytes.to_le_bytes()], out)
+            }
             Message::GetRuns { step, level, runs } => encode_getruns(*step, *level, runs, out),
             Message::Runs { step, level, print, hashes } => {
                 let level = level.unwrap_or(NO_LEVEL);
@@ -243,6 +250,8 @@ impl Message {
             FAULT => Fields::new("fault", payload).exactly(decode_fault),
             TURN => Fields::new("turn", payload).exactly(|f| Ok(Message::Turn { older: f.u32()? })),
             EARLY => Fields::new("early", payload).exactly(decode_early),
+            ALIVE => Fields::new("alive", payload)
+                .exactly(|f| Ok(Message::Alive { digested_bytes: f.u64()? })),
             GETRUNS => Fields::new("getruns", payload).exactly(decode_getruns),
             RUNS => Fields::new("runs", payload).exactly(|f| {
                 let (step, level, print) = (f.u64()?, f.level_or_none()?, f.u64()?);
@@ -263,7 +272,7 @@ impl Message {
             Message::Hello(bytes) | Message::DevFile(bytes) | Message::Checksum(bytes) => {
                 bytes.len()
             }
-            Message::Size(_) => 8,
+            Message::Size(_) | Message::Alive { .. } => 8,
             Message::Digests { salt, hash, checksum } => {
                 1 + salt.len() + hash.len() + 1 + checksum.len() + 1
             }
@@ -451,6 +460,7 @@ mod tests {
                 Message::Tree { start, step, n, level, hashes }
             }),
             any::<u32>().prop_map(|older| Message::Turn { older }),
+            any::<u64>().prop_map(|digested_bytes| Message::Alive { digested_bytes }),
             (any::<u64>(), any_level(), vec(any::<(u64, u32)>(), 1..20)).prop_map(
                 |(step, level, runs)| {
                     let runs = runs.into_iter().map(|(start, n)| HashRun { start, n }).collect();

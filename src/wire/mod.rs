@@ -45,6 +45,7 @@
 //! | 68 | early | server | u8 salt length, salt, then up to 256 times the four numbers of a gettree |
 //! | 69 | getruns | client | u64 step, u8 level (255: of blocks), then 1 to 1024 times u64 start and u32 n |
 //! | 70 | runs | server | the same step and level, u64 print of the runs, then the hashes of all of them |
+//! | 71 | alive | server | u64 bytes digested |
 //!
 //! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests,
 //! then any mix of requests, which are answered in order (but see `reorder`), then done from the
@@ -97,6 +98,10 @@
 //!   several `gethashes`; level 0 to 7 needs `tree`. Its answer, which is one message, may overtake
 //!   as theirs may. The print is the first 8 bytes of the BLAKE3 of the runs as they stand in the
 //!   request: what was damaged on its way is not answered in silence.
+//! - `alive`: while a `getchecksum` is not answered and nothing else is to be said, the server says
+//!   every half second, by an `alive`, how many bytes of its device the checksum covers by now. It
+//!   never stands between a `turn` and its answer. So a client can tell a long checksum from a link
+//!   that is dead.
 
 mod early;
 mod fault;

@@ -12,6 +12,7 @@
 use std::fmt;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -45,6 +46,8 @@ struct Shared {
     work: Condvar,
     /// The session came closer to its end.
     progress: Condvar,
+    /// How much a checksum covered when the remote last told.
+    digested_bytes: AtomicU64,
 }
 
 struct State {
@@ -87,7 +90,7 @@ impl Peer {
         let Opening { reader, writer, guard, early, .. } = opening;
         let early = early.map_or_else(|| Ok(Vec::new()), |early| early.requests(&session))?;
         let answers = Arc::new(EarlyAnswers::default());
-        let mut inbox = Inbox::new(session.extensions.reorder);
+        let mut inbox = Inbox::new(session.extensions);
         for (look, request, answer_bytes) in early {
             let done = answers.expect(look);
             inbox.expect(request, answer_bytes, done);
@@ -108,6 +111,7 @@ impl Peer {
             state: Mutex::new(state),
             work: Condvar::new(),
             progress: Condvar::new(),
+            digested_bytes: AtomicU64::new(0),
         });
         // From here on the drop of the peer cleans up.
         let mut peer = Self { shared, session, threads: vec![], guard: Some(guard) };
@@ -141,6 +145,13 @@ impl Peer {
     #[must_use]
     pub fn extensions(&self) -> Extensions {
         self.session.extensions
+    }
+
+    /// Bytes of its device that a checksum, which was asked for, covers as far as the remote has
+    /// told; 0 of one that does not tell.
+    #[must_use]
+    pub fn digested_bytes(&self) -> u64 {
+        self.shared.digested_bytes.load(Ordering::Relaxed)
     }
 
     /// Traffic so far.
@@ -306,8 +317,8 @@ impl fmt::Debug for Peer {
 enum Taken {
     /// The answer to this callback's request.
     Answer(Done, Result<Answer>),
-    /// The word which request is answered next.
-    Turn,
+    /// A word that answers nothing.
+    Word,
     /// The session's end.
     End,
 }
@@ -328,7 +339,7 @@ impl Shared {
             let outcome = reader.expect_message().and_then(|message| self.take_answer(message));
             match outcome {
                 Ok(Taken::Answer(done, answer)) => done(answer),
-                Ok(Taken::Turn) => {}
+                Ok(Taken::Word) => {}
                 Ok(Taken::End) => break,
                 Err(err) => return self.fail(err),
             }
@@ -339,8 +350,13 @@ impl Shared {
 
     fn take_answer(&self, message: Message) -> Result<Taken> {
         let mut state = self.state.lock();
-        if let Message::Turn { older } = message {
-            return state.inbox.turn(older).map(|()| Taken::Turn);
+        match message {
+            Message::Turn { older } => return state.inbox.turn(older).map(|()| Taken::Word),
+            Message::Alive { digested_bytes } if state.inbox.expects_alive() => {
+                self.digested_bytes.store(digested_bytes, Ordering::Relaxed);
+                return Ok(Taken::Word);
+            }
+            _ => {}
         }
         let was_due = state.inbox.is_due();
         let answered = state.inbox.answered(message, Instant::now())?;

@@ -34,15 +34,16 @@ fn digests() -> Digests {
     }
 }
 
-/// A server that shakes hands and then does as `script` says.
+/// A server that has these extensions, shakes hands and then does as `script` says.
 fn scripted<T: Send + 'static>(
     connection: Connection,
+    extensions: Extensions,
     script: impl FnOnce(&mut ServerReader, &mut ServerWriter) -> T + Send + 'static,
 ) -> JoinHandle<T> {
     let Connection { reader, writer, .. } = connection;
     let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter::new(writer));
     thread::spawn(move || {
-        server_handshake(&mut reader, &mut writer, ALL_BUT_EARLY).unwrap();
+        server_handshake(&mut reader, &mut writer, extensions).unwrap();
         assert_eq!(reader.expect_message().unwrap(), Message::DevFile(b"/dev/x".to_vec()));
         send(&mut writer, &Message::Size(SIZE));
         assert!(matches!(reader.expect_message().unwrap(), Message::Digests { .. }));
@@ -111,8 +112,17 @@ fn meet<T: Send + 'static>(
     timeout: Option<Duration>,
     script: impl FnOnce(&mut ServerReader, &mut ServerWriter) -> T + Send + 'static,
 ) -> (Peer, JoinHandle<T>) {
+    meet_with(ALL_BUT_EARLY, timeout, script)
+}
+
+/// A peer of a scripted server that has these extensions.
+fn meet_with<T: Send + 'static>(
+    extensions: Extensions,
+    timeout: Option<Duration>,
+    script: impl FnOnce(&mut ServerReader, &mut ServerWriter) -> T + Send + 'static,
+) -> (Peer, JoinHandle<T>) {
     let (ours, theirs) = pair(timeout).unwrap();
-    let server = scripted(theirs, script);
+    let server = scripted(theirs, extensions, script);
     (open(ours).unwrap(), server)
 }
 
@@ -272,7 +282,7 @@ fn counters_are_those_of_the_stream() {
     }
     let seen = Arc::new(Mutex::new(0));
     let theirs = Connection { reader: Box::new(Tap(theirs.reader, seen.clone())), ..theirs };
-    let server = scripted(theirs, good);
+    let server = scripted(theirs, ALL_BUT_EARLY, good);
     let peer = open(ours).unwrap();
     scan(&peer, hashes(0, 100)).recv().unwrap().unwrap();
     peer.finish().unwrap();
@@ -362,10 +372,13 @@ fn silence_is_given_up_on() {
     server.join().unwrap();
 }
 
+const HALF_A_SECOND: Option<Duration> = Some(Duration::from_millis(500));
+
 #[test]
-fn silence_while_the_remote_makes_a_checksum_is_borne_with() {
+fn silence_while_the_remote_makes_a_checksum_is_borne_with_if_it_can_say_nothing() {
     let (quit, wait) = unbounded::<()>();
-    let (peer, server) = meet(Some(Duration::from_millis(500)), move |reader, writer| {
+    let mute = Extensions { alive: false, ..ALL_BUT_EARLY };
+    let (peer, server) = meet_with(mute, HALF_A_SECOND, move |reader, writer| {
         assert_eq!(reader.expect_message().unwrap(), Message::GetChecksum);
         thread::sleep(Duration::from_millis(1200));
         send(writer, &answer(Message::GetChecksum));
@@ -375,6 +388,50 @@ fn silence_while_the_remote_makes_a_checksum_is_borne_with() {
     assert_eq!(failed(&scan(&peer, hashes(0, 1))).kind(), Kind::Connection, "and no other");
     drop(quit);
     server.join().unwrap();
+}
+
+#[test]
+fn a_remote_that_makes_a_checksum_is_waited_for_as_long_as_it_says_so() {
+    let (quit, wait) = unbounded::<()>();
+    let (peer, server) = meet(HALF_A_SECOND, move |reader, writer| {
+        assert_eq!(reader.expect_message().unwrap(), Message::GetChecksum);
+        for digested_bytes in 1..=12 {
+            thread::sleep(Duration::from_millis(100));
+            send(writer, &Message::Alive { digested_bytes });
+        }
+        send(writer, &answer(Message::GetChecksum));
+        assert_eq!(reader.expect_message().unwrap(), Message::GetChecksum);
+        wait.recv().ok();
+    });
+    assert!(scan(&peer, Request::Checksum).recv().unwrap().is_ok());
+    assert_eq!(peer.digested_bytes(), 12);
+    assert_eq!(failed(&scan(&peer, Request::Checksum)).kind(), Kind::Connection);
+    drop(quit);
+    server.join().unwrap();
+}
+
+#[test]
+fn words_of_extensions_that_are_not_in_use_or_mean_nothing_are_refused() {
+    let alive = Message::Alive { digested_bytes: 1 };
+    let fault = Message::Fault { ranges: vec![], text: b"broken".to_vec() };
+    let none = Extensions { alive: false, faults: false, ..ALL_BUT_EARLY };
+    for (extensions, request, word) in [
+        (none, Request::Checksum, &alive),
+        (none, Request::Checksum, &fault),
+        (ALL_BUT_EARLY, hashes(0, 1), &alive),
+        (ALL_BUT_EARLY, hint(0), &fault),
+    ] {
+        let word = word.clone();
+        let (peer, server) = meet_with(extensions, None, move |reader, writer| {
+            reader.expect_message().unwrap();
+            send(writer, &word);
+            while reader.read_message().is_ok_and(|message| message.is_some()) {}
+        });
+        let err = failed(&scan(&peer, request.clone()));
+        assert_eq!(err.kind(), Kind::Protocol, "{request:?}: {err}");
+        drop(peer);
+        server.join().unwrap();
+    }
 }
 
 #[test]

@@ -1,18 +1,24 @@
-//! The checksum of the whole source that a patch carries.
+//! The checksum of the whole source that a patch carries in its trailer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use crate::diff::Engine;
 use crate::digest::{Algorithm, Digest, checksum};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Part, Progress};
-use crate::units::Direction;
+use crate::units::{Direction, Priority};
 use crate::wire::{Answer, Request};
 
+/// How often it is told how far the remote is.
+const TOLD_INTERVAL: Duration = Duration::from_millis(500);
+
 /// The digest of the whole source, made beside the walk.
-pub(super) enum SourceChecksum {
+pub(super) enum TrailerChecksum {
     /// Push: of the local device, on a thread of its own.
     Local {
         thread: JoinHandle<Result<Digest>>,
@@ -23,7 +29,7 @@ pub(super) enum SourceChecksum {
     Remote,
 }
 
-impl SourceChecksum {
+impl TrailerChecksum {
     /// Begins to make it, where that is done here.
     ///
     /// # Errors
@@ -66,10 +72,27 @@ impl SourceChecksum {
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
-            Self::Remote => match engine.ask(Request::Checksum)? {
+            Self::Remote => match ask_remote(engine, progress)? {
                 Answer::Checksum(value) => Ok(value),
                 _ => Err(Error::new(Kind::Checksum, "the remote sent no checksum")),
             },
+        }
+    }
+}
+
+/// Asks for the remote's checksum, and tells how far it says to be with it.
+fn ask_remote(engine: &Engine, progress: &dyn Progress) -> Result<Answer> {
+    let (sender, receiver) = bounded(1);
+    let done = Box::new(move |answer| drop(sender.send(answer)));
+    let peer = engine.peer();
+    peer.submit(Request::Checksum, Priority::Scan, done);
+    loop {
+        match receiver.recv_timeout(TOLD_INTERVAL) {
+            Ok(answer) => return answer,
+            Err(RecvTimeoutError::Timeout) => progress.advance(peer.digested_bytes(), 0),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::new(Kind::Connection, "the remote side gave no answer"));
+            }
         }
     }
 }
