@@ -106,6 +106,11 @@ impl Destination {
         }
         if let Self::File(at) = self {
             faccessat(AT_FDCWD, folder_of(at), AccessFlags::W_OK, AtFlags::AT_EACCESS)?;
+            // As of chattr(1): it cannot be replaced either.
+            match OpenOptions::new().append(true).open(at) {
+                Err(err) if err.raw_os_error() == Some(libc::EPERM) => return Err(err),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -197,8 +202,14 @@ fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::R
     }
     fill(&mut file)?;
     file.sync_all()?;
-    fs::rename(&temporary.0, path)?;
-    Ok(file)
+    match fs::rename(&temporary.0, path) {
+        // A single file that is mounted there, as into a container, stays what it is.
+        Err(err) if err.raw_os_error() == Some(libc::EBUSY) => {
+            fs::copy(&temporary.0, path)?;
+            OpenOptions::new().append(true).open(path)
+        }
+        renamed => renamed.map(|()| file),
+    }
 }
 
 fn beside(path: &Path) -> io::Result<PathBuf> {

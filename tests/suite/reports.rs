@@ -18,7 +18,7 @@ use crate::support::images::{changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
 use crate::support::patch_file;
 use crate::support::raw_server::RawServer;
-use crate::support::requirements::{loop_devices, require};
+use crate::support::requirements::{loop_devices, require, root};
 use crate::support::run::{binary, is_held};
 use crate::support::{Workdir, bdsync};
 
@@ -236,4 +236,22 @@ fn a_report_that_cannot_be_written_is_told_before_anything_is_done() {
     work.apply(&[&format!("--report={longest}")], &patch).expect(0);
     let report: serde_json::Value = serde_json::from_slice(&work.read(&longest)).unwrap();
     assert_eq!(report["exit_code"], 0);
+}
+
+/// As a file that is given into a container.
+#[test]
+fn a_report_to_a_file_that_is_a_mount_is_written_there() {
+    require!(root());
+    let work = pair();
+    let (report, outside) = (work.write("r", b"old"), work.write("outside", b"old, and longer"));
+    let mount = || Command::new("mount").arg("--bind").args([&outside, &report]).status();
+    assert!(mount().unwrap().success());
+    let out =
+        bdsync(["sync", "--report=r", "local.img", "remote.img"]).in_folder(work.folder()).run();
+    let written = work.read("r");
+    assert!(Command::new("umount").arg(&report).status().unwrap().success());
+    out.expect(0);
+    let record: Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(record["mode"], "sync");
+    assert!(work.read("outside") == written && work.read("r") == b"old");
 }
