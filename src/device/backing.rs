@@ -11,9 +11,8 @@ use std::path::Path;
 
 use linux_raw_sys::loop_device::{LOOP_GET_STATUS64, loop_info64};
 use nix::libc;
-use nix::sys::stat::{major, minor};
 
-use super::stack::{Carrier, Number};
+use super::carrier::{Carrier, Number, number_of};
 
 nix::ioctl_read_bad!(get_status, LOOP_GET_STATUS64, loop_info64);
 
@@ -33,8 +32,4 @@ pub(super) fn backing_of(path: &Path, number: Number) -> Option<Carrier> {
         (0, 0) => Carrier::File { device: number_of(info.lo_device), inode: info.lo_inode },
         number => Carrier::Device(number),
     })
-}
-
-fn number_of(device: u64) -> Number {
-    (major(device), minor(device))
 }

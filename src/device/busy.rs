@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
-use nix::sys::stat::{major, minor};
 
-use super::stack::{Carrier, Number, Relative, Stack, parse_number};
+use super::carrier::{Carrier, Number, number_of, parse_number};
+use super::stack::{Relative, Stack};
 use crate::mountinfo::{Mount, mounts, unescape};
 use crate::naming::is_same_file;
 
@@ -42,7 +42,7 @@ impl Kernel {
     /// What uses the block device with this `st_rdev`, the disk that it is a partition of, or what
     /// else shares bytes with it; a few words for each.
     pub(super) fn users(&self, rdev: u64) -> Vec<String> {
-        self.users_of(Carrier::Device((major(rdev), minor(rdev))))
+        self.users_of(Carrier::Device(number_of(rdev)))
     }
 
     fn users_of(&self, carrier: Carrier) -> Vec<String> {
@@ -81,7 +81,7 @@ impl Kernel {
 
     /// Whether the block device with this `st_rdev` takes no writes.
     pub(super) fn is_read_only(&self, rdev: u64) -> bool {
-        let folder = self.stack.folder((major(rdev), minor(rdev)));
+        let folder = self.stack.folder(number_of(rdev));
         folder.and_then(|folder| fs::read(folder.join("ro")).ok()).is_some_and(|ro| ro == b"1\n")
     }
 
@@ -150,8 +150,7 @@ fn holders(relative: &Relative) -> Vec<String> {
 
 fn number_at(path: &Path) -> Option<Number> {
     let found = path.is_absolute().then(|| fs::metadata(path).ok()).flatten()?;
-    let number = (major(found.rdev()), minor(found.rdev()));
-    found.file_type().is_block_device().then_some(number)
+    found.file_type().is_block_device().then(|| number_of(found.rdev()))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! ```text
 //!   trait Device ---- file.rs    regular files and block devices (holes, cache hints)
 //!                |              (open.rs: which are opened, and how; busy.rs: who else uses one;
-//!                |               stack.rs, backing.rs: what shares bytes with one;
+//!                |               stack.rs, carrier.rs, backing.rs: what shares bytes with one;
 //!                |               identity.rs: which one it is; stamp.rs: whether it changes;
 //!                |               cached.rs: what is in the page cache; residency.rs: what of it
 //!                |               because of us; read_ahead.rs: asking for it in advance)
@@ -19,6 +19,7 @@
 mod backing;
 mod busy;
 mod cached;
+mod carrier;
 mod direct;
 #[cfg(test)]
 pub mod faulty;

@@ -10,14 +10,12 @@
 //! What is asked is sysfs; where it is missing nothing is found.
 
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{major, minor};
-
 use super::backing::backing_of;
+use super::carrier::{Carrier, Number, parse_number};
 use crate::units::ByteRange;
 
 /// Sizes and offsets in sysfs count these, whatever a device's sectors are.
@@ -26,34 +24,6 @@ const SYSFS_SECTOR_BYTES: u64 = 512;
 const PARTS_MAX: usize = 4096;
 /// All bytes there can be.
 const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
-
-/// Major and minor number of a block device.
-pub(super) type Number = (u64, u64);
-
-/// What has bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Carrier {
-    /// A regular file, by the device of its file system and its inode.
-    File {
-        /// That device.
-        device: Number,
-        /// Its number there.
-        inode: u64,
-    },
-    /// A block device.
-    Device(Number),
-}
-
-impl Carrier {
-    /// The file or device with these metadata.
-    pub(super) fn of(found: &Metadata) -> Self {
-        let number = |device| (major(device), minor(device));
-        match found.file_type().is_block_device() {
-            true => Self::Device(number(found.rdev())),
-            false => Self::File { device: number(found.dev()), inode: found.ino() },
-        }
-    }
-}
 
 /// A block device that shares bytes with the one in question.
 #[derive(Debug)]
@@ -239,12 +209,6 @@ fn relative_at(folder: &Path) -> Option<Relative> {
 
 fn number_in(folder: &Path) -> Option<Number> {
     parse_number(fs::read_to_string(folder.join("dev")).ok()?.trim())
-}
-
-/// `MAJOR:MINOR`.
-pub(super) fn parse_number(text: &str) -> Option<Number> {
-    let (major, minor) = text.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn number_at(path: &Path) -> Option<u64> {
