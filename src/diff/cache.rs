@@ -55,6 +55,11 @@ impl Cache {
         self.held_bytes
     }
 
+    /// Whether a block is there, which does not count as using it.
+    pub fn contains(&self, key: Key) -> bool {
+        self.entries.contains_key(&key)
+    }
+
     /// The data of a block, which counts as used now.
     pub fn get(&mut self, key: Key) -> Option<Arc<[u8]>> {
         let entry = self.entries.get_mut(&key)?;
@@ -112,8 +117,9 @@ mod tests {
         }
         assert_eq!(cache.held_bytes(), 3 * (40 + ENTRY_BYTES), "exactly full");
         assert!(cache.get((Side::Remote, 0)).is_some());
+        assert!(cache.contains((Side::Remote, 1)));
         cache.put((Side::Remote, 3), block(3));
-        assert!(cache.get((Side::Remote, 1)).is_none());
+        assert!(!cache.contains((Side::Remote, 1)), "it was looked for, not used");
         assert_eq!(cache.get((Side::Remote, 0)).unwrap()[0], 0);
         assert!(cache.get((Side::Local, 0)).is_none(), "the other side is another block");
     }

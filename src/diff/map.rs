@@ -136,6 +136,12 @@ impl Map {
         None
     }
 
+    /// The blocks in `[from, end)` that are known to differ, ascending.
+    pub fn differing(&self, from: u64, end: u64) -> impl Iterator<Item = u64> {
+        let next = move |from| self.find(from, end, |state| state == State::Differs);
+        std::iter::successors(next(from), move |block| next(block + 1))
+    }
+
     /// The first unknown block in `[from, end)`.
     #[must_use]
     pub fn first_unknown(&self, from: u64, end: u64) -> Option<u64> {
@@ -347,6 +353,8 @@ mod tests {
                 prop_assert_eq!(map.first_unknown(block, BLOCKS), unknown);
                 let next = differs.get(rank as usize).copied();
                 prop_assert_eq!(map.find(block, BLOCKS, |s| s == State::Differs), next);
+                let three = (block..BLOCKS).filter(|&b| model[b as usize] == State::Differs);
+                prop_assert!(map.differing(block, BLOCKS).take(3).eq(three.take(3)));
                 let start = block / 3;
                 for wanted in [State::Unknown, State::Same, State::Differs] {
                     let last = (start..block).rev().find(|&b| model[b as usize] == wanted);

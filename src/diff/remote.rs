@@ -7,16 +7,18 @@
 //!               \-> neither:      a Unit of blocks  |
 //!   Unit --> getblock, at most FETCH_BYTES each --> checked on the pool --> cache, readers
 //! ```
+//! What is read ahead goes the same way and waits behind all else, unless somebody comes to want it.
 //! A block that differs must have the hash that was announced when it was compared. Where
 //! its print is gone, the hash is asked for again together with the block.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::cache::{Cache, Side};
+use super::cache::{Cache, ENTRY_BYTES, Side};
 use super::content::FETCH_BYTES;
 use super::engine::unexpected_answer;
 use super::gathering::{Gathering, OnBytes, copy_part};
@@ -26,19 +28,34 @@ use super::prints::print_of;
 use super::resolver::Resolver;
 use crate::digest::Scratch;
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, Priority};
+use crate::units::{ByteRange, MIB, Priority};
 use crate::wire::{Answer, Request};
+
+/// What may be on its way, or kept, for a reader who has not come to it yet, in bytes.
+const AHEAD_BYTES_MAX: u64 = 8 * MIB;
+/// It takes at most this part of the cache, so that several readers find there what was fetched for
+/// them.
+const AHEAD_CACHE_SHARE: u64 = 8;
 
 /// The blocks of the remote device.
 pub struct RemoteBlocks {
     resolver: Arc<Resolver>,
+    ahead_blocks_max: u64,
     state: Mutex<BlocksState>,
 }
 
 struct BlocksState {
     cache: Cache,
-    /// Blocks on their way, and who waits for each.
-    waiting: HashMap<u64, Vec<Arc<Gathering>>>,
+    coming: HashMap<u64, Coming>,
+    /// How many of those that are coming are read ahead.
+    ahead_blocks: u64,
+}
+
+/// A block on its way.
+struct Coming {
+    readers: Vec<Arc<Gathering>>,
+    /// Those that it is fetched with, where it is read ahead.
+    ahead: Option<Blocks>,
 }
 
 /// What a fetched block is held against.
@@ -72,8 +89,12 @@ impl RemoteBlocks {
     /// Nothing is fetched yet. Blocks that were fetched take at most `cache_bytes`.
     #[must_use]
     pub fn new(resolver: Arc<Resolver>, cache_bytes: u64) -> Arc<Self> {
-        let state = BlocksState { cache: Cache::new(cache_bytes), waiting: HashMap::new() };
-        Arc::new(Self { resolver, state: Mutex::new(state) })
+        let block_bytes = resolver.engine().plan().block_bytes;
+        let ahead_bytes_max = AHEAD_BYTES_MAX.min(cache_bytes / AHEAD_CACHE_SHARE);
+        let ahead_blocks_max = ahead_bytes_max / (block_bytes + ENTRY_BYTES);
+        let (cache, coming) = (Cache::new(cache_bytes), HashMap::new());
+        let state = Mutex::new(BlocksState { cache, coming, ahead_blocks: 0 });
+        Arc::new(Self { resolver, ahead_blocks_max, state })
     }
 
     /// A block of either side from the cache.
@@ -95,7 +116,7 @@ impl RemoteBlocks {
         let blocks = range.start / block_bytes..range.end.div_ceil(block_bytes);
         let mut bytes = Vec::new();
         let mut waits = Vec::new();
-        let mut units = Vec::new();
+        let (mut units, mut late) = (Vec::new(), Vec::new());
         let mut state = self.state.lock();
         for block in blocks {
             if let Some(data) = state.cache.get((Side::Remote, block)) {
@@ -107,17 +128,71 @@ impl RemoteBlocks {
         }
         let want = Gathering::new(range, bytes, waits.len(), done);
         for block in waits {
-            let waiting = state.waiting.entry(block).or_default();
-            if waiting.is_empty() {
-                push_block(&mut units, block, self.blocks_max());
+            match state.coming.entry(block) {
+                Entry::Occupied(mut coming) => {
+                    let Coming { readers, ahead } = coming.get_mut();
+                    readers.push(Arc::clone(&want));
+                    if let Some(unit) = ahead
+                        && late.last() != Some(unit)
+                    {
+                        late.push(unit.clone());
+                    }
+                }
+                Entry::Vacant(place) => {
+                    push_block(&mut units, block, self.blocks_max());
+                    place.insert(Coming { readers: vec![Arc::clone(&want)], ahead: None });
+                }
             }
-            waiting.push(Arc::clone(&want));
         }
         drop(state);
+        for unit in late {
+            let peer = self.resolver.engine().peer();
+            peer.hasten(&self.hashes_of(&unit));
+            for range in self.range_of(&unit).pieces(FETCH_BYTES) {
+                peer.hasten(&Request::Block { range });
+            }
+        }
         for blocks in units {
             self.fetch(blocks, priority);
         }
         want.check();
+    }
+
+    /// How far ahead of a reader it is worth to fetch, in bytes of blocks.
+    #[must_use]
+    pub fn ahead_bytes_max(&self) -> u64 {
+        self.ahead_blocks_max * self.block_bytes()
+    }
+
+    /// Fetches ascending `blocks` that somebody is likely to want soon, those left out that are
+    /// here or coming. Returns how many it was that there was room for. Nobody is told of errors:
+    /// who reads such a block asks for it again.
+    pub fn fetch_ahead(self: &Arc<Self>, blocks: &[u64]) -> usize {
+        let mut units = Vec::new();
+        let mut taken = blocks.len();
+        let mut state = self.state.lock();
+        for (index, &block) in blocks.iter().enumerate() {
+            if state.coming.contains_key(&block) || state.cache.contains((Side::Remote, block)) {
+                continue;
+            }
+            if state.ahead_blocks == self.ahead_blocks_max {
+                taken = index;
+                break;
+            }
+            state.ahead_blocks += 1;
+            push_block(&mut units, block, self.blocks_max());
+        }
+        for unit in &units {
+            for block in unit.clone() {
+                let coming = Coming { readers: Vec::new(), ahead: Some(unit.clone()) };
+                state.coming.insert(block, coming);
+            }
+        }
+        drop(state);
+        for unit in units {
+            self.fetch(unit, Priority::Bulk);
+        }
+        taken
     }
 
     fn block_bytes(&self) -> u64 {
@@ -135,6 +210,11 @@ impl RemoteBlocks {
         let plan = self.resolver.engine().plan();
         let end = blocks.end.saturating_mul(plan.block_bytes);
         ByteRange::new(blocks.start * plan.block_bytes, end).clip(plan.remote_bytes)
+    }
+
+    fn hashes_of(&self, blocks: &Blocks) -> Request {
+        let step = self.block_bytes();
+        Request::Hashes { start: blocks.start * step, step, n: blocks.end - blocks.start }
     }
 
     fn expected(&self, block: u64) -> Expected {
@@ -159,8 +239,7 @@ impl RemoteBlocks {
         let unit = Unit { blocks, range, expected, priority, state: Mutex::new(Some(state)) };
         let unit = Arc::new(unit);
         if asks_hashes {
-            let (start, n) = (range.start, unit.blocks.end - unit.blocks.start);
-            let request = Request::Hashes { start, step: self.block_bytes(), n };
+            let request = self.hashes_of(&unit.blocks);
             let (this, unit) = (Arc::clone(self), Arc::clone(&unit));
             let done = move |answer| this.arrived(&unit, None, answer);
             engine.peer().submit(request, priority, Box::new(done));
@@ -192,17 +271,39 @@ impl RemoteBlocks {
                 *guard = None;
                 drop(guard);
                 let err = other.err().unwrap_or_else(unexpected_answer);
-                unit.blocks.clone().for_each(|block| self.settle(block, Err(&err)));
+                for block in unit.blocks.clone() {
+                    match unit.priority {
+                        Priority::Bulk => self.fetch_alone(block),
+                        _ => self.settle(block, Err(&err)),
+                    }
+                }
                 return;
             }
         }
         state.missing -= 1;
         if state.missing == 0 {
             drop(guard);
-            // Hashing belongs on the pool: the peer's reader thread must stay quick.
+            // Hashing belongs on the pool: the peer's reader thread must stay quick. Before all
+            // else, whatever it was fetched for: somebody may wait for it by now.
             let (this, unit) = (Arc::clone(self), Arc::clone(unit));
             let pool = self.resolver.engine().pool();
-            pool.submit(unit.priority, move |_: &mut Scratch| this.check(&unit));
+            pool.submit(Priority::Interactive, move |_: &mut Scratch| this.check(&unit));
+        }
+    }
+
+    /// `block` was read ahead and failed, maybe because of others that it was fetched with: who
+    /// waits for it gets what there is of it alone.
+    fn fetch_alone(self: &Arc<Self>, block: u64) {
+        let mut state = self.state.lock();
+        state.ahead_blocks -= 1;
+        match state.coming.entry(block) {
+            Entry::Occupied(mut coming) if !coming.get().readers.is_empty() => {
+                coming.get_mut().ahead = None;
+                drop(state);
+                self.fetch(block..block + 1, Priority::Interactive);
+            }
+            Entry::Occupied(unwanted) => drop(unwanted.remove()),
+            Entry::Vacant(_) => {}
         }
     }
 
@@ -239,9 +340,10 @@ impl RemoteBlocks {
         if let Ok(data) = result {
             state.cache.put((Side::Remote, block), Arc::from(data));
         }
-        let wants = state.waiting.remove(&block).unwrap_or_default();
+        let Some(Coming { readers, ahead }) = state.coming.remove(&block) else { return };
+        state.ahead_blocks -= u64::from(ahead.is_some());
         drop(state);
-        for want in wants {
+        for want in readers {
             match result {
                 Ok(data) => want.put(block * self.block_bytes(), data),
                 Err(err) => want.fail(err.duplicate()),

@@ -83,6 +83,14 @@ impl Layout {
         Some((behind / self.record_bytes(), behind % self.record_bytes()))
     }
 
+    /// The blocks, counted as by [`Layout::place`], whose records begin in `range` of the file.
+    #[must_use]
+    pub fn records_in(&self, range: ByteRange) -> std::ops::Range<u64> {
+        let before =
+            |at: u64| at.saturating_sub(self.header.len() as u64).div_ceil(self.record_bytes());
+        before(range.start)..before(range.end)
+    }
+
     /// Bytes of the device that a patch carries of which `count` blocks differ, and whether the
     /// last of all [`Layout::blocks`] is among them.
     #[must_use]
@@ -193,7 +201,10 @@ mod tests {
             let mut written = Vec::new();
             let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
             for (rank, &block) in (0u64..).zip(&differs) {
-                prop_assert_eq!(layout.place(writer.patch_bytes()), Some((rank, 0)));
+                let at = writer.patch_bytes();
+                prop_assert_eq!(layout.place(at), Some((rank, 0)));
+                prop_assert_eq!(layout.records_in(ByteRange::new(at, at + 1)), rank..rank + 1);
+                prop_assert_eq!(layout.records_in(ByteRange::new(0, at)), 0..rank);
                 let data: Vec<u8> =
                     (0..layout.carried(block).len()).map(|at| (at % 251) as u8).collect();
                 let all = layout.record_bytes_of(block);

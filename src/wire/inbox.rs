@@ -96,6 +96,17 @@ impl<T> Inbox<T> {
         Ok(())
     }
 
+    /// Somebody waits by now for what `request` of [`Priority::Bulk`] brings: unless it is sent
+    /// already, it goes as one of [`Priority::Interactive`].
+    pub(super) fn hasten(&mut self, request: &Request) {
+        let bulk = &mut self.queued[Priority::Bulk as usize];
+        let index = bulk.iter().position(|queued| queued.request == *request);
+        if let Some(mut hastened) = index.and_then(|index| bulk.remove(index)) {
+            hastened.priority = Priority::Interactive;
+            self.queued[Priority::Interactive as usize].push_back(hastened);
+        }
+    }
+
     /// Puts a first look in flight that the remote answers unasked, behind those that are.
     pub(super) fn expect(&mut self, request: Request, answer_bytes: usize, carried: T) {
         let pending = Pending { request, answer_bytes, priority: Priority::Ahead, carried };
@@ -303,6 +314,26 @@ mod tests {
         }
         assert!(inbox.is_idle());
         assert_eq!(answered(&mut inbox, echo(1)).unwrap().unwrap_err(), echo(1));
+    }
+
+    #[test]
+    fn bulk_that_somebody_waits_for_overtakes_all_but_what_others_wait_for() {
+        let mut inbox = inbox_that(false);
+        for (start, priority) in [
+            (30, Priority::Bulk),
+            (31, Priority::Bulk),
+            (32, Priority::Bulk),
+            (1, Priority::Scan),
+            (10, Priority::Interactive),
+        ] {
+            push(&mut inbox, start, priority);
+        }
+        for start in [31, 1, 99] {
+            inbox.hasten(&hint(start));
+        }
+        assert_eq!(starts_sent(&mut inbox), [10, 31, 1, 30, 32]);
+        inbox.hasten(&hint(30));
+        assert!(starts_sent(&mut inbox).is_empty(), "it was sent already");
     }
 
     #[test]

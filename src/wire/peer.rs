@@ -231,6 +231,13 @@ impl Peer {
         self.shared.work.notify_one();
     }
 
+    /// Has `request`, submitted as [`Priority::Bulk`], go as [`Priority::Interactive`] if it is not
+    /// sent yet: somebody came to wait for it.
+    pub fn hasten(&self, request: &Request) {
+        self.shared.state.lock().inbox.hasten(request);
+        self.shared.work.notify_one();
+    }
+
     /// Lets so many requests of [`Priority::Ahead`] be in flight, at most
     /// [`IN_FLIGHT_AHEAD_MAX`](super::IN_FLIGHT_AHEAD_MAX). It counts with the extension
     /// `reorder` only.

@@ -90,7 +90,9 @@ impl Live {
             if ahead > 0 {
                 self.read_ahead(window);
             }
-            return self.assemble(range, &parts, done);
+            self.assemble(range, &parts, done);
+            // Behind what somebody waits for.
+            return self.fetch_ahead(image, range, ahead);
         }
         let live = Arc::clone(self);
         let known = move |result: Result<()>| match result {
@@ -146,6 +148,21 @@ impl Live {
             let want = first..first + 1;
             self.resolver.resolve(want, first..window.end, Priority::Scan, Box::new(drop));
         }
+    }
+
+    /// Fetches what a stream that has read `range` will want next, as far as it is known.
+    fn fetch_ahead(&self, image: Image, range: ByteRange, ahead: u64) {
+        let block_bytes = self.engine.plan().block_bytes;
+        let ahead = ahead.min(self.remote.ahead_bytes_max());
+        self.streams[image as usize].lock().fetch(range, ahead, |more| {
+            let blocks = self.blocks_of(more.clip(self.engine.plan().compared.end));
+            let (differing, known_end) = self.resolver.with_map(|map| {
+                let known_end = map.first_unknown(blocks.start, blocks.end).unwrap_or(blocks.end);
+                (map.differing(blocks.start, known_end).collect::<Vec<_>>(), known_end)
+            });
+            let taken = self.remote.fetch_ahead(&differing);
+            differing.get(taken).unwrap_or(&known_end) * block_bytes
+        });
     }
 
     /// Puts `range` together from parts that are known. The local ones come last: whoever waits

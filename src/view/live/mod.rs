@@ -73,6 +73,7 @@ struct Live {
     remote: Arc<RemoteBlocks>,
     layout: Layout,
     streams: [Mutex<Streams>; 2],
+    patch_streams: Mutex<Streams>,
     /// Of answers that take the remote side, and of those that do not wait for it.
     fetching: Budget,
     encoding: Budget,
@@ -130,6 +131,7 @@ impl LiveChange {
             resolver,
             layout,
             streams: Default::default(),
+            patch_streams: Mutex::default(),
             fetching: Budget::new(UNDER_WAY_BYTES_MAX),
             encoding: Budget::new(UNDER_WAY_BYTES_MAX),
             checksum,

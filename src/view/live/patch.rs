@@ -18,7 +18,7 @@ use crate::units::{ByteRange, Direction, MIB, Priority, push_joined};
 /// Bytes of blocks that one answer is made of at most (one block at least).
 const ANSWER_BYTES_MAX: u64 = MIB;
 /// Blocks that one answer is made of at most.
-const ANSWER_BLOCKS_MAX: usize = 4096;
+const ANSWER_BLOCKS_MAX: u64 = 4096;
 /// Local blocks longer than this are kept in the cache: several reads want the same one.
 const CACHED_BLOCK_BYTES_MIN: u64 = 32 * 1024;
 
@@ -44,6 +44,8 @@ struct Piece {
 struct Answer {
     offset: u64,
     len: u64,
+    /// Bytes behind it that are worth fetching now.
+    ahead: u64,
     got: Vec<u8>,
     /// `None` while it holds nothing.
     permit: Option<Permit>,
@@ -109,7 +111,12 @@ impl Live {
     /// Up to `len` bytes at `offset`: all of them where the patch is known that far, for the
     /// kernel takes less for the end of a file of known size; else at least one.
     pub(super) fn read_patch(self: &Arc<Self>, offset: u64, len: u64, done: Done<Vec<u8>>) {
-        self.go_on(Answer { offset, len, got: Vec::new(), permit: None, done });
+        let wanted = ByteRange::new(offset, offset.saturating_add(len));
+        let ahead = match self.engine.plan().direction {
+            Direction::Push => 0,
+            Direction::Pull => self.patch_streams.lock().note(wanted),
+        };
+        self.go_on(Answer { offset, len, ahead, got: Vec::new(), permit: None, done });
     }
 
     /// Appends to `answer` what follows in it, part by part, and sends it.
@@ -128,6 +135,7 @@ impl Live {
             }
             Part::Records(pieces) => {
                 let live = Arc::clone(self);
+                let (wanted, ahead) = (ByteRange::new(next, next + rest), answer.ahead);
                 let append = move |records: Result<Vec<u8>>| match records {
                     Ok(records) => {
                         answer.put(records);
@@ -136,6 +144,8 @@ impl Live {
                     Err(err) => answer.fail(err),
                 };
                 self.read_records(pieces, Box::new(append));
+                // Behind what somebody waits for.
+                self.fetch_patch_ahead(wanted, ahead);
             }
             Part::Tail(from) => self.append_tail(answer, from),
             Part::Unknown(_) if !answer.got.is_empty() => answer.send(),
@@ -143,6 +153,30 @@ impl Live {
                 let then = self.then(answer);
                 self.scan(block, true, Box::new(then));
             }
+        }
+    }
+
+    /// Fetches the blocks of the `ahead` bytes behind a stream that has read `range`, and compares
+    /// on where too few of them are known. What goes wrong is found again by whoever reads.
+    fn fetch_patch_ahead(self: &Arc<Self>, range: ByteRange, ahead: u64) {
+        let limit = self.layout.blocks();
+        let frontier = self.resolver.frontier(limit);
+        let mut is_short = false;
+        let ahead = ahead.min(self.remote.ahead_bytes_max());
+        self.patch_streams.lock().fetch(range, ahead, |more| {
+            let ranks = self.layout.records_in(more);
+            let count = ranks.end - ranks.start;
+            let blocks = self.differing_from(ranks.start, count, frontier);
+            is_short = (blocks.len() as u64) < count;
+            let taken = self.remote.fetch_ahead(&blocks) as u64;
+            self.layout.records_end(ranks.start + taken, false)
+        });
+        let may_scan = || {
+            let is_idle = self.resolver.progress().scanning_blocks == 0;
+            is_idle && !self.failures.lock().scan_failed
+        };
+        if is_short && frontier < limit && may_scan() {
+            self.scan(frontier, true, Box::new(drop));
         }
     }
 
@@ -187,21 +221,9 @@ impl Live {
         };
         let limit = self.layout.blocks();
         let frontier = self.resolver.frontier(limit);
-        let blocks = self.resolver.with_map(|map| {
-            let mut blocks = Vec::new();
-            let mut next = map.select(rank).filter(|&block| block < frontier);
-            let mut bytes = 0;
-            while let Some(block) = next
-                && bytes < skip + len
-                && blocks.len() < ANSWER_BLOCKS_MAX
-                && (blocks.is_empty() || bytes < ANSWER_BYTES_MAX)
-            {
-                blocks.push(block);
-                bytes += self.layout.record_bytes();
-                next = map.find(block + 1, frontier, |state| state == State::Differs);
-            }
-            blocks
-        });
+        let record_bytes = self.layout.record_bytes();
+        let count = (skip + len).min(ANSWER_BYTES_MAX).div_ceil(record_bytes);
+        let blocks = self.differing_from(rank, count.min(ANSWER_BLOCKS_MAX), frontier);
         match blocks.first() {
             Some(&first) if skip < self.layout.record_bytes_of(first) => {
                 Part::Records(self.pieces(&blocks, ByteRange::new(skip, skip + len)))
@@ -209,6 +231,15 @@ impl Live {
             _ if frontier < limit => Part::Unknown(frontier),
             _ => Part::Tail(offset - self.records_end()),
         }
+    }
+
+    /// The first `count` of the blocks below `frontier` that are known to differ, of which `rank`
+    /// come before.
+    fn differing_from(&self, rank: u64, count: u64, frontier: u64) -> Vec<u64> {
+        self.resolver.with_map(|map| {
+            let first = map.select(rank).unwrap_or(frontier);
+            map.differing(first, frontier).take(count as usize).collect()
+        })
     }
 
     /// What of the records of each of `blocks` is in `wanted`, which counts from the first one's.

@@ -23,9 +23,19 @@ struct Stream {
     window_bytes: u64,
     reads: u32,
     used: u64,
+    /// Bytes of its reads.
+    read_bytes: u64,
+    /// How far it was fetched for.
+    fetched: u64,
 }
 
-/// The streams of one image.
+impl Stream {
+    fn is_near(&self, offset: u64) -> bool {
+        offset.abs_diff(self.end) <= NEAR_BYTES.max(self.window_bytes / 4)
+    }
+}
+
+/// The streams of one file.
 #[derive(Default)]
 pub struct Streams {
     streams: Vec<Stream>,
@@ -37,14 +47,12 @@ impl Streams {
     /// that continues nothing.
     pub fn note(&mut self, range: ByteRange) -> u64 {
         self.clock += 1;
-        let near = |stream: &&mut Stream| {
-            let slack = NEAR_BYTES.max(stream.window_bytes / 4);
-            range.start.abs_diff(stream.end) <= slack
-        };
+        let near = |stream: &&mut Stream| stream.is_near(range.start);
         if let Some(stream) = self.streams.iter_mut().filter(near).max_by_key(|s| s.used) {
             stream.used = self.clock;
             if range.end > stream.end {
                 stream.end = range.end;
+                stream.read_bytes += range.len();
                 stream.reads += 1;
                 if stream.reads > READS_MIN {
                     let doubled = (2 * stream.window_bytes).min(WINDOW_BYTES_MAX);
@@ -58,10 +66,31 @@ impl Streams {
             let oldest = (0..STREAMS_MAX).min_by_key(|&i| self.streams[i].used);
             oldest.map(|oldest| self.streams.swap_remove(oldest));
         }
-        let stream =
-            Stream { end: range.end, window_bytes: WINDOW_BYTES_MIN, reads: 1, used: self.clock };
-        self.streams.push(stream);
+        self.streams.push(Stream {
+            end: range.end,
+            window_bytes: WINDOW_BYTES_MIN,
+            reads: 1,
+            used: self.clock,
+            read_bytes: range.len(),
+            fetched: 0,
+        });
         0
+    }
+
+    /// Has `fetch` get what is within `ahead` bytes behind `range`, which was noted before, and was
+    /// not fetched for its stream yet. It says how far it came; what it left is asked for again.
+    /// Not for every few bytes: half of them may wait. Not more than the stream has read so far:
+    /// reads may also be near one another by chance.
+    pub fn fetch(&mut self, range: ByteRange, ahead: u64, fetch: impl FnOnce(ByteRange) -> u64) {
+        let near = |stream: &&mut Stream| stream.is_near(range.end);
+        let Some(stream) = self.streams.iter_mut().filter(near).max_by_key(|s| s.used) else {
+            return;
+        };
+        let ahead = ahead.min(stream.read_bytes);
+        let start = stream.fetched.max(range.end);
+        if start - range.end <= ahead / 2 && ahead > 0 {
+            stream.fetched = fetch(ByteRange::new(start, range.end.saturating_add(ahead)));
+        }
     }
 }
 
@@ -81,6 +110,44 @@ mod tests {
         assert_eq!(ahead[0], 0);
         assert!(ahead.windows(2).all(|w| w[0] <= w[1]), "{ahead:?}");
         assert_eq!(ahead[11], WINDOW_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_lies_ahead_is_fetched_once_and_by_halves() {
+        let mut streams = Streams::default();
+        let (step, ahead) = (64 * KIB, MIB);
+        let mut fetched = Vec::new();
+        for i in 0..48 {
+            let range = read(i * step, step);
+            streams.note(range);
+            streams.fetch(range, ahead, |more| {
+                fetched.push(more);
+                more.end
+            });
+        }
+        assert!(fetched.windows(2).all(|two| two[0].end == two[1].start), "{fetched:?}");
+        assert!(fetched.iter().all(|more| more.end <= 2 * more.start), "{fetched:?}");
+        // Half a dozen while it grows.
+        assert!(fetched.len() <= 6 + 48 / 8, "{fetched:?}");
+        assert_eq!(fetched.last().map(ByteRange::len), Some(MIB / 2), "{fetched:?}");
+        streams.fetch(read(47 * step, step), 0, |more| panic!("{more}"));
+        streams.fetch(read(1 << 40, step), ahead, |more| panic!("{more}"));
+    }
+
+    #[test]
+    fn what_could_not_be_fetched_yet_is_asked_for_again() {
+        let mut streams = Streams::default();
+        let range = read(0, MIB);
+        streams.note(range);
+        for came_to in [MIB, MIB + 100 * KIB, 2 * MIB] {
+            let mut asked = None;
+            streams.fetch(range, MIB, |more| {
+                asked = Some(more);
+                came_to
+            });
+            assert_eq!(asked.map(|more| more.end), Some(range.end + MIB));
+        }
+        streams.fetch(range, MIB, |more| panic!("{more}"));
     }
 
     #[test]

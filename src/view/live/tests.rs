@@ -1,5 +1,6 @@
 //! A live change against a real serving side in a thread, over pipes.
 
+mod ahead;
 mod faults;
 mod model;
 mod patches;
