@@ -3,10 +3,16 @@
 use crate::units::{ByteRange, KIB, push_joined};
 
 /// What a run counts for at least, in bytes: what a request for it and its bookkeeping take.
-const RUN_HELD_BYTES_MIN: u64 = KIB;
+pub(super) const RUN_HELD_BYTES_MIN: u64 = KIB;
 /// How many bytes each byte of a hash counts for: it is there more than once, and beside it are
 /// the requests and answers that it is needed for.
 const HASH_WEIGHT: u64 = 4;
+
+/// Bytes that count against a limit while `hashes_bytes` of hashes are asked for and compared.
+#[must_use]
+pub fn hashes_held_bytes(hashes_bytes: u64) -> u64 {
+    hashes_bytes.saturating_mul(HASH_WEIGHT)
+}
 
 /// The parts of `range` whose hashes differ; hash `i` of both lists covers
 /// `cover_bytes` from `range.start + i * cover_bytes`. Neighbours are joined.
@@ -50,7 +56,7 @@ impl Announced {
     /// held for it before these are there.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        let hashes = HASH_WEIGHT * self.hashes.len() as u64;
+        let hashes = hashes_held_bytes(self.hashes.len() as u64);
         self.blocks.len().max(hashes).max(RUN_HELD_BYTES_MIN)
     }
 
@@ -81,7 +87,7 @@ impl Announced {
         block_bytes: u64,
         hash_len: usize,
     ) -> impl Iterator<Item = Self> + '_ {
-        let each = block_bytes.max(HASH_WEIGHT * hash_len as u64);
+        let each = block_bytes.max(hashes_held_bytes(hash_len as u64));
         let piece_bytes = (held_bytes / each).max(1) * block_bytes;
         self.blocks.pieces(piece_bytes).map(move |blocks| Self {
             blocks,

@@ -42,6 +42,19 @@ impl Gathering {
         self.check();
     }
 
+    /// One of the parts that are to come comes as so many, one at least.
+    pub fn divide(&self, parts: usize) {
+        if let Some(state) = &mut *self.state.lock() {
+            state.missing += parts - 1;
+        }
+    }
+
+    /// The bytes that somebody waits for.
+    #[must_use]
+    pub fn range(&self) -> ByteRange {
+        self.range
+    }
+
     /// Gives up. Nothing happens where that was done before.
     pub fn fail(&self, err: Error) {
         let state = self.state.lock().take();
@@ -109,6 +122,17 @@ mod tests {
         assert!(held() >= 10);
         gathering.put(15, &[2; 5]);
         assert_eq!(told.recv().unwrap().unwrap(), [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn a_part_may_come_as_several() {
+        let (gathering, told) = gathering(2);
+        gathering.put(10, &[1; 5]);
+        gathering.divide(2);
+        gathering.put(15, &[2; 2]);
+        assert!(told.is_empty());
+        gathering.put(17, &[3; 3]);
+        assert_eq!(told.recv().unwrap().unwrap(), [1, 1, 1, 1, 1, 2, 2, 3, 3, 3]);
     }
 
     #[test]

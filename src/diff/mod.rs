@@ -14,6 +14,7 @@
 //!   map.rs      what is known of every block                            (pure)
 //!   resolver.rs what is known and who waits for more, for readers in any order
 //!   jobs.rs     its state: what is known, what is under way, who waits
+//!   budget.rs   how many bytes may be held for what is on its way
 //!   prints.rs   short prints of the hashes of what differs              (pure)
 //!   remote.rs   blocks of the remote device: fetched once, checked, kept in cache.rs
 //!   checksum.rs the digest of the whole source, on demand
@@ -24,6 +25,7 @@
 //! a block is reported exactly when its own hash differs.
 //! May be used by `commands` and `view`. Uses `wire` and `digest`.
 
+pub mod budget;
 mod cache;
 mod checksum;
 mod compare;
@@ -42,6 +44,8 @@ mod prints;
 mod question;
 mod remote;
 mod resolver;
+#[cfg(test)]
+pub mod testing;
 mod walk;
 mod window;
 
@@ -60,5 +64,5 @@ pub use map::{BLOCKS_MAX, Map, State};
 pub use plan::Plan;
 pub use prints::{PRINTS_MAX, Print, print_of};
 pub use remote::{RemoteBlocks, changed_error};
-pub use resolver::{Progress, Resolver};
+pub use resolver::{COMPARING_BYTES_MAX, Progress, Resolver};
 pub use walk::{Afterwards, Sink, walk};

@@ -2,23 +2,22 @@
 //! wait for it, checked against what was compared, and kept for a while.
 //!
 //! ```text
-//!   read(range) --> in the cache: copied            |
-//!              \--> on its way:   waits for it      |--> done(bytes)
-//!               \-> neither:      a Unit of blocks  |
+//!   read(range) --> in the cache: copied               |
+//!              \--> in a Unit on its way: waits for it  |--> done(bytes)
+//!               \-> neither:      a Unit of blocks     |
 //!   Unit --> getblock, at most FETCH_BYTES each --> checked on the pool --> cache, readers
 //! ```
 //! What is read ahead goes the same way and waits behind all else, unless somebody comes to want it.
 //! A block that differs must have the hash that was announced when it was compared. Where
 //! its print is gone, the hash is asked for again together with the block.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::cache::{Cache, ENTRY_BYTES, Side};
+use super::cache::{Cache, Side};
+use super::compare::RUN_HELD_BYTES_MIN;
 use super::content::FETCH_BYTES;
 use super::engine::unexpected_answer;
 use super::gathering::{Gathering, OnBytes, copy_part};
@@ -40,22 +39,27 @@ const AHEAD_CACHE_SHARE: u64 = 8;
 /// The blocks of the remote device.
 pub struct RemoteBlocks {
     resolver: Arc<Resolver>,
-    ahead_blocks_max: u64,
+    /// Bytes that are held for what is read ahead, at most.
+    ahead_held_max: u64,
     state: Mutex<BlocksState>,
 }
 
 struct BlocksState {
     cache: Cache,
-    coming: HashMap<u64, Coming>,
-    /// How many of those that are coming are read ahead.
-    ahead_blocks: u64,
+    /// Units on their way by their first block; no two overlap.
+    coming: BTreeMap<u64, Coming>,
+    /// Bytes that are held for those that are read ahead.
+    ahead_held_bytes: u64,
 }
 
-/// A block on its way.
+/// A unit on its way.
 struct Coming {
+    /// Behind its last block.
+    end: u64,
+    /// Who waits for blocks of it.
     readers: Vec<Arc<Gathering>>,
-    /// Those that it is fetched with, where it is read ahead.
-    ahead: Option<Blocks>,
+    /// Bytes that are held for it where it is read ahead, or 0.
+    ahead_held_bytes: u64,
 }
 
 /// What a fetched block is held against.
@@ -89,12 +93,10 @@ impl RemoteBlocks {
     /// Nothing is fetched yet. Blocks that were fetched take at most `cache_bytes`.
     #[must_use]
     pub fn new(resolver: Arc<Resolver>, cache_bytes: u64) -> Arc<Self> {
-        let block_bytes = resolver.engine().plan().block_bytes;
-        let ahead_bytes_max = AHEAD_BYTES_MAX.min(cache_bytes / AHEAD_CACHE_SHARE);
-        let ahead_blocks_max = ahead_bytes_max / (block_bytes + ENTRY_BYTES);
-        let (cache, coming) = (Cache::new(cache_bytes), HashMap::new());
-        let state = Mutex::new(BlocksState { cache, coming, ahead_blocks: 0 });
-        Arc::new(Self { resolver, ahead_blocks_max, state })
+        let ahead_held_max = AHEAD_BYTES_MAX.min(cache_bytes / AHEAD_CACHE_SHARE);
+        let (cache, coming) = (Cache::new(cache_bytes), BTreeMap::new());
+        let state = Mutex::new(BlocksState { cache, coming, ahead_held_bytes: 0 });
+        Arc::new(Self { resolver, ahead_held_max, state })
     }
 
     /// A block of either side from the cache.
@@ -115,53 +117,75 @@ impl RemoteBlocks {
         let block_bytes = self.block_bytes();
         let blocks = range.start / block_bytes..range.end.div_ceil(block_bytes);
         let mut bytes = Vec::new();
-        let mut waits = Vec::new();
-        let (mut units, mut late) = (Vec::new(), Vec::new());
-        let mut state = self.state.lock();
+        let mut units = Vec::new();
+        // First blocks of units that are on their way already, ascending.
+        let mut joined = Vec::new();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         for block in blocks {
             if let Some(data) = state.cache.get((Side::Remote, block)) {
                 bytes.resize(range.len() as usize, 0);
                 copy_part(&mut bytes, range, block * block_bytes, &data);
+            } else if let Some(first) = state.on_its_way(block) {
+                if joined.last() != Some(&first) {
+                    joined.push(first);
+                }
             } else {
-                waits.push(block);
+                push_block(&mut units, block, self.blocks_max());
             }
         }
-        let want = Gathering::new(range, bytes, waits.len(), done);
-        for block in waits {
-            match state.coming.entry(block) {
-                Entry::Occupied(mut coming) => {
-                    let Coming { readers, ahead } = coming.get_mut();
-                    readers.push(Arc::clone(&want));
-                    if let Some(unit) = ahead
-                        && late.last() != Some(unit)
-                    {
-                        late.push(unit.clone());
-                    }
-                }
-                Entry::Vacant(place) => {
-                    push_block(&mut units, block, self.blocks_max());
-                    place.insert(Coming { readers: vec![Arc::clone(&want)], ahead: None });
-                }
+        let want = Gathering::new(range, bytes, joined.len() + units.len(), done);
+        for unit in &units {
+            state.add(unit, vec![Arc::clone(&want)], 0);
+        }
+        let mut late = Vec::new();
+        for first in joined {
+            if let Some(unit) = state.coming.get_mut(&first) {
+                unit.readers.push(Arc::clone(&want));
+                late.extend((unit.ahead_held_bytes > 0).then_some(first..unit.end));
             }
         }
-        drop(state);
-        for unit in late {
-            let peer = self.resolver.engine().peer();
-            peer.hasten(&self.hashes_of(&unit));
-            for range in self.range_of(&unit).pieces(FETCH_BYTES) {
-                peer.hasten(&Request::Block { range });
-            }
-        }
+        drop(guard);
+        late.iter().for_each(|unit| self.hasten(unit));
         for blocks in units {
             self.fetch(blocks, priority);
         }
         want.check();
     }
 
+    /// Somebody waits for `unit`, which is read ahead.
+    fn hasten(&self, unit: &Blocks) {
+        let peer = self.resolver.engine().peer();
+        peer.hasten(&self.hashes_of(unit));
+        for range in self.range_of(unit).pieces(FETCH_BYTES) {
+            peer.hasten(&Request::Block { range });
+        }
+    }
+
+    /// Bytes that count against a limit while `range` is read of which nothing is in the cache: of
+    /// all blocks that it touches, what each of them is held against, and the requests for them.
+    #[must_use]
+    pub fn held_bytes(&self, range: ByteRange) -> u64 {
+        let block_bytes = self.block_bytes();
+        let blocks = range.end.div_ceil(block_bytes) - range.start / block_bytes;
+        let units = blocks.div_ceil(self.blocks_max()).saturating_mul(RUN_HELD_BYTES_MIN);
+        blocks.saturating_mul(self.block_held_bytes()).saturating_add(units)
+    }
+
+    /// Of one block, without what is held for the unit that it is in.
+    fn block_held_bytes(&self) -> u64 {
+        let hash_len = self.resolver.engine().hasher().hash_len();
+        self.block_bytes() + (hash_len + size_of::<Expected>()) as u64
+    }
+
     /// How far ahead of a reader it is worth to fetch, in bytes of blocks.
     #[must_use]
     pub fn ahead_bytes_max(&self) -> u64 {
-        self.ahead_blocks_max * self.block_bytes()
+        let (unit_blocks, each) = (self.blocks_max(), self.block_held_bytes());
+        let unit_bytes = RUN_HELD_BYTES_MIN + unit_blocks * each;
+        let rest_bytes = (self.ahead_held_max % unit_bytes).saturating_sub(RUN_HELD_BYTES_MIN);
+        let blocks = self.ahead_held_max / unit_bytes * unit_blocks + rest_bytes / each;
+        blocks * self.block_bytes()
     }
 
     /// Fetches ascending `blocks` that somebody is likely to want soon, those left out that are
@@ -170,25 +194,27 @@ impl RemoteBlocks {
     pub fn fetch_ahead(self: &Arc<Self>, blocks: &[u64]) -> usize {
         let mut units = Vec::new();
         let mut taken = blocks.len();
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let mut held_bytes = state.ahead_held_bytes;
         for (index, &block) in blocks.iter().enumerate() {
-            if state.coming.contains_key(&block) || state.cache.contains((Side::Remote, block)) {
+            if state.on_its_way(block).is_some() || state.cache.contains((Side::Remote, block)) {
                 continue;
             }
-            if state.ahead_blocks == self.ahead_blocks_max {
+            held_bytes += match units.last() {
+                Some(last) if has_room(last, block, self.blocks_max()) => self.block_held_bytes(),
+                _ => self.block_held_bytes() + RUN_HELD_BYTES_MIN,
+            };
+            if held_bytes > self.ahead_held_max {
                 taken = index;
                 break;
             }
-            state.ahead_blocks += 1;
             push_block(&mut units, block, self.blocks_max());
         }
         for unit in &units {
-            for block in unit.clone() {
-                let coming = Coming { readers: Vec::new(), ahead: Some(unit.clone()) };
-                state.coming.insert(block, coming);
-            }
+            state.add(unit, Vec::new(), self.held_bytes(self.range_of(unit)));
         }
-        drop(state);
+        drop(guard);
         for unit in units {
             self.fetch(unit, Priority::Bulk);
         }
@@ -271,11 +297,9 @@ impl RemoteBlocks {
                 *guard = None;
                 drop(guard);
                 let err = other.err().unwrap_or_else(unexpected_answer);
-                for block in unit.blocks.clone() {
-                    match unit.priority {
-                        Priority::Bulk => self.fetch_alone(block),
-                        _ => self.settle(block, Err(&err)),
-                    }
+                match unit.priority {
+                    Priority::Bulk => self.fetch_alone(unit),
+                    _ => self.fail(unit, &err),
                 }
                 return;
             }
@@ -291,64 +315,104 @@ impl RemoteBlocks {
         }
     }
 
-    /// `block` was read ahead and failed, maybe because of others that it was fetched with: who
-    /// waits for it gets what there is of it alone.
-    fn fetch_alone(self: &Arc<Self>, block: u64) {
-        let mut state = self.state.lock();
-        state.ahead_blocks -= 1;
-        match state.coming.entry(block) {
-            Entry::Occupied(mut coming) if !coming.get().readers.is_empty() => {
-                coming.get_mut().ahead = None;
-                drop(state);
-                self.fetch(block..block + 1, Priority::Interactive);
-            }
-            Entry::Occupied(unwanted) => drop(unwanted.remove()),
-            Entry::Vacant(_) => {}
+    /// `unit` failed, and so do those who wait for it.
+    fn fail(&self, unit: &Unit, err: &Error) {
+        let readers = self.state.lock().take(unit);
+        for reader in readers {
+            reader.fail(err.duplicate());
         }
     }
 
-    /// Holds the blocks of a unit against what is expected of them, and hands them on.
+    /// `unit` was read ahead and failed, maybe because of blocks that nobody wants: who waits for
+    /// some of it gets what there is of each alone.
+    fn fetch_alone(self: &Arc<Self>, unit: &Unit) {
+        let mut state = self.state.lock();
+        let mut wanted = BTreeMap::<u64, Vec<Arc<Gathering>>>::new();
+        for reader in state.take(unit) {
+            let blocks: Vec<_> =
+                unit.blocks.clone().filter(|&block| self.is_in(block, &reader)).collect();
+            reader.divide(blocks.len());
+            for block in blocks {
+                wanted.entry(block).or_default().push(Arc::clone(&reader));
+            }
+        }
+        let blocks: Vec<_> = wanted.keys().copied().collect();
+        for (block, readers) in wanted {
+            state.add(&(block..block + 1), readers, 0);
+        }
+        drop(state);
+        for block in blocks {
+            self.fetch(block..block + 1, Priority::Interactive);
+        }
+    }
+
+    fn is_in(&self, block: u64, reader: &Gathering) -> bool {
+        !self.range_of(&(block..block + 1)).intersect(&reader.range()).is_empty()
+    }
+
+    /// Holds the blocks of a unit against what is expected of them, keeps those that are right, and
+    /// hands them on.
     fn check(&self, unit: &Unit) {
         let Some(state) = unit.state.lock().take() else { return };
+        let wrong = self.wrong_blocks(unit, &state);
+        let blocks = unit.blocks.clone().zip(state.data.chunks(self.block_bytes() as usize));
+        let mut shared = self.state.lock();
+        for (block, data) in blocks.filter(|(block, _)| wrong.binary_search(block).is_err()) {
+            shared.cache.put((Side::Remote, block), Arc::from(data));
+        }
+        let readers = shared.take(unit);
+        drop(shared);
+        for reader in readers {
+            match wrong.iter().find(|&&block| self.is_in(block, &reader)) {
+                None => reader.put(unit.range.start, &state.data),
+                Some(&block) => {
+                    let range = self.range_of(&(block..block + 1));
+                    reader.fail(changed_error("the remote device", range));
+                }
+            }
+        }
+    }
+
+    /// The blocks of a unit that are not what is expected of them, ascending.
+    fn wrong_blocks(&self, unit: &Unit, state: &UnitState) -> Vec<u64> {
         let hasher = self.resolver.engine().hasher();
         let block_bytes = self.block_bytes();
         let hash_len = hasher.hash_len();
         let mut hash = vec![0; hash_len];
         let blocks = unit.blocks.clone().zip(state.data.chunks(block_bytes as usize));
-        for (index, (block, data)) in blocks.enumerate() {
-            let expected = unit.expected[index];
+        let is_wrong = |(index, (_, data)): &(usize, (u64, &[u8]))| {
+            let expected = unit.expected[*index];
             if expected != Expected::Anything {
                 hasher.hash_block(data, block_bytes, &mut hash);
             }
-            let matches = match expected {
-                Expected::Anything => true,
-                Expected::Print(print) => print_of(&hash) == print,
-                Expected::Hash => hash == state.hashes[index * hash_len..][..hash_len],
-            };
-            if matches {
-                self.settle(block, Ok(data));
-            } else {
-                let range = self.range_of(&(block..block + 1));
-                self.settle(block, Err(&changed_error("the remote device", range)));
+            match expected {
+                Expected::Anything => false,
+                Expected::Print(print) => print_of(&hash) != print,
+                Expected::Hash => hash != state.hashes[index * hash_len..][..hash_len],
             }
-        }
+        };
+        blocks.enumerate().filter(is_wrong).map(|(_, (block, _))| block).collect()
+    }
+}
+
+impl BlocksState {
+    /// The first block of the unit on its way that `block` is in.
+    fn on_its_way(&self, block: u64) -> Option<u64> {
+        let (&first, unit) = self.coming.range(..=block).next_back()?;
+        (block < unit.end).then_some(first)
     }
 
-    /// Hands a block to everybody who waits for it.
-    fn settle(&self, block: u64, result: Result<&[u8], &Error>) {
-        let mut state = self.state.lock();
-        if let Ok(data) = result {
-            state.cache.put((Side::Remote, block), Arc::from(data));
-        }
-        let Some(Coming { readers, ahead }) = state.coming.remove(&block) else { return };
-        state.ahead_blocks -= u64::from(ahead.is_some());
-        drop(state);
-        for want in readers {
-            match result {
-                Ok(data) => want.put(block * self.block_bytes(), data),
-                Err(err) => want.fail(err.duplicate()),
-            }
-        }
+    /// `unit` is on its way from now on.
+    fn add(&mut self, unit: &Blocks, readers: Vec<Arc<Gathering>>, ahead_held_bytes: u64) {
+        self.ahead_held_bytes += ahead_held_bytes;
+        self.coming.insert(unit.start, Coming { end: unit.end, readers, ahead_held_bytes });
+    }
+
+    /// `unit` is on its way no more. Those who wait for it.
+    fn take(&mut self, unit: &Unit) -> Vec<Arc<Gathering>> {
+        let Some(unit) = self.coming.remove(&unit.blocks.start) else { return Vec::new() };
+        self.ahead_held_bytes -= unit.ahead_held_bytes;
+        unit.readers
     }
 }
 
@@ -362,10 +426,15 @@ pub fn changed_error(device: &str, range: ByteRange) -> Error {
     Error::new(Kind::Transmission, what).with_range(range)
 }
 
+/// Whether there is room for `block` in `unit`, which it follows.
+fn has_room(unit: &Blocks, block: u64, blocks_max: u64) -> bool {
+    unit.end == block && unit.end - unit.start < blocks_max
+}
+
 /// Appends `block` to the last of `units`, or begins another.
-fn push_block(units: &mut Vec<Range<u64>>, block: u64, blocks_max: u64) {
+fn push_block(units: &mut Vec<Blocks>, block: u64, blocks_max: u64) {
     match units.last_mut() {
-        Some(last) if last.end == block && last.end - last.start < blocks_max => last.end += 1,
+        Some(last) if has_room(last, block, blocks_max) => last.end += 1,
         _ => units.push(block..block + 1),
     }
 }

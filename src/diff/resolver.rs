@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::compare::{Announced, differing};
+use super::budget::{Budget, Permit};
+use super::compare::{Announced, RUN_HELD_BYTES_MIN, differing, hashes_held_bytes};
 use super::density::Density;
 use super::engine::{Engine, Found};
 use super::jobs::{Blocks, Differing, Known, OnKnown, Part, Waiter};
@@ -29,12 +30,16 @@ use crate::units::{ByteRange, Direction, MIB, Priority};
 
 /// Bytes of the device that scans may have in flight (one segment at least).
 pub const SCAN_BYTES_MAX: u64 = 32 * MIB;
+/// Bytes held for comparisons under way (one at least), were all blocks of each to differ: with
+/// hashes of 32 bytes those of 65536 blocks, twice as many of 1 KiB as a scan may have in flight.
+pub const COMPARING_BYTES_MAX: u64 = 8 * MIB;
 
 /// What is known of every block, and who waits for more.
 pub struct Resolver {
     engine: Arc<Engine>,
     direct: Arc<Ladder>,
     segment_blocks: u64,
+    comparing: Budget,
     known: Mutex<Known>,
 }
 
@@ -56,7 +61,8 @@ impl Resolver {
         let segment_blocks = density.segment_bytes() / plan.block_bytes;
         let known = Known::new(blocks, segment_blocks, density);
         let direct = Arc::new(Ladder::direct(plan.block_bytes));
-        Arc::new(Self { direct, segment_blocks, engine, known: Mutex::new(known) })
+        let comparing = Budget::new(COMPARING_BYTES_MAX);
+        Arc::new(Self { direct, segment_blocks, engine, comparing, known: Mutex::new(known) })
     }
 
     /// The engine below.
@@ -86,6 +92,13 @@ impl Resolver {
     #[must_use]
     pub fn frontier(&self, limit: u64) -> u64 {
         self.known.lock().frontier(limit)
+    }
+
+    /// Bytes that count against [`COMPARING_BYTES_MAX`] now.
+    #[cfg(test)]
+    #[must_use]
+    pub fn comparing_bytes(&self) -> u64 {
+        self.comparing.used_bytes()
     }
 
     /// How far the comparison is.
@@ -160,8 +173,21 @@ impl Resolver {
         }
     }
 
-    /// Starts a job that was noted as in flight.
+    /// Starts a job that was noted as in flight, once there is room for its hashes.
     fn run(self: &Arc<Self>, job: Blocks, priority: Priority) {
+        let this = Arc::clone(self);
+        self.comparing.admit_as(priority, self.held_bytes(&job), move |permit| {
+            this.run_admitted(job, priority, permit);
+        });
+    }
+
+    /// Bytes that count against [`COMPARING_BYTES_MAX`] while `job` is under way.
+    fn held_bytes(&self, job: &Blocks) -> u64 {
+        let hash_len = self.engine.hasher().hash_len() as u64;
+        hashes_held_bytes((job.end - job.start) * hash_len).max(RUN_HELD_BYTES_MIN)
+    }
+
+    fn run_admitted(self: &Arc<Self>, job: Blocks, priority: Priority, permit: Permit) {
         let block_bytes = self.engine.plan().block_bytes;
         // Most of a segment is compared from coarse to fine, a part of it in one round trip.
         let coarse = 2 * (job.end - job.start) >= self.segment_blocks
@@ -174,16 +200,20 @@ impl Resolver {
         self.engine.local().will_need(range.clip(self.engine.local().size()));
         let (this, used) = (Arc::clone(self), Arc::clone(&ladder));
         let found = move |result: Result<Found>| match result {
-            Ok(found) if found.runs.is_empty() => this.end(&job, &used, Ok((0, Vec::new()))),
+            Ok(found) if found.runs.is_empty() => {
+                this.end(&job, &used, Ok((0, Vec::new())), permit);
+            }
             Ok(found) => {
                 let worker = Arc::clone(&this);
                 let work = move |scratch: &mut Scratch| {
                     let both = worker.compare(&found.runs, &used, scratch);
-                    worker.end(&job, &used, both.map(|both| (found.candidate_bytes, both)));
+                    let both = both.map(|both| (found.candidate_bytes, both));
+                    drop(found.runs);
+                    worker.end(&job, &used, both, permit);
                 };
                 this.engine.pool().submit(priority, work);
             }
-            Err(err) => this.end(&job, &used, Err(err)),
+            Err(err) => this.end(&job, &used, Err(err), permit),
         };
         self.engine.find(ladder, range, priority, Box::new(found));
     }
@@ -217,12 +247,14 @@ impl Resolver {
         Ok(both)
     }
 
-    /// Learns from a job, or not, and tells those who wait for it.
+    /// Learns from a job, or not, and tells those who wait for it. With the hashes it gives up what
+    /// there was room for.
     fn end(
         self: &Arc<Self>,
         job: &Blocks,
         used: &Arc<Ladder>,
         result: Result<(u64, Vec<Differing>)>,
+        permit: Permit,
     ) {
         let plan = self.engine.plan();
         let hash_len = self.engine.hasher().hash_len();
@@ -240,6 +272,7 @@ impl Resolver {
         });
         let parts = if unread { known.divide(job, &mut waiters) } else { Vec::new() };
         drop(known);
+        drop(permit);
         for waiter in waiters {
             waiter.job_ended(&outcome);
         }

@@ -173,24 +173,16 @@ impl Live {
         parts: &[(ByteRange, Source)],
         done: Done<Vec<u8>>,
     ) {
-        let (mut local, mut remote) = (Vec::new(), Vec::new());
-        for &(part, source) in parts {
-            match source {
-                Source::Local => local.push(part),
-                Source::Remote => remote.push(part),
-                Source::Compared => {
-                    let (same, other) = self.split(part);
-                    local.extend(same);
-                    remote.extend(other);
-                }
-            }
-        }
+        let (local, remote) = self.places(parts);
         if remote.is_empty() {
             return done(self.with_local(range, &local, vec![0; range.len() as usize]));
         }
-        let live = Arc::clone(self);
-        let bytes = range.len().saturating_add(self.fetched_bytes(&remote));
+        let fetched = remote.iter().map(|&part| self.remote.held_bytes(part));
+        let bytes = fetched.fold(range.len(), u64::saturating_add);
+        // Not the places, which are looked up again: of small blocks there are many.
+        let (live, parts) = (Arc::clone(self), parts.to_vec());
         self.fetching.admit(bytes, move |permit| {
+            let (local, remote) = live.places(&parts);
             // On the pool: whoever brings the last part must go on.
             let pool = live.engine.pool().submitter();
             let worker = Arc::clone(&live);
@@ -204,12 +196,21 @@ impl Live {
         });
     }
 
-    /// What it takes to fetch `ranges`: all bytes of the blocks that they touch.
-    fn fetched_bytes(&self, ranges: &[ByteRange]) -> u64 {
-        let block_bytes = self.engine.plan().block_bytes;
-        let blocks = ranges.iter().map(|&range| self.blocks_of(range));
-        let bytes = blocks.map(|blocks| (blocks.end - blocks.start).saturating_mul(block_bytes));
-        bytes.fold(0, u64::saturating_add)
+    /// Where the bytes of known `parts` are: those of the local device, and those of the remote one.
+    fn places(&self, parts: &[(ByteRange, Source)]) -> (Vec<ByteRange>, Vec<ByteRange>) {
+        let (mut local, mut remote) = (Vec::new(), Vec::new());
+        for &(part, source) in parts {
+            match source {
+                Source::Local => local.push(part),
+                Source::Remote => remote.push(part),
+                Source::Compared => {
+                    let (same, other) = self.split(part);
+                    local.extend(same);
+                    remote.extend(other);
+                }
+            }
+        }
+        (local, remote)
     }
 
     /// The bytes of `range`, with those of its `pieces` from the remote side.

@@ -5,13 +5,11 @@
 //!   patch.rs     the patch file at any offset; its checksum
 //!   extents.rs   the changed ranges
 //!   streams.rs   how far to look ahead for whom           (pure)
-//!   budget.rs    how many bytes may be on their way, or held for half an answer
 //!      \---> diff::Resolver (what differs), diff::RemoteBlocks (the remote's bytes)
 //! ```
 //! Nothing is computed or fetched before somebody reads it, and nobody is waited for: an answer
 //! that takes the remote side comes from the peer's or the pool's threads.
 
-mod budget;
 mod extents;
 mod images;
 mod patch;
@@ -29,11 +27,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
-use self::budget::Budget;
 use self::streams::Streams;
 use super::change::{Change, Done, Image};
 use super::layout::Layout;
 use super::status::{self, Form, Link, ScanState, Status};
+use crate::diff::budget::{self, Budget};
 use crate::diff::{BLOCKS_MAX, Density, Engine, RemoteBlocks, Resolver, SourceChecksum};
 use crate::error::{Error, Kind, Result};
 use crate::patch::Header;

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod faults;
+mod memory;
 mod model;
 mod patches;
 mod promises;

@@ -23,7 +23,7 @@ use crate::wire::{Extensions, FrameReader, Message, Opening, Peer};
 
 pub const PAGE: u64 = 4096;
 /// Longer than anything here may take; a hang becomes a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A sparse device in memory that counts and that can fail or stall.
 pub struct TestDevice {

@@ -1,10 +1,12 @@
-//! Memory for answers that are being put together, in bytes: whoever comes when it is used up
-//! waits, in order, and holds none.
+//! Memory for what is on its way, in bytes: whoever comes when it is used up waits, the most urgent
+//! first, and holds none.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+
+use crate::units::Priority;
 
 /// What goes on once there is room.
 type Admitted = Box<dyn FnOnce(Permit) + Send>;
@@ -12,7 +14,7 @@ type Admitted = Box<dyn FnOnce(Permit) + Send>;
 /// A number of bytes that is shared out. One that asks for more than all of it gets it once
 /// nobody else has any.
 #[derive(Clone)]
-pub(super) struct Budget(Arc<Inner>);
+pub struct Budget(Arc<Inner>);
 
 struct Inner {
     total_bytes: u64,
@@ -22,28 +24,49 @@ struct Inner {
 #[derive(Default)]
 struct State {
     used_bytes: u64,
-    waiting: VecDeque<(u64, Admitted)>,
+    /// One for each priority, in their order.
+    waiting: [VecDeque<(u64, Admitted)>; Priority::ALL.len()],
     /// Some thread admits whoever there is room for.
     admitting: bool,
 }
 
 /// The right to hold some bytes, until it is dropped.
-pub(super) struct Permit {
+pub struct Permit {
     budget: Budget,
     bytes: u64,
 }
 
 impl Budget {
-    pub(super) fn new(total_bytes: u64) -> Self {
+    /// One of `total_bytes`, all of them free.
+    #[must_use]
+    pub fn new(total_bytes: u64) -> Self {
         Self(Arc::new(Inner { total_bytes, state: Mutex::default() }))
     }
 
-    /// Calls `admitted` when there is room for `bytes`: on this thread where there is, else on
-    /// that of one who makes room.
-    pub(super) fn admit(&self, bytes: u64, admitted: impl FnOnce(Permit) + Send + 'static) {
+    /// Bytes that are given away.
+    #[cfg(test)]
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.0.state.lock().used_bytes
+    }
+
+    /// [`admit_as`](Self::admit_as), for one that somebody waits for.
+    pub fn admit(&self, bytes: u64, admitted: impl FnOnce(Permit) + Send + 'static) {
+        self.admit_as(Priority::Interactive, bytes, admitted);
+    }
+
+    /// Calls `admitted` when there is room for `bytes` and nobody as urgent came before: on this
+    /// thread where that is so, else on that of one who makes room.
+    pub fn admit_as(
+        &self,
+        priority: Priority,
+        bytes: u64,
+        admitted: impl FnOnce(Permit) + Send + 'static,
+    ) {
         let mut state = self.0.state.lock();
-        if !state.waiting.is_empty() || !state.take(bytes, self.0.total_bytes) {
-            state.waiting.push_back((bytes, Box::new(admitted)));
+        let may_go = state.waiting[..=priority as usize].iter().all(VecDeque::is_empty);
+        if !may_go || !state.take(bytes, self.0.total_bytes) {
+            state.waiting[priority as usize].push_back((bytes, Box::new(admitted)));
             return;
         }
         drop(state);
@@ -77,10 +100,11 @@ impl State {
         has_room
     }
 
-    /// The first of those who wait, if there is room for it.
+    /// The first of the most urgent who wait, if there is room for it.
     fn next(&mut self, total_bytes: u64) -> Option<(u64, Admitted)> {
-        let bytes = self.waiting.front()?.0;
-        if self.take(bytes, total_bytes) { self.waiting.pop_front() } else { None }
+        let queue = self.waiting.iter().position(|queue| !queue.is_empty())?;
+        let bytes = self.waiting[queue].front()?.0;
+        if self.take(bytes, total_bytes) { self.waiting[queue].pop_front() } else { None }
     }
 }
 
@@ -88,7 +112,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.budget.0.state.lock();
         state.used_bytes -= self.bytes;
-        let somebody_waits = !state.waiting.is_empty();
+        let somebody_waits = state.waiting.iter().any(|queue| !queue.is_empty());
         drop(state);
         if somebody_waits {
             self.budget.admit_waiting();
@@ -112,10 +136,6 @@ mod tests {
         told
     }
 
-    fn used(budget: &Budget) -> u64 {
-        budget.0.state.lock().used_bytes
-    }
-
     #[test]
     fn those_for_whom_there_is_no_room_come_in_order_as_it_is_made() {
         let budget = Budget::new(10);
@@ -130,7 +150,22 @@ mod tests {
         assert_eq!(rest.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2, 3]);
         drop(rest);
         assert_eq!(told.try_recv().unwrap().0, 4);
-        assert_eq!(used(&budget), 0);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn what_somebody_waits_for_goes_before_a_scan() {
+        let budget = Budget::new(10);
+        let (tell, told) = unbounded();
+        for (number, priority) in
+            [Priority::Scan, Priority::Scan, Priority::Interactive].into_iter().enumerate()
+        {
+            let tell = tell.clone();
+            budget.admit_as(priority, 6, move |permit| tell.send((number, permit)).unwrap());
+        }
+        let order: Vec<_> = (0..3).map(|_| told.try_recv().unwrap().0).collect();
+        assert_eq!(order, [0, 2, 1]);
+        assert_eq!(budget.used_bytes(), 0);
     }
 
     #[test]
@@ -158,7 +193,7 @@ mod tests {
         assert!(told.is_empty());
         drop(kept.recv().unwrap());
         assert!(told.try_iter().eq(0..100_000));
-        assert_eq!(used(&budget), 0);
+        assert_eq!(budget.used_bytes(), 0);
     }
 
     #[test]
@@ -176,6 +211,6 @@ mod tests {
             }
         });
         assert_eq!(told.try_iter().count(), 12_000);
-        assert_eq!(used(&budget), 0);
+        assert_eq!(budget.used_bytes(), 0);
     }
 }
