@@ -206,10 +206,11 @@ impl Live {
         let plan = self.engine.plan();
         match plan.direction {
             Direction::Push => (&self.encoding, len),
-            // The blocks at both ends are fetched whole.
+            // The blocks at both ends are fetched whole, and each may lie by itself.
             Direction::Pull => {
-                let fetched = (len / plan.block_bytes + 2).saturating_mul(plan.block_bytes);
-                (&self.fetching, len.saturating_add(fetched))
+                let blocks = (len / plan.block_bytes + 2).min(ANSWER_BLOCKS_MAX);
+                let each = self.remote.held_bytes(ByteRange::new(0, plan.block_bytes));
+                (&self.fetching, len.saturating_add(blocks.saturating_mul(each)))
             }
         }
     }
