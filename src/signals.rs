@@ -8,8 +8,6 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -20,6 +18,8 @@ use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, raise, sigaction,
 };
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, getppid};
+use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
 
@@ -50,9 +50,14 @@ pub fn unblock_in(command: &mut Command) {
 /// Has `command` end, by SIGTERM, once the thread that starts it is gone, whatever ended that: its
 /// process, say, by SIGKILL. It does not reach what runs as another user.
 pub fn end_with_parent(command: &mut Command) {
-    let follow = || Ok(set_pdeathsig(Signal::SIGTERM)?);
+    let parent = Pid::this();
+    let follow = move || {
+        set_pdeathsig(Signal::SIGTERM)?;
+        // It may be gone already.
+        if getppid() == parent { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+    };
     // SAFETY: between fork and exec only calls are allowed that are safe in a signal handler:
-    // prctl(2) is, and nothing is allocated.
+    // prctl(2) and getppid(2) are, and nothing is allocated.
     unsafe { command.pre_exec(follow) };
 }
 
@@ -143,19 +148,40 @@ fn status_set() -> SigSet {
 }
 
 /// Signals that come so soon behind the first one say the same: timeout(1) sends one to a process
-/// and another to its group.
+/// and another to its group, and service managers SIGHUP behind SIGTERM.
 const ECHO: Duration = Duration::from_millis(500);
 
-/// When the first signal came.
+/// Which signal came first, and when.
 #[derive(Debug, Default)]
-pub struct FirstSignal(OnceLock<Instant>);
+pub struct FirstSignal(Mutex<Option<(i32, Instant)>>);
+
+/// What a signal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// An end.
+    First,
+    /// No more than the first one.
+    Echo,
+    /// An end at once.
+    Another,
+}
 
 impl FirstSignal {
-    /// Whether the signal that came just now says no more than the first one, which it is not.
-    pub fn is_echoed(&self) -> bool {
-        let now = Instant::now();
-        let first = *self.0.get_or_init(|| now);
-        first != now && now.saturating_duration_since(first) < ECHO
+    /// What `signal`, which came just now, says.
+    pub fn note(&self, signal: i32) -> Wish {
+        match &mut *self.0.lock() {
+            Some((_, at)) if at.elapsed() < ECHO => Wish::Echo,
+            Some(_) => Wish::Another,
+            first => {
+                *first = Some((signal, Instant::now()));
+                Wish::First
+            }
+        }
+    }
+
+    /// The signal that came first, if one did.
+    fn get(&self) -> Option<i32> {
+        self.0.lock().map(|(signal, _)| signal)
     }
 }
 
@@ -165,8 +191,6 @@ pub struct Signals {
     fd: SignalFd,
     mask_before: SigSet,
     first: FirstSignal,
-    /// The first signal that came; 0: none.
-    seen: AtomicI32,
     /// A byte here ends every wait for input.
     given_up: PipeReader,
     give_up: PipeWriter,
@@ -190,28 +214,23 @@ impl Signals {
         let (given_up, give_up) =
             io::pipe().map_err(|err| Error::io(Kind::Open, "cannot watch for signals", err))?;
         let mask_before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
-        let (first, seen) = (FirstSignal::default(), AtomicI32::new(0));
-        Ok(Self { fd, mask_before, first, seen, given_up, give_up })
+        let first = FirstSignal::default();
+        Ok(Self { fd, mask_before, first, given_up, give_up })
     }
 
     /// The signal that asked for an end, if one did.
     #[must_use]
     pub fn pending(&self) -> Option<i32> {
-        if self.seen.load(Ordering::Relaxed) == 0
+        if self.first.get().is_none()
             && let Ok(Some(info)) = self.fd.read_signal()
         {
             let signal = info.ssi_signo.cast_signed();
-            let seen = self.seen.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
-            let is_echo = self.first.is_echoed();
-            // A watch had the first one meanwhile.
-            if seen.is_err() && !is_echo {
+            // A watch may have had the first one meanwhile.
+            if self.first.note(signal) == Wish::Another {
                 Self::end_process(signal);
             }
         }
-        match self.seen.load(Ordering::Relaxed) {
-            0 => None,
-            signal => Some(signal),
-        }
+        self.first.get()
     }
 
     /// Fails when a signal asked for an end; `what` was being done.
@@ -238,13 +257,10 @@ impl Signals {
         let wait = move || {
             let mut on_signal = Some(on_signal);
             while let Some(signal) = next_signal(&self.fd, ended.as_fd()) {
-                if self.first.is_echoed() {
-                    continue;
-                }
-                let is_first = self.seen.swap(signal, Ordering::Relaxed) == 0;
-                match on_signal.take().filter(|_| is_first) {
-                    Some(on_signal) => on_signal(signal),
-                    None => Self::end_process(signal),
+                match (self.first.note(signal), on_signal.take()) {
+                    (Wish::First, Some(on_signal)) => on_signal(signal),
+                    (Wish::Echo, unused) => on_signal = unused,
+                    _ => Self::end_process(signal),
                 }
             }
         };
@@ -268,9 +284,11 @@ impl Signals {
         })
     }
 
-    /// Has the signals do to the process what they would have done, as far as this thread is
-    /// concerned.
-    pub fn let_through() {
+    /// Has the signals that come from now on do to the process what they would have done, as far
+    /// as this thread is concerned. Those that only repeat the first are waited for before.
+    pub fn let_through(&self) {
+        thread::sleep(ECHO);
+        while let Ok(Some(_)) = self.fd.read_signal() {}
         // It cannot fail; and if it did, they would be held back as before.
         let _ = SigSet::from_iter(SIGNALS).thread_unblock();
     }

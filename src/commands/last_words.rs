@@ -39,7 +39,7 @@ impl<'a> LastWords<'a> {
     fn end(&self, signal: i32) {
         if Record::may_wait(self.path) {
             // A second one ends the wait for who reads it.
-            Signals::let_through();
+            self.signals.let_through();
         }
         let outcome = Err(interrupted(signal, "the run ended"));
         if let Err(err) = self.record.save(self.path, &outcome) {

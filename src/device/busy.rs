@@ -8,13 +8,15 @@
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
 
 use super::carrier::{Carrier, Number, number_of, parse_number};
-use super::stack::{Relative, Stack};
+use super::stack::{Relative, Sharing, Stack};
 use crate::mountinfo::{Mount, mounts, unescape};
 use crate::naming::is_same_file;
 
@@ -26,6 +28,10 @@ pub(super) struct Kernel {
     /// The number of the block device at a path.
     number_of: fn(&Path) -> Option<Number>,
 }
+
+/// How often it is looked whether a device is claimed, and the time between two looks.
+const CLAIM_LOOKS: u32 = 4;
+const CLAIM_PAUSE: Duration = Duration::from_millis(30);
 
 /// QEMU locks the image of a running machine, and we do what we write to, with locks that have no
 /// process of their own.
@@ -46,8 +52,9 @@ impl Kernel {
     }
 
     fn users_of(&self, carrier: Carrier) -> Vec<String> {
-        let relatives = self.stack.sharing(carrier);
+        let Sharing { devices: relatives, images } = self.stack.sharing(carrier);
         let mut users = self.mounts(&relatives);
+        users.extend(images.iter().filter_map(|(path, image)| self.user_below(path, *image)));
         users.extend(self.swaps(&relatives));
         users.extend(relatives.iter().flat_map(holders));
         if users.is_empty() {
@@ -55,7 +62,9 @@ impl Kernel {
             // that there is something.
             let claimed = relatives.iter().filter(|one| one.is_telling && is_claimed(one));
             users.extend(
-                claimed.map(|one| format!("{} is in use, by a container perhaps", one.name)),
+                claimed.map(|one| {
+                    format!("{} is in use, by a container or another program", one.name)
+                }),
             );
         }
         users
@@ -69,6 +78,19 @@ impl Kernel {
         users.extend(self.is_swap_file(found).then(|| "it is used for swapping".to_owned()));
         users.extend((!lock(file)).then(|| LOCKED.to_owned()));
         users
+    }
+
+    /// What uses the image that a loop device lies over, as far as it still has the path that it
+    /// was attached by.
+    fn user_below(&self, path: &Path, image: Carrier) -> Option<String> {
+        let found = fs::metadata(path).ok().filter(|found| Carrier::of(found) == image)?;
+        let file = found.is_file().then(|| File::open(path).ok()).flatten()?;
+        let how = match (self.is_swap_file(&found), is_locked(&file)) {
+            (true, _) => "used for swapping",
+            (false, true) => "locked by another program",
+            (false, false) => return None,
+        };
+        Some(format!("{} below it is {how}", path.display()))
     }
 
     fn is_swap_file(&self, found: &Metadata) -> bool {
@@ -114,26 +136,44 @@ impl Kernel {
     }
 }
 
-/// Whether the kernel has given the block device to somebody alone: a file system, say.
+/// Whether the kernel has given the block device to somebody alone: a file system, say. Not to
+/// somebody who asks just this.
 fn is_claimed(device: &Relative) -> bool {
     let path = Path::new("/dev").join(&device.name);
-    let open = || OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&path);
-    number_at(&path) == Some(device.number)
-        && open().is_err_and(|err| err.raw_os_error() == Some(libc::EBUSY))
+    let is_busy = || {
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&path);
+        opened.is_err_and(|err| err.raw_os_error() == Some(libc::EBUSY))
+    };
+    let still_busy = |_| {
+        thread::sleep(CLAIM_PAUSE);
+        is_busy()
+    };
+    number_at(&path) == Some(device.number) && is_busy() && (1..CLAIM_LOOKS).all(still_busy)
 }
 
 /// Locks all of `file` for as long as it is open; false when others have locks. Where there are no
 /// locks, as on some network file systems, nobody has any.
 fn lock(file: &File) -> bool {
-    let all = flock {
+    let locked = fcntl(file, FcntlArg::F_OFD_SETLK(&lock_of_all()));
+    !matches!(locked, Err(Errno::EAGAIN | Errno::EACCES))
+}
+
+/// Whether somebody else has locks on `file`.
+fn is_locked(file: &File) -> bool {
+    let mut all = lock_of_all();
+    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut all));
+    asked.is_ok() && i32::from(all.l_type) != libc::F_UNLCK
+}
+
+fn lock_of_all() -> flock {
+    flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         // To the end, wherever that will be.
         l_len: 0,
         l_pid: 0,
-    };
-    !matches!(fcntl(file, FcntlArg::F_OFD_SETLK(&all)), Err(Errno::EAGAIN | Errno::EACCES))
+    }
 }
 
 fn holders(relative: &Relative) -> Vec<String> {

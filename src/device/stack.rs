@@ -13,6 +13,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, unbounded};
 
 use super::backing::backing_of;
 use super::carrier::{Carrier, Number, parse_number};
@@ -20,6 +24,8 @@ use crate::units::ByteRange;
 
 /// Sizes and offsets in sysfs count these, whatever a device's sectors are.
 const SYSFS_SECTOR_BYTES: u64 = 512;
+/// How long a loop device may take to say what it lies over.
+const ANSWER_WAIT: Duration = Duration::from_secs(3);
 /// So much of what lies over each other is looked at.
 const PARTS_MAX: usize = 4096;
 /// All bytes there can be.
@@ -48,6 +54,15 @@ pub(super) struct Stack {
     pub(super) backing_of: fn(&Path, Number) -> Option<Carrier>,
 }
 
+/// What shares bytes with a carrier.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    /// The block devices, itself among them if it is one.
+    pub(super) devices: Vec<Relative>,
+    /// The files that it lies over, by the paths that they were attached by.
+    pub(super) images: Vec<(PathBuf, Carrier)>,
+}
+
 /// Bytes of a carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part {
@@ -62,6 +77,8 @@ struct LoopDevice {
     over: Carrier,
     /// Which bytes of that.
     range: ByteRange,
+    /// What it was attached by.
+    path: PathBuf,
 }
 
 impl Default for Stack {
@@ -71,12 +88,21 @@ impl Default for Stack {
 }
 
 impl Stack {
-    /// The block devices that share bytes with the carrier, itself among them if it is one.
-    pub(super) fn sharing(&self, carrier: Carrier) -> Vec<Relative> {
+    /// What shares bytes with the carrier.
+    pub(super) fn sharing(&self, carrier: Carrier) -> Sharing {
         let loops = self.loops();
         let mut parts = vec![Part { carrier, range: ALL, is_telling: false }];
         self.follow(&mut parts, |part| self.below(part, &loops));
+        let below = loops.iter().filter(|device| {
+            device.over != carrier && parts.iter().any(|part| part.carrier == device.over)
+        });
+        let images = below.map(|device| (device.path.clone(), device.over)).collect();
         self.follow(&mut parts, |part| self.above(part, &loops));
+        Sharing { devices: self.devices(&parts), images }
+    }
+
+    /// The block devices among the parts.
+    fn devices(&self, parts: &[Part]) -> Vec<Relative> {
         let mut relatives: Vec<Relative> = vec![];
         for part in parts {
             if let Carrier::Device(number) = part.carrier
@@ -141,7 +167,7 @@ impl Stack {
             (device.number, device.range, is_telling)
         });
         let partitions =
-            self.partitions(part.carrier).into_iter().map(|(number, place)| (number, place, false));
+            self.partitions(part.carrier).into_iter().map(|(number, place)| (number, place, true));
         let found = over.chain(partitions).filter_map(|(number, place, is_telling)| {
             let shared = place.intersect(&part.range);
             let range = ByteRange::new(shared.start - place.start, shared.end - place.start);
@@ -164,20 +190,61 @@ impl Stack {
         inside.filter_map(|path| Some((number_in(&path)?, place_of(&path)))).collect()
     }
 
-    /// All loop devices that lie over something.
+    /// All loop devices that lie over something. Each is asked in its turn, by a thread of its own:
+    /// one over a file system that does not answer is told of, and those behind it are not known.
     fn loops(&self) -> Vec<LoopDevice> {
-        entries(&self.sys.join("block")).filter_map(|folder| self.loop_at(&folder)).collect()
+        let (found, answers) = unbounded();
+        let (folders, backing_of) = (entries(&self.sys.join("block")), self.backing_of);
+        let ask = move || {
+            for folder in folders {
+                let Some(path) = backing_path(&folder) else { continue };
+                // Nobody may listen any more.
+                let _ = found.send((folder.clone(), None));
+                let device = loop_at(&folder, &path, backing_of);
+                let _ = found.send((folder, device));
+            }
+        };
+        let mut loops = vec![];
+        if thread::Builder::new().name("loop devices".into()).spawn(ask).is_err() {
+            return loops;
+        }
+        let mut asked = PathBuf::new();
+        loop {
+            match answers.recv_timeout(ANSWER_WAIT) {
+                Ok((folder, device)) => {
+                    asked = folder;
+                    loops.extend(device);
+                }
+                Err(RecvTimeoutError::Disconnected) => return loops,
+                Err(RecvTimeoutError::Timeout) => {
+                    let name = asked.file_name().unwrap_or_default().display();
+                    log::warn!(
+                        "{name} does not answer: whether the target is in use by a loop device is \
+                         not known for sure"
+                    );
+                    return loops;
+                }
+            }
+        }
     }
+}
 
-    fn loop_at(&self, folder: &Path) -> Option<LoopDevice> {
-        let path = fs::read(folder.join("loop/backing_file")).ok()?;
-        let path = Path::new(OsStr::from_bytes(path.strip_suffix(b"\n")?));
-        let Relative { number, name, .. } = relative_at(folder)?;
-        let over = (self.backing_of)(&Path::new("/dev").join(name), number)
-            .or_else(|| Some(Carrier::of(&fs::metadata(path).ok()?)))?;
-        let start = number_at(&folder.join("loop/offset")).unwrap_or(0);
-        Some(LoopDevice { number, over, range: range_from(start, folder) })
-    }
+/// The path that the loop device in this folder was attached by, if it is one that was.
+fn backing_path(folder: &Path) -> Option<PathBuf> {
+    let path = fs::read(folder.join("loop/backing_file")).ok()?;
+    Some(PathBuf::from(OsStr::from_bytes(path.strip_suffix(b"\n")?)))
+}
+
+fn loop_at(
+    folder: &Path,
+    path: &Path,
+    backing_of: fn(&Path, Number) -> Option<Carrier>,
+) -> Option<LoopDevice> {
+    let Relative { number, name, .. } = relative_at(folder)?;
+    let over = backing_of(&Path::new("/dev").join(name), number)
+        .or_else(|| Some(Carrier::of(&fs::metadata(path).ok()?)))?;
+    let start = number_at(&folder.join("loop/offset")).unwrap_or(0);
+    Some(LoopDevice { number, over, range: range_from(start, folder), path: path.to_owned() })
 }
 
 /// Which bytes of its disk a partition is.
@@ -268,7 +335,8 @@ mod tests {
         }
     }
 
-    fn names(mut relatives: Vec<Relative>) -> Vec<String> {
+    fn names(sharing: Sharing) -> Vec<String> {
+        let mut relatives = sharing.devices;
         relatives.sort_by(|a, b| a.name.cmp(&b.name));
         relatives.into_iter().map(|one| one.name).collect()
     }
@@ -298,8 +366,9 @@ mod tests {
         assert_eq!(of_file(&stack, &image), all);
         assert_eq!(names(stack.sharing(Carrier::Device((7, 0)))), all);
         for number in [(7, 1), (7, 2)] {
-            let found = names(stack.sharing(Carrier::Device(number)));
-            assert_eq!(found, ["loop0", "loop0p1", "loop1", "loop2"], "{number:?}");
+            let found = stack.sharing(Carrier::Device(number));
+            assert_eq!(found.images[0].0, image, "{number:?}");
+            assert_eq!(names(found), ["loop0", "loop0p1", "loop1", "loop2"], "{number:?}");
         }
         let found = names(stack.sharing(Carrier::Device((259, 0))));
         assert_eq!(found, ["loop0", "loop0p1", "loop1", "loop2"]);
@@ -326,17 +395,17 @@ mod tests {
         let stack = Stack { backing_of: |_, _| Some(Carrier::Device((8, 1))), ..sys.stack() };
         let telling_of = |carrier| {
             let mut found = stack.sharing(carrier);
-            found.retain(|one| one.is_telling);
+            found.devices.retain(|one| one.is_telling);
             names(found)
         };
         let telling = |number| telling_of(Carrier::Device(number));
         assert_eq!(telling((7, 0)), ["sda1"], "not the disk, whose other partitions may be in use");
         assert_eq!(telling((8, 1)), ["loop0"]);
-        assert_eq!(telling((8, 0)), ["loop0"]);
+        assert_eq!(telling((8, 0)), ["loop0", "sda1"]);
         // Other partitions of it may be what is in use.
         sys.partition("loop0/loop0p1", "259:0", 0, 10);
         sys.partition("sda/sda1/sda1p1", "259:1", 0, 10);
-        assert_eq!(telling((7, 0)), Vec::<String>::new());
-        assert_eq!(telling((8, 1)), ["loop0"]);
+        assert_eq!(telling((7, 0)), ["loop0p1", "sda1p1"]);
+        assert_eq!(telling((8, 1)), ["loop0", "loop0p1", "sda1p1"]);
     }
 }

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::signals;
 use crate::error::Result;
-use crate::signals::FirstSignal;
+use crate::signals::{FirstSignal, Wish};
 
 /// Why the mount may have come to an end.
 pub(super) enum Event {
@@ -64,7 +64,7 @@ impl Events {
         let sender = events.sender.clone();
         let first = FirstSignal::default();
         signals::watch(move |signal| {
-            if !first.is_echoed() {
+            if first.note(signal) != Wish::Echo {
                 let _ = sender.send(Event::Signal(signal));
             }
         })?;

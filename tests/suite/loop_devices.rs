@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use crate::support::images::{changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
@@ -176,6 +176,41 @@ fn what_a_disk_failed_to_take_is_not_taken_for_written_by_the_next_sync() {
     drop(open);
 }
 
+/// A device that is mounted in another mount namespace.
+struct MountedElsewhere(Child);
+
+impl MountedElsewhere {
+    fn start(device: &Path, work: &Workdir) -> Self {
+        fs::create_dir(work.path("there")).unwrap();
+        let script = "mount \"$0\" there && echo mounted && read -r line; umount there";
+        let mut child = Command::new("unshare")
+            .args(["-m", "sh", "-c", script])
+            .arg(device)
+            .current_dir(work.folder())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut told).unwrap();
+        assert_eq!(told, "mounted\n");
+        Self(child)
+    }
+
+    fn end(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for MountedElsewhere {
+    fn drop(&mut self) {
+        // It ends with its input, also where the test has failed.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
 /// As in a container: no table of ours tells of it.
 #[test]
 fn an_image_that_is_mounted_elsewhere_is_not_patched() {
@@ -186,22 +221,9 @@ fn an_image_that_is_mounted_elsewhere_is_not_patched() {
     let patch = patch_file::build(SIZE as u64, "remote.img", &[(0, &[1; 512])], &[0]);
     let apply = || bdsync(["--patch"]).in_folder(work.folder()).stdin(&patch).run();
     let device = LoopDevice::attach(&image);
-    fs::create_dir(work.path("there")).unwrap();
-    let script = "mount \"$0\" there && echo mounted && read -r line; umount there";
-    let mut other = Command::new("unshare")
-        .args(["-m", "sh", "-c", script])
-        .arg(device.path())
-        .current_dir(work.folder())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut told = String::new();
-    BufReader::new(other.stdout.take().unwrap()).read_line(&mut told).unwrap();
-    assert_eq!(told, "mounted\n");
+    let other = MountedElsewhere::start(device.path(), &work);
     apply().expect(12).says("is in use");
-    drop(other.stdin.take());
-    assert!(other.wait().unwrap().success());
+    other.end();
     apply().expect(0);
 }
 
@@ -252,6 +274,58 @@ fn another_part_of_an_image_may_be_mounted() {
     apply(&first).expect(12);
     drop(mounted);
     assert!(work.read("remote.img")[SIZE..][..512] == [7; 512]);
+}
+
+/// As QEMU locks the image of a machine that runs.
+#[test]
+fn a_loop_device_over_an_image_that_is_locked_is_not_patched() {
+    require!(loop_devices());
+    let work = Workdir::with_pair(&[1; 4096], &[0; 4096]);
+    let image = File::options().write(true).open(work.path("remote.img")).unwrap();
+    let device = LoopDevice::attach(&work.path("remote.img"));
+    let patch = patch_file::build(4096, "x", &[(0, &[1; 512])], &[0]);
+    let apply = || bdsync([format!("--patch={}", device.name())]).stdin(&patch).run();
+    let lock = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 100,
+        l_len: 1,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&image, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    apply().expect(12).says("remote.img below it is locked by another program");
+    drop(image);
+    apply().expect(0);
+}
+
+/// The same bytes by a partition of the image and by a loop device at its place.
+#[test]
+fn a_twin_of_a_partition_that_is_mounted_elsewhere_is_not_patched() {
+    require!(loop_devices());
+    require!(program("mkfs.ext4"), program("unshare"), program("partx"), program("sfdisk"));
+    let (work, image) = ext4();
+    let offset = 1 << 20;
+    let whole = [vec![0; offset], work.read("remote.img")].concat();
+    fs::write(&image, whole).unwrap();
+    let table = work.write("table", format!("2048,{}\n", SIZE / 512).as_bytes());
+    let out =
+        Command::new("sfdisk").arg("-q").arg(&image).stdin(File::open(table).unwrap()).output();
+    assert!(out.unwrap().status.success());
+    let disk = LoopDevice::attach(&image);
+    let partition = PathBuf::from(format!("{}p1", disk.name()));
+    let added = Command::new("partx").arg("--add").arg(disk.path()).status().unwrap();
+    if !added.success() || !partition.exists() {
+        return skip("partitions of loop devices");
+    }
+    let twin = LoopDevice::attach_with(&["--offset", &offset.to_string()], &image);
+    let patch = patch_file::build(SIZE as u64, "x", &[(0, &[0; 512])], &[0]);
+    let apply = || bdsync([format!("--patch={}", twin.name())]).stdin(&patch).run();
+    let other = MountedElsewhere::start(&partition, &work);
+    apply().expect(12).says("is in use");
+    other.end();
+    let removed = Command::new("partx").arg("--delete").arg(disk.path()).status().unwrap();
+    assert!(removed.success());
+    apply().expect(0);
 }
 
 #[test]
