@@ -75,7 +75,7 @@ pub(super) fn connection() -> Vec<Arg> {
             .value_name("SECONDS")
             .action(ArgAction::Set)
             .help(
-                "Give up when the other side says nothing for so long, but a classic server while it \
+                "Give up when the other side says nothing for so long, except a classic server that \
                  makes a checksum [default: 0, which is never]",
             )],
     )

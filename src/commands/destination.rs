@@ -106,9 +106,11 @@ impl Destination {
         }
         if let Self::File(at) = self {
             faccessat(AT_FDCWD, folder_of(at), AccessFlags::W_OK, AtFlags::AT_EACCESS)?;
-            // As of chattr(1): it cannot be replaced either.
+            // As of chattr(1), or mounted to be read only: it cannot be replaced either.
             match OpenOptions::new().append(true).open(at) {
-                Err(err) if err.raw_os_error() == Some(libc::EPERM) => return Err(err),
+                Err(err) if matches!(err.raw_os_error(), Some(libc::EPERM | libc::EROFS)) => {
+                    return Err(err);
+                }
                 _ => {}
             }
         }
@@ -140,7 +142,7 @@ impl Destination {
     }
 
     /// Has `fill` write there, and returns what can be written to further. Whoever reads a
-    /// regular file meanwhile finds the old one or the new one.
+    /// regular file meanwhile finds the old one or the new one, unless it is a mount of its own.
     ///
     /// # Errors
     /// Those of the system, and for a block device.
@@ -204,12 +206,18 @@ fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::R
     file.sync_all()?;
     match fs::rename(&temporary.0, path) {
         // A single file that is mounted there, as into a container, stays what it is.
-        Err(err) if err.raw_os_error() == Some(libc::EBUSY) => {
-            fs::copy(&temporary.0, path)?;
-            OpenOptions::new().append(true).open(path)
-        }
+        Err(err) if err.raw_os_error() == Some(libc::EBUSY) => rewrite(path, &temporary.0),
         renamed => renamed.map(|()| file),
     }
+}
+
+/// Writes what is in `from` over the file at `path`.
+fn rewrite(path: &Path, from: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    let bytes = io::copy(&mut File::open(from)?, &mut file)?;
+    file.set_len(bytes)?;
+    file.sync_all()?;
+    Ok(file)
 }
 
 fn beside(path: &Path) -> io::Result<PathBuf> {

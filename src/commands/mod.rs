@@ -21,7 +21,6 @@ mod scan;
 mod sealed;
 mod server;
 mod session;
-
 mod squash;
 mod sync;
 mod touched;

@@ -42,11 +42,14 @@ impl TrailerChecksum {
         if engine.plan().direction == Direction::Pull {
             return Ok(Self::Remote);
         }
-        let (local, progress) = (Arc::clone(engine.local()), Arc::clone(progress));
+        // Nobody waits for the thread of a run that fails: it must not keep a bar on the terminal.
+        let (local, progress) = (Arc::clone(engine.local()), Arc::downgrade(progress));
         let is_told = Arc::new(AtomicBool::new(false));
         let tells = Arc::clone(&is_told);
         let mut digested = move |bytes| {
-            if tells.load(Ordering::Relaxed) {
+            if tells.load(Ordering::Relaxed)
+                && let Some(progress) = progress.upgrade()
+            {
                 progress.advance(bytes, 0);
             }
             Ok(())

@@ -56,8 +56,8 @@ pub fn checksum_algorithm(checksum: &Checksum) -> Result<Algorithm> {
 /// Digests the patched part of `device` and compares.
 ///
 /// `patch_bytes` is the size in the patch's header; `record_bytes_max` the longest record,
-/// which tells a block size that is no power of two. `check` is asked every so often, and told how many
-/// bytes are digested.
+/// which tells a block size that is no power of two. `check` is asked every so often, and told how
+/// many bytes are digested.
 ///
 /// # Errors
 /// `Kind::Checksum` with both values when they differ, `Kind::Read`, what `check` returns.

@@ -10,8 +10,8 @@ use crate::report;
 /// How long nothing is told while the percentage stays the same.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The classic's lines on stderr, at most one per percent or second. What the classic does not
-/// take apart is not told of: checking, saving and digesting; nor what has no size yet.
+/// The classic's lines on stderr, at most one per percent or second. They tell of the main
+/// part of a run alone, and not of what has no size yet.
 #[derive(Debug)]
 pub struct ClassicLines {
     scroll: bool,
@@ -52,8 +52,7 @@ impl ClassicLines {
 impl Progress for ClassicLines {
     fn begin(&self, part: Part, size_bytes: Option<u64>) {
         let mut state = self.state.lock();
-        let is_known = !matches!(part, Part::Checking | Part::Saving | Part::Digesting);
-        let Some(size_bytes) = size_bytes.filter(|_| is_known) else {
+        let Some(size_bytes) = size_bytes.filter(|_| part.is_main()) else {
             state.is_silent = true;
             return;
         };
@@ -171,12 +170,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_of_what_the_classic_does_not_take_apart() {
+    fn nothing_is_told_but_of_the_main_part() {
         let lines = ClassicLines::new(true);
         lines.begin(Part::Writing, Some(1000));
         lines.advance(1000, 77);
         let last = lines.state.lock().last;
-        lines.begin(Part::Digesting, Some(10));
+        lines.begin(Part::Verifying, Some(10));
         lines.advance(5, 0);
         let state = lines.state.lock();
         assert_eq!((state.size_bytes, state.diff_bytes, state.last), (1000, 77, last));

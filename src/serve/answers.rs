@@ -40,16 +40,20 @@ pub(super) fn write_answers(writer: &mut FrameWriter<impl Write>, shared: &Share
 }
 
 /// Waits for the bell to have rung more than `rings` times; meanwhile the client is told how far a
-/// checksum is that it waits for.
+/// checksum is that it waits for, as long as that gets further: a disk that hangs is no sign of life.
 fn wait(writer: &mut FrameWriter<impl Write>, shared: &Shared, rings: u64) -> Result<()> {
     let bell = &shared.source.bell;
     let Some(checksum) = shared.backlog.checksum().filter(|_| shared.extensions.alive) else {
         bell.wait_past(rings);
         return Ok(());
     };
+    let mut told_bytes = None;
     while !bell.wait_past_for(rings, ALIVE_INTERVAL) {
-        writer.write(&Message::Alive { digested_bytes: checksum.digested_bytes() })?;
-        writer.flush()?;
+        let digested_bytes = checksum.digested_bytes();
+        if told_bytes.replace(digested_bytes) != Some(digested_bytes) {
+            writer.write(&Message::Alive { digested_bytes })?;
+            writer.flush()?;
+        }
     }
     Ok(())
 }

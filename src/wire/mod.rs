@@ -99,9 +99,9 @@
 //!   as theirs may. The print is the first 8 bytes of the BLAKE3 of the runs as they stand in the
 //!   request: what was damaged on its way is not answered in silence.
 //! - `alive`: while a `getchecksum` is not answered and nothing else is to be said, the server says
-//!   every half second, by an `alive`, how many bytes of its device the checksum covers by now. It
-//!   never stands between a `turn` and its answer. So a client can tell a long checksum from a link
-//!   that is dead.
+//!   every half second, by an `alive`, how many bytes of its device the checksum covers by now, if
+//!   those have become more. It never stands between a `turn` and its answer. So a client can tell a
+//!   long checksum from a link that is dead, or a disk.
 
 mod early;
 mod fault;

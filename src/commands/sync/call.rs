@@ -53,22 +53,24 @@ impl Caller {
         self.call(&["--server".into()])
     }
 
-    /// A server, after a file at `path` was created if there is nothing; if it fails, and nothing
-    /// was written to that file, it is taken away again. For another host.
+    /// A server, after a file at `path` was created if there is nothing, which is taken away again
+    /// if there is no server. For another host. Once there was one, somebody may be about to write
+    /// to the file.
     pub fn creating_server(&self, path: &OsStr) -> Vec<OsString> {
         let path = &quoted(path.as_bytes())[..];
         let server = &self.remote_line(&["--server".into()])[..];
         // Through a link that leads nowhere, something else than what is at the path is made.
         let create = [b"[ -L ", path, b" ] || made=1; (umask 077; : >", path, b") || exit 12"];
-        let take_away = [b"[ -z \"$made\" ] || [ -s ", path, b" ] || rm -f ", path];
+        let take_away = [b"[ -z \"$made\" ] || [ -s ", path, b" ] || rm -f -- ", path];
         let script = [
             &[b"made=; [ -e ", path, b" ] || { "].concat()[..],
             &create.concat(),
             b"; }; ",
             server,
-            b"; status=$?; [ $status = 0 ] || ",
+            // As the shell says that there is none to be run.
+            b"; status=$?; case $status in 126|127) ",
             &take_away.concat(),
-            b"; exit $status",
+            b";; esac; exit $status",
         ];
         let script = script.concat();
         let mut words = self.words.clone();
@@ -183,8 +185,11 @@ mod tests {
             std::fs::write(&path, "kept").unwrap();
         }
         std::fs::remove_file(&path).unwrap();
-        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
         assert_eq!(run("false").status.code(), Some(1));
+        assert!(path.exists(), "there was a server");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        assert_eq!(run("/no/bdsync").status.code(), Some(127));
         assert!(path.is_symlink());
     }
 }

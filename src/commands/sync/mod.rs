@@ -173,7 +173,7 @@ impl Sync<'_> {
         let (source, target) = (("SRC", source.as_os_str()), ("DST", target.as_os_str()));
         // The near one comes first.
         let (near, far) = self.sides.direction.source_and_target(source, target);
-        left_out::tell(engine, [near, far], "and are in DST as they were")
+        left_out::tell(engine, [near, far], "and were not copied")
     }
 
     /// The far device as the user gave it.

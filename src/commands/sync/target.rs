@@ -15,7 +15,7 @@ use crate::transport::{Connection, Control, Remote};
 /// How long a process that was told to end early may take, with what it still has to say.
 const END_GRACE: Duration = Duration::from_secs(5);
 /// How long the whole patch may be with the process before that is known here: it may end at once.
-const KNOWN_WAIT: Duration = Duration::from_secs(1);
+const KNOWN_WAIT: Duration = Duration::from_secs(5);
 /// How often a wait for the process looks for other reasons to end.
 const WAIT_SLICE: Duration = Duration::from_millis(100);
 

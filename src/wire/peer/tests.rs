@@ -393,10 +393,10 @@ fn silence_while_the_remote_makes_a_checksum_is_borne_with_if_it_can_say_nothing
 #[test]
 fn a_remote_that_makes_a_checksum_is_waited_for_as_long_as_it_says_so() {
     let (quit, wait) = unbounded::<()>();
-    let (peer, server) = meet(HALF_A_SECOND, move |reader, writer| {
+    let (peer, server) = meet(Some(Duration::from_secs(2)), move |reader, writer| {
         assert_eq!(reader.expect_message().unwrap(), Message::GetChecksum);
         for digested_bytes in 1..=12 {
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(250));
             send(writer, &Message::Alive { digested_bytes });
         }
         send(writer, &answer(Message::GetChecksum));
