@@ -193,18 +193,22 @@ impl Stack {
     /// All loop devices that lie over something. Each is asked in its turn, by a thread of its own:
     /// one over a file system that does not answer is told of, and those behind it are not known.
     fn loops(&self) -> Vec<LoopDevice> {
-        let (found, answers) = unbounded();
-        let (folders, backing_of) = (entries(&self.sys.join("block")), self.backing_of);
+        let folders = entries(&self.sys.join("block"));
+        let attached: Vec<_> =
+            folders.filter_map(|folder| Some((backing_path(&folder)?, folder))).collect();
+        let mut loops = vec![];
+        if attached.is_empty() {
+            return loops;
+        }
+        let ((found, answers), backing_of) = (unbounded(), self.backing_of);
         let ask = move || {
-            for folder in folders {
-                let Some(path) = backing_path(&folder) else { continue };
+            for (path, folder) in attached {
                 // Nobody may listen any more.
                 let _ = found.send((folder.clone(), None));
                 let device = loop_at(&folder, &path, backing_of);
                 let _ = found.send((folder, device));
             }
         };
-        let mut loops = vec![];
         if thread::Builder::new().name("loop devices".into()).spawn(ask).is_err() {
             return loops;
         }
