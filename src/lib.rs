@@ -13,7 +13,7 @@
 //!             +-> patch -> device                  BDSYNC 0.3 files, read, written, applied
 //!             +-> inspect -> patch, device         a patch in words, numbers and pictures
 //!             +-> compress                         gzip and zstd streams
-//!   all -> background, buffer, error, mountinfo, naming, units, progress, report, signals
+//!   all -> background, buffer, error, mountinfo, naming, patient, units, progress, report, signals
 //! ```
 //! A test (`tests/suite/layout.rs`) holds `use crate::` to these arrows.
 
@@ -31,6 +31,7 @@ pub mod inspect;
 pub mod mountinfo;
 pub mod naming;
 pub mod patch;
+mod patient;
 pub mod progress;
 pub mod report;
 pub mod serve;

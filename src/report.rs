@@ -26,6 +26,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
+use crate::patient::PatientFile;
 use crate::units::{ByteRange, hex};
 
 pub use failed_reads::FailedReads;
@@ -288,10 +289,9 @@ pub fn progress(text: &str) {
 /// # Errors
 /// `Kind::Write` when stdout does not take it.
 pub fn answer(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
     stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
+        .and_then(|fd| PatientFile(File::from(fd)).write_all(text.as_bytes()))
         .map_err(|err| Error::io(Kind::Write, "cannot write to stdout", err))
 }
 

@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::patient::PatientFile;
 use crate::compress::{Decoder, Encoder, Format};
 use crate::device::{FileDevice, open_source};
 use crate::error::{Error, Kind, Result};
 use crate::patch::{PatchReader, read_error, spool_file};
+use crate::patient::PatientFile;
 use crate::progress::{Part, Progress};
 use crate::units::Compression;
 

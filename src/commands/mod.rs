@@ -15,7 +15,6 @@ mod mount;
 mod notify;
 mod output;
 mod patch;
-mod patient;
 mod record;
 mod scan;
 mod sealed;

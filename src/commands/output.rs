@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::patient::PatientFile;
 use crate::error::{Error, Kind, Result};
+use crate::patient::PatientFile;
 use crate::report;
 
 /// Whether the process was started without a stdout.

@@ -22,6 +22,8 @@ struct State {
     size_bytes: Option<u64>,
     position_bytes: u64,
     diff_bytes: u64,
+    /// How long it took, once another part has begun.
+    took: Option<Duration>,
 }
 
 /// How far a run is at one moment.
@@ -44,8 +46,8 @@ impl Meter {
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
         let now = (*self.state.lock())?;
-        let State { started, part, size_bytes, position_bytes, diff_bytes } = now;
-        let elapsed = started.elapsed();
+        let State { started, part, size_bytes, position_bytes, diff_bytes, took } = now;
+        let elapsed = took.unwrap_or_else(|| started.elapsed());
         Some(Snapshot { part, size_bytes, position_bytes, diff_bytes, elapsed })
     }
 }
@@ -53,10 +55,12 @@ impl Meter {
 impl Progress for Meter {
     fn begin(&self, part: Part, size_bytes: Option<u64>) {
         let started = Instant::now();
-        let begun = State { started, part, size_bytes, position_bytes: 0, diff_bytes: 0 };
+        let (position_bytes, diff_bytes, took) = (0, 0, None);
+        let begun = State { started, part, size_bytes, position_bytes, diff_bytes, took };
         let before = self.state.lock().replace(begun).filter(|before| before.part.is_main());
         if let Some(main) = before {
-            *self.main.lock() = Some(main);
+            let took = Some(main.started.elapsed());
+            *self.main.lock() = Some(State { took, ..main });
         }
     }
 
@@ -163,9 +167,11 @@ mod tests {
             meter.advance(5, 0);
             assert_eq!(meter.snapshot().unwrap().part, part);
         }
+        let took = meter.main.lock().unwrap().took;
         meter.finish();
         let now = meter.snapshot().unwrap();
         assert_eq!((now.part, now.size_bytes, now.diff_bytes), (Part::Writing, Some(100), 7));
+        assert_eq!(Some(now.elapsed), took, "without what came behind it");
         assert_eq!(now.percent(), Some(100));
     }
 

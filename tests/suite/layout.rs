@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("device", &[]),
     ("background", &[]),
     ("buffer", &[]),
+    ("patient", &[]),
     ("error", &[]),
     ("mountinfo", &[]),
     ("naming", &[]),
@@ -31,9 +32,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("signals", &[]),
 ];
 const ANY: &[&str] = &["*"];
-const COMMON: [&str; 9] = [
+const COMMON: [&str; 10] = [
     "background",
     "buffer",
+    "patient",
     "error",
     "mountinfo",
     "naming",

@@ -100,6 +100,20 @@ fn sigusr1_is_answered_with_one_line_at_any_time() {
     assert_eq!(out.stderr_text().lines().count(), 1, "{out}");
 }
 
+/// What a terminal shows of the script `run`, which ends well; `remote` is its variable REMOTE.
+fn in_terminal(work: &Workdir, remote: &str) -> String {
+    let out = Command::new("script")
+        .args(["-qec", "sh run", "/dev/null"])
+        .env("REMOTE", remote)
+        .env("TERM", "xterm")
+        .current_dir(work.folder())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{shown}");
+    shown
+}
+
 #[test]
 fn a_terminal_gets_a_bar_that_leaves_no_trace_in_stdout() {
     require!(program("script"));
@@ -109,15 +123,7 @@ fn a_terminal_gets_a_bar_that_leaves_no_trace_in_stdout() {
         "run",
         format!("exec {} \"$REMOTE\" local.img remote.img >patch", binary()).as_bytes(),
     );
-    let out = Command::new("script")
-        .args(["-qec", "sh run", "/dev/null"])
-        .env("REMOTE", slow)
-        .env("TERM", "xterm")
-        .current_dir(work.folder())
-        .output()
-        .unwrap();
-    let shown = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success(), "{shown}");
+    let shown = in_terminal(&work, &slow);
     assert!(shown.contains("of 1.91 MiB"), "{shown}");
     assert!(work.read("patch") == work.patch(&[]));
 }
@@ -205,14 +211,7 @@ fn a_patch_in_a_pipe_has_a_bar_of_its_own_form() {
     let work = pair();
     work.write("p", &work.patch(&[]));
     work.write("run", format!("cat p | {} squash - >q", binary()).as_bytes());
-    let out = Command::new("script")
-        .args(["-qec", "sh run", "/dev/null"])
-        .env("TERM", "xterm")
-        .current_dir(work.folder())
-        .output()
-        .unwrap();
-    let shown = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success(), "{shown}");
+    let shown = in_terminal(&work, "");
     assert!(!shown.contains('\u{2591}'), "{shown}");
 }
 

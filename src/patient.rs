@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Waits where reading and writing would fail because of `O_NONBLOCK`.
-pub(super) struct PatientFile(pub(super) File);
+#[derive(Debug)]
+pub struct PatientFile(pub File);
 
 impl PatientFile {
     fn patiently<T>(
