@@ -554,7 +554,8 @@ fn what_cannot_be_read_is_left_out_of_a_sync_if_that_is_asked_for() {
             "local" => (disk.name().to_owned(), place.to_owned()),
             _ => (format!("h:{}", disk.name()), "remote.img".to_owned()),
         };
-        sync(&work, &[&from, &to]).run().expect(6);
+        let out = sync(&work, &[&from, &to]).run().expect(6);
+        out.says("--on-read-error=skip copies what can be read");
         for options in [&["--dry-run"][..], &[]] {
             let words = [options, &["--on-read-error=skip", &from, &to]].concat();
             let out = sync(&work, &words).run().expect(15);

@@ -159,8 +159,12 @@ impl Sync<'_> {
     }
 
     /// `err`, or of a sync within one host, which has no remote side, what DST could not be read
-    /// by.
+    /// by. Of bytes that cannot be read it is told how to go on without them.
     fn named(&self, err: Error) -> Error {
+        let is_of_bytes = err.kind() == Kind::Read && err.range().is_some();
+        if (is_of_bytes || Fault::of(&err).is_some()) && !self.options.compare.skip_unreadable {
+            report::notice("--on-read-error=skip copies what can be read");
+        }
         match Fault::of(&err) {
             Some(_) if self.sides.caller.is_local() => err.reworded("DST cannot be read"),
             _ => err,
