@@ -197,6 +197,15 @@ pub fn stderr_file() -> io::Result<File> {
     io::stderr().as_fd().try_clone_to_owned().map(File::from)
 }
 
+/// A second handle of stdout, which shares its place: one that was opened anew would write at a place
+/// of its own.
+///
+/// # Errors
+/// When descriptors run out.
+pub fn stdout_file() -> io::Result<File> {
+    io::stdout().as_fd().try_clone_to_owned().map(File::from)
+}
+
 /// Whether words on stderr are read by a person, as far as can be told.
 #[must_use]
 pub fn stderr_is_terminal() -> bool {
@@ -289,9 +298,8 @@ pub fn progress(text: &str) {
 /// # Errors
 /// `Kind::Write` when stdout does not take it.
 pub fn answer(text: &str) -> Result<()> {
-    let stdout = io::stdout().as_fd().try_clone_to_owned();
-    stdout
-        .and_then(|fd| PatientFile(File::from(fd)).write_all(text.as_bytes()))
+    stdout_file()
+        .and_then(|stdout| PatientFile(stdout).write_all(text.as_bytes()))
         .map_err(|err| Error::io(Kind::Write, "cannot write to stdout", err))
 }
 

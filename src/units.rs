@@ -158,6 +158,12 @@ impl ByteRange {
         self.start <= offset && offset < self.end
     }
 
+    /// Whether `other` lies inside the range.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.intersect(other) == *other
+    }
+
     /// The bytes that both ranges cover; empty (at the later start) when there are none.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {

@@ -14,7 +14,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
@@ -135,7 +134,7 @@ impl Destination {
     /// When there is nothing, or it cannot be looked at.
     pub fn metadata(&self) -> io::Result<Metadata> {
         match self {
-            Self::Stdout => stdout()?.metadata(),
+            Self::Stdout => report::stdout_file()?.metadata(),
             Self::Stderr => report::stderr_file()?.metadata(),
             Self::Stream(at) | Self::File(at) => fs::metadata(at),
         }
@@ -148,7 +147,7 @@ impl Destination {
     /// Those of the system, and for a block device.
     pub fn write(&self, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
         let mut file = match self {
-            Self::Stdout => stdout()?,
+            Self::Stdout => report::stdout_file()?,
             Self::Stderr => report::stderr_file()?,
             Self::Stream(at) => OpenOptions::new().append(true).open(at)?,
             Self::File(at) => return replace(at, fill),
@@ -160,11 +159,6 @@ impl Destination {
         file.flush()?;
         Ok(file)
     }
-}
-
-/// A second handle: one that was opened anew would write at a place of its own.
-fn stdout() -> io::Result<File> {
-    io::stdout().as_fd().try_clone_to_owned().map(File::from)
 }
 
 /// Fails when `at` was put by somebody else into a folder into which everybody may put something.

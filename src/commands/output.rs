@@ -1,8 +1,6 @@
 //! stdout as the place for a patch, or for an answer in words.
 
-use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Kind, Result};
@@ -54,8 +52,7 @@ pub(super) fn stdout() -> Result<PatientFile> {
         let what = "the patch is not for a terminal: write it to a file or a pipe";
         return Err(Error::new(Kind::Usage, what));
     }
-    let taken = io::stdout().as_fd().try_clone_to_owned();
-    taken
-        .map(|fd| PatientFile(File::from(fd)))
+    report::stdout_file()
+        .map(PatientFile)
         .map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))
 }

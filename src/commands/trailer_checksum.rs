@@ -5,13 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
-
 use crate::diff::Engine;
 use crate::digest::{Algorithm, Digest, checksum};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Part, Progress};
-use crate::units::{Direction, Priority};
+use crate::units::Direction;
 use crate::wire::{Answer, Request};
 
 /// How often it is told how far the remote is.
@@ -75,26 +73,12 @@ impl TrailerChecksum {
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
-            Self::Remote => match ask_remote(engine, progress)? {
-                Answer::Checksum(value) => Ok(value),
-                _ => Err(Error::new(Kind::Checksum, "the remote sent no checksum")),
-            },
-        }
-    }
-}
-
-/// Asks for the remote's checksum, and tells how far it says to be with it.
-fn ask_remote(engine: &Engine, progress: &dyn Progress) -> Result<Answer> {
-    let (sender, receiver) = bounded(1);
-    let done = Box::new(move |answer| drop(sender.send(answer)));
-    let peer = engine.peer();
-    peer.submit(Request::Checksum, Priority::Scan, done);
-    loop {
-        match receiver.recv_timeout(TOLD_INTERVAL) {
-            Ok(answer) => return answer,
-            Err(RecvTimeoutError::Timeout) => progress.advance(peer.digested_bytes(), 0),
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(Error::new(Kind::Connection, "the remote side gave no answer"));
+            Self::Remote => {
+                let tell = || progress.advance(engine.peer().digested_bytes(), 0);
+                match engine.ask_watched(Request::Checksum, TOLD_INTERVAL, &tell)? {
+                    Answer::Checksum(value) => Ok(value),
+                    _ => Err(Error::new(Kind::Checksum, "the remote sent no checksum")),
+                }
             }
         }
     }

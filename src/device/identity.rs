@@ -5,9 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use nix::sys::stat::{major, minor};
-
 use super::Device;
+use super::carrier::number_of;
 use super::stack::Stack;
 
 /// Properties of udev that tell a device, a file system on it, or a volume.
@@ -38,7 +37,7 @@ pub fn identity(device: &dyn Device) -> Vec<u8> {
     if !found.file_type().is_block_device() {
         return text;
     }
-    let (major, minor) = (major(found.rdev()), minor(found.rdev()));
+    let (major, minor) = number_of(found.rdev());
     if let Some(folder) = Stack::default().folder((major, minor)) {
         for name in SYSFS_FILES {
             let value = fs::read_to_string(folder.join(name)).unwrap_or_default();

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, unbounded};
+use crossbeam_channel::unbounded;
 
 use super::backing::backing_of;
 use super::carrier::{Carrier, Number, parse_number};
@@ -92,12 +92,12 @@ impl Stack {
     pub(super) fn sharing(&self, carrier: Carrier) -> Sharing {
         let loops = self.loops();
         let mut parts = vec![Part { carrier, range: ALL, is_telling: false }];
-        self.follow(&mut parts, |part| self.below(part, &loops));
+        follow(&mut parts, |part| self.below(part, &loops));
         let below = loops.iter().filter(|device| {
             device.over != carrier && parts.iter().any(|part| part.carrier == device.over)
         });
         let images = below.map(|device| (device.path.clone(), device.over)).collect();
-        self.follow(&mut parts, |part| self.above(part, &loops));
+        follow(&mut parts, |part| self.above(part, &loops));
         Sharing { devices: self.devices(&parts), images }
     }
 
@@ -119,23 +119,6 @@ impl Stack {
     /// The device's folder in sysfs.
     pub(super) fn folder(&self, (major, minor): Number) -> Option<PathBuf> {
         fs::canonicalize(self.sys.join(format!("dev/block/{major}:{minor}"))).ok()
-    }
-
-    /// Adds what `next` finds for each of the parts, and for what is added.
-    fn follow(&self, parts: &mut Vec<Part>, next: impl Fn(&Part) -> Vec<Part>) {
-        let mut i = 0;
-        while i < parts.len() && parts.len() < PARTS_MAX {
-            for found in next(&parts[i]) {
-                let is_known = |known: &Part| {
-                    known.carrier == found.carrier
-                        && known.range.intersect(&found.range) == found.range
-                };
-                if !parts.iter().any(is_known) {
-                    parts.push(found);
-                }
-            }
-            i += 1;
-        }
     }
 
     /// What the part lies over.
@@ -162,8 +145,8 @@ impl Stack {
     fn above(&self, part: &Part, loops: &[LoopDevice]) -> Vec<Part> {
         let over = loops.iter().filter(|device| device.over == part.carrier);
         let over = over.map(|device| {
-            let covers_it = part.range.intersect(&device.range) == device.range;
-            let is_telling = covers_it || !self.has_partitions(Carrier::Device(device.number));
+            let is_telling = part.range.covers(&device.range)
+                || !self.has_partitions(Carrier::Device(device.number));
             (device.number, device.range, is_telling)
         });
         let partitions =
@@ -200,36 +183,45 @@ impl Stack {
         if attached.is_empty() {
             return loops;
         }
+        let names: Vec<_> = attached.iter().map(|(_, folder)| name_of(folder)).collect();
         let ((found, answers), backing_of) = (unbounded(), self.backing_of);
         let ask = move || {
             for (path, folder) in attached {
                 // Nobody may listen any more.
-                let _ = found.send((folder.clone(), None));
-                let device = loop_at(&folder, &path, backing_of);
-                let _ = found.send((folder, device));
+                let _ = found.send(loop_at(&folder, &path, backing_of));
             }
         };
         if thread::Builder::new().name("loop devices".into()).spawn(ask).is_err() {
             return loops;
         }
-        let mut asked = PathBuf::new();
-        loop {
+        for name in names {
             match answers.recv_timeout(ANSWER_WAIT) {
-                Ok((folder, device)) => {
-                    asked = folder;
-                    loops.extend(device);
-                }
-                Err(RecvTimeoutError::Disconnected) => return loops,
-                Err(RecvTimeoutError::Timeout) => {
-                    let name = asked.file_name().unwrap_or_default().display();
+                Ok(device) => loops.extend(device),
+                Err(_) => {
                     log::warn!(
                         "{name} does not answer: whether the target is in use by a loop device is \
                          not known for sure"
                     );
-                    return loops;
+                    break;
                 }
             }
         }
+        loops
+    }
+}
+
+/// Adds what `next` finds for each of the parts, and for what is added.
+fn follow(parts: &mut Vec<Part>, next: impl Fn(&Part) -> Vec<Part>) {
+    let mut i = 0;
+    while i < parts.len() && parts.len() < PARTS_MAX {
+        for found in next(&parts[i]) {
+            let is_known =
+                |known: &Part| known.carrier == found.carrier && known.range.covers(&found.range);
+            if !parts.iter().any(is_known) {
+                parts.push(found);
+            }
+        }
+        i += 1;
     }
 }
 
@@ -247,19 +239,19 @@ fn loop_at(
     let Relative { number, name, .. } = relative_at(folder)?;
     let over = backing_of(&Path::new("/dev").join(name), number)
         .or_else(|| Some(Carrier::of(&fs::metadata(path).ok()?)))?;
-    let start = number_at(&folder.join("loop/offset")).unwrap_or(0);
+    let start = decimal_at(&folder.join("loop/offset")).unwrap_or(0);
     Some(LoopDevice { number, over, range: range_from(start, folder), path: path.to_owned() })
 }
 
 /// Which bytes of its disk a partition is.
 fn place_of(folder: &Path) -> ByteRange {
-    let sectors = number_at(&folder.join("start")).unwrap_or(0);
+    let sectors = decimal_at(&folder.join("start")).unwrap_or(0);
     range_from(sectors.saturating_mul(SYSFS_SECTOR_BYTES), folder)
 }
 
 /// As many bytes as the device in this folder has; all where that is not told.
 fn range_from(start: u64, folder: &Path) -> ByteRange {
-    let sectors = number_at(&folder.join("size")).unwrap_or(u64::MAX);
+    let sectors = decimal_at(&folder.join("size")).unwrap_or(u64::MAX);
     let len = sectors.saturating_mul(SYSFS_SECTOR_BYTES);
     ByteRange::new(start, start.saturating_add(len))
 }
@@ -268,8 +260,12 @@ fn is_partition(folder: &Path) -> bool {
     folder.join("partition").exists()
 }
 
+fn name_of(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn relative_at(folder: &Path) -> Option<Relative> {
-    let name = folder.file_name()?.to_string_lossy().into_owned();
+    let name = name_of(folder);
     Some(Relative {
         number: number_in(folder)?,
         name,
@@ -282,7 +278,7 @@ fn number_in(folder: &Path) -> Option<Number> {
     parse_number(fs::read_to_string(folder.join("dev")).ok()?.trim())
 }
 
-fn number_at(path: &Path) -> Option<u64> {
+fn decimal_at(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 

@@ -10,8 +10,9 @@
 //! Whoever needs an order (the walk) or a state (the map) keeps it outside.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
 use super::compare::Announced;
@@ -125,11 +126,32 @@ impl Engine {
     /// # Errors
     /// Those of [`Peer::submit`].
     pub fn ask(&self, request: Request) -> Result<Answer> {
+        self.ask_watched(request, Duration::MAX, &|| {})
+    }
+
+    /// The same, with a call of `meanwhile` each time that `interval` has passed without an answer.
+    ///
+    /// # Errors
+    /// As [`Engine::ask`].
+    pub fn ask_watched(
+        &self,
+        request: Request,
+        interval: Duration,
+        meanwhile: &dyn Fn(),
+    ) -> Result<Answer> {
         let (sender, receiver) = bounded(1);
         let done = Box::new(move |answer| drop(sender.send(answer)));
         self.peer().submit(request, Priority::Scan, done);
-        let untold = |_| Err(Error::new(Kind::Connection, "the remote side gave no answer"));
-        receiver.recv().unwrap_or_else(untold)
+        loop {
+            match receiver.recv_timeout(interval) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Timeout) => meanwhile(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let what = "the remote side gave no answer";
+                    return Err(Error::new(Kind::Connection, what));
+                }
+            }
+        }
     }
 
     /// The worker threads.

@@ -48,7 +48,7 @@ pub fn write_over_data(target: &dyn DeviceMut, start: u64, parts: &[&[u8]]) -> R
     let len: usize = parts.iter().map(|part| part.len()).sum();
     let all = ByteRange::new(start, start + len as u64);
     let data = target.next_data(start)?;
-    if data.is_some_and(|data| data.intersect(&all) == all) {
+    if data.is_some_and(|data| data.covers(&all)) {
         return target.write_all_vectored_at(parts, start);
     }
     let mut at = start;

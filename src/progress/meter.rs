@@ -9,10 +9,13 @@ use crate::units::human_bytes;
 
 /// Keeps the latest state; tells it when asked.
 #[derive(Debug, Default)]
-pub struct Meter {
-    state: Mutex<Option<State>>,
+pub struct Meter(Mutex<Parts>);
+
+#[derive(Debug, Default)]
+struct Parts {
+    now: Option<State>,
     /// The latest main part, while one comes that is none.
-    main: Mutex<Option<State>>,
+    main: Option<State>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +48,7 @@ impl Meter {
     /// The state now; `None` before the beginning.
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
-        let now = (*self.state.lock())?;
+        let now = self.0.lock().now?;
         let State { started, part, size_bytes, position_bytes, diff_bytes, took } = now;
         let elapsed = took.unwrap_or_else(|| started.elapsed());
         Some(Snapshot { part, size_bytes, position_bytes, diff_bytes, elapsed })
@@ -57,15 +60,16 @@ impl Progress for Meter {
         let started = Instant::now();
         let (position_bytes, diff_bytes, took) = (0, 0, None);
         let begun = State { started, part, size_bytes, position_bytes, diff_bytes, took };
-        let before = self.state.lock().replace(begun).filter(|before| before.part.is_main());
+        let parts = &mut *self.0.lock();
+        let before = parts.now.replace(begun).filter(|before| before.part.is_main());
         if let Some(main) = before {
             let took = Some(main.started.elapsed());
-            *self.main.lock() = Some(State { took, ..main });
+            parts.main = Some(State { took, ..main });
         }
     }
 
     fn advance(&self, position_bytes: u64, diff_bytes: u64) {
-        if let Some(state) = &mut *self.state.lock() {
+        if let Some(state) = &mut self.0.lock().now {
             state.position_bytes =
                 state.position_bytes.max(position_bytes.min(state.size_bytes.unwrap_or(u64::MAX)));
             state.diff_bytes = state.diff_bytes.max(diff_bytes);
@@ -74,9 +78,10 @@ impl Progress for Meter {
 
     /// What is told last is of the main part, whatever came behind it.
     fn finish(&self) {
-        if let Some(state) = &mut *self.state.lock() {
+        let Parts { now, main } = &mut *self.0.lock();
+        if let Some(state) = now {
             if !state.part.is_main()
-                && let Some(main) = self.main.lock().take()
+                && let Some(main) = main.take()
             {
                 *state = main;
             }
@@ -167,7 +172,7 @@ mod tests {
             meter.advance(5, 0);
             assert_eq!(meter.snapshot().unwrap().part, part);
         }
-        let took = meter.main.lock().unwrap().took;
+        let took = meter.0.lock().main.unwrap().took;
         meter.finish();
         let now = meter.snapshot().unwrap();
         assert_eq!((now.part, now.size_bytes, now.diff_bytes), (Part::Writing, Some(100), 7));
