@@ -1,13 +1,14 @@
 //! `bdsync sync`: compares two devices and applies the differences, in one go.
 //!
 //! ```text
-//!   sides.rs     which device is where
-//!   call.rs      the words that start a bdsync here or on the other host (pure)
-//!   watch.rs     signals end what is under way
-//!   target.rs    the process that writes: bdsync --patch=DST, here or there
-//!   words.rs     what both processes say
-//!   check.rs     compares again what was written
-//!   summary.rs   the first line and the last (pure)
+//!   sides.rs         which device is where
+//!   call.rs          the words that start a bdsync here or on the other host (pure)
+//!   watch.rs         signals end what is under way
+//!   target.rs        the process that writes: bdsync --patch=DST, here or there
+//!   target_state.rs  what is true of the target after a failure
+//!   words.rs         what both processes say
+//!   check.rs         compares again what was written
+//!   summary.rs       the first line and the last (pure)
 //!
 //!   SRC --compare--> patch --pipe--> bdsync --patch=DST      push, and within one host
 //!   DST --compare--> patch --pipe--> bdsync --patch=DST      pull
@@ -21,6 +22,9 @@ mod check;
 mod sides;
 mod summary;
 mod target;
+mod target_state;
+#[cfg(test)]
+mod testing;
 mod watch;
 mod words;
 
@@ -53,8 +57,8 @@ use crate::wire::{Extensions, Fault};
 
 use call::Caller;
 use sides::Sides;
-use summary::Written;
 use target::Target;
+use target_state::{FailedWrite, TargetState};
 use watch::Stops;
 use words::LastWord;
 
@@ -148,7 +152,7 @@ impl Sync<'_> {
         let finish = |()| {
             self.finish(session, sizes, &touched).inspect_err(|_| {
                 if !touched.is_empty() {
-                    log::warn!("{}", summary::way_on(self.options, Written::Everything));
+                    log::warn!("{}", summary::way_on(self.options, TargetState::NotVerified));
                 }
             })
         };
@@ -330,57 +334,23 @@ impl Sync<'_> {
         let made = job.make_patch(self.progress, output, Some(touched)).map(drop);
         let complete = made.is_ok();
         let ended = target.finish(complete);
-        // What it refuses it has not begun to write.
-        let refused = ended.as_ref().is_err_and(|err| self.is_refusal(err.kind()));
+        let failed = FailedWrite {
+            options: self.options,
+            plan: session.engine.plan(),
+            rule: sizes.rule,
+            ended_with: ended.as_ref().err().map(Error::kind),
+            complete,
+            has_records: !touched.is_empty(),
+        };
         // Why the other end went away says more than that it did.
         let outcome = ended.and(made);
         if let Err(err) = &outcome {
             // What the server ended with is told by it, and the cause.
             self.is_ending.fetch_or(RemoteEnd::of(err).is_none(), Ordering::SeqCst);
-            let changes =
-                !touched.is_empty() || may_be_resized(session.engine.plan(), sizes.rule, complete);
-            let is_untouched =
-                refused || !changes || self.is_ungrown(session.engine.plan(), sizes.rule);
-            let written = if is_untouched { Written::Nothing } else { self.written(complete) };
-            log::warn!("{}", summary::way_on(self.options, written));
+            log::warn!("{}", summary::way_on(self.options, failed.target_state()));
             session.give_up(Error::new(Kind::Write, "the target could not be written"));
         }
         outcome
-    }
-
-    /// Whether the target is here and has not become larger, as it does before the first write.
-    fn is_ungrown(&self, plan: &Plan, rule: SizeRule) -> bool {
-        let (source_bytes, target_bytes) = plan.source_and_target_bytes();
-        let Place::Local(target) = &self.options.target else { return false };
-        rule == SizeRule::Resize
-            && target_bytes < source_bytes
-            && fs::metadata(target).is_ok_and(|found| found.len() == target_bytes)
-    }
-
-    /// Whether the process that writes to the target ends with this before its first write.
-    fn is_refusal(&self, kind: Kind) -> bool {
-        match kind {
-            // The last is a server's, which a login there is forced to.
-            Kind::Open | Kind::Size | Kind::Seal | Kind::Protocol => true,
-            // There is an undo patch already. Without one, many a shell script ends with 1.
-            Kind::Usage => self.options.undo.is_some(),
-            _ => false,
-        }
-    }
-
-    /// Whether the changes have come to the target, when what writes them did not refuse them.
-    fn written(&self, complete: bool) -> Written {
-        match (&self.options.undo, &self.options.target) {
-            (None, _) => Written::Perhaps,
-            // The other end holds the patch back until it has all of it.
-            (Some(_), _) if !complete => Written::Nothing,
-            // Before the first write the undo patch has its name.
-            (Some(undo), Place::Local(_)) => match undo.try_exists() {
-                Ok(false) => Written::Nothing,
-                _ => Written::Perhaps,
-            },
-            (Some(_), Place::Remote { .. }) => Written::IfUndoIsThere,
-        }
     }
 
     /// Compares again what was written, and ends the session.
@@ -443,14 +413,6 @@ impl Sync<'_> {
         }
         checked
     }
-}
-
-/// Whether the target may have got its new size: a larger one comes with the beginning of the
-/// patch, a smaller one with its end.
-fn may_be_resized(plan: &Plan, rule: SizeRule, complete: bool) -> bool {
-    let (source_bytes, target_bytes) = plan.source_and_target_bytes();
-    let differs = if complete { target_bytes != source_bytes } else { target_bytes < source_bytes };
-    rule == SizeRule::Resize && differs
 }
 
 /// Ends the session in good order and adds its traffic to the record.

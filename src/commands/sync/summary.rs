@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::target_state::TargetState;
 use crate::cli::{Place, SyncOptions};
 use crate::commands::record::{Facts, Record};
 use crate::units::{Direction, human_bytes};
@@ -11,29 +12,16 @@ fn place(place: &Place) -> String {
     place.as_given().to_string_lossy().into_owned()
 }
 
-/// How far a run that failed may have got with the target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// It is as it was.
-    Nothing,
-    /// Some of it may be changed.
-    Perhaps,
-    /// All of it is written, and whether it is equal was not shown.
-    Everything,
-    /// As `Perhaps` if the undo patch was made on the other host, else as `Nothing`.
-    IfUndoIsThere,
-}
-
 /// How to go on after a failure.
-pub fn way_on(options: &SyncOptions, written: Written) -> String {
+pub fn way_on(options: &SyncOptions, state: TargetState) -> String {
     let shown = place(&options.target);
     let nothing = format!("nothing was written to {shown}");
     let everything = format!("all is written to {shown}, but not shown to be equal");
     let Some(undo) = &options.undo else {
-        return match written {
-            Written::Nothing => nothing,
-            Written::Everything => format!("{everything}: run the same command again"),
-            Written::Perhaps | Written::IfUndoIsThere => format!(
+        return match state {
+            TargetState::Untouched => nothing,
+            TargetState::NotVerified => format!("{everything}: run the same command again"),
+            TargetState::PartlyChanged | TargetState::ChangedIfUndoIsThere => format!(
                 "{shown} may be partly changed: run the same command again, which finishes it"
             ),
         };
@@ -43,14 +31,14 @@ pub fn way_on(options: &SyncOptions, written: Written) -> String {
         "run the same command again without --undo, which finishes it, or take it back with the \
          patch {undo}"
     );
-    match written {
-        Written::Nothing => nothing,
-        Written::Perhaps => format!("{shown} may be partly changed: {on}"),
-        Written::Everything => format!(
+    match state {
+        TargetState::Untouched => nothing,
+        TargetState::PartlyChanged => format!("{shown} may be partly changed: {on}"),
+        TargetState::NotVerified => format!(
             "{everything}: run the same command again without --undo, or take it back with the \
              patch {undo}"
         ),
-        Written::IfUndoIsThere => {
+        TargetState::ChangedIfUndoIsThere => {
             format!("{nothing} if there is no {undo} on that host; if it is there, {on}")
         }
     }
@@ -117,17 +105,8 @@ fn summary(options: &SyncOptions, facts: &Facts, elapsed: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::options;
     use super::*;
-    use crate::cli::{Command, parse};
-    use std::ffi::OsString;
-
-    fn options(words: &[&str]) -> SyncOptions {
-        let words = ["bdsync", "sync"].iter().chain(words).map(OsString::from);
-        match parse(words) {
-            Ok(Command::Sync(options)) => options,
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
     fn first_line_says_what_becomes_what() {
@@ -149,17 +128,17 @@ mod tests {
         let (plain, undoable) = (options(&["a", "h:b"]), options(&["--undo=u", "a", "h:b"]));
         let nothing = "nothing was written to h:b";
         let again = "run the same command again";
-        for (options, written, expected) in [
-            (&plain, Written::Nothing, nothing.to_owned()),
-            (&undoable, Written::Nothing, nothing.to_owned()),
+        for (options, state, expected) in [
+            (&plain, TargetState::Untouched, nothing.to_owned()),
+            (&undoable, TargetState::Untouched, nothing.to_owned()),
             (
                 &plain,
-                Written::Perhaps,
+                TargetState::PartlyChanged,
                 format!("h:b may be partly changed: {again}, which finishes it"),
             ),
             (
                 &undoable,
-                Written::Perhaps,
+                TargetState::PartlyChanged,
                 format!(
                     "h:b may be partly changed: {again} without --undo, which finishes it, or take \
                      it back with the patch u"
@@ -167,12 +146,12 @@ mod tests {
             ),
             (
                 &plain,
-                Written::Everything,
+                TargetState::NotVerified,
                 format!("all is written to h:b, but not shown to be equal: {again}"),
             ),
             (
                 &undoable,
-                Written::Everything,
+                TargetState::NotVerified,
                 format!(
                     "all is written to h:b, but not shown to be equal: {again} without --undo, or \
                      take it back with the patch u"
@@ -180,14 +159,14 @@ mod tests {
             ),
             (
                 &undoable,
-                Written::IfUndoIsThere,
+                TargetState::ChangedIfUndoIsThere,
                 format!(
                     "{nothing} if there is no u on that host; if it is there, {again} without \
                      --undo, which finishes it, or take it back with the patch u"
                 ),
             ),
         ] {
-            assert_eq!(way_on(options, written), expected);
+            assert_eq!(way_on(options, state), expected);
         }
     }
 
