@@ -3,9 +3,11 @@
 //!
 //! The kernel refuses an exclusive open of a device in use without saying why; here is why.
 //! What is asked is proc(5) and sysfs; where they are missing nothing is found, and the
-//! kernel's refusal remains. It refuses nothing for a file.
+//! kernel's refusal remains. It refuses nothing for a file. Where they are there and cannot be
+//! looked at, as without descriptors, nobody may say that nothing uses it.
 
 use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -33,6 +35,10 @@ pub(super) struct Kernel {
 const CLAIM_LOOKS: u32 = 4;
 const CLAIM_PAUSE: Duration = Duration::from_millis(30);
 
+/// More than are open at once while it is looked: two folders that are listed, what is in them, a
+/// loop device.
+const DESCRIPTORS: usize = 8;
+
 /// QEMU locks the image of a running machine, and we do what we write to, with locks that have no
 /// process of their own.
 const LOCKED: &str =
@@ -47,12 +53,16 @@ impl Default for Kernel {
 impl Kernel {
     /// What uses the block device with this `st_rdev`, the disk that it is a partition of, or what
     /// else shares bytes with it; a few words for each.
-    pub(super) fn users(&self, rdev: u64) -> Vec<String> {
+    ///
+    /// # Errors
+    /// The system's, where that cannot be told.
+    pub(super) fn users(&self, rdev: u64) -> io::Result<Vec<String>> {
         self.users_of(Carrier::Device(number_of(rdev)))
     }
 
-    fn users_of(&self, carrier: Carrier) -> Vec<String> {
-        let Sharing { devices: relatives, images } = self.stack.sharing(carrier);
+    fn users_of(&self, carrier: Carrier) -> io::Result<Vec<String>> {
+        have_descriptors()?;
+        let Sharing { devices: relatives, images } = self.stack.sharing(carrier)?;
         let mut users = self.mounts(&relatives);
         users.extend(images.iter().filter_map(|(path, image)| self.user_below(path, *image)));
         users.extend(self.swaps(&relatives));
@@ -67,17 +77,20 @@ impl Kernel {
                 }),
             );
         }
-        users
+        Ok(users)
     }
 
     /// What uses the regular file `file`, which is open for writing, `found` being its metadata; a
     /// few words for each. Where no other program has locked it, it is locked as long as it is
     /// open.
-    pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> Vec<String> {
-        let mut users = self.users_of(Carrier::of(found));
+    ///
+    /// # Errors
+    /// The system's, where that cannot be told.
+    pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> io::Result<Vec<String>> {
+        let mut users = self.users_of(Carrier::of(found))?;
         users.extend(self.is_swap_file(found).then(|| "it is used for swapping".to_owned()));
         users.extend((!lock(file)).then(|| LOCKED.to_owned()));
-        users
+        Ok(users)
     }
 
     /// What uses the image that a loop device lies over, as far as it still has the path that it
@@ -134,6 +147,12 @@ impl Kernel {
         let found = numbers.filter_map(|number| relatives.iter().find(|one| one.number == number));
         found.map(|one| format!("{} is used for swapping", one.name)).collect()
     }
+}
+
+/// Fails where descriptors run out: of what cannot be opened for that it would be said that it is
+/// not there.
+fn have_descriptors() -> io::Result<()> {
+    (0..DESCRIPTORS).map(|_| File::open("/")).collect::<io::Result<Vec<_>>>().map(drop)
 }
 
 /// Whether the kernel has given the block device to somebody alone: a file system, say. Not to
@@ -238,7 +257,7 @@ mod tests {
         fs::write(folder.path().join("proc/swaps"), table).unwrap();
         let users = |path| {
             let file = OpenOptions::new().write(true).open(path).unwrap();
-            kernel.users_of_image(&file, &file.metadata().unwrap())
+            kernel.users_of_image(&file, &file.metadata().unwrap()).unwrap()
         };
         assert_eq!(users(&swap), ["it is used for swapping"]);
         assert!(users(&other).is_empty());
@@ -248,10 +267,10 @@ mod tests {
     fn disk_and_partition_share_their_users_but_siblings_do_not() {
         let (_folder, kernel) = kernel();
         let held = ["sda2 is held by vg-root"];
-        assert_eq!(kernel.users(makedev(8, 0)), held);
-        assert_eq!(kernel.users(makedev(8, 2)), held);
-        assert!(kernel.users(makedev(8, 1)).is_empty());
-        assert!(kernel.users(makedev(9, 9)).is_empty());
+        assert_eq!(kernel.users(makedev(8, 0)).unwrap(), held);
+        assert_eq!(kernel.users(makedev(8, 2)).unwrap(), held);
+        assert!(kernel.users(makedev(8, 1)).unwrap().is_empty());
+        assert!(kernel.users(makedev(9, 9)).unwrap().is_empty());
     }
 
     #[test]
@@ -262,7 +281,7 @@ mod tests {
                      short line\n";
         fs::write(kernel.proc.join("self/mountinfo"), lines).unwrap();
         let expected = ["sda1 is mounted on /mnt/a b", "sda1 is mounted on /pool"];
-        assert_eq!(kernel.users(makedev(8, 1)), expected);
+        assert_eq!(kernel.users(makedev(8, 1)).unwrap(), expected);
     }
 
     #[test]
@@ -270,7 +289,7 @@ mod tests {
         let (folder, kernel) = kernel();
         let image = folder.path().join("image");
         let file = File::create(&image).unwrap();
-        let users = || kernel.users_of_image(&file, &file.metadata().unwrap());
+        let users = || kernel.users_of_image(&file, &file.metadata().unwrap()).unwrap();
         fs::create_dir(kernel.stack.sys.join("block")).unwrap();
         let disk = kernel.stack.sys.join("block/sda");
         symlink(kernel.stack.sys.join("devices/sda"), &disk).unwrap();
@@ -289,7 +308,8 @@ mod tests {
         fs::write(&image, b"bytes").unwrap();
         let open = || File::options().read(true).write(true).open(&image).unwrap();
         let theirs = open();
-        let users_of = |file: &File| kernel.users_of_image(file, &file.metadata().unwrap());
+        let users_of =
+            |file: &File| kernel.users_of_image(file, &file.metadata().unwrap()).unwrap();
         // Closed again, and with it our own lock gone.
         let users = || users_of(&open());
         // As QEMU does it: shared, on single bytes.
@@ -329,6 +349,6 @@ mod tests {
     fn swap_is_found() {
         let (_folder, kernel) = kernel();
         fs::write(kernel.proc.join("swaps"), "Filename\tType\n/dev/sda1\tpartition\t1\n").unwrap();
-        assert_eq!(kernel.users(makedev(8, 1)), ["sda1 is used for swapping"]);
+        assert_eq!(kernel.users(makedev(8, 1)).unwrap(), ["sda1 is used for swapping"]);
     }
 }

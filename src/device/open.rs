@@ -72,17 +72,22 @@ enum Guard {
 }
 
 impl Guard {
-    /// Fails when a device that nobody else may use has `users`, saying which; where that is only
-    /// wanted, warns. For a target.
-    fn check(self, path: &Path, users: &[String]) -> Result<()> {
-        if users.is_empty() {
-            return Ok(());
-        }
-        let what = format!("the device is in use: {}", users.join(", "));
+    /// Fails when a device that nobody else may use has `users`, saying which, or nobody can say
+    /// whether it has; where that is only wanted, warns. For a target.
+    fn check(self, path: &Path, users: io::Result<Vec<String>>) -> Result<()> {
+        let (what, source) = match users {
+            Ok(users) if users.is_empty() => return Ok(()),
+            Ok(users) => (format!("the device is in use: {}", users.join(", ")), None),
+            Err(err) => ("whether the device is in use cannot be told".to_owned(), Some(err)),
+        };
         if self == Guard::Needed {
-            return Err(Error::new(Kind::Open, format!("{what} (see --force)")).with_path(path));
+            let err = Error::new(Kind::Open, format!("{what} (see --force)")).with_path(path);
+            return Err(match source {
+                Some(source) => err.with_source(source),
+                None => err,
+            });
         }
-        log::warn!("{what}, and is written to all the same: {}", path.display());
+        log::warn!("{what}, and it is written to all the same: {}", path.display());
         Ok(())
     }
 }
@@ -98,7 +103,7 @@ fn open(path: &Path, mode: &mut OpenOptions, guard: Guard) -> Result<FileDevice>
     let found = fs::metadata(path).map_err(failed)?;
     let kind = disk_kind(path, &found)?;
     if kind == FileKind::Block && guard != Guard::None {
-        guard.check(path, &Kernel::default().users(found.rdev()))?;
+        guard.check(path, Kernel::default().users(found.rdev()))?;
     }
     // O_NONBLOCK guards against a fifo that took the path's place just now. Drivers of
     // removable block devices read it as "without a medium", so those do without.
@@ -128,7 +133,7 @@ fn open(path: &Path, mode: &mut OpenOptions, guard: Guard) -> Result<FileDevice>
         }
     };
     if kind == FileKind::Regular && guard != Guard::None {
-        guard.check(path, &Kernel::default().users_of_image(&file, &opened))?;
+        guard.check(path, Kernel::default().users_of_image(&file, &opened))?;
     }
     if flags.contains(OFlag::O_NONBLOCK) {
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|err| failed(err.into()))?;

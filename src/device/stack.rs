@@ -7,10 +7,11 @@
 //! ```
 //! Of `loop2` the image below it and all that lies over the same bytes of that is found. Devices
 //! that are made of others in any other way, as by LVM, hold them; that is for `busy.rs` to tell.
-//! What is asked is sysfs; where it is missing nothing is found.
+//! What is asked is sysfs; where it is missing nothing is found, which is told.
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -89,8 +90,11 @@ impl Default for Stack {
 
 impl Stack {
     /// What shares bytes with the carrier.
-    pub(super) fn sharing(&self, carrier: Carrier) -> Sharing {
-        let loops = self.loops();
+    ///
+    /// # Errors
+    /// The system's, where that cannot be told.
+    pub(super) fn sharing(&self, carrier: Carrier) -> io::Result<Sharing> {
+        let loops = self.loops()?;
         let mut parts = vec![Part { carrier, range: ALL, is_telling: false }];
         follow(&mut parts, |part| self.below(part, &loops));
         let below = loops.iter().filter(|device| {
@@ -98,7 +102,7 @@ impl Stack {
         });
         let images = below.map(|device| (device.path.clone(), device.over)).collect();
         follow(&mut parts, |part| self.above(part, &loops));
-        Sharing { devices: self.devices(&parts), images }
+        Ok(Sharing { devices: self.devices(&parts), images })
     }
 
     /// The block devices among the parts.
@@ -175,13 +179,24 @@ impl Stack {
 
     /// All loop devices that lie over something. Each is asked in its turn, by a thread of its own:
     /// one over a file system that does not answer is told of, and those behind it are not known.
-    fn loops(&self) -> Vec<LoopDevice> {
-        let folders = entries(&self.sys.join("block"));
-        let attached: Vec<_> =
-            folders.filter_map(|folder| Some((backing_path(&folder)?, folder))).collect();
+    fn loops(&self) -> io::Result<Vec<LoopDevice>> {
         let mut loops = vec![];
+        let folder = self.sys.join("block");
+        let folders = match fs::read_dir(&folder) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                log::warn!(
+                    "there is no {}: whether the target is in use by a loop device is not known",
+                    folder.display()
+                );
+                return Ok(loops);
+            }
+            listed => listed?.map(|entry| entry.map(|entry| entry.path())),
+        };
+        let attached = folders
+            .filter_map(|folder| folder.map(|at| Some((backing_path(&at)?, at))).transpose())
+            .collect::<io::Result<Vec<_>>>()?;
         if attached.is_empty() {
-            return loops;
+            return Ok(loops);
         }
         let names: Vec<_> = attached.iter().map(|(_, folder)| name_of(folder)).collect();
         let ((found, answers), backing_of) = (unbounded(), self.backing_of);
@@ -191,9 +206,7 @@ impl Stack {
                 let _ = found.send(loop_at(&folder, &path, backing_of));
             }
         };
-        if thread::Builder::new().name("loop devices".into()).spawn(ask).is_err() {
-            return loops;
-        }
+        thread::Builder::new().name("loop devices".into()).spawn(ask)?;
         for name in names {
             match answers.recv_timeout(ANSWER_WAIT) {
                 Ok(device) => loops.extend(device),
@@ -206,7 +219,7 @@ impl Stack {
                 }
             }
         }
-        loops
+        Ok(loops)
     }
 }
 
@@ -342,7 +355,7 @@ mod tests {
     }
 
     fn of_file(stack: &Stack, path: &Path) -> Vec<String> {
-        names(stack.sharing(Carrier::of(&fs::metadata(path).unwrap())))
+        names(stack.sharing(Carrier::of(&fs::metadata(path).unwrap())).unwrap())
     }
 
     #[test]
@@ -355,7 +368,7 @@ mod tests {
         sys.partition("loop0/loop0p2", "259:1", 30, 20);
         let mut stack = sys.stack();
         assert_eq!(of_file(&stack, &image), ["loop0", "loop0p1", "loop0p2"]);
-        assert_eq!(names(stack.sharing(Carrier::Device((259, 0)))), ["loop0", "loop0p1"]);
+        assert_eq!(names(stack.sharing(Carrier::Device((259, 0))).unwrap()), ["loop0", "loop0p1"]);
         // A second one over the bytes of the first partition, and one over that.
         sys.loop_device("loop1", "7:1", &image, 10 * SYSFS_SECTOR_BYTES, 20);
         sys.loop_device("loop2", "7:2", Path::new("/nothing/here"), 0, 20);
@@ -364,15 +377,15 @@ mod tests {
         };
         let all = ["loop0", "loop0p1", "loop0p2", "loop1", "loop2"];
         assert_eq!(of_file(&stack, &image), all);
-        assert_eq!(names(stack.sharing(Carrier::Device((7, 0)))), all);
+        assert_eq!(names(stack.sharing(Carrier::Device((7, 0))).unwrap()), all);
         for number in [(7, 1), (7, 2)] {
-            let found = stack.sharing(Carrier::Device(number));
+            let found = stack.sharing(Carrier::Device(number)).unwrap();
             assert_eq!(found.images[0].0, image, "{number:?}");
             assert_eq!(names(found), ["loop0", "loop0p1", "loop1", "loop2"], "{number:?}");
         }
-        let found = names(stack.sharing(Carrier::Device((259, 0))));
+        let found = names(stack.sharing(Carrier::Device((259, 0))).unwrap());
         assert_eq!(found, ["loop0", "loop0p1", "loop1", "loop2"]);
-        assert_eq!(names(stack.sharing(Carrier::Device((259, 1)))), ["loop0", "loop0p2"]);
+        assert_eq!(names(stack.sharing(Carrier::Device((259, 1))).unwrap()), ["loop0", "loop0p2"]);
     }
 
     #[test]
@@ -394,7 +407,7 @@ mod tests {
         sys.loop_device("loop0", "7:0", Path::new("/nothing/here"), 0, 50);
         let stack = Stack { backing_of: |_, _| Some(Carrier::Device((8, 1))), ..sys.stack() };
         let telling_of = |carrier| {
-            let mut found = stack.sharing(carrier);
+            let mut found = stack.sharing(carrier).unwrap();
             found.devices.retain(|one| one.is_telling);
             names(found)
         };

@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use crate::support::images::{changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
 use crate::support::mounted::{LoopMount, SmallDisk};
-use crate::support::requirements::{loop_devices, program, require, skip};
-use crate::support::run::server_command;
+use crate::support::requirements::{loop_devices, program, require, root, skip};
+use crate::support::run::{binary, server_command};
 use crate::support::{Workdir, bdsync, patch_file};
 
 /// Block devices come in whole sectors.
@@ -253,6 +253,46 @@ fn what_lies_under_a_mounted_loop_device_is_not_patched() {
     for target in targets {
         apply(target).expect(0);
     }
+}
+
+/// Whoever cannot look does not know.
+#[test]
+fn an_image_that_is_mounted_is_not_patched_for_want_of_descriptors() {
+    require!(loop_devices());
+    require!(program("mkfs.ext4"));
+    let (work, image) = ext4();
+    let before = work.read("remote.img");
+    let _mounted = LoopMount::new(&image, work.folder());
+    let patch = patch_file::build(SIZE as u64, "x", &[(0, &[7; 512])], &[0]);
+    let patch = work.write("patch", &patch);
+    let mut refused = 0;
+    for descriptors in 3..32 {
+        let script = format!("ulimit -n {descriptors}; exec {} --patch=remote.img", binary());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).stdin(File::open(&patch).unwrap()).stdout(Stdio::null());
+        let out = shell.current_dir(work.folder()).output().unwrap();
+        assert!(!out.status.success(), "{descriptors}");
+        let words = String::from_utf8_lossy(&out.stderr).into_owned();
+        refused += i32::from(words.contains("is mounted on") || words.contains("cannot be told"));
+    }
+    assert!(refused > 0);
+    assert!(work.read("remote.img") == before);
+}
+
+#[test]
+fn that_there_is_no_sysfs_to_look_at_is_told() {
+    require!(root(), program("unshare"));
+    let work = Workdir::with_pair(&[1; 4096], &[0; 4096]);
+    let patch = patch_file::build(4096, "x", &[(0, &[1; 512])], &[0]);
+    let patch = work.write("patch", &patch);
+    let script = format!("mount -t tmpfs none /sys && exec {} --patch=remote.img", binary());
+    let mut hidden = Command::new("unshare");
+    hidden.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+    hidden.stdin(File::open(&patch).unwrap()).current_dir(work.folder());
+    let out = hidden.output().unwrap();
+    let words = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{words}");
+    assert!(words.contains("there is no /sys/block: whether the target is in use"), "{words}");
 }
 
 /// Loop devices over other bytes of an image are as other partitions of a disk.
