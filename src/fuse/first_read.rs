@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, bounded, select};
+use nix::sys::prctl::{get_dumpable, set_dumpable};
 use nix::sys::signal::SigSet;
 
 use super::events::Event;
@@ -17,7 +18,8 @@ use crate::error::{Error, Kind, Result};
 /// They are asked by a thread of its own: where `fuser` finds no more threads or descriptors,
 /// none of them ever answers, and the kernel has the one who asked wait. That thread holds none of
 /// the connection: were the process killed meanwhile, it would wait for an answer of its own
-/// process, and the process for it, for ever.
+/// process, and the process for it, for ever. Nor is a core dumped meanwhile, as after an abort:
+/// the kernel would first wait for all threads to end, and have the connection open.
 pub(super) fn first_answer(
     guard: &mut JoinHandle<io::Result<()>>,
     path: &Path,
@@ -32,6 +34,7 @@ pub(super) fn first_answer(
         // Nobody listens after a signal.
         let _ = sender.send(read());
     };
+    let _no_dump = NoDump::begin();
     thread::Builder::new().name("first-read".into()).spawn(ask).map_err(failed)?;
     select! {
         recv(answer) -> answer => match answer {
@@ -48,6 +51,30 @@ pub(super) fn first_answer(
     }
     let ended = || io::Error::other("it ended before it could be read");
     Err(failed(join(guard).err().unwrap_or_else(ended)))
+}
+
+/// Keeps the process from dumping a core, until it is dropped.
+struct NoDump {
+    was_dumpable: bool,
+}
+
+impl NoDump {
+    fn begin() -> Self {
+        let was_dumpable = get_dumpable().unwrap_or(false);
+        if was_dumpable {
+            // It cannot fail.
+            let _ = set_dumpable(false);
+        }
+        Self { was_dumpable }
+    }
+}
+
+impl Drop for NoDump {
+    fn drop(&mut self) {
+        if self.was_dumpable {
+            let _ = set_dumpable(true);
+        }
+    }
 }
 
 /// Gives the calling thread a table of files of its own, with nothing in it but the standard

@@ -27,14 +27,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::MntFlags;
 use nix::unistd::geteuid;
 
 use super::adapter::Adapter;
 use super::events::{Event, Events};
 use super::first_read::{first_answer, join};
 use super::mountpoint::{Mountpoint, Place, is_dead};
-use super::unmount::{HELPER, detach_lazily, unmount, unmount_with_helper};
+use super::unmount::{HELPER, detach_lazily, umount, unmount, unmount_with_helper};
 use crate::error::{Error, Kind, Result};
 use crate::report;
 use crate::view::View;
@@ -260,7 +260,7 @@ impl Detached {
 /// to look into the table of mounts with.
 fn abandon(session: ManuallyDrop<BackgroundSession>, path: &Path) {
     let flags = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH;
-    if umount2(path, flags) == Err(Errno::EPERM) {
+    if umount(path, flags) == Err(Errno::EPERM) {
         // The helper has no force, but with the device closed nobody can answer any more.
         drop(ManuallyDrop::into_inner(session));
         if is_dead(path) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use nix::mount::MntFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 
 use super::events::Event;
 use super::parked::PARKED_REQUESTS_MAX;
-use super::{Access, Events, Mount, Mountpoint};
+use super::{Access, Events, Mount, Mountpoint, unmount};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 use crate::view::{self, Change, Done, Image, View};
@@ -511,4 +512,18 @@ fn file_that_is_a_local_one_is_read_by_the_kernel_itself() {
         .output()
         .unwrap();
     assert!(copy.stdout == bytes[3 * 4096..]);
+}
+
+#[test]
+fn a_link_that_took_the_place_of_a_folder_leads_to_no_mount_of_another() {
+    let Some(fixture) = Fixture::new() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = fixture.place.path();
+    let [above, itself] = ["above", "itself"].map(|name| folder.path().join(name));
+    symlink(at.parent().unwrap(), &above).unwrap();
+    symlink(at, &itself).unwrap();
+    for at in [above.join(at.file_name().unwrap()), itself] {
+        unmount::umount(&at, MntFlags::MNT_DETACH).unwrap_err();
+        assert!(fixture.is_mounted(), "{}", at.display());
+    }
 }

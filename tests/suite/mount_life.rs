@@ -374,6 +374,16 @@ fn a_signal_at_the_password_prompt_ends_all_that_could_ask() {
 
 #[test]
 fn kill_at_the_first_read_leaves_no_process() {
+    end_at_the_first_read(Signal::SIGKILL);
+}
+
+/// What has the kernel dump a core, which waits for threads.
+#[test]
+fn abort_at_the_first_read_leaves_no_process() {
+    end_at_the_first_read(Signal::SIGABRT);
+}
+
+fn end_at_the_first_read(signal: Signal) {
     require!(fuse(), root());
     let stored = Stored::new(22, SIZE);
     for pause_us in (0..600).step_by(15) {
@@ -385,7 +395,7 @@ fn kill_at_the_first_read_leaves_no_process() {
             assert!(Instant::now() < until, "it is not mounted");
         }
         std::thread::sleep(Duration::from_micros(pause_us));
-        child.kill().unwrap();
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
         while child.try_wait().unwrap().is_none() {
             if Instant::now() > until {
                 // Ends the connection, which it waits for.
