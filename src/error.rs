@@ -6,12 +6,13 @@
 //!            |       said once, by `main`, as "bdsync: what: path, bytes [a, b): cause"
 //!            +-- one table to the exit code, one to the errno of a FUSE reply
 //! ```
-//! Every fallible function of the crate returns [`Result`]. There is no conversion from a
-//! bare [`io::Error`]: whoever does the I/O says what it was, on which path, at which offset.
+//! What fails for a user ends as one of these. There is no conversion from a bare [`io::Error`]:
+//! whoever asks a helper for I/O says what it was for, on which path, at which offset.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::units::ByteRange;
 
@@ -135,7 +136,7 @@ struct Inner {
     what: String,
     path: Option<PathBuf>,
     range: Option<ByteRange>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// What fallible functions of this crate return.
@@ -185,7 +186,7 @@ impl Error {
     /// Attaches the cause. It must not be part of `what`: `main` prints it once.
     #[must_use]
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        self.0.source = Some(Box::new(source));
+        self.0.source = Some(Arc::new(source));
         self
     }
 
@@ -219,8 +220,8 @@ impl Error {
         self.kind().exit_code()
     }
 
-    /// A second error with the same words, for a second waiter on the same failed request;
-    /// the cause is carried over as its text.
+    /// A second error with the same words and cause, for a second waiter on the same failed
+    /// request.
     #[must_use]
     pub fn duplicate(&self) -> Self {
         let inner = &*self.0;
@@ -229,7 +230,7 @@ impl Error {
             what: inner.what.clone(),
             path: inner.path.clone(),
             range: inner.range,
-            source: inner.source.as_ref().map(|s| Box::from(s.to_string())),
+            source: inner.source.clone(),
         }))
     }
 

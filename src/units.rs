@@ -1,13 +1,15 @@
-//! The terms that all parts share: byte ranges, block sizes, directions, and the arithmetic on them
-//! that cannot overflow.
+//! The terms that all parts share: byte ranges, block sizes, directions, which disk it is, and the
+//! arithmetic on them that cannot overflow.
 //!
 //! Every number that a peer or a patch sent goes through the `checked_*`
 //! functions here before it is used. Pure: no I/O.
 
+mod disk_id;
 mod range_set;
 
 use std::fmt;
 
+pub use disk_id::DiskId;
 pub use range_set::RangeSet;
 
 /// A kibibyte, in bytes.

@@ -70,7 +70,7 @@ gzip\t''"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l spool -d 'Copy a patch from a pipe to an unnamed file in DIR (default: the folder for temporary files) and check all of it before the first write' -r -f -a "(__fish_complete_directories)"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l undo -d 'Before the first write make FILE, which must not exist: a patch that takes this one back; --patch=DEVICE <FILE applies it. Implies --spool' -r -F
 complete -c bdsync -n "__fish_bdsync_needs_command" -l allow -d 'Let clients name only devices that match GLOB, an absolute path in which *, ? and [...] stop at a slash and ** does not, and {a,b} is either; links and .. are resolved first, but a block device below /dev also goes by the name of a link that only root could make. May be repeated [default: all that the user may read]' -r
-complete -c bdsync -n "__fish_bdsync_needs_command" -l timeout -d 'Give up when the other side says nothing for so long, except a classic server that makes a checksum [default: 0, which is never]' -r
+complete -c bdsync -n "__fish_bdsync_needs_command" -l timeout -d 'Give up when the other side says nothing for so long, except a classic one that makes a checksum or writes [default: 0, which is never]' -r
 complete -c bdsync -n "__fish_bdsync_needs_command" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
@@ -137,7 +137,7 @@ skip\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r -f -a "strict\t''
 resize\t''
 minsize\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l timeout -d 'Give up when the other side says nothing for so long, except a classic server that makes a checksum [default: 0, which is never]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l timeout -d 'Give up when the other side says nothing for so long, except a classic one that makes a checksum or writes [default: 0, which is never]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
@@ -197,7 +197,7 @@ blake3\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r -f -a "strict\t''
 resize\t''
 minsize\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l timeout -d 'Give up when the other side says nothing for so long, except a classic server that makes a checksum [default: 0, which is never]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l timeout -d 'Give up when the other side says nothing for so long, except a classic one that makes a checksum or writes [default: 0, which is never]' -r
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"

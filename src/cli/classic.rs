@@ -16,6 +16,7 @@ use super::values::{
     refuse_empty, report_file, size_options, timeout, usage, version,
 };
 use crate::error::Result;
+use crate::units::DiskId;
 
 /// The options of client, server and patch.
 pub(super) fn table() -> Table {
@@ -118,6 +119,13 @@ fn applying() -> Vec<Arg> {
                 "Patch a device that is in use, or not in the state that the patch is sealed for, as \
                  after a power failure during an earlier apply",
             ),
+            long_valued("sync-disk", "DISK")
+                .value_parser(value_parser!(DiskId))
+                .help(
+                    "Given by sync: patch this disk only, by its numbers, and show signs of life on \
+                     stdout",
+                )
+                .hide(true),
         ],
     )
 }
@@ -179,6 +187,7 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
         (given("verify") && !patch, "--verify needs --patch"),
         (given("sparse") && !patch, "--sparse needs --patch"),
         (given("force") && !patch, "--force needs --patch"),
+        (given("sync-disk") && !patch, "--sync-disk needs --patch"),
         (given("on-read-error") && server, "--on-read-error means nothing with --server"),
         (given("on-read-error") && patch, "--on-read-error means nothing with --patch"),
         (given("allow") && !server, "--allow needs --server"),
@@ -257,6 +266,7 @@ fn patch(found: &ArgMatches) -> Result<PatchOptions> {
         verify: found.get_flag("verify"),
         sparse: found.get_flag("sparse"),
         force: found.get_flag("force"),
+        sync_disk: found.get_one("sync-disk").copied(),
         progress: progress(found)?,
         report: report_file(found)?,
         verbosity: found.get_count("verbose"),

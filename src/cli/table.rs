@@ -75,8 +75,8 @@ pub(super) fn connection() -> Vec<Arg> {
             .value_name("SECONDS")
             .action(ArgAction::Set)
             .help(
-                "Give up when the other side says nothing for so long, except a classic server that \
-                 makes a checksum [default: 0, which is never]",
+                "Give up when the other side says nothing for so long, except a classic one that makes \
+                 a checksum or writes [default: 0, which is never]",
             )],
     )
 }

@@ -16,7 +16,7 @@ use crate::digest::{Algorithm, BlockHasher, HashPool, SALT_BYTES, draw_salt};
 use crate::error::{Error, Kind, Result};
 use crate::report;
 use crate::transport::{Connection, connect_command, connect_lasting};
-use crate::units::Direction;
+use crate::units::{Direction, DiskId};
 use crate::wire::{Extensions, Opening, Peer};
 
 /// How a session reads its devices.
@@ -66,6 +66,8 @@ pub struct Session {
     pub salt: [u8; SALT_BYTES],
     /// The digest of the whole source that was asked for.
     pub checksum: Option<Algorithm>,
+    /// Which disk of its host the remote side has open, where it tells.
+    pub remote_disk: Option<DiskId>,
 }
 
 /// Both devices open and their sizes known; nothing else is agreed on yet.
@@ -133,6 +135,7 @@ impl Meeting {
     pub fn agree(self, compare: &CompareOptions, sizes: SizeOptions) -> Result<Session> {
         let Self { local, opening, remote, direction, named_hash, checksum } = self;
         let (extensions, remote_bytes) = (opening.extensions(), opening.size());
+        let remote_disk = opening.disk();
         if local.size() != remote_bytes && sizes.tells_difference() {
             report::different_sizes(local.size(), remote_bytes);
         }
@@ -163,7 +166,7 @@ impl Meeting {
         } else {
             Engine::new(plan, Arc::new(local), peer, pool, hasher)
         };
-        Ok(Session { engine, extensions, salt, checksum })
+        Ok(Session { engine, extensions, salt, checksum, remote_disk })
     }
 }
 

@@ -20,7 +20,7 @@ use super::residency::Residency;
 use super::stamp::Stamp;
 use super::{Device, DeviceMut, ZEROS};
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, KIB};
+use crate::units::{ByteRange, DiskId, KIB};
 
 /// The most slices that one `pwritev` takes (`IOV_MAX`, which is 1024 on Linux).
 const SLICES_MAX: usize = 1024;
@@ -189,6 +189,10 @@ impl Device for FileDevice {
 
     fn size(&self) -> u64 {
         self.size_bytes.load(Ordering::Acquire)
+    }
+
+    fn id(&self) -> Option<DiskId> {
+        self.file.metadata().ok().as_ref().and_then(DiskId::of)
     }
 
     fn regular_file(&self) -> Option<&File> {

@@ -48,7 +48,7 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::error::Result;
-use crate::units::ByteRange;
+use crate::units::{ByteRange, DiskId};
 
 /// Zeros for devices that cannot make them.
 static ZEROS: [u8; 65536] = [0; 65536];
@@ -91,6 +91,11 @@ pub trait Device: Send + Sync {
     /// it was opened for reading. Cheap. `false` where that cannot be told, as for disks.
     fn is_changed(&self) -> bool {
         false
+    }
+
+    /// Which disk it is, for the kernel of this host; `None` where there is none behind it.
+    fn id(&self) -> Option<DiskId> {
+        None
     }
 
     /// The regular file that holds exactly the device's bytes, if that is what it is.

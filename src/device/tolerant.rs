@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::Device;
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, RangeSet, push_joined};
+use crate::units::{ByteRange, DiskId, RangeSet, push_joined};
 
 /// How many bytes are tried at a time where a read failed: a page, below which the kernel's
 /// cache knows no finer truth.
@@ -163,6 +163,10 @@ impl Device for TolerantDevice {
 
     fn is_changed(&self) -> bool {
         self.inner.is_changed()
+    }
+
+    fn id(&self) -> Option<DiskId> {
+        self.inner.id()
     }
 
     fn keep_cache(&self) {

@@ -14,6 +14,7 @@ const ALIVE_INTERVAL: Duration = Duration::from_millis(500);
 /// Writes answers as they are finished, up to `done`.
 pub(super) fn write_answers(writer: &mut FrameWriter<impl Write>, shared: &Shared) -> Result<()> {
     let bell = &shared.source.bell;
+    let mut told_bytes = None;
     // What the reader found is the cause of what the tasks then fail with.
     let cause = |err| shared.take_fault().unwrap_or(err);
     loop {
@@ -30,7 +31,7 @@ pub(super) fn write_answers(writer: &mut FrameWriter<impl Write>, shared: &Share
             }
             Next::Wait => {
                 writer.flush().map_err(cause)?;
-                wait(writer, shared, rings).map_err(cause)?;
+                wait(writer, shared, rings, &mut told_bytes).map_err(cause)?;
             }
             Next::End => {
                 return Err(cause(Error::new(Kind::Read, "the requests end without a done")));
@@ -40,14 +41,19 @@ pub(super) fn write_answers(writer: &mut FrameWriter<impl Write>, shared: &Share
 }
 
 /// Waits for the bell to have rung more than `rings` times; meanwhile the client is told how far a
-/// checksum is that it waits for, as long as that gets further: a disk that hangs is no sign of life.
-fn wait(writer: &mut FrameWriter<impl Write>, shared: &Shared, rings: u64) -> Result<()> {
+/// checksum is that it waits for, as long as that gets further than `told_bytes`: a disk that hangs
+/// is no sign of life.
+fn wait(
+    writer: &mut FrameWriter<impl Write>,
+    shared: &Shared,
+    rings: u64,
+    told_bytes: &mut Option<u64>,
+) -> Result<()> {
     let bell = &shared.source.bell;
     let Some(checksum) = shared.backlog.checksum().filter(|_| shared.extensions.alive) else {
         bell.wait_past(rings);
         return Ok(());
     };
-    let mut told_bytes = None;
     while !bell.wait_past_for(rings, ALIVE_INTERVAL) {
         let digested_bytes = checksum.digested_bytes();
         if told_bytes.replace(digested_bytes) != Some(digested_bytes) {

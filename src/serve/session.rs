@@ -55,6 +55,9 @@ pub fn session(
     };
     log::info!("serving {}, {} bytes", device.path().display(), device.size());
     writer.write(&Message::Size(device.size()))?;
+    if extensions.disk {
+        writer.write(&Message::Disk(device.id()))?;
+    }
     let early = extensions.early.then(|| Early::draw(device.size(), extensions)).transpose()?;
     if let Some((early, _)) = &early {
         writer.write(&early.message())?;

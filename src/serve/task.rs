@@ -372,7 +372,8 @@ impl Task {
         let watch = Watch(self);
         loop {
             let unit = self.next_unit.fetch_add(1, Ordering::Relaxed);
-            if unit >= self.work.units() {
+            // Where one has failed the others are of no use, and a failing disk takes its time.
+            if unit >= self.work.units() || self.state.lock().failed.is_some() {
                 break;
             }
             if let Some(range) = self.work.ahead_of(unit) {

@@ -9,11 +9,11 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::session;
-use crate::device::{Device, MemoryDevice};
+use crate::device::{Device, MemoryDevice, open_source};
 use crate::digest::{Algorithm, BlockHasher, Hasher, Scratch, core_count, fold, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, pair};
-use crate::units::ByteRange;
+use crate::units::{ByteRange, DiskId};
 use crate::wire::{Extensions, FrameReader, Message};
 
 mod alive;
@@ -411,4 +411,22 @@ fn disk_is_told_ahead_of_the_threads() {
 #[test]
 fn disk_is_told_of_little_ahead_however_large_the_step() {
     assert_eq!(announced(100, 40, 3), [mib(0, 16), mib(40, 56), mib(80, 96)]);
+}
+
+#[test]
+fn a_client_that_wants_to_know_is_told_which_disk_is_open() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    let opened = |_: &Path| Ok(Box::new(open_source(image.path())?) as Box<dyn Device>);
+    let id = DiskId::of(&image.as_file().metadata().unwrap());
+    assert!(id.is_some());
+    for (hello, expected) in [
+        ("CLIENT+disk 0.5", &[Message::Size(0), Message::Disk(id)][..]),
+        ("CLIENT 0.5", &[Message::Size(0)]),
+    ] {
+        let input = bytes_of(&[&opening(hello, "md5", "")[..], &[Message::Done]].concat());
+        let (answer, end) = serve(&input, Extensions::ALL, opened);
+        end.unwrap();
+        let messages = messages_of(&answer);
+        assert_eq!(messages[1..messages.len() - 1], *expected, "{hello}");
+    }
 }

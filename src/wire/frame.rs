@@ -7,7 +7,7 @@ use super::message::{HELLO, Message};
 use crate::buffer::PageReader;
 use crate::error::{Error, Kind, Result};
 
-/// The largest value of a hello's length field: one with all our extensions has 60 bytes.
+/// The largest value of a hello's length field: one with all our extensions has 68 bytes.
 pub const HELLO_BYTES_MAX: usize = 1024;
 
 /// How many bytes of what is no hello, or none of ours, an error message shows.

@@ -34,6 +34,8 @@ pub struct Extensions {
     pub runs: bool,
     /// The message `alive`.
     pub alive: bool,
+    /// The message `disk`.
+    pub disk: bool,
 }
 
 impl Extensions {
@@ -48,6 +50,7 @@ impl Extensions {
         early: false,
         runs: false,
         alive: false,
+        disk: false,
     };
 
     /// All that this program knows: what a server offers.
@@ -61,6 +64,7 @@ impl Extensions {
         early: true,
         runs: true,
         alive: true,
+        disk: true,
     };
 
     /// Those that are in use between one that has these and one that has `other`: what both have,
@@ -84,6 +88,7 @@ impl Extensions {
             early: self.early && other.early && nh && !skip,
             runs: self.runs && other.runs,
             alive: self.alive && other.alive,
+            disk: self.disk && other.disk,
         }
     }
 
@@ -99,6 +104,7 @@ impl Extensions {
             (self.early, "early"),
             (self.runs, "runs"),
             (self.alive, "alive"),
+            (self.disk, "disk"),
         ];
         let words: Vec<&str> =
             words.into_iter().filter_map(|(has, word)| has.then_some(word)).collect();
@@ -138,6 +144,7 @@ impl Extensions {
                     b"early" => found.early = true,
                     b"runs" => found.runs = true,
                     b"alive" => found.alive = true,
+                    b"disk" => found.disk = true,
                     _ => {}
                 }
             }
@@ -357,8 +364,10 @@ mod tests {
             early: bool,
             runs: bool,
             alive: bool,
+            disk: bool,
         ) {
-            let mine = Extensions { blake3, tree, faults, skip, nh, reorder, early, runs, alive };
+            let mine =
+                Extensions { blake3, tree, faults, skip, nh, reorder, early, runs, alive, disk };
             prop_assert_eq!(Extensions::from_hello(&mine.hello("CLIENT")).unwrap(), mine);
         }
 

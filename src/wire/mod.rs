@@ -6,7 +6,7 @@
 //! those of its request.
 //!
 //! ```text
-//!   opening.rs    hello, devfile, size, digests: then it becomes a peer
+//!   opening.rs    hello, devfile, size, disk, digests: then it becomes a peer
 //!   early.rs      answers that come before somebody asks
 //!   peer.rs       requests with callbacks; the reader and the writer thread
 //!   inbox.rs      what is queued and in flight, and which answer belongs to what (pure)
@@ -46,6 +46,7 @@
 //! | 69 | getruns | client | u64 step, u8 level (255: of blocks), then 1 to 1024 times u64 start and u32 n |
 //! | 70 | runs | server | the same step and level, u64 print of the runs, then the hashes of all of them |
 //! | 71 | alive | server | u64 bytes digested |
+//! | 72 | disk | server | u64 device, u64 inode |
 //!
 //! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests,
 //! then any mix of requests, which are answered in order (but see `reorder`), then done from the
@@ -102,6 +103,10 @@
 //!   every half second, by an `alive`, how many bytes of its device the checksum covers by now, if
 //!   those have become more. It never stands between a `turn` and its answer. So a client can tell a
 //!   long checksum from a link that is dead, or a disk.
+//! - `disk`: right after its size, and before an `early`, the server tells which disk of its host it
+//!   has open: the number of the block device and 0, or of a file those of its file system and of
+//!   itself, or 0 and 0 where there is none. So a second bdsync there can make sure that the same
+//!   name leads it to the same disk.
 
 mod early;
 mod fault;

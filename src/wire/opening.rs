@@ -1,4 +1,4 @@
-//! The first part of a session, step by step: hello, devfile, size (and early), digests. No
+//! The first part of a session, step by step: hello, devfile, size (and disk, early), digests. No
 //! threads.
 
 use std::fmt;
@@ -17,6 +17,7 @@ use super::request::Session;
 use crate::background::{Background, later};
 use crate::error::{Error, Kind, Result};
 use crate::transport::Connection;
+use crate::units::DiskId;
 
 /// A server says hello at once; the rest is time for a login, or for a password.
 const HELLO_NOTICE: Duration = Duration::from_secs(20);
@@ -52,6 +53,7 @@ pub struct Opening {
     pub(super) writer: Writer,
     extensions: Extensions,
     size: u64,
+    disk: Option<DiskId>,
     pub(super) early: Option<Early>,
 }
 
@@ -93,10 +95,16 @@ impl Opening {
         let watch = watch_for_hello(&link, sent.is_ok());
         let extensions = await_server_hello(&mut reader, offer, sent);
         drop(watch);
-        match extensions.and_then(|extensions| read_opening(&mut reader, extensions)) {
-            Ok((extensions, size, early)) => {
+        let opening = extensions.and_then(|extensions| {
+            let size = read_size(&mut reader)?;
+            let disk = if extensions.disk { read_disk(&mut reader)? } else { None };
+            let early = extensions.early.then(|| read_early(&mut reader)).transpose()?;
+            Ok((extensions, size, disk, early))
+        });
+        match opening {
+            Ok((extensions, size, disk, early)) => {
                 link.control.rest();
-                Ok(Self { guard, reader, writer, extensions, size, early })
+                Ok(Self { guard, reader, writer, extensions, size, disk, early })
             }
             Err(err) => {
                 // A command may read to its end before it ends itself.
@@ -122,6 +130,12 @@ impl Opening {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Which disk of its host the remote has open, where it tells.
+    #[must_use]
+    pub fn disk(&self) -> Option<DiskId> {
+        self.disk
     }
 
     /// The salt that the remote has drawn and answers with already: none other will do. `None`
@@ -169,20 +183,17 @@ fn watch_for_hello(link: &Arc<Link>, is_sent: bool) -> Option<Background<Sender<
     later("hello watch", EXIT_GRACE, move || link.control.close())
 }
 
-/// What follows the remote's hello.
-fn read_opening(
-    reader: &mut Reader,
-    extensions: Extensions,
-) -> Result<(Extensions, u64, Option<Early>)> {
-    let size = read_size(reader)?;
-    let early = extensions.early.then(|| read_early(reader)).transpose()?;
-    Ok((extensions, size, early))
-}
-
 fn read_early(reader: &mut Reader) -> Result<Early> {
     match reader.expect_message()? {
         Message::Early { salt, looks } => Ok(Early { salt, looks }),
         other => Err(unexpected("early", &other)),
+    }
+}
+
+fn read_disk(reader: &mut Reader) -> Result<Option<DiskId>> {
+    match reader.expect_message()? {
+        Message::Disk(id) => Ok(id),
+        other => Err(unexpected("disk", &other)),
     }
 }
 

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use crate::support::images::{changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
 use crate::support::requirements::{loop_devices, require, sshd};
-use crate::support::run::{Bdsync, binary};
+use crate::support::run::{Bdsync, binary, server_command};
 use crate::support::sshd::Sshd;
 use crate::support::{Workdir, bdsync};
 
@@ -569,6 +569,26 @@ fn what_cannot_be_read_is_left_out_of_a_sync_if_that_is_asked_for() {
     }
 }
 
+/// So many ranges are written that their neighbours are compared again with them.
+#[test]
+fn what_was_left_out_between_what_was_written_is_not_compared_again() {
+    require!(loop_devices());
+    let (block, blocks) = (64, 1 << 18);
+    let (whole, cut) = (block * blocks, block * (blocks - 64));
+    let before = random_bytes(5, whole);
+    let mut source = before.clone();
+    source.iter_mut().step_by(2 * block).for_each(|byte| *byte ^= 1);
+    let work = Workdir::with_pair(&before, &before);
+    let image = work.write("disk", &source);
+    let disk = LoopDevice::attach(&image);
+    fs::File::options().write(true).open(&image).unwrap().set_len(cut as u64).unwrap();
+    let words = ["-b64", "--on-read-error=skip", disk.name(), "remote.img"];
+    let out = sync(&work, &words).run().expect(15);
+    out.says(", verified").says(&format!("SRC {}, bytes [{cut}, {whole})", disk.name()));
+    let found = work.read("remote.img");
+    assert!(found[..cut] == source[..cut] && found[cut..] == before[cut..]);
+}
+
 #[test]
 fn a_report_names_the_host_of_a_device() {
     let work = pair();
@@ -634,4 +654,72 @@ fn an_interrupted_sync_says_how_to_go_on_and_does() {
         sync(&work, &[source, target]).run().expect(0).says(", verified");
         assert!(work.read("remote.img") == work.read("local.img"));
     }
+}
+
+/// What a name leads to may become another between the two times that it is followed.
+#[test]
+fn what_took_the_place_of_the_compared_target_is_not_written_to() {
+    let work = pair();
+    let other = random_bytes(9, BYTES);
+    work.write("other.img", &other);
+    let replaces = "--patch*) mv other.img remote.img;;";
+    script(&work, "bdsync", &format!("case $1 in {replaces} esac; exec {} \"$@\"", binary()));
+    let words = ["sync", "-e", "./rsh", "--remote-path=./bdsync", "local.img", "h:remote.img"];
+    let out = bdsync(words).in_folder(work.folder()).run().expect(12);
+    out.says("not what was compared").says("nothing was written to h:remote.img");
+    assert!(work.read("remote.img") == other);
+}
+
+#[test]
+fn a_target_that_falls_silent_with_the_whole_patch_is_given_up_on() {
+    let work = pair();
+    let serves = format!("--server) exec {} \"$@\";;", binary());
+    script(
+        &work,
+        "bdsync",
+        &format!("case $1 in {serves} *) cat >/dev/null; exec sleep 600;; esac"),
+    );
+    let words = ["--timeout=3", "--remote-path=./bdsync", "local.img", "h:remote.img"];
+    let out = bdsync([&["sync", "-e", "./rsh"], &words[..]].concat()).in_folder(work.folder());
+    let out = out.within(Duration::from_secs(60)).run().expect(13);
+    out.says("writing to the target failed: no answer from the remote for 3 s (--timeout)")
+        .says("h:remote.img may be partly changed");
+}
+
+#[test]
+fn what_the_process_that_writes_has_said_of_the_target_is_not_contradicted() {
+    let work = pair();
+    let word = "nothing of remote.img is changed; remove u before the next try";
+    script(
+        &work,
+        "bdsync",
+        &format!(
+            "case $1 in --server) exec {} \"$@\";; esac\n\
+         cat >/dev/null; echo \"bdsync: warning: {word}\" >&2; echo bdsync: no thread >&2; exit 9",
+            binary()
+        ),
+    );
+    let words = ["sync", "-e", "./rsh", "--remote-path=./bdsync", "--undo=u", "local.img"];
+    let out = bdsync(words.iter().chain(&["h:remote.img"])).in_folder(work.folder()).run();
+    let out = out.expect(9).says(word);
+    assert!(!out.stderr_text().contains("run the same command"), "{}", out.stderr_text());
+}
+
+#[test]
+fn a_process_that_writes_for_a_sync_shows_life_and_writes_to_no_other_disk() {
+    let work = pair();
+    let patch = bdsync([&server_command(&[]), "local.img", "remote.img"]);
+    let patch = patch.in_folder(work.folder()).run().expect(0).stdout;
+    let id = |path: &str| {
+        let found = fs::metadata(work.path(path)).unwrap();
+        format!("--sync-disk={}:{}", found.dev(), found.ino())
+    };
+    let apply = |disk: &str| {
+        bdsync(["--patch=remote.img", disk]).in_folder(work.folder()).stdin(&patch).run()
+    };
+    let out = apply(&id("local.img")).expect(12);
+    out.says("not what was compared");
+    let out = apply(&id("remote.img")).expect(0);
+    assert!(!out.stdout.is_empty() && out.stdout.iter().all(|byte| *byte == b'\n'));
+    assert!(work.read("remote.img") == work.read("local.img"));
 }

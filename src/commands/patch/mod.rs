@@ -12,6 +12,7 @@
 //!     compare the checksum                            compare the checksum
 //! ```
 
+mod for_sync;
 mod proof;
 mod reading;
 mod words;
@@ -22,7 +23,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use self::for_sync::{Life, Shown, refuse_another, refuse_moved};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 use self::words::{tell_foreign, tell_unproven};
@@ -57,7 +60,8 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
     let stdin = io::stdin();
     let file = PatchFile::of_fd(stdin.as_fd()).map_err(|err| err.with_path(STDIN_NAME))?;
     let is_piped = file.is_none();
-    let job = Job { options, signals: &signals, record, progress: &progress, is_piped };
+    let life = options.sync_disk.map(|_| Life::new()).transpose()?;
+    let job = Job { options, signals: &signals, record, progress: &progress, is_piped, life };
     signals.watched(|_| signals.give_up_input(), || job.run(file, stdin.as_fd())).flatten()?;
     progress.finish();
     Ok(0)
@@ -78,6 +82,8 @@ struct Job<'a> {
     progress: &'a Arc<dyn Progress>,
     /// Whether the patch comes from another process, and may be nowhere else.
     is_piped: bool,
+    /// Where somebody waits for signs of it.
+    life: Option<Arc<Life>>,
 }
 
 impl Job<'_> {
@@ -89,6 +95,8 @@ impl Job<'_> {
             |err| Error::io(Kind::Read, "cannot read the patch", err).with_path(STDIN_NAME);
         let input = stdin.try_clone_to_owned().map_err(unread)?;
         let input = PatchStream::new(input, self.signals);
+        let is_at_end = input.is_at_end();
+        let input = Shown { input, life: self.life.clone() };
         let options = self.options;
         if options.spool || options.undo.is_some() || options.verify {
             let folder = options.spool_folder.clone().unwrap_or_else(temp_folder);
@@ -97,16 +105,16 @@ impl Job<'_> {
                 options.target.as_deref().map(|path| self.open_device(path)).transpose()?;
             let check = || self.check("nothing is written");
             let file = kept(input, &folder, &**self.progress, &check)?;
+            self.keep_alive();
             return self.run_checked(&file, target);
         }
-        self.run_stream(input)
+        self.run_stream(input, is_at_end)
     }
 
-    /// A patch that comes once: applied as it comes.
-    fn run_stream(&self, input: PatchStream<'_>) -> Result<()> {
+    /// A patch that comes once: applied as it comes. `is_at_end` is set where it ends.
+    fn run_stream(&self, input: impl Read, is_at_end: Arc<AtomicBool>) -> Result<()> {
         // A wait for input that a signal ended is no fault of the input.
         let ended = |err| self.check("nothing was applied yet").err().unwrap_or(err);
-        let is_at_end = input.is_at_end();
         let mut input = Digested::new(decoded(input, STDIN_NAME).map_err(ended)?);
         let reader = PatchReader::new(&mut input, STDIN_NAME).map_err(ended)?;
         let mut reader = reader.as_it_comes(is_at_end);
@@ -127,7 +135,8 @@ impl Job<'_> {
         })?;
         let record_bytes_max = written.record_bytes_max;
         self.compare_checksum(&target, &Ending { trailer, patch_bytes, record_bytes_max }, &sizes)
-            .inspect_err(|err| tell_unproven(&target, err))
+            .inspect_err(|err| tell_unproven(&target, err))?;
+        self.refuse_moved(&target)
     }
 
     /// A patch that can be read twice; `opened` is the target where it is open already.
@@ -173,7 +182,20 @@ impl Job<'_> {
             forget_unwritten(&target);
             tell_unproven(&target, err);
             self.tell_undo(&target);
-        })
+        })?;
+        self.refuse_moved(&target)
+    }
+
+    /// Where somebody waits for it: the patch has come to its end, and what follows may take long.
+    fn keep_alive(&self) {
+        if let Some(life) = &self.life {
+            life.keep();
+        }
+    }
+
+    /// Of a sync, which has shown what was compared by its name.
+    fn refuse_moved(&self, target: &FileDevice) -> Result<()> {
+        self.options.sync_disk.map_or(Ok(()), |_| refuse_moved(target))
     }
 
     fn check(&self, what: &str) -> Result<()> {
@@ -199,6 +221,9 @@ impl Job<'_> {
 
     fn open_device(&self, path: &Path) -> Result<FileDevice> {
         let target = open_target(path, TargetOptions { force: self.options.force })?;
+        if let Some(compared) = self.options.sync_disk {
+            refuse_another(&target, compared)?;
+        }
         if self.options.flush_cache {
             target.keep_cache();
         }
@@ -290,6 +315,7 @@ impl Job<'_> {
         let done = sizes
             .grow(target)
             .and_then(|()| apply.write_records(reader, &mut written, &wake))
+            .inspect(|()| self.keep_alive())
             .and_then(|()| sizes.shrink(target))
             .and_then(|()| target.sync());
         self.record.tell(|facts| facts.written_bytes = Some(written.bytes));

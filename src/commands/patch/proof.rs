@@ -43,15 +43,11 @@ impl Job<'_> {
         if !self.options.verify {
             return self.compare_checksum(target, &ending, sizes);
         }
+        // All is synced, so that this drops it from the cache, from which some file systems answer
+        // direct reads as well.
+        target.drop_cache(ByteRange::new(0, target.size()));
         let direct = DirectDevice::of(target)?;
-        let device: &dyn Device = match &direct {
-            Some(direct) => direct,
-            None => {
-                // All is synced, so that this drops it from the cache.
-                target.drop_cache(ByteRange::new(0, target.size()));
-                target
-            }
-        };
+        let device: &dyn Device = direct.as_ref().map_or(target, |direct| direct);
         let open = || open_patch(&file.as_part(Part::Verifying, self.progress));
         let checking = || self.check("reading back ended, all is written");
         verify_records(device, sizes.limit_bytes, summary, &open, &checking)?;

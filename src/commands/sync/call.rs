@@ -7,7 +7,7 @@ use crate::cli::SyncOptions;
 use crate::error::{Error, Kind, Result};
 use crate::naming::{folder_of, quoted};
 use crate::transport::split_command;
-use crate::units::SizeRule;
+use crate::units::{DiskId, SizeRule};
 
 /// How to start a bdsync on one of the hosts.
 #[derive(Debug)]
@@ -106,12 +106,14 @@ impl Caller {
 }
 
 /// What a `bdsync --patch` is told. Options that the classic lacks only where they were asked
-/// for; `--force` not by `is_classic`, as it does all by force.
+/// for; `--force` not by `is_classic`, as it does all by force. `compared` is which disk the target
+/// was found to be, where that is known and may be told.
 pub fn patch_arguments(
     options: &SyncOptions,
     rule: SizeRule,
     target: &OsStr,
     is_classic: bool,
+    compared: Option<DiskId>,
 ) -> Vec<OsString> {
     let attached = |name: &str, value: &OsStr| {
         let mut word = OsString::from(name);
@@ -123,6 +125,9 @@ pub fn patch_arguments(
         SizeRule::Strict => {}
         SizeRule::Resize => words.push("--diffsize=resize".into()),
         SizeRule::MinSize => words.push("--diffsize=minsize".into()),
+    }
+    if let Some(disk) = compared {
+        words.push(attached("--sync-disk=", disk.to_string().as_ref()));
     }
     if let Some(path) = &options.undo {
         words.push(attached("--undo=", path.as_os_str()));

@@ -63,8 +63,9 @@ pub fn compare_again(
         // It cannot fail: a sender is kept here.
         let Ok((piece, found)) = receiver.recv() else { break };
         let found: Found = found?;
-        if let Some(run) = found.runs.first() {
-            return Err(differs(run.blocks));
+        let blocks = found.runs.iter().flat_map(|run| run.blocks.pieces(block_bytes));
+        if let Some(block) = blocks.into_iter().find(|block| !is_left_out(session, *block)) {
+            return Err(differs(block));
         }
         if flushes_cache {
             local.done_with(piece);
@@ -74,13 +75,21 @@ pub fn compare_again(
         progress.advance(done_bytes, 0);
     }
     if let Some(last) = touched.ranges().last().filter(|last| last.end > end) {
-        compare_tail(session, ByteRange::new(end, last.end))?;
+        let tail = ByteRange::new(end, last.end);
+        if !is_left_out(session, tail) {
+            compare_tail(session, tail)?;
+        }
         if flushes_cache {
             local.done_with(*last);
         }
         progress.advance(touched.bytes(), 0);
     }
     Ok(())
+}
+
+/// Whether `block` could not be read, and so was not copied: what was written may surround it.
+fn is_left_out(session: &Session, block: ByteRange) -> bool {
+    session.engine.left_out().is_some_and(|left_out| left_out.touches(block))
 }
 
 /// Compares `tail`, less than a block, by a hash that covers nothing else.

@@ -151,6 +151,8 @@ impl Sync<'_> {
         let engine = Arc::clone(engine);
         let finish = |()| {
             self.finish(session, sizes, &touched).inspect_err(|_| {
+                // The list is news, whatever failed behind it.
+                self.tell_left_out(&engine);
                 if !touched.is_empty() {
                     log::warn!("{}", summary::way_on(self.options, TargetState::NotVerified));
                 }
@@ -165,8 +167,10 @@ impl Sync<'_> {
     /// `err`, or of a sync within one host, which has no remote side, what DST could not be read
     /// by. Of bytes that cannot be read it is told how to go on without them.
     fn named(&self, err: Error) -> Error {
-        let is_of_bytes = err.kind() == Kind::Read && err.range().is_some();
-        if (is_of_bytes || Fault::of(&err).is_some()) && !self.options.compare.skip_unreadable {
+        // A device that became shorter has no such cause.
+        let is_of_bytes = err.range().is_some() && err.cause::<io::Error>().is_some();
+        let is_unreadable = err.kind() == Kind::Read && (is_of_bytes || Fault::of(&err).is_some());
+        if is_unreadable && !self.options.compare.skip_unreadable {
             report::notice("--on-read-error=skip copies what can be read");
         }
         match Fault::of(&err) {
@@ -314,7 +318,12 @@ impl Sync<'_> {
             Place::Remote { .. } => (&self.sides.caller, session.extensions == Extensions::NONE),
         };
         let name = OsStr::from_bytes(job.name);
-        let arguments = call::patch_arguments(self.options, sizes.rule, name, is_classic);
+        let compared = match session.engine.plan().direction {
+            Direction::Pull => session.engine.local().id(),
+            // A server that tells knows `--sync-disk`, too.
+            Direction::Push => session.remote_disk,
+        };
+        let arguments = call::patch_arguments(self.options, sizes.rule, name, is_classic, compared);
         let engine = Arc::clone(&session.engine);
         // The first bytes of the patch are waited for to be read: a bar over the prompt
         // of ssh would hide it.
@@ -322,7 +331,10 @@ impl Sync<'_> {
         let sink = word.sink(caller.is_local());
         let connection = self.connect(&caller.patch(&arguments), sink, connect_consumer)?;
         let is_ending = Arc::clone(&self.is_ending);
-        let mut target = Target::new(connection, !caller.is_local(), word, move |err| {
+        let is_remote = !caller.is_local();
+        let shows_life = is_remote && compared.is_some();
+        let says = word.clone();
+        let mut target = Target::new(connection, is_remote, shows_life, word, move |err| {
             is_ending.store(true, Ordering::SeqCst);
             engine.peer().abort(err);
         })?;
@@ -347,7 +359,9 @@ impl Sync<'_> {
         if let Err(err) = &outcome {
             // What the server ended with is told by it, and the cause.
             self.is_ending.fetch_or(RemoteEnd::of(err).is_none(), Ordering::SeqCst);
-            log::warn!("{}", summary::way_on(self.options, failed.target_state()));
+            if !says.says_untouched() {
+                log::warn!("{}", summary::way_on(self.options, failed.target_state()));
+            }
             session.give_up(Error::new(Kind::Write, "the target could not be written"));
         }
         outcome

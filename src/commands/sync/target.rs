@@ -1,6 +1,6 @@
 //! The process that writes to the target: a `bdsync --patch` that is fed through a pipe.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -27,7 +27,10 @@ pub struct Target {
     process: Remote,
     word: LastWord,
     is_remote: bool,
-    listener: Option<JoinHandle<()>>,
+    /// Whether it shows that it is alive for as long as it has something to do.
+    shows_life: bool,
+    /// Ends with the process, or when that was silent for too long.
+    listener: Option<JoinHandle<io::Result<()>>>,
     /// Dropped when its end is no news any more.
     going_on: Option<Sender<()>>,
 }
@@ -47,13 +50,15 @@ impl Write for TargetWriter<'_> {
 
 impl Target {
     /// Takes the process over, of whose stderr `word` keeps the last; `on_end` is called when it
-    /// ends before its patch does, so that nobody goes on comparing for hours.
+    /// ends before its patch does, so that nobody goes on comparing for hours. One that
+    /// `shows_life` writes to its stdout while it is busy.
     ///
     /// # Errors
     /// `Kind::Spawn` when the connection has no process or threads run out.
     pub fn new(
         connection: Connection,
         is_remote: bool,
+        shows_life: bool,
         word: LastWord,
         on_end: impl FnOnce(Error) + Send + 'static,
     ) -> Result<Self> {
@@ -62,17 +67,18 @@ impl Target {
             remote.ok_or_else(|| Error::new(Kind::Spawn, "nothing writes to the target"))?;
         let (going_on, is_going_on) = bounded(0);
         let listener = thread::Builder::new().name("target".into()).spawn(move || {
-            // It has nothing to say there but its end; what a login script prints is dropped.
-            let mut buf = [0; 4096];
-            while let Ok(1..) = reader.read(&mut buf) {}
+            // It has nothing to say there but that it is alive, and its end; what a login script
+            // prints is dropped.
+            let end = io::copy(&mut reader, &mut io::sink()).map(drop);
             if is_going_on.recv_timeout(KNOWN_WAIT) == Err(RecvTimeoutError::Timeout) {
                 on_end(Error::new(Kind::Write, "the process that writes to the target has ended"));
             }
+            end
         });
         let listener =
             listener.map_err(|err| Error::io(Kind::Spawn, "cannot start a thread", err))?;
         let (writer, listener, going_on) = (Some(writer), Some(listener), Some(going_on));
-        Ok(Self { writer, control, process, word, is_remote, listener, going_on })
+        Ok(Self { writer, control, process, word, is_remote, shows_life, listener, going_on })
     }
 
     /// Where the patch goes.
@@ -85,17 +91,26 @@ impl Target {
     }
 
     /// Ends the patch and waits for the process. One that has the whole patch is given all the
-    /// time that it needs to write it: silence is no sign of anything then.
+    /// time that it needs to write it, as long as it shows that it is alive if it can: for those
+    /// that cannot, silence is no sign of anything then.
     ///
     /// # Errors
-    /// What the process ended with, as an error of the same kind.
+    /// What the process ended with, as an error of the same kind; `Kind::Connection` when it was
+    /// silent for too long.
     pub fn finish(mut self, complete: bool) -> Result<()> {
         self.going_on = None;
         drop(self.writer.take());
+        if complete && self.shows_life {
+            self.control.expect_answer();
+        }
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.process.wait(WAIT_SLICE)? {
                 break Some(status);
+            }
+            if complete && let Some(silence) = self.silence() {
+                self.process.kill()?;
+                return Err(silence);
             }
             let wanted = complete && !self.control.is_closed();
             if !wanted && started.elapsed() >= END_GRACE {
@@ -120,6 +135,13 @@ impl Target {
         // A patch that was cut short is refused there, which is no news.
         let is_refusal = !complete && status.code() == Some(Kind::Patch.exit_code());
         if status.success() || is_refusal || is_killed { Ok(()) } else { Err(self.failure(status)) }
+    }
+
+    /// What ended the listening, other than the process.
+    fn silence(&mut self) -> Option<Error> {
+        let listener = self.listener.take_if(|listener| listener.is_finished())?;
+        let err = listener.join().ok()?.err()?;
+        Some(Error::io(Kind::Connection, "writing to the target failed", err))
     }
 
     fn failure(&self, status: ExitStatus) -> Error {
@@ -152,7 +174,8 @@ mod tests {
         let connection = connect_consumer(&words, None, Box::new(|_| {})).unwrap();
         let (told, ended) = bounded(1);
         let on_end = move |err| drop(told.send(err));
-        let mut target = Target::new(connection, false, LastWord::default(), on_end).unwrap();
+        let mut target =
+            Target::new(connection, false, false, LastWord::default(), on_end).unwrap();
         target.writer().write_all(b"patch\n").unwrap();
         while target.process.wait(WAIT_SLICE).unwrap().is_none() {}
         target.finish(true).unwrap();
@@ -163,8 +186,35 @@ mod tests {
     fn that_one_which_does_not_end_had_to_be_killed_hides_no_reason_for_a_cut_patch() {
         let words = ["sh", "-c", "read line; exec sleep 600"].map(Into::into);
         let connection = connect_consumer(&words, None, Box::new(|_| {})).unwrap();
-        let mut target = Target::new(connection, false, LastWord::default(), |_| {}).unwrap();
+        let mut target =
+            Target::new(connection, false, false, LastWord::default(), |_| {}).unwrap();
         target.writer().write_all(b"cut short\n").unwrap();
         target.finish(false).unwrap();
+    }
+
+    /// A process that reads the whole patch and then does `what`, with 5 s of patience.
+    fn end_of(what: &str) -> Result<()> {
+        let script = format!("cat >/dev/null; {what}");
+        let words = ["sh", "-c", &script].map(Into::into);
+        let patience = Some(Duration::from_secs(5));
+        let connection = connect_consumer(&words, patience, Box::new(|_| {})).unwrap();
+        let mut target = Target::new(connection, true, true, LastWord::default(), |_| {}).unwrap();
+        target.writer().write_all(b"patch\n").unwrap();
+        target.finish(true)
+    }
+
+    #[test]
+    fn that_one_which_shows_life_has_all_the_time_it_needs() {
+        end_of("for i in $(seq 24); do echo; sleep 0.25; done").unwrap();
+    }
+
+    #[test]
+    fn that_one_which_falls_silent_with_the_whole_patch_is_given_up_on() {
+        let err = end_of("exec sleep 600").unwrap_err();
+        assert_eq!(err.kind(), Kind::Connection);
+        assert!(
+            err.full_message().ends_with("no answer from the remote for 5 s (--timeout)"),
+            "{err}"
+        );
     }
 }

@@ -19,8 +19,10 @@ const NAME: &[u8] = b"bdsync: ";
 const WARNING: &[u8] = b"bdsync: warning: ";
 /// What follows in lines of the log.
 const LOG_LEVELS: [&str; 5] = ["error", "warning", "info", "debug", "trace"];
-/// A warning of who writes.
+/// Of a warning of who writes, which the last line of the sync says better.
 const IN_PART: &[u8] = b" is patched in part (";
+/// Of another, which says more than the sync could.
+const UNTOUCHED: &[u8] = b" is changed; remove ";
 
 /// Whether the line may be the error that a bdsync ended with, and not one of its log.
 fn is_error(line: &[u8]) -> bool {
@@ -52,18 +54,26 @@ pub fn of_server(is_local: bool, is_ending: Arc<AtomicBool>) -> StderrSink {
 
 /// The line that a process may have ended with.
 #[derive(Clone, Default)]
-pub struct LastWord(Arc<Mutex<Option<Vec<u8>>>>);
+pub struct LastWord {
+    held: Arc<Mutex<Option<Vec<u8>>>>,
+    says_untouched: Arc<AtomicBool>,
+}
 
 impl LastWord {
     /// Shows the lines of who writes to the target, but for the last one that may be an error.
     pub fn sink(&self, is_local: bool) -> StderrSink {
-        let (mut show, held) = (shown(is_local), Arc::clone(&self.0));
+        let (mut show, word) = (shown(is_local), self.clone());
         Box::new(move |line| {
-            if line.starts_with(WARNING) && line.windows(IN_PART.len()).any(|part| part == IN_PART)
-            {
+            let warns_of = |what: &[u8]| {
+                line.starts_with(WARNING) && line.windows(what.len()).any(|part| part == what)
+            };
+            if warns_of(IN_PART) {
                 return;
             }
-            let mut held = held.lock();
+            if warns_of(UNTOUCHED) {
+                word.says_untouched.store(true, Ordering::SeqCst);
+            }
+            let mut held = word.held.lock();
             if let Some(before) = held.take() {
                 show(&before);
             }
@@ -78,14 +88,19 @@ impl LastWord {
 
     /// Shows the line that was held back of a process which ended well.
     pub fn show(&self, is_local: bool) {
-        if let Some(line) = self.0.lock().take() {
+        if let Some(line) = self.held.lock().take() {
             shown(is_local)(&line);
         }
     }
 
+    /// Whether the process has said, in a line that was shown, that nothing is changed.
+    pub fn says_untouched(&self) -> bool {
+        self.says_untouched.load(Ordering::SeqCst)
+    }
+
     /// The error that the process, which has ended, ended with.
     pub fn take(&self) -> Option<String> {
-        let line = self.0.lock().take()?;
+        let line = self.held.lock().take()?;
         Some(String::from_utf8_lossy(&line[NAME.len()..]).into_owned())
     }
 }
@@ -93,6 +108,18 @@ impl LastWord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_nothing_is_changed_is_heard() {
+        for (line, expected) in [
+            ("bdsync: warning: nothing of t is changed; remove u before the next try", true),
+            ("bdsync: t is changed; remove ", false),
+        ] {
+            let word = LastWord::default();
+            word.sink(true)(line.as_bytes());
+            assert_eq!(word.says_untouched(), expected, "{line}");
+        }
+    }
 
     #[test]
     fn the_last_line_is_a_word_if_it_is_an_error() {

@@ -21,7 +21,7 @@ type ServerWriter = FrameWriter<Box<dyn Write + Send>>;
 const SIZE: u64 = 1 << 20;
 
 /// Those of most tests: nothing is answered that nobody asked for.
-const ALL_BUT_EARLY: Extensions = Extensions { early: false, ..Extensions::ALL };
+const ALL_BUT_EARLY: Extensions = Extensions { early: false, disk: false, ..Extensions::ALL };
 
 fn digests() -> Digests {
     Digests {

@@ -4,7 +4,7 @@ use super::*;
 use crate::wire::Look;
 
 const STEP: u64 = 4096;
-const OFFER: Extensions = Extensions { skip: false, ..Extensions::ALL };
+const OFFER: Extensions = Extensions { skip: false, disk: false, ..Extensions::ALL };
 
 fn look(start: u64) -> Look {
     Look { start, step: STEP, n: 2, level: 1 }

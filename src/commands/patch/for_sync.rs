@@ -1,0 +1,146 @@
+//! What `bdsync sync` wants of a `bdsync --patch` that it started with `--sync-disk`: to write to
+//! the disk that was compared and to no other, and to show on stdout that it is alive.
+//!
+//! The sync has compared what a name led to some time ago, perhaps on another host; this process
+//! follows the same name once more. A sign of life is one byte, and there is a reader for it. It
+//! comes when some of the patch has arrived and, once that has come to its end, all the time: then
+//! there is nothing else by which the other host could tell a disk that takes long from a link that
+//! is dead.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::device::{Device, FileDevice};
+use crate::error::{Error, Kind, Result};
+use crate::report;
+use crate::units::DiskId;
+
+/// Between two signs of life: well below the shortest `--timeout`, which is a second.
+const SIGN_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Fails when `target` is another disk than `compared`.
+///
+/// # Errors
+/// `Kind::Open`.
+pub(super) fn refuse_another(target: &FileDevice, compared: DiskId) -> Result<()> {
+    let found = target.id();
+    if found == Some(compared) {
+        return Ok(());
+    }
+    let what = format!(
+        "this is not what was compared a moment ago but was put in its place: expected the file or \
+         disk {compared}, found {}; nothing is written, run the same command again",
+        found.map_or_else(|| "none".to_owned(), |id| id.to_string())
+    );
+    Err(Error::new(Kind::Open, what).with_path(target.path()))
+}
+
+/// Fails when the name of `target` leads elsewhere by now.
+///
+/// # Errors
+/// `Kind::Transmission`.
+pub(super) fn refuse_moved(target: &FileDevice) -> Result<()> {
+    let path = target.path();
+    if fs::metadata(path).is_ok_and(|found| DiskId::of(&found) == target.id()) {
+        return Ok(());
+    }
+    let what = "something else was put in its place while it was written to: all is written, but \
+                into what had this name before";
+    Err(Error::new(Kind::Transmission, what).with_path(path))
+}
+
+/// Shows on stdout that this process is alive.
+pub(super) struct Life {
+    output: File,
+    last_sign: Mutex<Option<Instant>>,
+    is_kept: AtomicBool,
+}
+
+impl Life {
+    /// # Errors
+    /// `Kind::Write` when descriptors run out.
+    pub(super) fn new() -> Result<Arc<Self>> {
+        let output = report::stdout_file()
+            .map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))?;
+        Ok(Arc::new(Self { output, last_sign: Mutex::default(), is_kept: AtomicBool::new(false) }))
+    }
+
+    /// Shows a sign if the last was some time ago. Whether somebody may have seen it.
+    fn sign(&self) -> bool {
+        let mut last_sign = self.last_sign.lock();
+        if last_sign.is_some_and(|last| last.elapsed() < SIGN_INTERVAL) {
+            return true;
+        }
+        *last_sign = Some(Instant::now());
+        (&self.output).write_all(b"\n").is_ok()
+    }
+
+    /// From now on shows a sign time and again, to the end of the process.
+    pub(super) fn keep(self: &Arc<Self>) {
+        if self.is_kept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let life = Arc::clone(self);
+        let show = move || {
+            while life.sign() {
+                thread::sleep(SIGN_INTERVAL);
+            }
+        };
+        if let Err(err) = thread::Builder::new().name("life".into()).spawn(show) {
+            log::warn!("cannot start a thread that shows signs of life: {err}");
+        }
+    }
+}
+
+/// A patch whose arrival is shown, where somebody wants to know.
+pub(super) struct Shown<R> {
+    pub(super) input: R,
+    pub(super) life: Option<Arc<Life>>,
+}
+
+impl<R: Read> Read for Shown<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buf)?;
+        if let Some(life) = &self.life {
+            life.sign();
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{TargetOptions, open_target};
+
+    #[test]
+    fn what_was_put_in_the_place_of_the_compared_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+        fs::write(&a, "before").unwrap();
+        fs::write(&b, "behind").unwrap();
+        let compared = DiskId::of(&fs::metadata(&a).unwrap()).unwrap();
+        let target = open_target(&a, TargetOptions::default()).unwrap();
+        refuse_another(&target, compared).unwrap();
+        refuse_moved(&target).unwrap();
+
+        fs::rename(&b, &a).unwrap();
+        let err = refuse_moved(&target).unwrap_err();
+        assert_eq!(err.kind(), Kind::Transmission);
+        let other = open_target(&a, TargetOptions::default()).unwrap();
+        let err = refuse_another(&other, compared).unwrap_err();
+        assert_eq!(err.kind(), Kind::Open);
+        let [expected, found] = [compared, other.id().unwrap()].map(|id| id.to_string());
+        let words = format!("expected the file or disk {expected}, found {found}");
+        assert!(err.full_message().contains(&words), "{err}");
+
+        fs::remove_file(&a).unwrap();
+        assert_eq!(refuse_moved(&other).unwrap_err().kind(), Kind::Transmission);
+    }
+}

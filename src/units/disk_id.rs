@@ -1,0 +1,80 @@
+//! Which disk it is, for the kernel of the host that it is on.
+
+use std::fmt;
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::str::FromStr;
+
+/// Tells a file or block device from every other one on its host, for as long as somebody has it
+/// open: no longer, as the kernel gives numbers anew. By whatever name it is found it is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskId {
+    /// Number of the block device; of a file, that of the file system which it is in.
+    pub device: u64,
+    /// Number of the file; 0 for a block device.
+    pub inode: u64,
+}
+
+impl DiskId {
+    /// That of what `metadata` is of; `None` where that is no place to keep bytes.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Option<Self> {
+        let kind = metadata.file_type();
+        match kind.is_block_device() {
+            true => Some(Self { device: metadata.rdev(), inode: 0 }),
+            false if kind.is_file() => Some(Self { device: metadata.dev(), inode: metadata.ino() }),
+            false => None,
+        }
+    }
+}
+
+impl fmt::Display for DiskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
+/// As it is displayed.
+impl FromStr for DiskId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once(':');
+        let numbers = numbers.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        match numbers {
+            Some((device, inode)) => Ok(Self { device, inode }),
+            None => Err("expected two numbers with a colon between them".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_is_the_same_by_all_its_names_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(|name| folder.path().join(name));
+        fs::write(&a, "x").unwrap();
+        fs::hard_link(&a, &b).unwrap();
+        fs::write(&c, "x").unwrap();
+        let id = |path| DiskId::of(&fs::metadata(path).unwrap());
+        assert_eq!(id(&a), id(&b));
+        assert_ne!(id(&a), id(&c));
+        fs::rename(&c, &a).unwrap();
+        assert_ne!(id(&a), id(&b));
+        let no_disk = DiskId::of(&fs::metadata(folder.path()).unwrap());
+        assert_eq!(no_disk, None);
+    }
+
+    #[test]
+    fn what_is_displayed_is_understood() {
+        let id = DiskId { device: u64::MAX, inode: 7 };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in ["", "7", "7:", ":7", "-1:2", "1:2:3", "18446744073709551616:0"] {
+            assert!(wrong.parse::<DiskId>().is_err(), "{wrong}");
+        }
+    }
+}
