@@ -10,12 +10,13 @@
 //!             |     \________/ |
 //!             |       |        wire -> transport   messages; the connection under them
 //!             |       digest -> device             hashes of blocks; bytes of one disk
-//!             +-> patch -> device                  BDSYNC 0.3 files, read, written, applied
-//!             +-> inspect -> patch, device         a patch in words, numbers and pictures
+//!             +-> patch -> digest                  BDSYNC 0.3 files, read, written, applied
+//!             +-> inspect -> patch                 a patch in words, numbers and pictures
 //!             +-> compress                         gzip and zstd streams
 //!   all -> background, buffer, error, mountinfo, naming, patient, units, progress, report, signals
 //! ```
-//! A test (`tests/suite/layout.rs`) holds `use crate::` to these arrows.
+//! Each may use what its arrows lead to, as far as they lead. A test (`tests/suite/layout.rs`) has
+//! the list, and holds `use crate::` to it.
 
 pub mod background;
 pub mod buffer;

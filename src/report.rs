@@ -6,7 +6,7 @@
 //!                \--> server: syslog, and errors to ------------> stderr (the client relays it)
 //!                \--> daemon: syslog, and errors and warnings to > stderr (of who starts it)
 //!   error(), different_sizes(), remote_line() .. ---------------> stderr
-//!   answer() ---------------------------------------------------> stdout (help, version)
+//!   answer() ---------------------------------------------------> stdout (help, version, info)
 //! ```
 //! Text from a peer, a patch or a file name is escaped before a terminal can see it. A stderr
 //! that is closed is no reason to fail: what cannot be told is dropped.

@@ -15,7 +15,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, fchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -185,8 +185,11 @@ fn is_among_devices(folder: &Path) -> bool {
 
 fn replace(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
     let temporary = Temporary(beside(path)?);
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary.0)?;
-    if let Ok(before) = fs::metadata(path) {
+    let before = fs::metadata(path).ok();
+    // Until it has the mode of what it replaces nobody else is to open it.
+    let mode = if before.is_some() { 0o600 } else { 0o666 };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary.0)?;
+    if let Some(before) = before {
         // Some file systems know no other mode, which must not be a wider one.
         if let Err(err) = file.set_permissions(before.permissions())
             && file.metadata()?.mode() & 0o777 & !before.mode() != 0

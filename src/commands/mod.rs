@@ -60,18 +60,18 @@ pub fn run(command: Command) -> Result<u8> {
     // Also where nobody answers it: all bdsyncs of a host may be asked at once.
     StatusRequests::hold();
     // Until the record is written, too.
-    let mut held = match (&report, &command) {
-        (Some(_), Command::Patch(_) | Command::Sync(_)) => Some(Signals::catch()?),
-        _ => None,
-    };
-    let outcome = match report.as_deref().filter(|_| !has_signals_of_its_own(&command)) {
-        Some(path) => last_words::kept(&record, path, || run_mode(&command, &record)).flatten(),
-        None => run_mode(&command, &record),
+    let holds = report.is_some() && matches!(command, Command::Patch(_) | Command::Sync(_));
+    let held = holds.then(Signals::catch).transpose();
+    let outcome = match (&held, report.as_deref()) {
+        // Which goes on record, too.
+        (Err(err), _) => Err(err.duplicate()),
+        (Ok(_), Some(path)) if !has_signals_of_its_own(&command) => {
+            last_words::kept(&record, path, || run_mode(&command, &record)).flatten()
+        }
+        (Ok(_), _) => run_mode(&command, &record),
     };
     // Whoever is to read a stream may never come: signals end that wait.
-    if report.as_deref().is_some_and(Record::may_wait) {
-        held.take();
-    }
+    let _held = held.ok().flatten().filter(|_| !report.as_deref().is_some_and(Record::may_wait));
     match report.map(|path| record.save(&path, &outcome)) {
         Some(Err(err)) if matches!(outcome, Ok(0)) => {
             Err(err.reworded("cannot write the report of a run that went well"))

@@ -1,7 +1,11 @@
 //! stdout as the place for a patch, or for an answer in words.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::unistd::close;
 
 use crate::error::{Error, Kind, Result};
 use crate::patient::PatientFile;
@@ -41,18 +45,37 @@ pub(super) fn answer(text: &str) -> Result<()> {
     report::answer(text)
 }
 
+/// stdout for a patch. A flush has it stored as far as a close does: a network file system may learn
+/// only then that there is no room, by a quota perhaps.
+pub(super) struct PatchOutput(PatientFile);
+
+impl Write for PatchOutput {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let second = self.0.0.try_clone()?;
+        match close(OwnedFd::from(second)) {
+            // It is closed all the same (close(2)).
+            Ok(()) | Err(Errno::EINTR) => Ok(()),
+            Err(err) => Err(err.into()),
+        }
+    }
+}
+
 /// stdout for a patch, unbuffered. It is waited for until it takes more.
 ///
 /// # Errors
 /// `Kind::Write` when it was closed from the start, `Kind::Usage` when it is a terminal: that would
 /// be confused by the patch, and changes its line ends.
-pub(super) fn stdout() -> Result<PatientFile> {
+pub(super) fn stdout() -> Result<PatchOutput> {
     refuse_closed("the patch")?;
     if io::stdout().is_terminal() {
         let what = "the patch is not for a terminal: write it to a file or a pipe";
         return Err(Error::new(Kind::Usage, what));
     }
     report::stdout_file()
-        .map(PatientFile)
+        .map(|file| PatchOutput(PatientFile(file)))
         .map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))
 }

@@ -23,7 +23,7 @@
 //! ```
 //! What is found never depends on the ladder, the number of threads or the peer's extensions:
 //! a block is reported exactly when its own hash differs.
-//! May be used by `commands` and `view`. Uses `wire` and `digest`.
+//! May be used by `commands` and `view`. Uses `wire`, `digest` and `device`.
 
 pub mod budget;
 mod cache;

@@ -16,10 +16,11 @@ use bdsync::units::{ByteRange, Direction, SizeRule};
 use bdsync::wire::{Extensions, Opening, Peer};
 use parking_lot::Mutex;
 
-use crate::support::Workdir;
+use crate::support::full_at_close::FullAtClose;
 use crate::support::images::{Random, changed, random_bytes};
-use crate::support::requirements::{built_example, program, require};
-use crate::support::run::{binary, example, shell_command};
+use crate::support::requirements::{built_example, fuse, program, require, root};
+use crate::support::run::{binary, example, server_command, shell_command};
+use crate::support::{Workdir, bdsync};
 
 fn images() -> Workdir {
     let remote = random_bytes(1, 3_000_000);
@@ -413,4 +414,24 @@ fn a_pull_of_a_device_that_changes_is_exit_11() {
     let err = walk(&engine, density(&engine), Afterwards::Nothing, &mut Collected(vec![], None))
         .unwrap_err();
     assert_eq!(err.kind(), Kind::Transmission);
+}
+
+/// As on a network file system: every write goes well, and the close does not.
+#[test]
+fn a_patch_that_is_refused_when_it_is_closed_is_no_success() {
+    require!(fuse(), root());
+    let work = Workdir::with_pair(&random_bytes(1, 100_000), &random_bytes(2, 100_000));
+    let patch = bdsync([&server_command(&[]), "local.img", "remote.img"]);
+    let patch = patch.in_folder(work.folder()).run().expect(0).stdout;
+    work.write("patch", &patch);
+    std::fs::create_dir(work.path("full")).unwrap();
+    let full = FullAtClose::on(&work.path("full"));
+    for words in [&[&server_command(&[])[..], "local.img", "remote.img"][..], &["squash", "patch"]]
+    {
+        for options in [&[][..], &["--compress=zstd"]] {
+            let run = bdsync([words, options].concat()).in_folder(work.folder());
+            let out = run.stdout_file(full.file()).run().expect(9);
+            out.says("cannot write the patch").says("quota");
+        }
+    }
 }

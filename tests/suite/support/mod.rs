@@ -1,5 +1,6 @@
 //! What the tests share: running the binary, images, and things of the machine.
 
+pub mod full_at_close;
 pub mod images;
 pub mod loop_device;
 pub mod mounted;
