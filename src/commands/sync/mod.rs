@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   sides.rs         which device is where
+//!   meet.rs          opens both
 //!   call.rs          the words that start a bdsync here or on the other host (pure)
 //!   watch.rs         signals end what is under way
 //!   target.rs        the process that writes: bdsync --patch=DST, here or there
 //!   target_state.rs  what is true of the target after a failure
 //!   words.rs         what both processes say
-//!   check.rs         compares again what was written
+//!   finish.rs        compares again what was written
+//!   check.rs         by its hashes
 //!   summary.rs       the first line and the last (pure)
 //!
 //!   SRC --compare--> patch --pipe--> bdsync --patch=DST      push, and within one host
@@ -19,6 +21,8 @@
 
 mod call;
 mod check;
+mod finish;
+mod meet;
 mod sides;
 mod summary;
 mod target;
@@ -38,21 +42,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::client::Job;
-use super::left_out;
 use super::record::{DeviceFacts, Record};
-use super::session::{Meeting, Reading, Session};
+use super::session::Session;
 use super::touched::Touched;
 use crate::cli::{Place, SizeOptions, SyncOptions};
 use crate::device::{Device, TargetOptions, open_target};
-use crate::diff::{Engine, Plan};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::report;
 use crate::signals::{Signals, interrupted};
 use crate::transport::{
-    Connection, RemoteEnd, StderrSink, Throttle, ThrottledWriter, connect_consumer, connect_words,
+    Connection, RemoteEnd, StderrSink, Throttle, ThrottledWriter, connect_consumer,
 };
-use crate::units::{Direction, SizeRule};
+use crate::units::Direction;
 use crate::wire::{Extensions, Fault};
 
 use call::Caller;
@@ -179,122 +181,11 @@ impl Sync<'_> {
         }
     }
 
-    /// Lists the blocks of both sides that could not be read, in which the two may differ.
-    fn tell_left_out(&self, engine: &Engine) -> Option<Error> {
-        let (source, target) = (self.options.source.as_given(), self.options.target.as_given());
-        let (source, target) = (("SRC", source.as_os_str()), ("DST", target.as_os_str()));
-        // The near one comes first.
-        let (near, far) = self.sides.direction.source_and_target(source, target);
-        left_out::tell(engine, [near, far], "and were not copied")
-    }
-
     /// The far device as the user gave it.
     fn far_place(&self) -> OsString {
         let is_far = |place: &&Place| matches!(place, Place::Remote { .. });
         let far = [&self.options.source, &self.options.target].into_iter().find(is_far);
         far.map_or_else(|| self.sides.far.clone(), Place::as_given)
-    }
-
-    /// Opens both devices.
-    fn meet(&self, words: Vec<OsString>) -> Result<Meeting> {
-        let Sides { near, far, direction, .. } = &self.sides;
-        let meeting =
-            Meeting::open(near, far, *direction, Reading::Whole, &self.options.compare, || {
-                let connection = self.connect_server(&words)?;
-                Ok(match &self.throttles {
-                    Some((up, down)) => connection.throttled(Arc::clone(up), Arc::clone(down)),
-                    None => connection,
-                })
-            });
-        meeting.map_err(|err| self.unopened(err))
-    }
-
-    /// `err`, or what there is to say of a far device that the server could not open: the
-    /// classic one, too, ends with a code of its own then.
-    fn unopened(&self, err: Error) -> Error {
-        if RemoteEnd::of(&err).and_then(RemoteEnd::kind) != Some(Kind::Open) {
-            return err;
-        }
-        let SyncOptions { source, target, create, dry_run, .. } = self.options;
-        let (what, place) = match (self.sides.direction, create) {
-            (Direction::Pull, _) => ("SRC cannot be opened", source),
-            (Direction::Push, true) if *dry_run => {
-                ("DST cannot be opened; if there is none, all of SRC would be copied", target)
-            }
-            (Direction::Push, true) => ("DST cannot be opened or made", target),
-            (Direction::Push, false) if self.sides.caller.is_local() => {
-                ("DST cannot be opened", target)
-            }
-            (Direction::Push, false) => {
-                ("DST cannot be opened; if there is none, --create makes a file of it", target)
-            }
-        };
-        Error::new(Kind::Open, what).with_path(place.as_given())
-    }
-
-    /// Has the stops end a session, too.
-    fn add_stop(&self, engine: &Arc<Engine>) {
-        let (engine, is_ending) = (Arc::clone(engine), Arc::clone(&self.is_ending));
-        self.stops.add(move |err| {
-            is_ending.store(true, Ordering::SeqCst);
-            engine.peer().abort(err.duplicate());
-        });
-    }
-
-    fn connect_server(&self, words: &[OsString]) -> Result<Connection> {
-        let sink = words::of_server(self.sides.caller.is_local(), Arc::clone(&self.is_ending));
-        self.connect(words, sink, connect_words)
-    }
-
-    /// Starts a bdsync, on this host or another, which the stops will reach.
-    fn connect(&self, words: &[OsString], sink: StderrSink, start: Start) -> Result<Connection> {
-        let connection = start(words, self.options.timeout, sink)?;
-        let (control, is_ending) = (Arc::clone(&connection.control), Arc::clone(&self.is_ending));
-        self.stops.add(move |_| {
-            is_ending.store(true, Ordering::SeqCst);
-            control.close();
-        });
-        Ok(connection)
-    }
-
-    /// What starts the server, after creating the target there if that is wanted.
-    fn create_words(&self) -> Vec<OsString> {
-        let Sides { caller, far, direction, .. } = &self.sides;
-        let remote_target = !caller.is_local() && *direction == Direction::Push;
-        if self.options.create && !self.options.dry_run && remote_target {
-            return caller.creating_server(far);
-        }
-        caller.server()
-    }
-
-    fn refuse_what_the_classic_lacks(&self, extensions: Extensions) -> Result<()> {
-        let Place::Remote { host, .. } = &self.options.target else { return Ok(()) };
-        if extensions != Extensions::NONE {
-            return Ok(());
-        }
-        let given = [("--undo", self.options.undo.is_some()), ("--sparse", self.options.sparse)];
-        match given.into_iter().find(|(_, given)| *given) {
-            Some((name, _)) => {
-                let what = format!(
-                    "the bdsync on {} is the classic one, which has no {name}: leave it out, or \
-                     install this bdsync there",
-                    host.to_string_lossy()
-                );
-                Err(Error::new(Kind::Usage, what))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// What differing sizes mean: a file that was made just now becomes as long as SRC, whatever
-    /// rule is for the nights after.
-    fn sizes(&self, meeting: &Meeting) -> SizeOptions {
-        let (local_bytes, remote_bytes) = (meeting.local_bytes(), meeting.remote_bytes());
-        let (_, target_bytes) = self.sides.direction.source_and_target(local_bytes, remote_bytes);
-        let is_new = self.options.create && target_bytes == 0;
-        let sizes = self.options.sizes;
-        let rule = if is_new { SizeRule::Resize } else { sizes.rule };
-        SizeOptions { rule, ..sizes }
     }
 
     fn job<'s>(&'s self, session: &'s Session) -> Job<'s> {
@@ -366,73 +257,4 @@ impl Sync<'_> {
         }
         outcome
     }
-
-    /// Compares again what was written, and ends the session.
-    fn finish(&self, session: Session, sizes: SizeOptions, touched: &Touched) -> Result<u8> {
-        let plan = session.engine.plan().clone();
-        let resized = plan.local_bytes != plan.remote_bytes && sizes.rule == SizeRule::Resize;
-        let verifies = self.options.verify && !self.options.dry_run;
-        if verifies && !resized {
-            self.check(&session, touched)?;
-        }
-        let status = end(&session, self.record)?;
-        if verifies && resized {
-            // The server knows the target in its old size only.
-            drop(session);
-            self.progress.pause();
-            let meeting = self.meet(self.sides.caller.server())?;
-            let again = meeting.agree(&self.options.compare, sizes)?;
-            self.add_stop(&again.engine);
-            self.check(&again, touched)?;
-            end(&again, self.record)?;
-        }
-        if verifies {
-            self.check_sizes(&plan, resized)?;
-        }
-        Ok(status)
-    }
-
-    /// Of the files on this host.
-    fn check_sizes(&self, plan: &Plan, resized: bool) -> Result<()> {
-        let (source_bytes, target_bytes) = plan.source_and_target_bytes();
-        let target_bytes = if resized { source_bytes } else { target_bytes };
-        for (place, bytes) in
-            [(&self.options.source, source_bytes), (&self.options.target, target_bytes)]
-        {
-            if let Place::Local(path) = place {
-                check::size_holds(path, bytes).inspect_err(|_| {
-                    self.record.tell(|facts| facts.verified = Some(false));
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check(&self, session: &Session, touched: &Touched) -> Result<()> {
-        let checked = check::compare_again(
-            session,
-            touched,
-            self.options.compare.flush_cache,
-            &**self.progress,
-        );
-        let verified = match &checked {
-            Ok(()) => Some(true),
-            Err(err) if err.kind() == Kind::Checksum => Some(false),
-            // It did not come to that.
-            Err(_) => None,
-        };
-        self.record.tell(|facts| facts.verified = verified);
-        if checked.is_err() {
-            session.give_up(Error::new(Kind::Checksum, "the verification failed"));
-        }
-        checked
-    }
-}
-
-/// Ends the session in good order and adds its traffic to the record.
-fn end(session: &Session, record: &Record) -> Result<u8> {
-    let peer = session.engine.peer();
-    let status = peer.finish();
-    record.add_traffic(peer.counters());
-    Ok(super::client::exit_status(status?))
 }

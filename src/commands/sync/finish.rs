@@ -1,0 +1,96 @@
+//! The end of a sync: what was written is compared again, and what was left out is told.
+
+use super::{Sync, check};
+use crate::cli::{Place, SizeOptions};
+use crate::commands::record::Record;
+use crate::commands::session::Session;
+use crate::commands::touched::Touched;
+use crate::commands::{client, left_out};
+use crate::diff::{Engine, Plan};
+use crate::error::{Error, Kind, Result};
+use crate::units::SizeRule;
+
+impl Sync<'_> {
+    /// Lists the blocks of both sides that could not be read, in which the two may differ.
+    pub(super) fn tell_left_out(&self, engine: &Engine) -> Option<Error> {
+        let (source, target) = (self.options.source.as_given(), self.options.target.as_given());
+        let (source, target) = (("SRC", source.as_os_str()), ("DST", target.as_os_str()));
+        // The near one comes first.
+        let (near, far) = self.sides.direction.source_and_target(source, target);
+        left_out::tell(engine, [near, far], "and were not copied")
+    }
+
+    /// Compares again what was written, and ends the session.
+    pub(super) fn finish(
+        &self,
+        session: Session,
+        sizes: SizeOptions,
+        touched: &Touched,
+    ) -> Result<u8> {
+        let plan = session.engine.plan().clone();
+        let resized = plan.local_bytes != plan.remote_bytes && sizes.rule == SizeRule::Resize;
+        let verifies = self.options.verify && !self.options.dry_run;
+        if verifies && !resized {
+            self.check(&session, touched)?;
+        }
+        let status = end(&session, self.record)?;
+        if verifies && resized {
+            // The server knows the target in its old size only.
+            drop(session);
+            self.progress.pause();
+            let meeting = self.meet(self.sides.caller.server())?;
+            let again = meeting.agree(&self.options.compare, sizes)?;
+            self.add_stop(&again.engine);
+            self.check(&again, touched)?;
+            end(&again, self.record)?;
+        }
+        if verifies {
+            self.check_sizes(&plan, resized)?;
+        }
+        Ok(status)
+    }
+
+    /// Of the files on this host.
+    fn check_sizes(&self, plan: &Plan, resized: bool) -> Result<()> {
+        let (source_bytes, target_bytes) = plan.source_and_target_bytes();
+        let target_bytes = if resized { source_bytes } else { target_bytes };
+        for (place, bytes) in
+            [(&self.options.source, source_bytes), (&self.options.target, target_bytes)]
+        {
+            if let Place::Local(path) = place {
+                check::size_holds(path, bytes).inspect_err(|_| {
+                    self.record.tell(|facts| facts.verified = Some(false));
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, session: &Session, touched: &Touched) -> Result<()> {
+        let checked = check::compare_again(
+            session,
+            touched,
+            self.options.compare.flush_cache,
+            &**self.progress,
+        );
+        let verified = match &checked {
+            Ok(()) => Some(true),
+            Err(err) if err.kind() == Kind::Checksum => Some(false),
+            // It did not come to that.
+            Err(_) => None,
+        };
+        self.record.tell(|facts| facts.verified = verified);
+        if checked.is_err() {
+            session.give_up(Error::new(Kind::Checksum, "the verification failed"));
+        }
+        checked
+    }
+}
+
+/// Ends the session in good order and adds its traffic to the record.
+fn end(session: &Session, record: &Record) -> Result<u8> {
+    let peer = session.engine.peer();
+    let status = peer.finish();
+    record.add_traffic(peer.counters());
+    Ok(client::exit_status(status?))
+}
