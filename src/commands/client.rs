@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
+use super::counted::Counted;
 use super::input;
 use super::record::Record;
 use super::session::{Ends, Reading, Session};
@@ -146,7 +147,7 @@ impl Job<'_> {
             warn_of_larger_source(engine.plan());
         }
         // First, because whoever takes the patch may have to ask the user for something.
-        let mut sink = self.sink(&**progress, Counted { output, bytes: 0 }, touched)?;
+        let mut sink = self.sink(&**progress, Counted::new(output, |_| {}), touched)?;
         progress.begin(Part::Comparing, Some(engine.plan().compared.end));
         if self.compare.flush_cache {
             hint(engine, 0, 0);
@@ -179,12 +180,12 @@ impl Job<'_> {
                 writer.finish_sealed(checksum.as_ref(), &seal_of(engine, remote, base))?
             }
         };
-        self.record.tell(|facts| facts.patch_bytes = Some(output.bytes));
+        self.record.tell(|facts| facts.patch_bytes = Some(output.count()));
         if self.compare.flush_cache {
             let local = engine.local();
             local.done_with(ByteRange::new(0, local.size()));
         }
-        Ok(output.output)
+        Ok(output.into_inner())
     }
 
     /// What the remote is asked for behind the walk: its checksum, and to let go of its cache.
@@ -245,24 +246,6 @@ fn seal_of(engine: &Engine, remote: &OsStr, base: BaseMaker) -> Seal {
 /// Sends a hint; its echo says nothing, and a link that failed shows elsewhere.
 pub(super) fn hint(engine: &Engine, start: u64, step: u64) {
     engine.peer().submit(Request::Hint { start, step }, Priority::Scan, Box::new(drop));
-}
-
-/// Counts what it hands on.
-struct Counted<W> {
-    output: W,
-    bytes: u64,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let written = self.output.write(buf)?;
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
-    }
 }
 
 /// Writes what the walk finds, and lets go of what lies behind it.

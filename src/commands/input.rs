@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::counted::Counted;
 use crate::compress::{Decoder, Encoder, Format};
 use crate::device::{FileDevice, open_source};
 use crate::error::{Error, Kind, Result};
@@ -63,11 +64,8 @@ pub struct Stream<'a> {
     progress: &'a dyn Progress,
 }
 
-/// Counts what is read of a file as it is.
-struct CountedFile {
-    file: PatientFile,
-    read_bytes: Arc<AtomicU64>,
-}
+/// A file as it is, compressed or not.
+type CountedFile = Counted<PatientFile, Box<dyn FnMut(u64)>>;
 
 impl<'a> Stream<'a> {
     /// Opens it; `None` is stdin.
@@ -83,8 +81,11 @@ impl<'a> Stream<'a> {
         progress.begin(Part::Reading, Some(size_bytes).filter(|&bytes| bytes > 0));
         let read_bytes = Arc::new(AtomicU64::new(0));
         let file = PatientFile(file);
-        let file = CountedFile { file, read_bytes: Arc::clone(&read_bytes) };
-        Ok(Self { decoder: decoded(file, path)?, read_bytes, plain_bytes: 0, progress })
+        let count = Arc::clone(&read_bytes);
+        let tell: Box<dyn FnMut(u64)> =
+            Box::new(move |bytes| count.store(bytes, Ordering::Relaxed));
+        let decoder = decoded(Counted::new(file, tell), path)?;
+        Ok(Self { decoder, read_bytes, plain_bytes: 0, progress })
     }
 
     /// How it is compressed, if it is.
@@ -98,14 +99,6 @@ impl Read for Stream<'_> {
         let n = self.decoder.read(buf)?;
         self.plain_bytes += n as u64;
         self.progress.advance(self.read_bytes.load(Ordering::Relaxed), self.plain_bytes);
-        Ok(n)
-    }
-}
-
-impl Read for CountedFile {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buf)?;
-        self.read_bytes.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }
 }

@@ -4,6 +4,7 @@
 
 mod claims;
 mod client;
+mod counted;
 mod destination;
 mod fault;
 mod heap;

@@ -1,10 +1,11 @@
 //! `bdsync squash A B ...`: one patch of several that follow each other.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::counted::Counted;
 use super::input;
 use super::record::Record;
 use crate::cli::SquashOptions;
@@ -27,14 +28,16 @@ pub fn run(options: &SquashOptions, record: &Record, output: impl Write) -> Resu
     progress.begin(Part::Writing, Some(bytes_max));
     let squash = Squash::new(layers, options.base_bytes, options.force)?;
     let output = input::encoded(output, options.compression)?;
-    let (output, done) = squash.write(Watched { output, bytes: 0, progress: &*progress })?;
-    input::finish(output.output)?;
+    let output = Counted::new(output, |bytes| progress.advance(bytes, bytes));
+    let (output, done) = squash.write(output)?;
+    let patch_bytes = output.count();
+    input::finish(output.into_inner())?;
     progress.finish();
     if let Some(checksum) = squash.checksum() {
         record.tell_checksum(&checksum.name, &checksum.digest);
     }
     record.tell(|facts| {
-        facts.patch_bytes = Some(output.bytes);
+        facts.patch_bytes = Some(patch_bytes);
         facts.differing_bytes = Some(done.data_bytes.saturating_add(done.zero_bytes));
     });
     log::info!(
@@ -79,24 +82,4 @@ fn open(options: &SquashOptions, record: &Record, progress: &dyn Progress) -> Re
         layers.push(layer);
     }
     Ok(layers)
-}
-
-/// Tells how much of the patch is written.
-struct Watched<'a, W> {
-    output: W,
-    bytes: u64,
-    progress: &'a dyn Progress,
-}
-
-impl<W: Write> Write for Watched<'_, W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.output.write(buf)?;
-        self.bytes += n as u64;
-        self.progress.advance(self.bytes, self.bytes);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
-    }
 }

@@ -8,7 +8,7 @@
 //! is dead.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -72,7 +72,7 @@ impl Life {
     }
 
     /// Shows a sign if the last was some time ago. Whether somebody may have seen it.
-    fn sign(&self) -> bool {
+    pub(super) fn sign(&self) -> bool {
         let mut last_sign = self.last_sign.lock();
         if last_sign.is_some_and(|last| last.elapsed() < SIGN_INTERVAL) {
             return true;
@@ -95,22 +95,6 @@ impl Life {
         if let Err(err) = thread::Builder::new().name("life".into()).spawn(show) {
             log::warn!("cannot start a thread that shows signs of life: {err}");
         }
-    }
-}
-
-/// A patch whose arrival is shown, where somebody wants to know.
-pub(super) struct Shown<R> {
-    pub(super) input: R,
-    pub(super) life: Option<Arc<Life>>,
-}
-
-impl<R: Read> Read for Shown<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.input.read(buf)?;
-        if let Some(life) = &self.life {
-            life.sign();
-        }
-        Ok(n)
     }
 }
 

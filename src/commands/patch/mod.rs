@@ -25,10 +25,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use self::for_sync::{Life, Shown, refuse_another, refuse_moved};
+use self::for_sync::{Life, refuse_another, refuse_moved};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 use self::words::{tell_foreign, tell_unproven};
+use super::counted::Counted;
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
 use super::sealed;
@@ -96,7 +97,11 @@ impl Job<'_> {
         let input = stdin.try_clone_to_owned().map_err(unread)?;
         let input = PatchStream::new(input, self.signals);
         let is_at_end = input.is_at_end();
-        let input = Shown { input, life: self.life.clone() };
+        let input = Counted::new(input, |_| {
+            if let Some(life) = &self.life {
+                life.sign();
+            }
+        });
         let options = self.options;
         if options.spool || options.undo.is_some() || options.verify {
             let folder = options.spool_folder.clone().unwrap_or_else(temp_folder);

@@ -1,8 +1,9 @@
 //! The patch on stdin, read as often as it takes.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
+use crate::commands::counted::Counted;
 use crate::commands::input::{STDIN_NAME, decoded};
 use crate::compress::Decoder;
 use crate::error::{Error, Result};
@@ -34,24 +35,9 @@ pub(super) fn kept(
         PatchReader::new(&begin[..], STDIN_NAME)?;
     }
     progress.begin(Part::Keeping, None);
-    let whole = Watched { input: (&begin[..]).chain(input), read_bytes: 0, progress };
+    let whole = (&begin[..]).chain(input);
+    let whole = Counted::new(whole, |read_bytes| progress.advance(read_bytes, 0));
     spool(whole, folder, is_wanted)
-}
-
-/// Tells how much was read.
-struct Watched<'a, R> {
-    input: R,
-    read_bytes: u64,
-    progress: &'a dyn Progress,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.input.read(buf)?;
-        self.read_bytes += n as u64;
-        self.progress.advance(self.read_bytes, 0);
-        Ok(n)
-    }
 }
 
 /// Reads the whole patch; a compressed one in order.
