@@ -1,4 +1,4 @@
-//! Memory for long reads, beginning at a page.
+//! Memory for long reads, beginning at a page; and zeros.
 
 use std::io::{self, BufRead, Read};
 use std::ops::{Deref, DerefMut};
@@ -6,6 +6,9 @@ use std::ops::{Deref, DerefMut};
 /// What the memory is aligned to, in bytes: a page of the common kind, and more than any
 /// common sector, so that direct reads may go there as well.
 pub const PAGE_BYTES: usize = 4096;
+
+/// Zeros to write or to hash, as many as one call takes.
+pub static ZEROS: [u8; 65536] = [0; 65536];
 
 /// A fixed number of bytes, zeros at first, that begin at a page.
 ///

@@ -18,7 +18,7 @@ use rustix::io::{Errno, pwritev};
 use super::cached::is_cached;
 use super::residency::Residency;
 use super::stamp::Stamp;
-use super::{Device, DeviceMut, ZEROS};
+use super::{Device, DeviceMut, write_zeros};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, DiskId, KIB};
 
@@ -345,12 +345,7 @@ impl DeviceMut for FileDevice {
     }
 
     fn write_zeros_at(&self, range: ByteRange) -> Result<()> {
-        if self.make_zeros(range) {
-            return Ok(());
-        }
-        range
-            .pieces(ZEROS.len() as u64)
-            .try_for_each(|piece| self.write_all_at(&ZEROS[..piece.len() as usize], piece.start))
+        if self.make_zeros(range) { Ok(()) } else { write_zeros(self, range) }
     }
 
     fn sync(&self) -> Result<()> {

@@ -47,11 +47,9 @@ pub use tolerant::{TolerantDevice, UNREADABLE_RANGES_MAX};
 use std::fs::File;
 use std::path::Path;
 
+use crate::buffer::ZEROS;
 use crate::error::Result;
 use crate::units::{ByteRange, DiskId};
-
-/// Zeros for devices that cannot make them.
-static ZEROS: [u8; 65536] = [0; 65536];
 
 /// The bytes of one disk. Offsets and sizes are in bytes.
 ///
@@ -118,6 +116,13 @@ pub trait Device: Send + Sync {
     }
 }
 
+/// Writes zeros as any other bytes.
+fn write_zeros<D: DeviceMut + ?Sized>(device: &D, range: ByteRange) -> Result<()> {
+    range
+        .pieces(ZEROS.len() as u64)
+        .try_for_each(|piece| device.write_all_at(&ZEROS[..piece.len() as usize], piece.start))
+}
+
 /// A device that can be changed.
 pub trait DeviceMut: Device {
     /// Writes all of `buf` at `offset`.
@@ -145,9 +150,7 @@ pub trait DeviceMut: Device {
     /// # Errors
     /// `Kind::Write`, naming path and bytes.
     fn write_zeros_at(&self, range: ByteRange) -> Result<()> {
-        range
-            .pieces(ZEROS.len() as u64)
-            .try_for_each(|piece| self.write_all_at(&ZEROS[..piece.len() as usize], piece.start))
+        write_zeros(self, range)
     }
 
     /// Makes everything written so far durable.

@@ -4,9 +4,7 @@ use ::digest::Digest as _;
 
 use super::algorithm::{Algorithm, Digest};
 use super::nh::{HASH_BYTES, NhStream};
-
-/// Zeros to feed where a device has a hole or a block is padded.
-static ZEROS: [u8; 65536] = [0; 65536];
+use crate::buffer::ZEROS;
 
 /// One variant an algorithm: each loop over blocks is compiled for its digest, and
 /// nothing is looked up or allocated for a block.

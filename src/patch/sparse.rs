@@ -1,5 +1,6 @@
 //! Splits a write into bytes that must be stored and zeros that need not be.
 
+use crate::buffer::ZEROS;
 use crate::device::DeviceMut;
 use crate::digest::is_zero;
 use crate::error::Result;
@@ -9,8 +10,6 @@ use crate::units::ByteRange;
 const HOLE_BYTES: u64 = 4096;
 /// Zeros are looked for in pieces of at most this many bytes.
 const PROBE_BYTES: u64 = 512;
-/// For zeros that are too few for a hole.
-static ZEROS: [u8; HOLE_BYTES as usize] = [0; HOLE_BYTES as usize];
 
 /// One piece of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]

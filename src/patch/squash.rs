@@ -20,12 +20,11 @@ use super::format::{Checksum, Header};
 use super::index::{DeviceReader, PatchIndex, Piece};
 use super::seal::{Base, Seal};
 use super::writer::PatchWriter;
+use crate::buffer::ZEROS;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, KIB};
 
-/// Bytes of zeros written at a time.
-const ZEROS_BYTES: u64 = 64 * KIB;
 /// Bytes of a patch read at a time while its digest is verified.
 const READ_BYTES: u64 = 256 * KIB;
 
@@ -307,8 +306,7 @@ fn covers(outer: &PatchIndex, inner: &PatchIndex, block_bytes: u64) -> bool {
 }
 
 fn write_zeros<W: Write>(writer: &mut PatchWriter<W>, range: ByteRange) -> Result<()> {
-    static ZEROS: [u8; ZEROS_BYTES as usize] = [0; ZEROS_BYTES as usize];
-    for piece in range.pieces(ZEROS_BYTES) {
+    for piece in range.pieces(ZEROS.len() as u64) {
         writer.write_block(piece.start, &ZEROS[..piece.len() as usize])?;
     }
     Ok(())
