@@ -54,8 +54,8 @@ impl Caller {
     }
 
     /// A server, after a file at `path` was created if there is nothing, which is taken away again
-    /// if there is no server. For another host. Once there was one, somebody may be about to write
-    /// to the file.
+    /// if the server fails and it is still empty. For another host. Whoever may be about to write to
+    /// it then is told that it has lost its name.
     pub fn creating_server(&self, path: &OsStr) -> Vec<OsString> {
         let path = &quoted(path.as_bytes())[..];
         let server = &self.remote_line(&["--server".into()])[..];
@@ -67,10 +67,9 @@ impl Caller {
             &create.concat(),
             b"; }; ",
             server,
-            // As the shell says that there is none to be run.
-            b"; status=$?; case $status in 126|127) ",
+            b"; status=$?; [ $status -eq 0 ] || ",
             &take_away.concat(),
-            b";; esac; exit $status",
+            b"; exit $status",
         ];
         let script = script.concat();
         let mut words = self.words.clone();
@@ -191,8 +190,7 @@ mod tests {
         }
         std::fs::remove_file(&path).unwrap();
         assert_eq!(run("false").status.code(), Some(1));
-        assert!(path.exists(), "there was a server");
-        std::fs::remove_file(&path).unwrap();
+        assert!(!path.exists(), "the server has failed");
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
         assert_eq!(run("/no/bdsync").status.code(), Some(127));
         assert!(path.is_symlink());
