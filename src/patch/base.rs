@@ -276,6 +276,7 @@ fn looks_interrupted(parts: &[PartState]) -> bool {
 mod tests {
     use std::io::Cursor;
 
+    use super::super::format::RECORD_WRITE_BYTES_MAX;
     use super::super::seal::{BaseMaker, Seal};
     use super::super::{Header, PatchWriter, check as check_patch};
     use super::*;
@@ -404,6 +405,62 @@ mod tests {
     }
 
     #[test]
+    fn what_the_patch_does_not_change_is_no_sign_that_it_was_written() {
+        let old = vec![1; 10 * BLOCK];
+        let mut new = old.clone();
+        new[5 * BLOCK..6 * BLOCK].fill(2);
+        // The first or the last one changes as well; the patch has the other one as it was.
+        for changed in [0, 9] {
+            let mut new = new.clone();
+            new[changed * BLOCK..][..BLOCK].fill(2);
+            let (patch, base) = sealed_over(&old, &new, BLOCK, &[0, 5, 9]);
+            let mut later = old.clone();
+            later[..BLOCK].copy_from_slice(&new[..BLOCK]);
+            later[5 * BLOCK + 3] = 9;
+            let found = state(&later, later.len(), &patch, &base);
+            assert!(matches!(found, BaseState::Foreign { .. }), "{changed} changed: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_part_with_new_blocks_behind_others_was_not_written_in_order() {
+        const BLOCKS: usize = 300;
+        let (old, new) = (vec![1; BLOCKS * BLOCK], vec![2; BLOCKS * BLOCK]);
+        let (patch, base) = sealed(&old, &new);
+        let torn = |done: usize| [&new[..done * BLOCK], &old[done * BLOCK..]].concat();
+        // Every part has more than one block.
+        for done in 149..155 {
+            let mut later = torn(done);
+            assert_eq!(state(&later, later.len(), &patch, &base), BaseState::Interrupted);
+            later[(done - 3) * BLOCK] = 9;
+            let found = state(&later, later.len(), &patch, &base);
+            assert!(matches!(found, BaseState::Foreign { .. }), "{done}: {found:?}");
+        }
+        let mut later = torn(150);
+        let blocks_a_part = 1 << base.fingerprint.level;
+        assert!(blocks_a_part > 2, "parts of {blocks_a_part} blocks");
+        let part = 150 / blocks_a_part * blocks_a_part;
+        later[part * BLOCK..][..blocks_a_part * BLOCK].fill(1);
+        later[(part + 1) * BLOCK..][..BLOCK].fill(2);
+        let found = state(&later, later.len(), &patch, &base);
+        assert!(matches!(found, BaseState::Foreign { .. }), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_foreign_is_named_by_its_first_block_and_counted_without_what_was_written() {
+        let (old, new) = (vec![1; 10 * BLOCK], vec![2; 10 * BLOCK]);
+        let (patch, base) = sealed(&old, &new);
+        let mut later = old;
+        later[..2 * BLOCK].fill(2);
+        for block in [3, 6, 8] {
+            later[block * BLOCK + 1] = 9;
+        }
+        let first = ByteRange::new(3 * BLOCK as u64, 4 * BLOCK as u64);
+        let expected = BaseState::Foreign { first, differing: 3, parts: 10 };
+        assert_eq!(state(&later, later.len(), &patch, &base), expected);
+    }
+
+    #[test]
     fn a_block_of_several_records_is_new_as_a_whole_only() {
         const BYTES: usize = 65536;
         let old = vec![1; 3 * BYTES];
@@ -418,6 +475,42 @@ mod tests {
         assert!(matches!(found, BaseState::Foreign { .. }), "{found:?}");
         let torn = [&new[..BYTES], &old[BYTES..]].concat();
         assert_eq!(state(&torn, torn.len(), &patch, &base), BaseState::Interrupted);
+        // Its last record is as it was before, which says nothing of what is before it.
+        let (old, mut new) = (vec![1; 4 * BYTES], vec![2; 4 * BYTES]);
+        new[BYTES + RECORD_WRITE_BYTES_MAX..2 * BYTES].fill(1);
+        let (patch, base) = sealed_over(&old, &new, BYTES, &[0, 1, 2, 3]);
+        let torn = [&new[..BYTES + 100], &old[BYTES + 100..]].concat();
+        assert_eq!(state(&torn, torn.len(), &patch, &base), BaseState::Interrupted);
+    }
+
+    #[test]
+    fn a_wish_for_an_end_ends_every_pass() {
+        let old = vec![1; 96];
+        let mut new = old.clone();
+        // Blocks that are read apart.
+        new[0] = 2;
+        new[3 * BLOCK] = 2;
+        let (patch, base) = sealed(&old, &new);
+        let open = || PatchReader::new(Cursor::new(&patch), "patch");
+        let asked = std::cell::Cell::new(0);
+        for stop_at in 1..3 {
+            asked.set(0);
+            let check = || {
+                asked.set(asked.get() + 1);
+                if asked.get() < stop_at {
+                    return Ok(());
+                }
+                Err(Error::new(Kind::Interrupted(libc::SIGINT), "stop"))
+            };
+            // Once for its hashes, once for what differs.
+            let device = MemoryDevice::new(new.clone());
+            let err = base_state(&device, &base, 96, &open, &check).unwrap_err();
+            assert_eq!(err.kind(), Kind::Interrupted(libc::SIGINT));
+        }
+        let found = Seal::decode(&check_patch(open().unwrap(), &|| Ok(())).unwrap().trailer.tail);
+        let stop = || Err(Error::new(Kind::Interrupted(libc::SIGINT), "stop"));
+        let err = verify_seal(&patch[..], &found.unwrap().unwrap(), &stop).unwrap_err();
+        assert_eq!(err.kind(), Kind::Interrupted(libc::SIGINT));
     }
 
     #[test]
@@ -444,6 +537,7 @@ mod tests {
             let device = MemoryDevice::new([1; 32]);
             let err = base_state(&device, &base, 32, &open, &|| Ok(())).unwrap_err();
             assert_eq!(err.kind(), Kind::Patch);
+            assert!(err.to_string().contains("no blocks in order"), "{err}");
         }
     }
 

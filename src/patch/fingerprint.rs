@@ -181,6 +181,14 @@ mod tests {
     }
 
     #[test]
+    fn where_no_part_differs_but_the_whole_all_of_them_may() {
+        let (before, _) = of(0..300);
+        let mut after = before.clone();
+        after.whole[WHOLE_BYTES - 1] ^= 1;
+        assert_eq!(before.differing_parts(&after), Vec::from_iter(0..before.parts.len()));
+    }
+
+    #[test]
     fn a_changed_block_is_found_in_its_part_alone() {
         for blocks in [1, 2, 127, 128, 129, 130, 257, 1000] {
             let (before, ranges) = of(0..blocks);

@@ -301,6 +301,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_seal_with_numbers_that_no_patch_has_is_damaged() {
+        let seal = seal_of(3, 5, SALT_BYTES_MAX);
+        let bytes = bytes_of(&seal);
+        let salt_len = seal.base.as_ref().map_or(0, |base| base.salt.len());
+        let block_bytes_at = MARK.len() + 2 + 1;
+        let blocks_at = block_bytes_at + 8 + 1 + "sha512-256".len() + 1 + salt_len;
+        let with = |at: usize, number: u64| {
+            let mut bytes = bytes.clone();
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+            Seal::decode(&bytes).map(|found| found.and_then(|found| found.seal.base))
+        };
+        for block_bytes in [1, BLOCK_BYTES_MAX] {
+            let base = with(block_bytes_at, block_bytes).unwrap().unwrap();
+            assert_eq!(base.block_bytes, block_bytes);
+        }
+        for block_bytes in [0, BLOCK_BYTES_MAX + 1] {
+            let err = with(block_bytes_at, block_bytes).unwrap_err();
+            assert_eq!(err.kind(), Kind::Patch, "blocks of {block_bytes} bytes");
+        }
+        assert_eq!(with(blocks_at, 3).unwrap().unwrap().fingerprint.blocks, 3);
+        for blocks in [0, 2, 4, u64::MAX] {
+            let err = with(blocks_at, blocks).unwrap_err();
+            assert_eq!(err.kind(), Kind::Patch, "{blocks} blocks in 3 parts");
+        }
+        let long_salt = seal_of(3, 5, SALT_BYTES_MAX + 1);
+        assert_eq!(Seal::decode(&bytes_of(&long_salt)).unwrap_err().kind(), Kind::Patch);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(
