@@ -167,6 +167,9 @@ mod tests {
         let trailer = |n| Checksum { name: vec![b'x'; n], digest: vec![0; n] };
         assert!(encode_trailer(Some(&trailer(CHECKSUM_BYTES_MAX))).is_some());
         assert!(encode_trailer(Some(&trailer(CHECKSUM_BYTES_MAX + 1))).is_none());
+        let digest = |n| Checksum { name: b"x".to_vec(), digest: vec![0; n] };
+        assert!(encode_trailer(Some(&digest(CHECKSUM_BYTES_MAX))).is_some());
+        assert!(encode_trailer(Some(&digest(CHECKSUM_BYTES_MAX + 1))).is_none());
         assert!(encode_trailer(Some(&trailer(0))).is_none());
         assert_eq!(encode_trailer(None).unwrap(), [0]);
     }

@@ -514,6 +514,29 @@ mod tests {
     }
 
     #[test]
+    fn only_a_record_that_may_not_go_there_is_stepped_over() {
+        let header = Header { size_bytes: 100, name: vec![] }.encode().unwrap();
+        let record =
+            |offset: u64| [&RecordHeader { offset, len: 5 }.encode()[..], b"hello"].concat();
+        let end = [0; RECORD_HEADER_BYTES];
+        // Bytes behind the end mark that would be a misplaced record before it.
+        let no_checksum = [CHECKSUM_BYTES_MAX as u8 + 1; 2 * RECORD_HEADER_BYTES];
+        let patch = [&header[..], &record(5), &record(98), &record(7), &end, &no_checksum].concat();
+        let mut reader = PatchReader::new(&patch[..], "patch").unwrap();
+        let offsets = |batch: Option<Batch>| -> Vec<_> {
+            batch.unwrap().records().map(|record| record.offset).collect()
+        };
+        assert_eq!(offsets(reader.next_batch().unwrap()), [5]);
+        assert_eq!(reader.next_batch().unwrap_err().kind(), Kind::Patch);
+        assert!(reader.skip_misplaced().unwrap());
+        assert_eq!(offsets(reader.next_batch().unwrap()), [7]);
+        assert_eq!(reader.next_batch().unwrap_err().kind(), Kind::Patch);
+        let position = reader.position();
+        assert!(!reader.skip_misplaced().unwrap(), "nothing can be found behind that");
+        assert_eq!(reader.position(), position);
+    }
+
+    #[test]
     fn what_is_no_patch_is_called_so() {
         for bytes in [&b"BDSYNC 0.2\n"[..], b"\x7fELF and so on", b"B\0"] {
             let err = read_all(bytes).unwrap_err();

@@ -492,7 +492,13 @@ mod tests {
         assert_eq!(seal_of(&[a.clone(), outside.clone()]).unwrap().base, None);
         let later = seal_of(&[empty, outside.clone()]).unwrap();
         assert_eq!(later.base, layer(&outside).seal.unwrap().base);
-        assert_eq!(seal_of(&[a, patch_of(40, "d", &[])]), None);
+        assert_eq!(seal_of(&[a.clone(), patch_of(40, "d", &[])]), None);
+        // The block right before those of the first one, and what a change of size does.
+        let before = sealed(&[0], "s5", "t5");
+        assert_eq!(seal_of(&[sealed(&[4], "s6", "t6"), before]).unwrap().base, None);
+        let shorter = sealed_of(36, 4, &[4], "s7", "t7");
+        assert_eq!(seal_of(&[a.clone(), shorter.clone()]).unwrap().base, None);
+        assert_eq!(seal_of(&[shorter, a]).unwrap().base, None);
     }
 
     #[test]

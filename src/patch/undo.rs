@@ -227,7 +227,7 @@ mod tests {
     use super::super::tests::written_patch as patch_of;
     use super::super::{Apply, Written, Zeros, check};
     use super::*;
-    use crate::device::faulty::{Fault, FaultyDevice, Operation};
+    use crate::device::faulty::{Call, Fault, FaultyDevice, Operation};
     use crate::device::{DeviceMut, MemoryDevice};
     use crate::progress::Silent;
     use crate::units::SizeRule;
@@ -270,6 +270,40 @@ mod tests {
         assert_eq!(undo_of(&target, SizeRule::Strict, &patch, &path).unwrap_err().exit_code(), 1);
         assert_eq!(fs::read(&path).unwrap(), before);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn neighbours_are_saved_together_up_to_a_mebibyte() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("undo");
+        // Records that do not end with a mebibyte.
+        let (record, size) = (50_000, 3_000_000);
+        let records: Vec<_> =
+            (0..size / record).map(|i| ((i * record) as u64, vec![2; record])).collect();
+        let patch = patch_of(size as u64, &records);
+        let target = FaultyDevice::new(MemoryDevice::new(vec![1; size]), []);
+        undo_of(&target, SizeRule::Strict, &patch, &path).unwrap();
+        assert_eq!(target.read_bytes(), size as u64);
+        let reads = target.calls().iter().filter(|call| matches!(call, Call::Read(_))).count();
+        assert!(reads <= size / SAVE_BYTES as usize + 2, "{reads} reads");
+        apply(&target, SizeRule::Strict, &patch);
+        apply(&target, SizeRule::Strict, &fs::read(&path).unwrap());
+        assert!(target.inner().content() == vec![1; size]);
+    }
+
+    #[test]
+    fn a_wish_for_an_end_leaves_no_undo_patch() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("undo");
+        let target = MemoryDevice::new([1; 100]);
+        let patch = patch_of(100, &[(5, vec![2; 5]), (50, vec![3; 5])]);
+        let open = || PatchReader::new(Cursor::new(&patch), "patch").unwrap();
+        let summary = check(open(), &|| Ok(())).unwrap();
+        let sizes = SizePlan::new(SizeRule::Strict, &target, 100).unwrap();
+        let stop = || Err(Error::new(Kind::Interrupted(libc::SIGINT), "stop"));
+        let err = write_undo(&path, &target, &sizes, &mut open(), &summary, &stop).unwrap_err();
+        assert_eq!(err.kind(), Kind::Interrupted(libc::SIGINT));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     proptest! {

@@ -213,6 +213,39 @@ mod tests {
         assert_eq!(reads(true, &[0, 100, far], Some(fault)), singly);
     }
 
+    #[test]
+    fn records_are_read_together_as_far_as_the_buffer_and_the_limit_go() {
+        let gap = GAP_BYTES_MAX;
+        let records: Vec<_> = (0..8).map(|i| (i * gap, vec![3; 10])).collect();
+        let size = 8 * gap;
+        let patch = written_patch(size, &records);
+        let mut content = vec![0; size as usize];
+        records.iter().for_each(|(at, data)| content[*at as usize..][..10].copy_from_slice(data));
+        for limit in [size, 7 * gap, 5 * gap + 4, 2 * gap - 1, gap + 1] {
+            let device = MemoryDevice::new(content.clone());
+            verify(&device, limit, true, &patch).unwrap();
+            device.write_all_at(&[9], limit - 1).unwrap();
+            let last = (limit - 1) % gap < 10;
+            assert_eq!(verify(&device, limit, true, &patch).is_err(), last, "limit {limit}");
+        }
+    }
+
+    #[test]
+    fn a_wish_for_an_end_ends_it() {
+        let patch = patch_of(&[(10, vec![1; 10]), (5, vec![2; 10])]);
+        let mut content = vec![1; 200];
+        content[5..15].fill(2);
+        let device = MemoryDevice::new(content);
+        let open = || PatchReader::new(Cursor::new(&patch), "patch");
+        let summary = check(open().unwrap(), &|| Ok(())).unwrap();
+        let stop = || Err(Error::new(Kind::Interrupted(libc::SIGINT), "stop"));
+        for ascending in [true, false] {
+            let summary = Summary { ascending, ..summary.clone() };
+            let err = verify_records(&device, 200, &summary, &open, &stop).unwrap_err();
+            assert_eq!(err.kind(), Kind::Interrupted(libc::SIGINT));
+        }
+    }
+
     /// Each record hides half of the one before, byte by byte differing from it.
     #[test]
     fn many_records_over_each_other_are_read_twice_and_no_more() {

@@ -224,6 +224,30 @@ mod tests {
     }
 
     #[test]
+    fn no_more_than_a_buffer_is_held_back() {
+        struct Counting(std::rc::Rc<std::cell::Cell<u64>>);
+
+        impl Write for Counting {
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                self.0.set(self.0.get() + buf.len() as u64);
+                Ok(buf.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let written = std::rc::Rc::default();
+        let output = Counting(std::rc::Rc::clone(&written));
+        let mut writer = PatchWriter::new(output, &header(1 << 30)).unwrap();
+        for i in 0..200 {
+            writer.write_block(i * 5000, &[1; 5000]).unwrap();
+            assert!(writer.patch_bytes() - written.get() <= BUFFER_BYTES as u64);
+        }
+    }
+
+    #[test]
     fn full_disk_is_a_write_error_wherever_it_happens() {
         for room in 0..60 {
             let written = PatchWriter::new(Full { room }, &header(8)).and_then(|mut writer| {
