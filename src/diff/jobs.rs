@@ -278,3 +278,89 @@ impl Waiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ladder::Ladder;
+    use super::*;
+    use crate::digest::Algorithm;
+    use crate::units::ByteRange;
+
+    const BLOCK_BYTES: u64 = 4096;
+    const HASH_LEN: usize = 16;
+
+    fn known() -> Known {
+        let coarse = Ladder::flat(BLOCK_BYTES, Algorithm::Md5);
+        Known::new(100, 50, Density::new(coarse, Ladder::direct(BLOCK_BYTES), 0.5))
+    }
+
+    fn waiter(want: Blocks) -> Arc<Waiter> {
+        Waiter::new(want, Priority::Interactive, Box::new(|_| {}))
+    }
+
+    /// Blocks that differ, whose hashes are these bytes.
+    fn differing(blocks: Blocks, local: u8, remote: u8) -> Differing {
+        let hashes = |byte| vec![byte; (blocks.end - blocks.start) as usize * HASH_LEN];
+        let range = ByteRange::new(blocks.start * BLOCK_BYTES, blocks.end * BLOCK_BYTES);
+        let remote = Announced { blocks: range, hashes: hashes(remote) };
+        Differing { remote, local: hashes(local) }
+    }
+
+    #[test]
+    fn who_wants_a_part_of_a_failed_job_gets_it_alone_and_fails_with_that() {
+        // What is wanted begins before the job, ends behind it, or does both.
+        for (before, want, job, part) in [
+            (0..10, 5..15, 10..20, 10..15),
+            (20..30, 15..25, 10..20, 15..20),
+            (0..10, 5..25, 10..50, 10..25),
+        ] {
+            let mut known = known();
+            known.learn(&before, &[], BLOCK_BYTES, HASH_LEN);
+            let waiter = waiter(want.clone());
+            assert_eq!(known.ask(&waiter, &job), std::slice::from_ref(&job));
+            let mut waiters = known.finish(&job);
+            let parts = known.divide(&job, &mut waiters);
+            assert!(waiters.is_empty(), "{want:?} of {job:?}");
+            let jobs: Vec<_> = parts.into_iter().flat_map(|part| part.jobs).collect();
+            assert_eq!(jobs, std::slice::from_ref(&part), "{want:?} of {job:?}");
+            let mut waiters = known.finish(&part);
+            assert!(known.divide(&part, &mut waiters).is_empty(), "{part:?} again");
+            assert_eq!(waiters.len(), 1, "nobody is told that {part:?} failed");
+        }
+    }
+
+    #[test]
+    fn only_neighbours_within_a_segment_are_one_job() {
+        for (want, window, expected) in [
+            (5..10, 20..60, vec![(5, 10), (20, 50), (50, 60)]),
+            (20..25, 25..40, vec![(20, 40)]),
+            (45..50, 50..60, vec![(45, 50), (50, 60)]),
+        ] {
+            let mut known = known();
+            known.learn(&(10..20), &[], BLOCK_BYTES, HASH_LEN);
+            let waiter = waiter(want);
+            let jobs = known.ask(&waiter, &window);
+            assert!(jobs.iter().map(|job| (job.start, job.end)).eq(expected.iter().copied()));
+            let noted: Vec<_> = known.jobs.iter().map(|(&start, job)| (start, job.end)).collect();
+            assert_eq!(noted, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_block_stays_with_its_print() {
+        let mut known = known();
+        known.learn(&(3..5), &[differing(3..4, 1, 2)], BLOCK_BYTES, HASH_LEN);
+        let print = known.prints.get(3);
+        assert!(print.is_some());
+        // A job over what is known, with a run that reaches beyond it.
+        known.learn(&(2..8), &[differing(2..10, 7, 8)], BLOCK_BYTES, HASH_LEN);
+        assert_eq!(known.prints.get(3), print);
+        let found: Vec<_> = (2..10).map(|block| known.map.state(block)).collect();
+        let (same, differs, unknown) = (State::Same, State::Differs, State::Unknown);
+        let expected = [differs, differs, same, differs, differs, differs, unknown, unknown];
+        assert_eq!(found, expected);
+        for block in [4, 8, 9] {
+            assert_eq!(known.prints.get(block), None, "block {block}");
+        }
+    }
+}

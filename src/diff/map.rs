@@ -375,6 +375,31 @@ mod tests {
     }
 
     #[test]
+    fn a_run_over_the_end_of_a_chunk_is_one_whatever_their_forms() {
+        // By what is learned of a chunk besides the run: nothing, or so much that it takes bits.
+        let many = |map: &mut Map, from: u64| {
+            (0..200).for_each(|i| map.learn(from + 2 * i, from + 2 * i + 1, State::Differs));
+        };
+        let middle = CHUNK_BLOCKS;
+        for has_bits in [[false, false], [false, true], [true, false], [true, true]] {
+            for (from, to) in [(middle - 9, middle + 5), (0, middle + 5), (middle - 9, 2 * middle)]
+            {
+                let mut map = Map::new(2 * CHUNK_BLOCKS);
+                map.learn(from, to, State::Differs);
+                let mut expected = 1;
+                for (chunk, at) in [(0, 1000), (1, middle + 1000)] {
+                    if has_bits[chunk] && !(from..to).contains(&at) {
+                        many(&mut map, at);
+                        assert!(matches!(map.chunks[chunk], Chunk::Bits(_)));
+                        expected += 200;
+                    }
+                }
+                assert_eq!(map.runs(2 * CHUNK_BLOCKS), expected, "[{from}, {to}) {has_bits:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_known_stays_as_it_was() {
         let mut map = Map::new(10);
         map.learn(0, 5, State::Same);
