@@ -278,6 +278,48 @@ mod tests {
     }
 
     #[test]
+    fn names_below_dev_count_for_block_devices_in_folders_of_root_only() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+
+        let nodes = fs::read_dir("/dev").into_iter().flatten().flatten().map(|node| node.path());
+        let is_block = |path: &PathBuf| {
+            fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device())
+        };
+        let folder = tempfile::Builder::new().prefix("bdsync-allow").tempdir_in(DEVICES);
+        let (Some(disk), Ok(dir)) = (nodes.into_iter().find(is_block), folder) else {
+            eprintln!("skipped: no block device, or we may not name it in /dev");
+            return;
+        };
+        let name = |name: &str, target: &Path| {
+            let path = dir.path().join(name);
+            symlink(target, &path).unwrap();
+            path
+        };
+        let (named, null) = (name("disk", &disk), name("null", Path::new("/dev/null")));
+        let counts = |glob: &str, path: &Path| {
+            let allowed = Allowed::new(&[glob]).unwrap();
+            names_device(allowed.globs.as_ref().unwrap(), path)
+        };
+        let glob = format!("{}/*", dir.path().display());
+        assert!(counts(&glob, &named));
+        assert!(!counts(&glob, &null), "no block device");
+        assert!(!counts("/dev/other/*", &named), "another name");
+        let roundabout = dir.path().join("..").join(dir.path().file_name().unwrap()).join("disk");
+        assert!(is_block(&roundabout));
+        assert!(!counts("/dev/**", &roundabout), "a way back may lead through a link");
+        let elsewhere = tempfile::tempdir().unwrap();
+        let outside = elsewhere.path().join("disk");
+        symlink(&disk, &outside).unwrap();
+        assert!(!counts("/**", &outside), "not below /dev");
+        for mode in [0o775, 0o757, 0o755] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(counts(&glob, &named), mode == 0o755, "{mode:o}");
+        }
+        chown(dir.path(), Some(1), None).unwrap();
+        assert!(!counts(&glob, &named), "another user's folder");
+    }
+
+    #[test]
     fn globs_that_can_match_nothing_are_usage_errors() {
         for glob in ["", "images/*", "/a/[", "/a/{b", "*"] {
             assert_eq!(Allowed::new(&[glob]).unwrap_err().kind(), Kind::Usage, "{glob}");

@@ -135,6 +135,8 @@ mod tests {
         cache.put(blocks(0, 10, 1), b"cc");
         assert_eq!(get(&cache, 0, 10, 1), b"cc");
         assert_eq!(get(&cache, 10, 10, 1), b"bb", "there was room for both");
+        let entries = cache.entries.lock();
+        assert_eq!((entries.runs.len(), entries.order.len(), entries.bytes), (2, 2, room));
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::session;
+use crate::device::faulty::{Fault, FaultyDevice, Operation};
 use crate::device::{Device, MemoryDevice, open_source};
 use crate::digest::{Algorithm, BlockHasher, Hasher, Scratch, core_count, fold, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, pair};
 use crate::units::{ByteRange, DiskId};
-use crate::wire::{Extensions, FrameReader, Message};
+use crate::wire::{Extensions, FAULT_TEXT_BYTES_MAX, FrameReader, Message};
 
 mod alive;
 mod early;
@@ -384,6 +385,41 @@ fn hints_are_echoed_and_free_the_cache() {
     let everything = range(0, 10_000);
     // The last one is the end of the session, to which the first hint applies as well.
     assert_eq!(*released, [range(100, 150), range(0, 4096), everything, everything]);
+}
+
+/// Else a client that has written to the disk meanwhile would compare what it has overwritten.
+#[test]
+fn what_a_hint_releases_is_read_and_hashed_anew() {
+    let (step, bytes) = (4096, 16 * 4096);
+    let tree = Message::GetTree { start: 0, step, n: 1, level: 1 };
+    let hint = |start| Message::GetHashes { start, step: 1, n: 0 };
+    for (released, read_bytes) in [(0, bytes), (bytes, 2 * bytes), (1 << 60, 2 * bytes)] {
+        let device = Recorded::new(vec![3; bytes as usize]);
+        let requests = [tree.clone(), hint(released), tree.clone(), Message::Done];
+        let (_, end) = descend(&device, &requests);
+        end.expect("a good session");
+        let found: u64 = device.reads.lock().iter().map(ByteRange::len).sum();
+        assert_eq!(found, read_bytes, "up to {released} released");
+    }
+}
+
+#[test]
+fn the_reason_of_a_fault_is_cut_to_what_a_message_takes() {
+    let path = format!("/{}", "x".repeat(2 * FAULT_TEXT_BYTES_MAX));
+    let requests = [Message::GetBlock { offset: 0, len: 5 }, Message::Done];
+    let input = bytes_of(&[opening("CLIENT+faults 0.5", "md5", ""), requests.to_vec()].concat());
+    let (answer, end) = serve(&input, Extensions::ALL, |_| {
+        let device = MemoryDevice::new([3; 100]);
+        let fault = Fault::once(Operation::Read, 0);
+        Ok(Box::new(FaultyDevice::new(device.with_path(&path), [fault])))
+    });
+    end.expect("a good session");
+    match &messages_of(&answer)[2..] {
+        [Message::Fault { text, .. }, Message::Done] => {
+            assert_eq!(text.len(), FAULT_TEXT_BYTES_MAX);
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 fn mib(start: u64, end: u64) -> ByteRange {

@@ -55,6 +55,8 @@ fn runs_need_their_extensions_and_fit_an_answer() {
     let run = |n| HashRun { start: 0, n };
     let asked = |level, runs: Vec<HashRun>| Message::GetRuns { step: 512, level, runs };
     let most = (RUNS_BYTES_MAX / 32) as u32;
+    // Leaves of nh have shorter hashes than blocks.
+    let most_leaves = (RUNS_BYTES_MAX / 16) as u32;
     for (hello, request, is_good) in [
         ("CLIENT+blake3,runs 0.5", asked(None, vec![run(1), run(2)]), true),
         ("CLIENT+blake3,runs 0.5", asked(None, vec![run(most - 1), run(1)]), true),
@@ -63,6 +65,13 @@ fn runs_need_their_extensions_and_fit_an_answer() {
         ("CLIENT+blake3,runs 0.5", asked(Some(0), vec![run(1)]), false),
         ("CLIENT+blake3,tree 0.5", asked(None, vec![run(1)]), false),
         ("CLIENT+blake3,tree,runs 0.5", asked(Some(2), vec![run(1), run(0)]), true),
+        ("CLIENT+blake3,tree,nh,runs 0.5", asked(None, vec![run(most), run(1)]), false),
+        (
+            "CLIENT+blake3,tree,nh,runs 0.5",
+            asked(Some(0), vec![run(most_leaves - 1), run(1)]),
+            true,
+        ),
+        ("CLIENT+blake3,tree,nh,runs 0.5", asked(Some(0), vec![run(most_leaves), run(1)]), false),
         (
             "CLIENT+blake3,tree,runs 0.5",
             asked(Some(7), vec![HashRun { start: u64::MAX, n: 1 }]),
