@@ -329,15 +329,8 @@ impl DeviceMut for FileDevice {
                 Err(err) => return Err(self.write_error(range, err.into())),
             };
             // Short writes are rare (signals, a full disk): the rest goes slice by slice.
-            let mut skip = written;
-            let mut position = at;
-            for part in group {
-                let done = skip.min(part.len());
-                skip -= done;
-                if done < part.len() {
-                    self.write_all_at(&part[done..], position + done as u64)?;
-                }
-                position += part.len() as u64;
+            for (rest, position) in unwritten(group, at, written) {
+                self.write_all_at(rest, position)?;
             }
             at = range.end;
         }
@@ -387,6 +380,23 @@ impl DeviceMut for FileDevice {
     }
 }
 
+/// What is left of `parts`, one behind the other from `at` on, once `written` bytes of them are
+/// written, and where it goes.
+fn unwritten<'a>(
+    parts: &[&'a [u8]],
+    at: u64,
+    written: usize,
+) -> impl Iterator<Item = (&'a [u8], u64)> {
+    let (mut skip, mut position) = (written, at);
+    parts.iter().filter_map(move |part| {
+        let done = skip.min(part.len());
+        let rest = (&part[done..], position + done as u64);
+        skip -= done;
+        position += part.len() as u64;
+        (!rest.0.is_empty()).then_some(rest)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::open::{TargetOptions, open_source, open_target};
@@ -426,6 +436,30 @@ mod tests {
         null.set_size(0).unwrap();
         assert_eq!(null.set_size(1).unwrap_err().kind(), Kind::Size);
         null.sync().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_made_durable_is_an_error() {
+        // The kernel has no fsync for it, and says so.
+        let path = Path::new("/dev/zero");
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let device = FileDevice::of_file(file, path, FileKind::Regular).unwrap();
+        let err = device.sync().unwrap_err();
+        assert_eq!(err.kind(), Kind::Write);
+        assert!(err.full_message().contains("durable"), "{}", err.full_message());
+    }
+
+    #[test]
+    fn the_size_that_was_set_is_its_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = open_target(file_of(&dir, &[1; 100]), TargetOptions::default()).unwrap();
+        assert!(device.can_set_size());
+        for size_bytes in [5000, 10] {
+            device.set_size(size_bytes).unwrap();
+            assert_eq!(device.size(), size_bytes);
+            assert_eq!(fs::metadata(device.path()).unwrap().len(), size_bytes);
+        }
+        assert!(!open_target("/dev/null", TargetOptions::default()).unwrap().can_set_size());
     }
 
     #[test]
@@ -527,6 +561,21 @@ mod tests {
         assert_eq!(resident().last(), before.last());
         device.done_with(everything);
         assert_eq!(resident(), before);
+    }
+
+    #[test]
+    fn rest_of_a_short_write_goes_where_it_belongs() {
+        let parts: [&[u8]; 5] = [b"one", b"", b"three", b"4", b"fifth"];
+        let whole = parts.concat();
+        for written in 0..=whole.len() {
+            let mut found = [&whole[..written], &vec![b'?'; whole.len() - written]].concat();
+            for (rest, position) in unwritten(&parts, 1000, written) {
+                let from = position as usize - 1000;
+                assert!(from >= written, "{written} bytes, and again from {from} on");
+                found[from..][..rest.len()].copy_from_slice(rest);
+            }
+            assert_eq!(found, whole, "after {written} bytes");
+        }
     }
 
     #[test]

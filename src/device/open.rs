@@ -180,6 +180,8 @@ mod tests {
             (dir.path(), "it is a directory"),
             (&fifo, "it is a named pipe"),
             (&socket, "it is a socket"),
+            // Its end is found, at 0: a disk of nothing.
+            (Path::new("/dev/zero"), "it is a character device"),
         ];
         for (path, words) in cases {
             for result in [open_source(path), open_target(path, TargetOptions::default())] {

@@ -385,6 +385,19 @@ mod tests {
         }
         let found = names(stack.sharing(Carrier::Device((259, 0))).unwrap());
         assert_eq!(found, ["loop0", "loop0p1", "loop1", "loop2"]);
+        // Not the images of others, nor one's own.
+        let other = sys.0.path().join("other");
+        fs::write(&other, "x").unwrap();
+        sys.loop_device("loop3", "7:3", &other, 0, SECTORS);
+        let images = |carrier| -> Vec<_> {
+            stack.sharing(carrier).unwrap().images.into_iter().map(|(path, _)| path).collect()
+        };
+        let carrier_of = |path: &Path| Carrier::of(&fs::metadata(path).unwrap());
+        assert_eq!(images(Carrier::Device((7, 3))), std::slice::from_ref(&other));
+        let below = images(Carrier::Device((7, 0)));
+        assert!(!below.is_empty() && below.iter().all(|path| *path == image), "{below:?}");
+        assert!(images(carrier_of(&image)).is_empty());
+        assert!(images(carrier_of(&other)).is_empty());
         assert_eq!(names(stack.sharing(Carrier::Device((259, 1))).unwrap()), ["loop0", "loop0p2"]);
     }
 

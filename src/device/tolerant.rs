@@ -184,11 +184,13 @@ impl Device for TolerantDevice {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::device::MemoryDevice;
 
-    /// A device that cannot read these bytes.
-    struct Broken(MemoryDevice, Vec<ByteRange>);
+    /// A device that cannot read these bytes, and notes when it was asked for them.
+    struct Broken(MemoryDevice, Vec<ByteRange>, Arc<Mutex<Vec<ByteRange>>>);
 
     impl Device for Broken {
         fn path(&self) -> &Path {
@@ -202,7 +204,10 @@ mod tests {
         fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
             let range = ByteRange::new(offset, offset + buf.len() as u64);
             match self.1.iter().any(|bad| !bad.intersect(&range).is_empty()) {
-                true => Err(Error::new(Kind::Read, "broken").with_range(range)),
+                true => {
+                    self.2.lock().push(range);
+                    Err(Error::new(Kind::Read, "broken").with_range(range))
+                }
                 false => self.0.read_exact_at(buf, offset),
             }
         }
@@ -214,7 +219,7 @@ mod tests {
 
     fn broken() -> Box<dyn Device> {
         let bad = vec![ByteRange::new(5000, 5001), ByteRange::new(20_000, 20_010)];
-        Box::new(Broken(MemoryDevice::new(vec![7; 20_400]), bad))
+        Box::new(Broken(MemoryDevice::new(vec![7; 20_400]), bad, Arc::default()))
     }
 
     const BAD: [ByteRange; 2] =
@@ -239,6 +244,60 @@ mod tests {
         assert!(!device.is_unreadable(ByteRange::new(8192, 16_384)));
     }
 
+    /// Each attempt may keep a bad disk busy for a minute.
+    #[test]
+    fn what_is_known_to_be_unreadable_is_not_tried_again() {
+        let tried = Arc::default();
+        let bad = vec![ByteRange::new(5000, 5001), ByteRange::new(16_390, 16_400)];
+        let inner = Broken(MemoryDevice::new(vec![7; 20_400]), bad, Arc::clone(&tried));
+        let device = TolerantDevice::new(Box::new(inner));
+        let mut bytes = vec![1; 20_400];
+        device.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(tried.lock().len(), 3, "all of it, then each bad page");
+        for range in [0..20_400, 4096..8192, 8191..8193, 16_384..16_385] {
+            device.read_exact_at(&mut bytes[range.clone()], range.start as u64).unwrap();
+        }
+        assert!(bytes == expected());
+        assert_eq!(tried.lock().len(), 3);
+    }
+
+    /// A device of which every other page cannot be read.
+    struct Striped;
+
+    impl Device for Striped {
+        fn path(&self) -> &Path {
+            Path::new("striped")
+        }
+
+        fn size(&self) -> u64 {
+            1 << 40
+        }
+
+        fn read_exact_at(&self, _: &mut [u8], offset: u64) -> Result<()> {
+            match offset / PIECE_BYTES % 2 {
+                0 => Ok(()),
+                _ => Err(Error::new(Kind::Read, "broken")),
+            }
+        }
+
+        fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
+            Ok(Some(ByteRange::new(from, self.size())))
+        }
+    }
+
+    #[test]
+    fn more_unreadable_ranges_than_can_be_left_out_are_an_error() {
+        let device = TolerantDevice::new(Box::new(Striped));
+        let page = |i: u64| device.read_exact_at(&mut [1; 10], i * PIECE_BYTES);
+        (0..UNREADABLE_RANGES_MAX as u64).for_each(|i| page(2 * i + 1).unwrap());
+        let one_more = 2 * UNREADABLE_RANGES_MAX as u64 + 1;
+        let err = page(one_more).unwrap_err();
+        assert_eq!(err.kind(), Kind::Read);
+        assert!(err.to_string().contains("too much to leave out"), "{err}");
+        page(1).unwrap();
+        assert_eq!(device.unreadable().len(), UNREADABLE_RANGES_MAX);
+    }
+
     #[test]
     fn each_unreadable_page_is_told_once() {
         let device = TolerantDevice::new(broken());
@@ -259,7 +318,11 @@ mod tests {
     #[test]
     fn neighbours_are_told_as_one() {
         let bad = vec![ByteRange::new(0, 12_288), ByteRange::new(16_384, 16_385)];
-        let device = TolerantDevice::new(Box::new(Broken(MemoryDevice::new(vec![7; 20_400]), bad)));
+        let device = TolerantDevice::new(Box::new(Broken(
+            MemoryDevice::new(vec![7; 20_400]),
+            bad,
+            Arc::default(),
+        )));
         device.read_exact_at(&mut [0; 20_400], 0).unwrap();
         assert_eq!(device.take_untold(10), [ByteRange::new(0, 12_288), BAD[1]]);
     }
