@@ -449,6 +449,55 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_comes_in_parts_is_cut_at_the_limit_as_well() {
+        let max = STDERR_LINE_BYTES_MAX;
+        let mut got = vec![];
+        let mut lines = Lines::default();
+        for bytes in [max - 10, 9, 5, max - 4, 3] {
+            lines.feed(&vec![b'x'; bytes], &mut |line| got.push(line.len()));
+        }
+        lines.finish(&mut |line| got.push(line.len()));
+        assert_eq!(got, [max, max, 3]);
+    }
+
+    /// What it said last tells why it ended.
+    #[test]
+    fn what_is_still_in_the_pipe_when_the_remote_has_ended_is_passed_on() {
+        let (stderr, mut remote) = std::io::pipe().unwrap();
+        set_nonblocking(stderr.as_fd()).unwrap();
+        let (hears, heard) = std::sync::mpsc::channel();
+        let (goes_on, go_on) = std::sync::mpsc::channel::<()>();
+        let sink = move |line: &[u8]| {
+            hears.send(line.to_vec()).unwrap();
+            // Busy until told otherwise, or until nobody tells any more.
+            let _ = go_on.recv();
+        };
+        let drain = Drain::start(stderr.into(), Box::new(sink)).unwrap();
+        remote.write_all(b"first\n").unwrap();
+        assert_eq!(heard.recv().unwrap(), b"first");
+        remote.write_all(b"last\nword").unwrap();
+        drain.control.close();
+        drop(goes_on);
+        drain.finish();
+        assert_eq!(heard.iter().collect::<Vec<_>>(), [&b"last"[..], b"word"]);
+    }
+
+    #[test]
+    fn remote_ends_with_the_thread_that_started_it() {
+        let (connection, _) = std::thread::spawn(|| run("sleep 1000")).join().unwrap();
+        assert_eq!(end(connection).1.signal(), Some(Signal::SIGTERM as i32));
+    }
+
+    #[test]
+    fn kill_lets_the_remote_end_itself_first() {
+        let script = "sh -c \"trap 'exit 7' TERM; echo; while :; do sleep 0.01; done\"";
+        let (mut connection, _) = run(script);
+        connection.reader.read_exact(&mut [0]).unwrap();
+        let status = connection.remote.as_mut().unwrap().kill().unwrap();
+        assert_eq!(status.code(), Some(7), "{status}");
+    }
+
+    #[test]
     fn process_left_behind_with_our_stderr_does_not_hold_us_up() {
         let (connection, heard) = run("sh -c 'sleep 30 & echo $! >&2; exit 3'");
         let (_, status) = end(connection);

@@ -220,3 +220,26 @@ pub(super) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 pub(super) fn setup_error(source: io::Error) -> Error {
     Error::io(Kind::Connection, "cannot set up the connection", source)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::super::{Connection, pair};
+    use super::*;
+
+    #[test]
+    fn a_write_after_a_long_rest_is_given_all_of_the_timeout() {
+        let (a, mut b) = pair(Some(Duration::from_secs(60))).unwrap();
+        let Connection { mut writer, control, .. } = a;
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(600)).unwrap();
+        control.state.lock().last_heard = Some(long_ago);
+        // More than a pipe takes before somebody reads.
+        let writes = thread::spawn(move || writer.write_all(&[7; 1 << 20]));
+        thread::sleep(Duration::from_millis(100));
+        let mut got = vec![];
+        b.reader.read_to_end(&mut got).unwrap();
+        writes.join().unwrap().unwrap();
+        assert_eq!(got.len(), 1 << 20);
+    }
+}

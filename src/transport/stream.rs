@@ -135,3 +135,39 @@ impl Write for StreamWriter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Nobody else's descriptor is made to fail where it would wait, and yet nothing waits for one
+    /// who does not read.
+    #[test]
+    fn a_write_to_a_shared_descriptor_ends_with_the_connection() {
+        let (pipe_end, pipe) = io::pipe().unwrap();
+        let (socket_end, socket) = UnixStream::pair().unwrap();
+        let ends: [(Box<dyn Read>, OwnedFd); 2] =
+            [(Box::new(pipe_end), pipe.into()), (Box::new(socket_end), socket.into())];
+        for (mut reader, fd) in ends {
+            let control = Control::new(None).unwrap();
+            let mut writer = StreamWriter::over_shared(fd, Arc::clone(&control));
+            let (ended, end) = mpsc::channel();
+            let writes = thread::spawn(move || ended.send(writer.write_all(&vec![7; 64 << 20])));
+            let mut got = vec![0; 1 << 20];
+            reader.read_exact(&mut got).unwrap();
+            assert!(got.iter().all(|&byte| byte == 7));
+            control.close();
+            let result = end.recv_timeout(Duration::from_secs(60));
+            // A writer that waits all the same is not waited for.
+            drop(reader);
+            let err = result.expect("it waits for a reader").unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::BrokenPipe);
+            writes.join().unwrap().unwrap();
+        }
+    }
+}
