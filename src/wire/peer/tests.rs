@@ -221,6 +221,54 @@ fn in_flight_is_bounded_and_interactive_overtakes_what_is_queued() {
 }
 
 #[test]
+fn what_is_queued_at_the_end_is_told_so_and_what_is_in_flight_is_answered() {
+    let (go, wait) = unbounded::<()>();
+    let max = IN_FLIGHT_REQUESTS_MAX as u64;
+    let (peer, server) = meet(None, move |reader, writer| {
+        // Callbacks are the business of the thread that writes, which no full pipe may hold up.
+        let requests: Vec<_> = (0..max).map(|_| reader.expect_message().unwrap()).collect();
+        wait.recv().unwrap();
+        requests.into_iter().for_each(|request| send(writer, &answer(request)));
+        good(reader, writer).0.len()
+    });
+    let peer = Arc::new(peer);
+    let all: Vec<_> = (0..max + 3).map(|start| scan(&peer, hint(start))).collect();
+    while peer.counters().requests < max {
+        thread::yield_now();
+    }
+    let finishing = Arc::clone(&peer);
+    let finish = thread::spawn(move || finishing.finish());
+    let (answered, queued) = all.split_at(max as usize);
+    for answer in queued {
+        let told = answer.recv_timeout(Duration::from_secs(60)).expect("nobody was told");
+        assert_eq!(told.unwrap_err().kind(), Kind::Connection);
+    }
+    go.send(()).unwrap();
+    answered.iter().for_each(|answer| drop(answer.recv().unwrap().unwrap()));
+    assert!(finish.join().unwrap().unwrap().success());
+    assert_eq!(server.join().unwrap(), 0, "none of those that were queued was sent");
+}
+
+/// It may go on to read its disk, and say nothing.
+#[test]
+fn a_remote_that_reads_no_more_requests_is_given_up_on() {
+    let (quit, wait) = unbounded::<()>();
+    let (deaf, is_deaf) = unbounded::<()>();
+    let (peer, server) = meet(None, move |reader, _| {
+        *reader = FrameReader::new(Box::new(io::empty()));
+        deaf.send(()).unwrap();
+        wait.recv().ok();
+    });
+    is_deaf.recv().unwrap();
+    let answer = scan(&peer, hashes(0, 1));
+    let told = answer.recv_timeout(Duration::from_secs(60));
+    drop(quit);
+    let err = told.expect("it waits for an answer").unwrap_err();
+    assert_eq!(err.kind(), Kind::Read, "{err}");
+    server.join().unwrap();
+}
+
+#[test]
 fn done_goes_out_behind_the_last_request_of_a_peer_that_closes() {
     let (peer, server) = meet(None, |reader, writer| {
         // Nothing is answered before done is there.
