@@ -484,6 +484,19 @@ mod tests {
     }
 
     #[test]
+    fn a_seal_for_other_blocks_than_the_patch_has_is_refused() {
+        let (patch, _) = sealed(&[1; 32], &[2; 32]);
+        for bytes in [16, 48] {
+            let (_, base) = sealed(&vec![1; bytes], &vec![2; bytes]);
+            let open = || PatchReader::new(Cursor::new(&patch), "patch");
+            let device = MemoryDevice::new([1; 32]);
+            let err = base_state(&device, &base, 32, &open, &|| Ok(())).unwrap_err();
+            assert_eq!(err.kind(), Kind::Patch);
+            assert!(err.to_string().contains("its seal is for"), "{err}");
+        }
+    }
+
+    #[test]
     fn a_wish_for_an_end_ends_every_pass() {
         let old = vec![1; 96];
         let mut new = old.clone();

@@ -81,5 +81,7 @@ mod tests {
         }
         assert_ne!(all, sum(&places[..2]));
         assert_ne!(all, sum(&[places[0], places[0], places[1], places[2]]));
+        all.expect(sum(&places)).unwrap();
+        assert_eq!(all.expect(sum(&places[..2])).unwrap_err().kind(), Kind::Patch);
     }
 }

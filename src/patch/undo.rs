@@ -291,6 +291,30 @@ mod tests {
         assert!(target.inner().content() == vec![1; size]);
     }
 
+    /// The undo patch covers what was seen, and what is written must be nothing else.
+    #[test]
+    fn a_patch_that_changes_meanwhile_leaves_no_undo_patch() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("undo");
+        let target = MemoryDevice::new([1; 100]);
+        let patch = |blocks: &[(u64, Vec<u8>)]| patch_of(100, blocks);
+        let (a, b, c) = ((5, vec![2; 5]), (20, vec![3; 5]), (60, vec![4; 5]));
+        for (seen, found) in [
+            (patch(&[a.clone(), b.clone()]), patch(&[a.clone(), c.clone()])),
+            (patch(&[b.clone(), a.clone()]), patch(&[c.clone(), a.clone()])),
+            (patch(std::slice::from_ref(&a)), patch(&[a, b, c])),
+        ] {
+            let open = |patch| PatchReader::new(Cursor::new(patch), "patch").unwrap();
+            let summary = check(open(&seen), &|| Ok(())).unwrap();
+            let sizes = SizePlan::new(SizeRule::Strict, &target, 100).unwrap();
+            let made = write_undo(&path, &target, &sizes, &mut open(&found), &summary, &|| Ok(()));
+            let err = made.unwrap_err();
+            assert_eq!(err.kind(), Kind::Patch);
+            assert!(err.to_string().contains("changes while it is read"), "{err}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+    }
+
     #[test]
     fn a_wish_for_an_end_leaves_no_undo_patch() {
         let folder = tempfile::tempdir().unwrap();
