@@ -59,3 +59,43 @@ impl LeftOut {
         is_news && attempts < ATTEMPTS_MAX
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::MemoryDevice;
+    use crate::error::Kind;
+
+    fn fault(ranges: Vec<ByteRange>) -> Error {
+        Fault::error(ranges, b"broken")
+    }
+
+    #[test]
+    fn only_news_are_worth_another_attempt_and_not_without_end() {
+        let local = TolerantDevice::new(Box::new(MemoryDevice::new([0; 100])));
+        let left_out = LeftOut::new(Arc::new(local));
+        let page = |i: u64| ByteRange::new(4096 * i, 4096 * (i + 1));
+        assert!(!left_out.take(&Error::new(Kind::Read, "another"), 0));
+        assert!(left_out.take(&fault(vec![page(1), page(3)]), 0));
+        assert!(!left_out.take(&fault(vec![page(3)]), 1), "that is known");
+        assert!(left_out.take(&fault(vec![page(3), page(5)]), 1));
+        assert!(!left_out.take(&fault(vec![page(7)]), ATTEMPTS_MAX));
+        assert!(left_out.touches(page(5)) && !left_out.touches(page(4)));
+    }
+
+    #[test]
+    fn more_ranges_than_can_be_left_out_are_not_kept() {
+        let local = TolerantDevice::new(Box::new(MemoryDevice::new([0; 100])));
+        let left_out = LeftOut::new(Arc::new(local));
+        let pages = |from: usize, to: usize| {
+            let page = |i: usize| ByteRange::new(8192 * i as u64, 8192 * i as u64 + 4096);
+            fault((from..to).map(page).collect())
+        };
+        assert!(left_out.take(&pages(0, UNREADABLE_RANGES_MAX - 1), 0));
+        assert!(!left_out.take(&pages(UNREADABLE_RANGES_MAX, UNREADABLE_RANGES_MAX + 2), 0));
+        assert_eq!(left_out.remote().len(), UNREADABLE_RANGES_MAX - 1);
+        assert!(left_out.take(&pages(UNREADABLE_RANGES_MAX, UNREADABLE_RANGES_MAX + 1), 0));
+        assert_eq!(left_out.remote().len(), UNREADABLE_RANGES_MAX);
+        assert!(!left_out.take(&pages(0, 1), 0));
+    }
+}

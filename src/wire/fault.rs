@@ -16,7 +16,7 @@ pub struct Fault {
 
 impl Fault {
     /// The error with which a request ends that was answered by a `fault`.
-    pub(super) fn error(ranges: Vec<ByteRange>, text: &[u8]) -> Error {
+    pub(crate) fn error(ranges: Vec<ByteRange>, text: &[u8]) -> Error {
         let text = String::from_utf8_lossy(text).into_owned();
         Error::new(Kind::Read, "read error of the remote").with_source(Self { ranges, text })
     }
