@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::support::images::{Random, changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
 use crate::support::mounted::SmallDisk;
-use crate::support::requirements::{holes, loop_devices, require, root, skip};
+use crate::support::requirements::{holes, loop_devices, program, require, root, skip};
 use crate::support::run::{binary, bytes_in_pipe, is_held};
 use crate::support::{Workdir, bdsync, patch_file};
 
@@ -59,6 +59,47 @@ fn undo_takes_a_patch_back_with_its_resize() {
         assert!(work.read("remote.img") == old);
         assert_eq!(fs::metadata(&undo).unwrap().mode() & 0o777, 0o600);
     }
+}
+
+/// After a power failure the disk has what came before each fsync(2).
+#[test]
+fn the_undo_patch_is_on_the_disk_under_its_name_before_the_first_write() {
+    require!(program("strace"));
+    let before = random_bytes(1, 1 << 20);
+    let work = Workdir::with_pair(&changed(&before, 2, 30), &before);
+    let patch = work.client(&[]).run().expect(0).stdout;
+    let calls = "trace=fsync,fdatasync,renameat2,pwrite64,pwritev,pwritev2";
+    let traced = Command::new("strace")
+        .args(["-f", "-q", "-y", "-o", "calls", "-e", calls, binary()])
+        .args(["--patch=remote.img", "--undo=back"])
+        .stdin(File::open(work.write("patch", &patch)).unwrap())
+        .current_dir(work.folder())
+        .output()
+        .expect("cannot run strace");
+    if !traced.status.success() {
+        let stderr = String::from_utf8_lossy(&traced.stderr);
+        return skip(&format!("a strace that may trace: {stderr}"));
+    }
+    let text = String::from_utf8(work.read("calls")).expect("text");
+    let lines: Vec<&str> = text.lines().collect();
+    let folder = work.folder().canonicalize().unwrap();
+    let synced = |path: &Path| {
+        let file = format!("{}>)", path.display());
+        lines.iter().position(|line| line.contains("sync(") && line.contains(&file))
+    };
+    let is_write = |line: &&str| line.contains("pwrite") && line.contains("remote.img>");
+    let undo =
+        lines.iter().position(|line| line.contains("sync(") && line.contains("back.partial-"));
+    let named = lines.iter().position(|line| line.contains("renameat2("));
+    let order = [
+        undo,
+        named,
+        synced(&folder),
+        lines.iter().position(is_write),
+        lines.iter().rposition(is_write),
+        synced(&folder.join("remote.img")),
+    ];
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{order:?}\n{text}");
 }
 
 #[test]
