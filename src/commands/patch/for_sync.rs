@@ -59,7 +59,6 @@ pub(super) fn refuse_moved(target: &FileDevice) -> Result<()> {
 pub(super) struct Life {
     output: File,
     last_sign: Mutex<Option<Instant>>,
-    is_kept: AtomicBool,
 }
 
 impl Life {
@@ -68,7 +67,7 @@ impl Life {
     pub(super) fn new() -> Result<Arc<Self>> {
         let output = report::stdout_file()
             .map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))?;
-        Ok(Arc::new(Self { output, last_sign: Mutex::default(), is_kept: AtomicBool::new(false) }))
+        Ok(Arc::new(Self { output, last_sign: Mutex::default() }))
     }
 
     /// Shows a sign if the last was some time ago. Whether somebody may have seen it.
@@ -81,14 +80,11 @@ impl Life {
         (&self.output).write_all(b"\n").is_ok()
     }
 
-    /// From now on shows a sign time and again, to the end of the process.
-    pub(super) fn keep(self: &Arc<Self>) {
-        if self.is_kept.swap(true, Ordering::Relaxed) {
-            return;
-        }
+    /// Shows a sign time and again once `is_read` is set, to the end of the process.
+    pub(super) fn keep(self: &Arc<Self>, is_read: Arc<AtomicBool>) {
         let life = Arc::clone(self);
         let show = move || {
-            while life.sign() {
+            while !is_read.load(Ordering::Relaxed) || life.sign() {
                 thread::sleep(SIGN_INTERVAL);
             }
         };

@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use self::for_sync::{Life, refuse_another, refuse_moved};
 use self::proof::Ending;
@@ -97,6 +97,9 @@ impl Job<'_> {
         let input = stdin.try_clone_to_owned().map_err(unread)?;
         let input = PatchStream::new(input, self.signals);
         let is_at_end = input.is_at_end();
+        if let Some(life) = &self.life {
+            life.keep(Arc::clone(&is_at_end));
+        }
         let input = Counted::new(input, |_| {
             if let Some(life) = &self.life {
                 life.sign();
@@ -110,7 +113,7 @@ impl Job<'_> {
                 options.target.as_deref().map(|path| self.open_device(path)).transpose()?;
             let check = || self.check("nothing is written");
             let file = kept(input, &folder, &**self.progress, &check)?;
-            self.keep_alive();
+            is_at_end.store(true, Ordering::Relaxed);
             return self.run_checked(&file, target);
         }
         self.run_stream(input, is_at_end)
@@ -189,13 +192,6 @@ impl Job<'_> {
             self.tell_undo(&target);
         })?;
         self.refuse_moved(&target)
-    }
-
-    /// Where somebody waits for it: the patch has come to its end, and what follows may take long.
-    fn keep_alive(&self) {
-        if let Some(life) = &self.life {
-            life.keep();
-        }
     }
 
     /// Of a sync, which has shown what was compared by its name.
@@ -320,7 +316,6 @@ impl Job<'_> {
         let done = sizes
             .grow(target)
             .and_then(|()| apply.write_records(reader, &mut written, &wake))
-            .inspect(|()| self.keep_alive())
             .and_then(|()| sizes.shrink(target))
             .and_then(|()| target.sync());
         self.record.tell(|facts| facts.written_bytes = Some(written.bytes));
