@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::images::{Random, random_bytes, sparse_file};
 use crate::support::mounted::live_mount;
-use crate::support::requirements::{fuse, program, require, skip};
+use crate::support::requirements::{fuse, has_traced, program, require, skip};
 use crate::support::run::{binary, server_command, shell_command, status_field};
 use crate::support::{Workdir, bdsync};
 
@@ -82,9 +82,8 @@ fn identical_devices_cost_few_system_calls() {
         .stdout(Stdio::null())
         .output()
         .expect("cannot run strace");
-    if !traced.status.success() {
-        let stderr = String::from_utf8_lossy(&traced.stderr);
-        return skip(&format!("a strace that may trace: {stderr}"));
+    if !has_traced(&traced) {
+        return;
     }
     let text = String::from_utf8(work.read("calls")).expect("text");
     let calls: HashMap<&str, usize> = text

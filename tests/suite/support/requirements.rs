@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
@@ -25,6 +26,14 @@ pub fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{name} needs {reason}");
     // Past the test harness, which keeps what eprintln! says of a test that passes.
     let _ = writeln!(std::io::stderr(), "skipping {name}: needs {reason}");
+}
+
+/// Whether strace(1), which has ended like this, could trace; if not, says so.
+pub fn has_traced(strace: &Output) -> bool {
+    if !strace.status.success() {
+        skip(&format!("a strace that may trace: {}", String::from_utf8_lossy(&strace.stderr)));
+    }
+    strace.status.success()
 }
 
 /// Whether we are root.
