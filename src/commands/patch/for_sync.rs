@@ -35,7 +35,7 @@ pub(super) fn refuse_another(target: &FileDevice, compared: DiskId) -> Result<()
     }
     let what = format!(
         "this is not what was compared a moment ago but was put in its place: expected the file or \
-         disk {compared}, found {}; nothing is written, run the same command again",
+         disk {compared}, found {} (run the same command again)",
         found.map_or_else(|| "none".to_owned(), |id| id.to_string())
     );
     Err(Error::new(Kind::Open, what).with_path(target.path()))

@@ -110,6 +110,7 @@ impl Target {
             }
             if complete && let Some(silence) = self.silence() {
                 self.process.kill()?;
+                self.word.show(!self.is_remote);
                 return Err(silence);
             }
             let wanted = complete && !self.control.is_closed();
