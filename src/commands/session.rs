@@ -66,7 +66,7 @@ pub struct Session {
     pub salt: [u8; SALT_BYTES],
     /// The digest of the whole source that was asked for.
     pub checksum: Option<Algorithm>,
-    /// Which disk of its host the remote side has open, where it tells.
+    /// Which disk of its host the remote side has open; `None` from one that does not tell.
     pub remote_disk: Option<DiskId>,
 }
 

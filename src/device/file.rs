@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, Statfs, fstatfs};
 use nix::unistd::{AccessFlags, faccessat, geteuid};
 use parking_lot::Mutex;
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
@@ -191,8 +192,13 @@ impl Device for FileDevice {
         self.size_bytes.load(Ordering::Acquire)
     }
 
-    fn id(&self) -> Option<DiskId> {
-        self.file.metadata().ok().as_ref().and_then(DiskId::of)
+    fn id(&self) -> DiskId {
+        // A file there may become another one when it is opened for writing.
+        let is_told = |on: &Statfs| on.filesystem_type() != OVERLAYFS_SUPER_MAGIC;
+        match self.file.metadata() {
+            Ok(found) if fstatfs(&self.file).as_ref().is_ok_and(is_told) => DiskId::of(&found),
+            _ => DiskId::UNKNOWN,
+        }
     }
 
     fn regular_file(&self) -> Option<&File> {

@@ -91,9 +91,9 @@ pub trait Device: Send + Sync {
         false
     }
 
-    /// Which disk it is, for the kernel of this host; `None` where there is none behind it.
-    fn id(&self) -> Option<DiskId> {
-        None
+    /// Which disk it is, for the kernel of this host, if there is one behind it.
+    fn id(&self) -> DiskId {
+        DiskId::UNKNOWN
     }
 
     /// The regular file that holds exactly the device's bytes, if that is what it is.

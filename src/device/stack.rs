@@ -190,9 +190,10 @@ impl Stack {
         let mut loops = vec![];
         let folder = self.sys.join("block");
         let folders = match fs::read_dir(&folder) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            Err(err) if is_out_of_sight(&err) => {
                 log::warn!(
-                    "there is no {}: whether the target is in use by a loop device is not known",
+                    "cannot look at {}: whether the target is in use by a loop device is not known: \
+                     {err}",
                     folder.display()
                 );
                 return Ok(loops);
@@ -228,6 +229,11 @@ impl Stack {
         }
         Ok(loops)
     }
+}
+
+/// Whether there is no sysfs for us, as in some containers.
+fn is_out_of_sight(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
 /// Adds what `next` finds for each of the parts, and for what is added.

@@ -165,7 +165,7 @@ impl Device for TolerantDevice {
         self.inner.is_changed()
     }
 
-    fn id(&self) -> Option<DiskId> {
+    fn id(&self) -> DiskId {
         self.inner.id()
     }
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, bounded, select};
-use nix::sys::prctl::{get_dumpable, set_dumpable};
 use nix::sys::signal::SigSet;
+use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior};
 
 use super::events::Event;
 use crate::error::{Error, Kind, Result};
@@ -55,25 +55,25 @@ pub(super) fn first_answer(
 
 /// Keeps the process from dumping a core, until it is dropped.
 struct NoDump {
-    was_dumpable: bool,
+    before: DumpableBehavior,
 }
 
 impl NoDump {
-    fn begin() -> Self {
-        let was_dumpable = get_dumpable().unwrap_or(false);
-        if was_dumpable {
-            // It cannot fail.
-            let _ = set_dumpable(false);
+    /// `None` where it would not be dumped as any other process is, by the system's own rules.
+    fn begin() -> Option<Self> {
+        let before = dumpable_behavior().ok()?;
+        if before != DumpableBehavior::Dumpable {
+            return None;
         }
-        Self { was_dumpable }
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).ok()?;
+        Some(Self { before })
     }
 }
 
 impl Drop for NoDump {
     fn drop(&mut self) {
-        if self.was_dumpable {
-            let _ = set_dumpable(true);
-        }
+        // It cannot fail: it was so.
+        let _ = set_dumpable_behavior(self.before);
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Apply<'a> {
     pub zeros: Zeros,
     /// Asked between writes for a signal that wants an end.
     pub signal: &'a (dyn Fn() -> Option<i32> + Sync),
+    /// Called after every write.
+    pub wrote: &'a (dyn Fn() + Sync),
     /// Told how far it is: end of the last record, bytes of the patch that were used.
     pub progress: &'a dyn Progress,
 }
@@ -177,7 +179,10 @@ impl Apply<'_> {
                 }
             }
         }
-        run.parts.clear();
+        if !run.parts.is_empty() {
+            run.parts.clear();
+            (self.wrote)();
+        }
         Ok(())
     }
 }
@@ -211,6 +216,7 @@ mod tests {
             limit_bytes: plan.limit_bytes,
             zeros: Zeros::Written,
             signal: &|| None,
+            wrote: &|| {},
             progress: &Silent,
         };
         let mut written = Written::default();
@@ -286,6 +292,7 @@ mod tests {
             limit_bytes: SIZE,
             zeros: Zeros::Written,
             signal: &|| None,
+            wrote: &|| {},
             progress: &Silent,
         };
         let wake = || wake.send(()).unwrap();
@@ -303,6 +310,7 @@ mod tests {
             limit_bytes: 100,
             zeros: Zeros::Written,
             signal: &|| Some(2),
+            wrote: &|| {},
             progress: &progress,
         };
         let mut reader = PatchReader::new(&patch[..], "patch").unwrap();

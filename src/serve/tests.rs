@@ -454,7 +454,7 @@ fn a_client_that_wants_to_know_is_told_which_disk_is_open() {
     let image = tempfile::NamedTempFile::new().unwrap();
     let opened = |_: &Path| Ok(Box::new(open_source(image.path())?) as Box<dyn Device>);
     let id = DiskId::of(&image.as_file().metadata().unwrap());
-    assert!(id.is_some());
+    assert_ne!(id, DiskId::UNKNOWN);
     for (hello, expected) in [
         ("CLIENT+disk 0.5", &[Message::Size(0), Message::Disk(id)][..]),
         ("CLIENT 0.5", &[Message::Size(0)]),

@@ -16,14 +16,17 @@ pub struct DiskId {
 }
 
 impl DiskId {
-    /// That of what `metadata` is of; `None` where that is no place to keep bytes.
+    /// Stands for none, or for one that cannot be told: no device has this number.
+    pub const UNKNOWN: Self = Self { device: 0, inode: 0 };
+
+    /// That of what `metadata` is of; unknown where that is no place to keep bytes.
     #[must_use]
-    pub fn of(metadata: &Metadata) -> Option<Self> {
+    pub fn of(metadata: &Metadata) -> Self {
         let kind = metadata.file_type();
         match kind.is_block_device() {
-            true => Some(Self { device: metadata.rdev(), inode: 0 }),
-            false if kind.is_file() => Some(Self { device: metadata.dev(), inode: metadata.ino() }),
-            false => None,
+            true => Self { device: metadata.rdev(), inode: 0 },
+            false if kind.is_file() => Self { device: metadata.dev(), inode: metadata.ino() },
+            false => Self::UNKNOWN,
         }
     }
 }
@@ -66,7 +69,7 @@ mod tests {
         fs::rename(&c, &a).unwrap();
         assert_ne!(id(&a), id(&b));
         let no_disk = DiskId::of(&fs::metadata(folder.path()).unwrap());
-        assert_eq!(no_disk, None);
+        assert_eq!(no_disk, DiskId::UNKNOWN);
     }
 
     #[test]

@@ -29,8 +29,6 @@ const GETRUNS: u8 = 69;
 const RUNS: u8 = 70;
 const ALIVE: u8 = 71;
 const DISK: u8 = 72;
-/// Stands for none: no device has this number.
-const NO_DISK: DiskId = DiskId { device: 0, inode: 0 };
 
 /// The most bytes of hashes that one `hashes` message holds.
 pub const HASHES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 24;
@@ -136,8 +134,8 @@ pub enum Message {
     Runs { step: u64, level: Option<u8>, print: u64, hashes: Vec<u8> },
     /// Extension `alive`: the checksum that is asked for covers so many bytes by now.
     Alive { digested_bytes: u64 },
-    /// Extension `disk`: which one the server has open; `None` where that means nothing.
-    Disk(Option<DiskId>),
+    /// Extension `disk`: which one the server has open.
+    Disk(DiskId),
 }
 
 impl Message {
@@ -208,8 +206,7 @@ impl Message {
             Message::Alive { digested_bytes } => {
                 encode_frame(ALIVE, &[&digested_bytes.to_le_bytes()], out)
             }
-            Message::Disk(id) => {
-                let DiskId { device, inode } = id.unwrap_or(NO_DISK);
+            Message::Disk(DiskId { device, inode }) => {
                 encode_frame(DISK, &[&device.to_le_bytes(), &inode.to_le_bytes()], out)
             }
             Message::GetRuns { step, level, runs } => encode_getruns(*step, *level, runs, out),
@@ -262,10 +259,8 @@ impl Message {
             EARLY => Fields::new("early", payload).exactly(decode_early),
             ALIVE => Fields::new("alive", payload)
                 .exactly(|f| Ok(Message::Alive { digested_bytes: f.u64()? })),
-            DISK => Fields::new("disk", payload).exactly(|f| {
-                let id = DiskId { device: f.u64()?, inode: f.u64()? };
-                Ok(Message::Disk((id != NO_DISK).then_some(id)))
-            }),
+            DISK => Fields::new("disk", payload)
+                .exactly(|f| Ok(Message::Disk(DiskId { device: f.u64()?, inode: f.u64()? }))),
             GETRUNS => Fields::new("getruns", payload).exactly(decode_getruns),
             RUNS => Fields::new("runs", payload).exactly(|f| {
                 let (step, level, print) = (f.u64()?, f.level_or_none()?, f.u64()?);
@@ -475,9 +470,7 @@ mod tests {
             }),
             any::<u32>().prop_map(|older| Message::Turn { older }),
             any::<u64>().prop_map(|digested_bytes| Message::Alive { digested_bytes }),
-            (1..u64::MAX, any::<u64>())
-                .prop_map(|(device, inode)| Message::Disk(Some(DiskId { device, inode }))),
-            Just(Message::Disk(None)),
+            any::<(u64, u64)>().prop_map(|(device, inode)| Message::Disk(DiskId { device, inode })),
             (any::<u64>(), any_level(), vec(any::<(u64, u32)>(), 1..20)).prop_map(
                 |(step, level, runs)| {
                     let runs = runs.into_iter().map(|(start, n)| HashRun { start, n }).collect();

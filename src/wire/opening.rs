@@ -97,7 +97,7 @@ impl Opening {
         drop(watch);
         let opening = extensions.and_then(|extensions| {
             let size = read_size(&mut reader)?;
-            let disk = if extensions.disk { read_disk(&mut reader)? } else { None };
+            let disk = extensions.disk.then(|| read_disk(&mut reader)).transpose()?;
             let early = extensions.early.then(|| read_early(&mut reader)).transpose()?;
             Ok((extensions, size, disk, early))
         });
@@ -132,7 +132,7 @@ impl Opening {
         self.size
     }
 
-    /// Which disk of its host the remote has open, where it tells.
+    /// Which disk of its host the remote has open; `None` from one that knows of no such question.
     #[must_use]
     pub fn disk(&self) -> Option<DiskId> {
         self.disk
@@ -190,7 +190,7 @@ fn read_early(reader: &mut Reader) -> Result<Early> {
     }
 }
 
-fn read_disk(reader: &mut Reader) -> Result<Option<DiskId>> {
+fn read_disk(reader: &mut Reader) -> Result<DiskId> {
     match reader.expect_message()? {
         Message::Disk(id) => Ok(id),
         other => Err(unexpected("disk", &other)),

@@ -292,7 +292,7 @@ fn that_there_is_no_sysfs_to_look_at_is_told() {
     let out = hidden.output().unwrap();
     let words = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{words}");
-    assert!(words.contains("there is no /sys/block: whether the target is in use"), "{words}");
+    assert!(words.contains("cannot look at /sys/block: whether the target is in use"), "{words}");
 }
 
 /// Loop devices over other bytes of an image are as other partitions of a disk.

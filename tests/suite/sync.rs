@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bdsync::wire::{FrameReader, Message};
@@ -11,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::support::images::{changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
-use crate::support::requirements::{loop_devices, require, sshd};
+use crate::support::requirements::{has_traced, loop_devices, program, require, root, skip, sshd};
 use crate::support::run::{Bdsync, binary, server_command};
 use crate::support::sshd::Sshd;
 use crate::support::{Workdir, bdsync};
@@ -683,7 +684,54 @@ fn a_target_that_falls_silent_with_the_whole_patch_is_given_up_on() {
     let out = bdsync([&["sync", "-e", "./rsh"], &words[..]].concat()).in_folder(work.folder());
     let out = out.within(Duration::from_secs(60)).run().expect(13);
     out.says("writing to the target failed: no answer from the remote for 3 s (--timeout)")
-        .says("h:remote.img may be partly changed");
+        .says("h:remote.img may still be written to by the bdsync on that host");
+}
+
+/// Writes that take longer, all of them, than anything may be silent; each of them does not.
+#[test]
+fn a_target_whose_disk_is_slow_is_waited_for() {
+    require!(program("strace"));
+    if !has_traced(&Command::new("strace").args(["-o", "/dev/null", "true"]).output().unwrap()) {
+        return;
+    }
+    let remote = random_bytes(1, 64 * 8192);
+    let mut local = remote.clone();
+    local.iter_mut().step_by(8192).for_each(|byte| *byte ^= 1);
+    for undo in [&[][..], &["--undo=u"]] {
+        let work = Workdir::with_pair(&local, &remote);
+        script(&work, "rsh", "shift; exec sh -c \"$*\"");
+        let slow =
+            "strace -f -qq -o /dev/null -e inject=pwrite64,pwritev,pwritev2:delay_enter=50000";
+        let patches = format!("--patch*) exec {slow} {} \"$@\";;", binary());
+        script(&work, "bdsync", &format!("case $1 in {patches} esac; exec {} \"$@\"", binary()));
+        let words = ["sync", "-e", "./rsh", "--remote-path=./bdsync", "--timeout=2"];
+        let words = [&words[..], undo, &["local.img", "h:remote.img"]].concat();
+        bdsync(words).in_folder(work.folder()).run().expect(0).says(", verified");
+        assert!(work.read("remote.img") == local);
+    }
+}
+
+/// There a file may become another one as soon as it is opened for writing.
+#[test]
+fn a_target_on_an_overlay_is_taken_for_what_it_is() {
+    require!(root(), program("unshare"));
+    let work = pair();
+    fs::create_dir(work.path("layers")).unwrap();
+    let script = "mount -t tmpfs none layers && cd layers && mkdir lower upper work merged &&
+        cp ../remote.img lower && ln lower/remote.img lower/other &&
+        mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none merged || exit 77
+        $0 sync ../local.img merged/remote.img
+        cmp ../local.img upper/remote.img";
+    let out = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, binary()])
+        .current_dir(work.folder())
+        .output()
+        .unwrap();
+    if out.status.code() == Some(77) {
+        return skip("to mount an overlay");
+    }
+    let words = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && !words.contains("put in its place"), "{words}");
 }
 
 #[test]

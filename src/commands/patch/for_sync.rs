@@ -3,12 +3,12 @@
 //!
 //! The sync has compared what a name led to some time ago, perhaps on another host; this process
 //! follows the same name once more. A sign of life is one byte, and there is a reader for it. It
-//! comes when some of the patch has arrived and, once that has come to its end, all the time: then
-//! there is nothing else by which the other host could tell a disk that takes long from a link that
-//! is dead.
+//! comes when some of the patch has arrived or was written and, once all of it has been read, all
+//! the time: then there is nothing else by which the other host could tell a disk that takes long
+//! from a link that is dead.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -24,19 +24,18 @@ use crate::units::DiskId;
 /// Between two signs of life: well below the shortest `--timeout`, which is a second.
 const SIGN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Fails when `target` is another disk than `compared`.
+/// Fails when `target` is another disk than `compared`, if that is known.
 ///
 /// # Errors
 /// `Kind::Open`.
 pub(super) fn refuse_another(target: &FileDevice, compared: DiskId) -> Result<()> {
     let found = target.id();
-    if found == Some(compared) {
+    if compared == DiskId::UNKNOWN || found == compared {
         return Ok(());
     }
     let what = format!(
         "this is not what was compared a moment ago but was put in its place: expected the file or \
-         disk {compared}, found {} (run the same command again)",
-        found.map_or_else(|| "none".to_owned(), |id| id.to_string())
+         disk {compared}, found {found} (run the same command again)"
     );
     Err(Error::new(Kind::Open, what).with_path(target.path()))
 }
@@ -46,12 +45,17 @@ pub(super) fn refuse_another(target: &FileDevice, compared: DiskId) -> Result<()
 /// # Errors
 /// `Kind::Transmission`.
 pub(super) fn refuse_moved(target: &FileDevice) -> Result<()> {
+    let id = target.id();
     let path = target.path();
-    if fs::metadata(path).is_ok_and(|found| DiskId::of(&found) == target.id()) {
+    let is_there = match fs::metadata(path) {
+        Ok(found) => DiskId::of(&found) == id,
+        Err(err) => !matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    };
+    if id == DiskId::UNKNOWN || is_there {
         return Ok(());
     }
-    let what = "something else was put in its place while it was written to: all is written, but \
-                into what had this name before";
+    let what = "the name leads elsewhere by now, or nowhere: all is written, but to what had it \
+                before";
     Err(Error::new(Kind::Transmission, what).with_path(path))
 }
 
@@ -105,7 +109,7 @@ mod tests {
         let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
         fs::write(&a, "before").unwrap();
         fs::write(&b, "behind").unwrap();
-        let compared = DiskId::of(&fs::metadata(&a).unwrap()).unwrap();
+        let compared = DiskId::of(&fs::metadata(&a).unwrap());
         let target = open_target(&a, TargetOptions::default()).unwrap();
         refuse_another(&target, compared).unwrap();
         refuse_moved(&target).unwrap();
@@ -116,7 +120,8 @@ mod tests {
         let other = open_target(&a, TargetOptions::default()).unwrap();
         let err = refuse_another(&other, compared).unwrap_err();
         assert_eq!(err.kind(), Kind::Open);
-        let [expected, found] = [compared, other.id().unwrap()].map(|id| id.to_string());
+        let [expected, found] = [compared, other.id()].map(|id| id.to_string());
+        refuse_another(&other, DiskId::UNKNOWN).unwrap();
         let words = format!("expected the file or disk {expected}, found {found}");
         assert!(err.full_message().contains(&words), "{err}");
 

@@ -100,11 +100,7 @@ impl Job<'_> {
         if let Some(life) = &self.life {
             life.keep(Arc::clone(&is_at_end));
         }
-        let input = Counted::new(input, |_| {
-            if let Some(life) = &self.life {
-                life.sign();
-            }
-        });
+        let input = Counted::new(input, |_| self.show_life());
         let options = self.options;
         if options.spool || options.undo.is_some() || options.verify {
             let folder = options.spool_folder.clone().unwrap_or_else(temp_folder);
@@ -199,8 +195,16 @@ impl Job<'_> {
         self.options.sync_disk.map_or(Ok(()), |_| refuse_moved(target))
     }
 
+    /// Asked time and again by all that takes long: fails when a signal wants an end.
     fn check(&self, what: &str) -> Result<()> {
+        self.show_life();
         self.signals.check(what)
+    }
+
+    fn show_life(&self) {
+        if let Some(life) = &self.life {
+            life.sign();
+        }
     }
 
     /// The device to patch: from the command line, or as the patch names it; `opened` if it is.
@@ -309,6 +313,7 @@ impl Job<'_> {
             limit_bytes: sizes.limit_bytes,
             zeros: how.zeros,
             signal: &|| self.signals.pending(),
+            wrote: &|| self.show_life(),
             progress: &**self.progress,
         };
         let mut written = Written::default();

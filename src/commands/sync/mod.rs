@@ -210,7 +210,7 @@ impl Sync<'_> {
         };
         let name = OsStr::from_bytes(job.name);
         let compared = match session.engine.plan().direction {
-            Direction::Pull => session.engine.local().id(),
+            Direction::Pull => Some(session.engine.local().id()),
             // A server that tells knows `--sync-disk`, too.
             Direction::Push => session.remote_disk,
         };

@@ -17,6 +17,10 @@ pub fn way_on(options: &SyncOptions, state: TargetState) -> String {
     let shown = place(&options.target);
     let nothing = format!("nothing was written to {shown}");
     let everything = format!("all is written to {shown}, but not shown to be equal");
+    let out_of_sight =
+        format!("{shown} may still be written to by the bdsync on that host: when that has ended,");
+    let renamed =
+        format!("what is at {shown} by now was not written to: run the same command again");
     let Some(undo) = &options.undo else {
         return match state {
             TargetState::Untouched => nothing,
@@ -24,6 +28,8 @@ pub fn way_on(options: &SyncOptions, state: TargetState) -> String {
             TargetState::PartlyChanged | TargetState::ChangedIfUndoIsThere => format!(
                 "{shown} may be partly changed: run the same command again, which finishes it"
             ),
+            TargetState::OutOfSight => format!("{out_of_sight} run the same command again"),
+            TargetState::Renamed => renamed,
         };
     };
     let undo = undo.display();
@@ -38,6 +44,11 @@ pub fn way_on(options: &SyncOptions, state: TargetState) -> String {
             "{everything}: run the same command again without --undo, or take it back with the \
              patch {undo}"
         ),
+        TargetState::OutOfSight => format!(
+            "{out_of_sight} run the same command again, without --undo if there is a {undo} on \
+             that host by then"
+        ),
+        TargetState::Renamed => renamed,
         TargetState::ChangedIfUndoIsThere => {
             format!("{nothing} if there is no {undo} on that host; if it is there, {on}")
         }
@@ -156,6 +167,27 @@ mod tests {
                     "all is written to h:b, but not shown to be equal: {again} without --undo, or \
                      take it back with the patch u"
                 ),
+            ),
+            (
+                &plain,
+                TargetState::OutOfSight,
+                format!(
+                    "h:b may still be written to by the bdsync on that host: when that has ended, \
+                     {again}"
+                ),
+            ),
+            (
+                &undoable,
+                TargetState::OutOfSight,
+                format!(
+                    "h:b may still be written to by the bdsync on that host: when that has ended, \
+                     {again}, without --undo if there is a u on that host by then"
+                ),
+            ),
+            (
+                &plain,
+                TargetState::Renamed,
+                format!("what is at h:b by now was not written to: {again}"),
             ),
             (
                 &undoable,

@@ -18,6 +18,10 @@ pub enum TargetState {
     NotVerified,
     /// As `PartlyChanged` if the undo patch was made on the other host, else as `Untouched`.
     ChangedIfUndoIsThere,
+    /// The process that writes to it cannot be heard any more, and may go on.
+    OutOfSight,
+    /// Another one has taken its name; that one is as it was.
+    Renamed,
 }
 
 /// What is known of a run that could not write all of the target.
@@ -41,6 +45,11 @@ impl FailedWrite<'_> {
         let changes = self.has_records || self.may_be_resized();
         if is_refused || !changes || self.is_ungrown() {
             return TargetState::Untouched;
+        }
+        match self.ended_with {
+            Some(Kind::Connection) if self.complete => return TargetState::OutOfSight,
+            Some(Kind::Transmission) => return TargetState::Renamed,
+            _ => {}
         }
         match (&self.options.undo, &self.options.target) {
             (None, _) => TargetState::PartlyChanged,
@@ -128,6 +137,16 @@ mod tests {
         let state = |complete| state(&remote, SHRINKS, Some(Kind::Write), complete, false);
         assert_eq!(state(false), TargetState::Untouched);
         assert_eq!(state(true), TargetState::PartlyChanged);
+    }
+
+    #[test]
+    fn what_becomes_of_the_target_of_a_silent_host_is_not_known() {
+        for words in [&["a", "h:b"][..], &["--undo=u", "a", "h:b"]] {
+            let state = |kind, complete| state(&options(words), EQUAL, Some(kind), complete, true);
+            assert_eq!(state(Kind::Connection, true), TargetState::OutOfSight);
+            assert_ne!(state(Kind::Connection, false), TargetState::OutOfSight);
+            assert_eq!(state(Kind::Transmission, true), TargetState::Renamed);
+        }
     }
 
     #[test]
