@@ -2,12 +2,16 @@
 //! the other end, interrupted and gone on with.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bdsync::wire::{FrameReader, Message};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::flock;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Pid;
 
 use crate::support::images::{changed, random_bytes};
@@ -177,6 +181,18 @@ fn what_the_classic_lacks_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn what_the_classic_cannot_skip_or_hash_is_told() {
+    let work = pair();
+    classic(&work);
+    let skips = ["--dry-run", "--on-read-error=skip", "local.img", "h:remote.img"];
+    sync_classic(&work, &skips).run().expect(0).says("cannot skip what it cannot read");
+    let out = sync(&work, &skips).run().expect(0);
+    assert!(!out.stderr_text().contains("cannot skip"), "{out}");
+    let out = sync_classic(&work, &["--hash=blake3", "local.img", "h:remote.img"]).run();
+    out.expect(1).says("does not know the hash blake3").says("--hash");
+}
+
+#[test]
 fn a_file_that_was_made_for_nothing_does_not_stay() {
     let work = pair();
     for name in ["new.img", "-new.img"] {
@@ -185,8 +201,14 @@ fn a_file_that_was_made_for_nothing_does_not_stay() {
         sync(&work, &options).run().expect(6);
         assert!(!work.path(name).exists());
     }
-    // Nor where it is the process that writes which fails.
+    // Nor where it is the process that writes which fails. What runs there, as behind a real ssh,
+    // outlives a shell that is ended here.
+    script(&work, "rsh", "shift; exec 3<&0; sh -c \"$*\" <&3 & wait $!");
     sync(&work, &["--create", "--undo=no/u", "local.img", "h:new.img"]).run().expect(9);
+    let until = Instant::now() + Duration::from_secs(30);
+    while work.path("new.img").exists() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert!(!work.path("new.img").exists());
     sync(&work, &["--create", "local.img", "h:new.img"]).run().expect(0);
     assert!(work.read("new.img") == work.read("local.img"));
@@ -356,8 +378,10 @@ fn a_target_that_does_not_keep_what_is_written_is_found_out() {
     script(&work, "forgetful", &text);
     let words = ["--remote-path=./forgetful", "local.img", "h:remote.img"];
     for hash in ["blake3", "md5"] {
-        let words = [&["-h", hash], &words[..]].concat();
+        let words = [&["-h", hash, "--report=report"], &words[..]].concat();
         sync(&work, &words).run().expect(5).says("still differ where DST was written");
+        let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
+        assert_eq!(report["verified"], false, "{report}");
     }
     sync(&work, &[&["--no-verify"], &words[..]].concat()).run().expect(0).says("not verified");
     // All that differs lies behind the last whole block of the common part.
@@ -366,6 +390,21 @@ fn a_target_that_does_not_keep_what_is_written_is_found_out() {
     work.write("remote.img", &short);
     let words = [&["-dminsize"], &words[..]].concat();
     sync(&work, &words).run().expect(5).says("DST was written").says("[4096, 5000)");
+}
+
+#[test]
+fn a_file_here_that_changes_its_size_meanwhile_is_not_said_to_be_verified() {
+    let work = pair();
+    // Once its size was agreed on.
+    let grows = "--patch*) echo more >>local.img;;";
+    script(&work, "bdsync", &format!("case $1 in {grows} esac; exec {} \"$@\"", binary()));
+    let words = ["--remote-path=./bdsync", "--report=report", "local.img", "h:remote.img"];
+    let out = sync(&work, &words).run().expect(11);
+    let out = out.says("it changed its size meanwhile: expected 3000000 bytes, found 3000005");
+    let said = out.stderr_text();
+    assert!(!said.contains(", verified") && !said.contains("--on-read-error"), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
+    assert_eq!(report["verified"], false);
 }
 
 #[test]
@@ -612,6 +651,53 @@ fn source_and_target_must_not_be_the_same() {
 }
 
 #[test]
+fn what_another_program_has_locked_is_written_to_by_force_only() {
+    let work = pair();
+    let (target, before) = (work.path("remote.img"), work.read("remote.img"));
+    let locked = fs::File::options().write(true).open(&target).unwrap();
+    let lock = flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&locked, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    for target in ["remote.img", "h:remote.img"] {
+        sync(&work, &["local.img", target]).run().expect(12).says("locked");
+        assert!(work.read("remote.img") == before);
+        sync(&work, &["--force", "local.img", target]).run().expect(0);
+        assert!(work.read("remote.img") == work.read("local.img"));
+        work.write("remote.img", &before);
+    }
+}
+
+#[test]
+fn nodes_of_the_same_block_device_are_the_same_and_others_are_not() {
+    require!(root());
+    let work = pair();
+    // There is no driver of that number, so neither is opened.
+    for (name, minor) in [("a", 1), ("twin", 1), ("b", 2)] {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        mknod(&work.path(name), SFlag::S_IFBLK, mode, makedev(4000, minor)).unwrap();
+    }
+    sync(&work, &["a", "twin"]).run().expect(1).says("the same device");
+    let out = sync(&work, &["a", "b"]).run().expect(12);
+    assert!(!out.stderr_text().contains("the same device"), "{out}");
+}
+
+/// There is something that cannot be opened: `--create` would not help.
+#[test]
+fn create_is_proposed_only_where_there_is_nothing() {
+    let work = pair();
+    fs::create_dir(work.path("folder")).unwrap();
+    for target in ["folder", "remote.img/in-a-file"] {
+        let out = sync(&work, &["local.img", target]).run().expect(12).says(target);
+        assert!(!out.stderr_text().contains("--create"), "{out}");
+    }
+}
+
+#[test]
 fn bwlimit_slows_both_ways() {
     for (source, target) in [("h:local.img", "remote.img"), ("local.img", "h:remote.img")] {
         let work = Workdir::with_pair(&random_bytes(1, 300_000), &random_bytes(2, 300_000));
@@ -743,14 +829,29 @@ fn what_the_process_that_writes_has_said_of_the_target_is_not_contradicted() {
         "bdsync",
         &format!(
             "case $1 in --server) exec {} \"$@\";; esac\n\
-         cat >/dev/null; echo \"bdsync: warning: {word}\" >&2; echo bdsync: no thread >&2; exit 9",
+         cat >/dev/null; for said in \"warning: {word}\" 'no quota' 'no thread'; do\n\
+         echo \"bdsync: $said\" >&2; done; exit 9",
             binary()
         ),
     );
     let words = ["sync", "-e", "./rsh", "--remote-path=./bdsync", "--undo=u", "local.img"];
     let out = bdsync(words.iter().chain(&["h:remote.img"])).in_folder(work.folder()).run();
-    let out = out.expect(9).says(word);
+    let out = out.expect(9).says(word).says("no quota").says("failed: no thread");
     assert!(!out.stderr_text().contains("run the same command"), "{}", out.stderr_text());
+}
+
+/// A line that could have been the cause of an error is one to show where there is none, or another.
+#[test]
+fn the_last_line_of_the_process_that_writes_is_shown_where_it_is_no_cause() {
+    for (ends, code) in [("", 0), ("; exit 99", 6)] {
+        let work = pair();
+        let text =
+            format!("{0} \"$@\"; case $1 in --patch*) echo bdsync: aha >&2{ends};; esac", binary());
+        script(&work, "talks", &text);
+        let words = ["--remote-path=./talks", "local.img", "h:remote.img"];
+        let out = sync(&work, &words).run().expect(code).says("RMTERR: bdsync: aha");
+        assert_eq!(out.stderr_text().matches("aha").count(), 1, "{out}");
+    }
 }
 
 #[test]
@@ -770,4 +871,46 @@ fn a_process_that_writes_for_a_sync_shows_life_and_writes_to_no_other_disk() {
     let out = apply(&id("remote.img")).expect(0);
     assert!(!out.stdout.is_empty() && out.stdout.iter().all(|byte| *byte == b'\n'));
     assert!(work.read("remote.img") == work.read("local.img"));
+}
+
+/// All is written, but the name leads to something else, which nobody has made equal.
+#[test]
+fn what_takes_the_place_of_the_target_while_it_is_written_to_is_told() {
+    let work = pair();
+    let patch = work.patch(&[]);
+    let found = fs::metadata(work.path("remote.img")).unwrap();
+    let mut process = Command::new(binary())
+        .arg("--patch=remote.img")
+        .arg(format!("--sync-disk={}:{}", found.dev(), found.ino()))
+        .current_dir(work.folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    let (begin, rest) = patch.split_at(patch.len() / 2);
+    stdin.write_all(begin).unwrap();
+    let open_files = format!("/proc/{}/fd", process.id());
+    let is_open = || {
+        let files = fs::read_dir(&open_files).unwrap();
+        files
+            .flatten()
+            .any(|file| fs::read_link(file.path()).is_ok_and(|to| to.ends_with("remote.img")))
+    };
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is_open() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    fs::rename(work.path("remote.img"), work.path("elsewhere")).unwrap();
+    work.write("remote.img", b"another");
+    stdin.write_all(rest).unwrap();
+    drop(stdin);
+    let out = process.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(11), "{said}");
+    assert!(said.contains("the name leads elsewhere by now"), "{said}");
+    assert!(
+        work.read("elsewhere") == work.read("local.img") && work.read("remote.img") == b"another"
+    );
 }

@@ -147,6 +147,7 @@ pub fn patch_arguments(
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::options;
     use super::*;
     use std::process::Command;
 
@@ -168,6 +169,30 @@ mod tests {
         assert!(caller.is_local());
         let words = caller.patch(&["--patch=a b".into()]);
         assert_eq!(words[1..], [OsString::from("--patch=a b")]);
+    }
+
+    #[test]
+    fn who_writes_is_told_what_was_asked_for_and_the_classic_nothing_of_force() {
+        let told = |words: &[&str], is_classic, compared| {
+            let words = [words, &["a", "h:b"]].concat();
+            let rule = SizeRule::Strict;
+            patch_arguments(&options(&words), rule, "b".as_ref(), is_classic, compared)
+        };
+        assert_eq!(told(&[], false, None), ["--patch=b"]);
+        assert_eq!(told(&["--force"], false, None), ["--patch=b", "--force"]);
+        assert_eq!(told(&["--force"], true, None), ["--patch=b"]);
+        let disk = Some(DiskId { device: 7, inode: 8 });
+        assert_eq!(told(&[], false, disk), ["--patch=b", "--sync-disk=7:8"]);
+        assert_eq!(
+            told(&["--undo=/x/u", "--sparse", "--flushcache"], false, None),
+            ["--patch=b", "--undo=/x/u", "--spool=/x", "--sparse", "--flushcache"]
+        );
+        for (rule, word) in
+            [(SizeRule::Resize, "--diffsize=resize"), (SizeRule::MinSize, "--diffsize=minsize")]
+        {
+            let told = patch_arguments(&options(&["a", "b"]), rule, "b".as_ref(), true, None);
+            assert_eq!(told, ["--patch=b", word]);
+        }
     }
 
     #[test]
