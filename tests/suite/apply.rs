@@ -125,11 +125,55 @@ fn verify_and_sparse_give_the_same_content() {
     new[500_000..2_000_000].fill(0);
     let work = Workdir::with_pair(&new, &old);
     let patch = work.patch(&["-csha1"]);
-    work.apply(&["--sparse", "--verify", "-v"], &patch).expect(0).says("reads back");
+    let options = ["--sparse", "--verify", "-v", "--report=report"];
+    work.apply(&options, &patch).expect(0).says("reads back");
+    let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
+    assert_eq!(report["verified"], true);
     assert!(work.read("remote.img") == new);
     require!(holes(work.folder()));
     let blocks = fs::metadata(work.path("remote.img")).unwrap().blocks();
     assert!(blocks * 512 < 2_000_000, "{blocks} blocks are stored");
+}
+
+/// A disk that says of every write that it went well, and does none.
+#[test]
+fn a_write_that_did_not_reach_the_disk_is_found_by_verify_and_can_be_undone() {
+    require!(program("strace"));
+    let old = random_bytes(1, 20_000);
+    let mut new = old.clone();
+    new[5000] ^= 1;
+    let work = Workdir::with_pair(&new, &old);
+    let patch = work.write("patch", &work.patch(&[]));
+    let trace = |inject: &[&str]| {
+        Command::new("strace")
+            .args(["-f", "-q", "-o", "calls", "-e", "trace=pwrite64"])
+            .args(inject)
+            .args([binary(), "--patch=remote.img", "--verify", "--undo=back", "--report=report"])
+            .stdin(File::open(&patch).unwrap())
+            .current_dir(work.folder())
+            .output()
+            .expect("cannot run strace")
+    };
+    let honest = trace(&[]);
+    if !honest.status.success() || work.read("remote.img") != new {
+        let stderr = String::from_utf8_lossy(&honest.stderr);
+        return skip(&format!("a strace that may trace: {stderr}"));
+    }
+    work.write("remote.img", &old);
+    fs::remove_file(work.path("back")).unwrap();
+    let out = trace(&["-e", "inject=pwrite64:retval=4096"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(work.read("remote.img") == old, "strace lets writes through");
+    assert_eq!(out.status.code(), Some(5), "{said}");
+    for part in [
+        "remote.img, bytes [5000, 5001)",
+        "all of the patch is written to remote.img, but not shown to be right",
+        "to go back: bdsync --patch=remote.img <back",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
+    assert!(report["exit_code"] == 5 && report["verified"] != true, "{report}");
 }
 
 /// `--patch` of `remote.img`, and what it reads the patch from.
@@ -322,7 +366,8 @@ fn a_sealed_patch_is_for_one_state_of_its_target_only() {
         let mut other = old.clone();
         other[first] ^= 0x80;
         work.write(target, &other);
-        apply(&[]).expect(14).says("not in the state").says("--force");
+        let out = apply(&[]).expect(14).says("not in the state").says("--force");
+        out.says("the patch was made for path=").says(&format!("the target is path={target}"));
         assert!(work.read(target) == other);
         apply(&["--force"]).expect(0);
         assert!(work.read(target) == new);
@@ -336,7 +381,8 @@ fn a_sealed_patch_is_for_one_state_of_its_target_only() {
         assert!(work.read(target) == new);
         // As an apply leaves it that was killed.
         work.write(target, &[&new[..500_000], &old[500_000..]].concat());
-        apply(&[]).expect(0).says("cut short");
+        let out = apply(&["--undo=later"]).expect(0).says("cut short");
+        out.says("later will lead back to what the target holds now");
         assert!(work.read(target) == new);
     }
 }
@@ -504,10 +550,10 @@ fn a_mounted_or_held_device_is_named_with_its_user() {
 fn a_write_past_the_largest_file_that_is_allowed_is_an_error_like_others() {
     let (old, new) = (random_bytes(1, 300_000), random_bytes(2, 300_000));
     let work = Workdir::with_pair(&new, &old);
-    let patch = work.write("patch", &work.patch(&[]));
-    let limited = |options: &str| {
+    work.write("patch", &work.patch(&[]));
+    let limited = |patch: &str, options: &str| {
         let script = format!("ulimit -f 200; exec {} --patch {options}", binary());
-        let input = File::open(&patch).unwrap();
+        let input = File::open(work.path(patch)).unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", &script]).current_dir(work.folder()).stdin(input);
         let out = command.output().unwrap();
@@ -517,10 +563,43 @@ fn a_write_past_the_largest_file_that_is_allowed_is_an_error_like_others() {
         text
     };
     // The undo patch is too large already.
-    assert!(limited("--undo=undo").contains("undo"));
+    assert!(limited("patch", "--undo=undo").contains("undo"));
     assert!(work.read("remote.img") == old);
-    assert!(limited("--report=report.json").contains("patched in part"));
+    let said = limited("patch", "--report=report.json");
+    assert!(said.contains("patched in part"), "{said}");
+    assert!(said.contains("records): apply the patch again to finish"), "{said}");
     assert!(work.read("report.json").starts_with(b"{"));
+    // Cut off in between, its target may be in neither of the states that it knows.
+    work.write("remote.img", &old);
+    work.write("sealed", &work.patch(&["--seal"]));
+    let said = limited("sealed", "");
+    assert!(said.contains("apply the patch again (with --force where it is refused)"), "{said}");
+}
+
+#[test]
+fn a_target_that_has_grown_without_a_record_is_said_to_be_patched_in_part_and_no_other() {
+    let new = random_bytes(2, 20_000);
+    for (old_bytes, is_changed) in [(10_000, true), (20_000, false)] {
+        let work = Workdir::with_pair(&new, &random_bytes(1, old_bytes));
+        let patch = work.patch(&["-d"]);
+        // The header, and a part of the first record.
+        let cut = &patch[..b"BDSYNC 0.3\n".len() + 8 + 2 + "remote.img".len() + 20];
+        let out = work.apply(&["-d"], cut).expect(2);
+        assert_eq!(work.read("remote.img").len(), 20_000);
+        assert_eq!(out.stderr_text().contains("patched in part"), is_changed, "{out}");
+    }
+}
+
+#[test]
+fn a_few_bytes_behind_a_patch_are_told() {
+    let work = Workdir::with_pair(&[1; 5000], &[0; 5000]);
+    let mut patch = work.patch(&[]);
+    patch.extend(b"a note");
+    for options in [&[][..], &["--spool"]] {
+        let out = work.apply(options, &patch).expect(0);
+        out.says("6 bytes behind the patch are ignored");
+    }
+    assert!(work.read("remote.img") == [1; 5000]);
 }
 
 #[test]

@@ -100,8 +100,32 @@ impl Life {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    use crossbeam_channel::bounded;
+
     use super::*;
     use crate::device::{TargetOptions, open_target};
+
+    /// A disk may take minutes for what it was given.
+    #[test]
+    fn signs_of_life_come_time_and_again_once_they_are_kept() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let output = OwnedFd::from(writer).into();
+        let life = Arc::new(Life { output, last_sign: Mutex::default() });
+        assert!(life.sign() && life.sign(), "one is enough for a while");
+        life.keep(Arc::new(AtomicBool::new(true)));
+        let (sender, receiver) = bounded(1);
+        thread::spawn(move || {
+            let mut signs = [0; 3];
+            let read = reader.read_exact(&mut signs).map(|()| signs);
+            // Without a reader the other thread comes to its end.
+            drop((reader, sender.send(read)));
+        });
+        let signs = receiver.recv_timeout(Duration::from_secs(30)).expect("signs of life");
+        assert_eq!(signs.unwrap(), *b"\n\n\n");
+    }
 
     #[test]
     fn what_was_put_in_the_place_of_the_compared_one_is_refused() {
