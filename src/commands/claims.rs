@@ -278,6 +278,7 @@ mod tests {
             (&["info", "--svg=@/x", "--report=@/x", "@/p"], "--svg and --report"),
             (&["squash", "--report=@/p", "@/a", "@/p"], "the patch and --report"),
             (&["mount", "--from=@/p", "--report=@/b", "@/b", "@"], "BASEDEV and --report"),
+            (&["mount", "--from=@/p", "--report=@/p", "@/b", "@"], "the patch and --report"),
             (&["mount", "--report=@/a", "cmd", "@/a", "r", "@"], "LOCDEV and --report"),
         ] {
             let expected = format!("{names} are the same file");

@@ -258,6 +258,21 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_written_leaves_the_old_file_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let destination = Destination::of(&path).unwrap();
+        let full = |file: &mut File| {
+            file.write_all(b"new")?;
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        assert_eq!(destination.write(full).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn what_is_replaced_stays_whose_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");

@@ -50,6 +50,10 @@ fn the_wait_for_a_reader_of_the_report_ends_by_a_signal() {
         }
         let mut child = command.stdin(File::open(&patch).unwrap()).spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(60);
+        // It would else just die of the first one. The others are asked once they wait.
+        while mode == SILENT && !is_held(child.id(), Signal::SIGTERM) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
         let ended = loop {
             if let Some(ended) = child.try_wait().unwrap() {
                 break ended;
@@ -100,6 +104,13 @@ fn stdout_is_a_place_for_a_report_but_not_behind_a_patch() {
     let out = work.client(&["--report=out"]).run().expect(1);
     out.says("standard output and --report are the same file");
     work.client(&["--report=-"]).run().expect(1).says("/dev/stdout");
+    // What `info` says there are words.
+    work.write("p", &work.patch(&[]));
+    let out = bdsync(["info", "--report=out", "p"]).in_folder(work.folder()).run().expect(0);
+    assert_eq!(
+        parsed(&out.stdout[out.stdout.iter().position(|&byte| byte == b'{').unwrap()..])["mode"],
+        "info"
+    );
     assert!(work.path("out").is_symlink() && !work.path("-").exists());
 }
 
@@ -115,6 +126,20 @@ fn a_report_that_cannot_be_written_is_found_out_before_anything_is_done() {
         out.says("missing/report").says("No such file");
     }
     assert!(work.read("remote.img") == before);
+}
+
+/// Until then `/dev/full` looks like any other stream.
+#[test]
+fn a_report_that_cannot_be_written_fails_a_run_that_went_well_and_hides_no_other_failure() {
+    let work = pair();
+    work.write("p", &work.patch(&[]));
+    let run = |words: &[&str]| {
+        bdsync(words.iter().chain(&["--report=/dev/full"])).in_folder(work.folder()).run()
+    };
+    let out = run(&["info", "p"]).expect(9).says("No space left");
+    out.says("cannot write the report of a run that went well");
+    let out = run(&["sync", "missing", "remote.img"]).expect(12).says("missing");
+    out.says("No space left");
 }
 
 #[test]
@@ -243,7 +268,8 @@ fn a_report_that_cannot_be_written_is_told_before_anything_is_done() {
 fn a_report_to_a_file_that_is_a_mount_is_written_there() {
     require!(root());
     let work = pair();
-    let (report, outside) = (work.write("r", b"old"), work.write("outside", b"old, and longer"));
+    let longer = [b'o'; 10_000];
+    let (report, outside) = (work.write("r", b"old"), work.write("outside", &longer));
     let mount = || Command::new("mount").arg("--bind").args([&outside, &report]).status();
     assert!(mount().unwrap().success());
     let out =

@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bdsync::wire::{FrameReader, FrameWriter, Message};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::images::{changed, random_bytes, sparse_file};
 use crate::support::raw_server::RawServer;
@@ -102,20 +104,24 @@ fn a_server_that_leaves_a_report_gives_up_privileges_as_well() {
     let path = full_file(&work, 10_000);
     let report = work.write("report", b"of an earlier run");
     let option = format!("--report={}", report.display());
-    for ends_well in [true, false] {
+    for expected in [0, 6, 128 + Signal::SIGTERM as i32] {
         let mut server = RawServer::open(&[&option], CLASSIC, &path, "md5", "");
         server.send(&Message::GetBlock { offset: 0, len: 10 });
         assert!(matches!(server.receive(), Message::Block { .. }));
         let threads = server.status_field_of_threads("NoNewPrivs:");
         assert!(!threads.is_empty() && threads.iter().all(|&gone| gone == 1), "{threads:?}");
         assert_eq!(fs::read(&report).unwrap(), b"", "until the session is over");
-        if ends_well {
-            server.send(&Message::Done);
-            assert_eq!(server.receive(), Message::Done);
+        match expected {
+            0 => {
+                server.send(&Message::Done);
+                assert_eq!(server.receive(), Message::Done);
+                server.hang_up();
+            }
+            6 => server.hang_up(),
+            _ => kill(Pid::from_raw(server.pid().cast_signed()), Signal::SIGTERM).unwrap(),
         }
-        server.hang_up();
         let code = server.ends_within(SOON);
-        assert_eq!(code, if ends_well { 0 } else { 6 });
+        assert_eq!(code, expected);
         let json: serde_json::Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
         assert_eq!((&json["mode"], &json["exit_code"]), (&"server".into(), &code.into()));
         assert_eq!(json["source"]["size_bytes"], 10_000);
