@@ -5,12 +5,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::images::{changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
 use crate::support::mounted::{LoopMount, SmallDisk};
 use crate::support::requirements::{loop_devices, program, require, root, skip};
-use crate::support::run::{binary, server_command};
+use crate::support::run::{binary, bytes_in_pipe, server_command};
 use crate::support::{Workdir, bdsync, patch_file};
 
 /// Block devices come in whole sectors.
@@ -101,6 +102,39 @@ fn a_block_device_in_use_is_not_patched() {
     drop(claim);
     bdsync(["--patch"]).stdin(&patch).run().expect(0);
     assert!(std::fs::read(device.path()).unwrap() == [1; 512]);
+}
+
+/// Nobody mounts it meanwhile.
+#[test]
+fn a_block_device_is_claimed_while_it_is_written_to() {
+    require!(loop_devices());
+    let work = Workdir::with_pair(&[1; 512], &[0; 512]);
+    let device = LoopDevice::attach(&work.path("remote.img"));
+    let patch = patch_file::build(512, device.name(), &[(0, &[1; 512])], &[0]);
+    let mut apply = Command::new(binary())
+        .args([&format!("--patch={}", device.name()), "--spool"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = apply.stdin.take().unwrap();
+    // It opens the device before it reads.
+    stdin.write_all(&patch[..5]).unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while bytes_in_pipe(&stdin) > 0 {
+        assert!(Instant::now() < until, "it does not read");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    use std::os::unix::fs::OpenOptionsExt;
+    let claim = || {
+        let mut options = std::fs::File::options();
+        options.write(true).custom_flags(nix::libc::O_EXCL).open(device.path())
+    };
+    assert_eq!(claim().unwrap_err().raw_os_error(), Some(nix::libc::EBUSY));
+    stdin.write_all(&patch[5..]).unwrap();
+    drop(stdin);
+    assert!(apply.wait().unwrap().success());
+    assert!(std::fs::read(device.path()).unwrap() == [1; 512]);
+    claim().unwrap();
 }
 
 /// A folder with a `remote.img` that has a file system in it.
