@@ -287,4 +287,14 @@ mod tests {
             assert_eq!(path_on_the_wire(OsStr::new(path)), sent);
         }
     }
+    #[test]
+    fn salt_is_what_the_remote_has_drawn_or_another_every_time() {
+        let drawn = [7; SALT_BYTES];
+        assert_eq!(agree_on_salt(Some(&drawn), false).unwrap(), drawn);
+        let err = agree_on_salt(Some(&drawn[1..]), false).unwrap_err();
+        assert_eq!(err.kind(), Kind::Protocol);
+        assert_eq!(agree_on_salt(None, true).unwrap(), [0; SALT_BYTES]);
+        let salt = || agree_on_salt(None, false).unwrap();
+        assert_ne!(salt(), salt());
+    }
 }

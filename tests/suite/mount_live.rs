@@ -291,16 +291,29 @@ fn when_the_remote_side_dies_the_rest_is_an_error() {
 #[test]
 fn a_mount_whose_reads_have_failed_does_not_end_as_if_all_were_well() {
     require!(fuse());
-    let (work, ..) = pair(28);
-    let mut mounted = live_mount(&work, &["--remdata"], &server_command(&[]));
-    assert!(read_at(&mounted.path("merged"), 0, 4096).is_ok());
-    fs::OpenOptions::new().write(true).open(work.path("remote.img")).unwrap().set_len(7).unwrap();
-    let err = read_at(&mounted.path("merged"), 5 << 20, 4096).unwrap_err();
-    assert_eq!(err.raw_os_error(), Some(Errno::EIO as i32));
-    assert!(status(&mounted)["failed_reads"].as_u64() > Some(0), "{}", status(&mounted));
-    assert!(umount(&work.path("mnt")));
-    assert_eq!(mounted.ended().code(), Some(6), "{}", mounted.said());
-    assert!(mounted.said().contains("reads have failed"), "{}", mounted.said());
+    // Who ends it by a signal does not ask.
+    for (by_signal, code) in [(false, 6), (true, 0)] {
+        let (work, ..) = pair(28);
+        let mut mounted = live_mount(&work, &["--remdata"], &server_command(&[]));
+        assert!(read_at(&mounted.path("merged"), 0, 4096).is_ok());
+        let remote = fs::OpenOptions::new().write(true).open(work.path("remote.img"));
+        remote.unwrap().set_len(7).unwrap();
+        let err = read_at(&mounted.path("merged"), 5 << 20, 4096).unwrap_err();
+        assert_eq!(err.raw_os_error(), Some(Errno::EIO as i32));
+        assert!(status(&mounted)["failed_reads"].as_u64() > Some(0), "{}", status(&mounted));
+        if by_signal {
+            mounted.signal(Signal::SIGTERM);
+        } else {
+            assert!(umount(&work.path("mnt")));
+        }
+        assert_eq!(mounted.ended().code(), Some(code), "{}", mounted.said());
+        assert_eq!(
+            mounted.said().contains("bdsync: reads have failed"),
+            !by_signal,
+            "{}",
+            mounted.said()
+        );
+    }
 }
 
 /// A read that the mount cannot answer yet is nothing that a signal could end well.

@@ -151,6 +151,24 @@ fn info_marks_the_partitions_of_the_disk_and_never_opens_the_target() {
 }
 
 #[test]
+fn info_tells_what_a_seal_says() {
+    let work = Workdir::with_pair(&random_bytes(1, 20_000), &random_bytes(2, 10_000));
+    work.write("p", &work.patch(&["-d", "--seal"]));
+    let out = info(&work, &["p"]).expect(0);
+    let said = text(&out);
+    for part in ["for a target in its state of then: 5 blocks of 4.0 KiB, by ", "made from"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(said.contains("path=remote.img, size=10000"), "{said}");
+    work.apply(&["-d", "--undo=back"], &work.read("p")).expect(0);
+    let said = text(&info(&work, &["back"]).expect(0));
+    assert!(said.contains("sets the target's size (an undo patch)"), "{said}");
+    work.write("p", &work.patch(&[]));
+    let said = text(&info(&work, &["p"]).expect(0));
+    assert!(said.lines().any(|line| line.starts_with("seal") && line.ends_with("none")), "{said}");
+}
+
+#[test]
 fn compressed_output_is_the_plain_patch_for_every_other_tool() {
     require!(program("gzip"));
     let (work, local, remote, patch) = pair(3);
