@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 
 use crate::support::images::random_bytes;
 use crate::support::mounted::{Mounted, SmallDisk, Stored, is_mounted, take_away, umount};
@@ -271,6 +271,8 @@ fn daemon_returns_when_the_mount_can_be_read() {
     assert_eq!(ids.len(), 1);
     let folder = fs::read_link(format!("/proc/{}/cwd", ids[0])).unwrap();
     assert_eq!(folder, Path::new("/"), "no folder is kept busy");
+    let daemon = Pid::from_raw(ids[0].cast_signed());
+    assert_eq!(getsid(Some(daemon)), Ok(daemon), "no terminal's end is its own");
     assert!(umount(&stored.at()));
     let start = Instant::now();
     while !servers().is_empty() {
