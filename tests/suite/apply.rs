@@ -487,6 +487,35 @@ fn a_checksum_of_more_than_the_patch_has_is_no_error_unless_proof_is_asked_for()
     work.apply(&["-dmin", "--verify", "-v"], &patch).expect(0).says("has the patch's checksum");
 }
 
+/// What could not be compared at all is not of a larger source.
+#[test]
+fn a_target_that_cannot_be_read_for_its_checksum_is_an_error_under_minsize_too() {
+    require!(program("strace"));
+    let work = Workdir::with_pair(&random_bytes(1, 50_000), &random_bytes(2, 50_000));
+    let patch = work.write("patch", &work.patch(&["-csha1"]));
+    let target = work.path("remote.img").canonicalize().unwrap();
+    let trace = |inject: &[&str]| {
+        Command::new("strace")
+            .args(["-f", "-q", "-o", "calls", "-e", "trace=pread64", "-P"])
+            .arg(&target)
+            .args(inject)
+            .args([binary(), "--patch=remote.img", "-dmin"])
+            .stdin(File::open(&patch).unwrap())
+            .current_dir(work.folder())
+            .output()
+            .expect("cannot run strace")
+    };
+    let honest = trace(&[]);
+    if !honest.status.success() || work.read("calls").is_empty() {
+        let stderr = String::from_utf8_lossy(&honest.stderr);
+        return skip(&format!("a strace that may trace: {stderr}"));
+    }
+    let out = trace(&["-e", "inject=pread64:error=EIO"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(6), "{said}");
+    assert!(said.contains("Input/output error") && said.contains("remote.img"), "{said}");
+}
+
 #[test]
 fn an_undo_patch_that_finds_no_room_is_exit_9_before_the_first_write() {
     require!(root());
