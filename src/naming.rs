@@ -1,12 +1,15 @@
 //! Names of files: of those in the making, as words for a shell, and whether two are of one file.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::units::DiskId;
 
 /// Bytes of a file's name, at most, in every file system that matters here.
 const NAME_BYTES_MAX: usize = 255;
@@ -42,6 +45,16 @@ pub fn folder_of(path: &Path) -> &Path {
 #[must_use]
 pub fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// Whether `path` still leads to `disk`, as far as that can be told.
+#[must_use]
+pub fn leads_to(path: &Path, disk: DiskId) -> bool {
+    match fs::metadata(path) {
+        _ if disk == DiskId::UNKNOWN => true,
+        Ok(found) => DiskId::of(&found) == disk,
+        Err(err) => !matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    }
 }
 
 /// `word` as a shell reads it as one word: as it is if nothing in it means anything to a shell,

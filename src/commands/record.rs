@@ -259,6 +259,17 @@ impl Record {
         });
     }
 
+    /// Fills in whether what was written reads back as it should, as `checked` says it.
+    pub fn tell_verified(&self, checked: &Result<()>) {
+        let verified = match checked {
+            Ok(()) => Some(true),
+            Err(err) if err.kind() == Kind::Checksum => Some(false),
+            // It did not come to that.
+            Err(_) => None,
+        };
+        self.tell(|facts| facts.verified = verified);
+    }
+
     /// Fills in the digest of the whole source.
     pub fn tell_checksum(&self, name: &[u8], digest: &[u8]) {
         let name = String::from_utf8_lossy(name).into_owned();

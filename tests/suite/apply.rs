@@ -173,7 +173,7 @@ fn a_write_that_did_not_reach_the_disk_is_found_by_verify_and_can_be_undone() {
         assert!(said.contains(part), "{part}: {said}");
     }
     let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
-    assert!(report["exit_code"] == 5 && report["verified"] != true, "{report}");
+    assert!(report["exit_code"] == 5 && report["verified"] == false, "{report}");
 }
 
 /// `--patch` of `remote.img`, and what it reads the patch from.

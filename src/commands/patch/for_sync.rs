@@ -7,8 +7,8 @@
 //! the time: then there is nothing else by which the other host could tell a disk that takes long
 //! from a link that is dead.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use crate::device::{Device, FileDevice};
 use crate::error::{Error, Kind, Result};
+use crate::naming::leads_to;
 use crate::report;
 use crate::units::DiskId;
 
@@ -45,13 +46,8 @@ pub(super) fn refuse_another(target: &FileDevice, compared: DiskId) -> Result<()
 /// # Errors
 /// `Kind::Transmission`.
 pub(super) fn refuse_moved(target: &FileDevice) -> Result<()> {
-    let id = target.id();
     let path = target.path();
-    let is_there = match fs::metadata(path) {
-        Ok(found) => DiskId::of(&found) == id,
-        Err(err) => !matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-    };
-    if id == DiskId::UNKNOWN || is_there {
+    if leads_to(path, target.id()) {
         return Ok(());
     }
     let what = "the name leads elsewhere by now, or nowhere: all is written, but to what had it \
@@ -100,6 +96,7 @@ impl Life {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Read;
     use std::os::fd::OwnedFd;
 

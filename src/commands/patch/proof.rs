@@ -50,8 +50,9 @@ impl Job<'_> {
         let device: &dyn Device = direct.as_ref().map_or(target, |direct| direct);
         let open = || open_patch(&file.as_part(Part::Verifying, self.progress));
         let checking = || self.check("reading back ended, all is written");
-        verify_records(device, sizes.limit_bytes, summary, &open, &checking)?;
-        self.record.tell(|facts| facts.verified = Some(true));
+        let checked = verify_records(device, sizes.limit_bytes, summary, &open, &checking);
+        self.record.tell_verified(&checked);
+        checked?;
         log::info!("what was written reads back as it should");
         self.compare_checksum(device, &ending, sizes)
     }

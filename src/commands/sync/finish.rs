@@ -8,7 +8,7 @@ use crate::commands::touched::Touched;
 use crate::commands::{client, left_out};
 use crate::diff::{Engine, Plan};
 use crate::error::{Error, Kind, Result};
-use crate::units::SizeRule;
+use crate::units::{DiskId, SizeRule};
 
 impl Sync<'_> {
     /// Lists the blocks of both sides that could not be read, in which the two may differ.
@@ -27,7 +27,7 @@ impl Sync<'_> {
         sizes: SizeOptions,
         touched: &Touched,
     ) -> Result<u8> {
-        let plan = session.engine.plan().clone();
+        let (plan, compared) = (session.engine.plan().clone(), self.compared_disk(&session));
         let resized = plan.local_bytes != plan.remote_bytes && sizes.rule == SizeRule::Resize;
         let verifies = self.options.verify && !self.options.dry_run;
         if verifies && !resized {
@@ -45,25 +45,28 @@ impl Sync<'_> {
             end(&again, self.record)?;
         }
         if verifies {
-            self.check_sizes(&plan, resized)?;
+            self.check_files(&plan, resized, compared).inspect_err(|_| {
+                self.record.tell(|facts| facts.verified = Some(false));
+            })?;
         }
         Ok(status)
     }
 
-    /// Of the files on this host.
-    fn check_sizes(&self, plan: &Plan, resized: bool) -> Result<()> {
+    /// Of the files on this host: whether they still have their sizes, and the target its name.
+    fn check_files(&self, plan: &Plan, resized: bool, compared: Option<DiskId>) -> Result<()> {
         let (source_bytes, target_bytes) = plan.source_and_target_bytes();
         let target_bytes = if resized { source_bytes } else { target_bytes };
         for (place, bytes) in
             [(&self.options.source, source_bytes), (&self.options.target, target_bytes)]
         {
             if let Place::Local(path) = place {
-                check::size_holds(path, bytes).inspect_err(|_| {
-                    self.record.tell(|facts| facts.verified = Some(false));
-                })?;
+                check::size_holds(path, bytes)?;
             }
         }
-        Ok(())
+        match (&self.options.target, compared) {
+            (Place::Local(path), Some(disk)) => check::name_holds(path, disk),
+            _ => Ok(()),
+        }
     }
 
     fn check(&self, session: &Session, touched: &Touched) -> Result<()> {
@@ -73,13 +76,7 @@ impl Sync<'_> {
             self.options.compare.flush_cache,
             &**self.progress,
         );
-        let verified = match &checked {
-            Ok(()) => Some(true),
-            Err(err) if err.kind() == Kind::Checksum => Some(false),
-            // It did not come to that.
-            Err(_) => None,
-        };
-        self.record.tell(|facts| facts.verified = verified);
+        self.record.tell_verified(&checked);
         if checked.is_err() {
             session.give_up(Error::new(Kind::Checksum, "the verification failed"));
         }

@@ -54,7 +54,7 @@ use crate::signals::{Signals, interrupted};
 use crate::transport::{
     Connection, RemoteEnd, StderrSink, Throttle, ThrottledWriter, connect_consumer,
 };
-use crate::units::Direction;
+use crate::units::{Direction, DiskId};
 use crate::wire::{Extensions, Fault};
 
 use call::Caller;
@@ -200,6 +200,15 @@ impl Sync<'_> {
         Job { session, name, compare, sealed_for: None, closes, only_counts, record }
     }
 
+    /// Which disk the target was when it was compared; `None` where a server does not tell, of which
+    /// the process that writes knows no `--sync-disk` either.
+    fn compared_disk(&self, session: &Session) -> Option<DiskId> {
+        match session.engine.plan().direction {
+            Direction::Pull => Some(session.engine.local().id()),
+            Direction::Push => session.remote_disk,
+        }
+    }
+
     /// Compares, and has the differences written as they are found.
     fn write(&self, session: &Session, sizes: SizeOptions, touched: &mut Touched) -> Result<()> {
         let job = self.job(session);
@@ -209,11 +218,7 @@ impl Sync<'_> {
             Place::Remote { .. } => (&self.sides.caller, session.extensions == Extensions::NONE),
         };
         let name = OsStr::from_bytes(job.name);
-        let compared = match session.engine.plan().direction {
-            Direction::Pull => Some(session.engine.local().id()),
-            // A server that tells knows `--sync-disk`, too.
-            Direction::Push => session.remote_disk,
-        };
+        let compared = self.compared_disk(session);
         let arguments = call::patch_arguments(self.options, sizes.rule, name, is_classic, compared);
         let engine = Arc::clone(&session.engine);
         // The first bytes of the patch are waited for to be read: a bar over the prompt
