@@ -787,10 +787,10 @@ fn a_target_whose_disk_is_slow_is_waited_for() {
         let work = Workdir::with_pair(&local, &remote);
         script(&work, "rsh", "shift; exec sh -c \"$*\"");
         let slow =
-            "strace -f -qq -o /dev/null -e inject=pwrite64,pwritev,pwritev2:delay_enter=50000";
+            "strace -f -qq -o /dev/null -e inject=pwrite64,pwritev,pwritev2:delay_enter=100000";
         let patches = format!("--patch*) exec {slow} {} \"$@\";;", binary());
         script(&work, "bdsync", &format!("case $1 in {patches} esac; exec {} \"$@\"", binary()));
-        let words = ["sync", "-e", "./rsh", "--remote-path=./bdsync", "--timeout=2"];
+        let words = ["sync", "-e", "./rsh", "--remote-path=./bdsync", "--timeout=5"];
         let words = [&words[..], undo, &["local.img", "h:remote.img"]].concat();
         bdsync(words).in_folder(work.folder()).run().expect(0).says(", verified");
         assert!(work.read("remote.img") == local);
