@@ -102,9 +102,11 @@ impl Meeting {
             skip: compare.skip_unreadable,
             // A hash that was asked for is the only one. NH needs keys that nobody could foresee.
             nh: named_hash.is_none() && !compare.fixed_salt,
-            // The hint about the page cache has to come before the first look.
+            // The hint about the page cache has to come before the first look. It is not in
+            // use with `skip`, and a hello need not be longer than what is.
             early: reading == Reading::Whole
                 && !compare.flush_cache
+                && !compare.skip_unreadable
                 && has_usual_leaves(compare.block_size_bytes),
             ..Extensions::ALL
         };
