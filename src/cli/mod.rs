@@ -9,8 +9,8 @@
 //! have the table of their options and what these come to; subcommands.rs lists them. What several
 //! share is in table.rs, options and how they are made, and in values.rs, what they mean; a single
 //! option and its meaning in compression.rs and place.rs (`HOST:PATH`). Opens nothing, reads no
-//! file, of the environment only how wide the terminal is, prints nothing; every part is a plain function. For `main` and
-//! `commands` only.
+//! file, of the environment only how wide the terminal is, prints nothing; every part is a plain
+//! function. For `main` and `commands` only.
 //!
 //! A subcommand's word counts only as the very first argument, and only when the rest fits that
 //! subcommand: `bdsync mount LOC REM` fits the classic form alone (REMSHCMD, LOCDEV, REMDEV) and so

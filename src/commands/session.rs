@@ -289,6 +289,7 @@ mod tests {
             assert_eq!(path_on_the_wire(OsStr::new(path)), sent);
         }
     }
+
     #[test]
     fn salt_is_what_the_remote_has_drawn_or_another_every_time() {
         let drawn = [7; SALT_BYTES];

@@ -54,26 +54,20 @@ pub(super) fn first_answer(
 }
 
 /// Keeps the process from dumping a core, until it is dropped.
-struct NoDump {
-    before: DumpableBehavior,
-}
+struct NoDump;
 
 impl NoDump {
     /// `None` where it would not be dumped as any other process is, by the system's own rules.
     fn begin() -> Option<Self> {
-        let before = dumpable_behavior().ok()?;
-        if before != DumpableBehavior::Dumpable {
-            return None;
-        }
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).ok()?;
-        Some(Self { before })
+        dumpable_behavior().ok().filter(|before| *before == DumpableBehavior::Dumpable)?;
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).ok().map(|()| Self)
     }
 }
 
 impl Drop for NoDump {
     fn drop(&mut self) {
         // It cannot fail: it was so.
-        let _ = set_dumpable_behavior(self.before);
+        let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
     }
 }
 

@@ -64,8 +64,8 @@ pub fn compare_again(
         // It cannot fail: a sender is kept here.
         let Ok((piece, found)) = receiver.recv() else { break };
         let found: Found = found?;
-        let blocks = found.runs.iter().flat_map(|run| run.blocks.pieces(block_bytes));
-        if let Some(block) = blocks.into_iter().find(|block| !is_left_out(session, *block)) {
+        let mut blocks = found.runs.iter().flat_map(|run| run.blocks.pieces(block_bytes));
+        if let Some(block) = blocks.find(|block| !is_left_out(session, *block)) {
             return Err(differs(block));
         }
         if flushes_cache {
