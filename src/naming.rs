@@ -1,15 +1,15 @@
-//! Names of files: of those in the making, as words for a shell, and whether two are of one file.
+//! Names of files: of those in the making, as words for a shell, and what they lead to.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::units::DiskId;
+use crate::error::{Error, Kind, Result};
+use crate::units::FileId;
 
 /// Bytes of a file's name, at most, in every file system that matters here.
 const NAME_BYTES_MAX: usize = 255;
@@ -41,20 +41,24 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Whether both are of one file, by whatever names it was found.
-#[must_use]
-pub fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
-}
-
-/// Whether `path` still leads to `disk`, as far as that can be told.
-#[must_use]
-pub fn leads_to(path: &Path, disk: DiskId) -> bool {
-    match fs::metadata(path) {
-        _ if disk == DiskId::UNKNOWN => true,
-        Ok(found) => DiskId::of(&found) == disk,
+/// Fails when `path` leads elsewhere than to `disk`, which was written to by this name, as far as
+/// that can be told; `done` is what is true of it.
+///
+/// # Errors
+/// `Kind::Transmission`.
+pub fn expect_name(path: &Path, disk: FileId, done: &str) -> Result<()> {
+    let is_there = match fs::metadata(path) {
+        _ if disk == FileId::UNKNOWN => true,
+        Ok(found) => FileId::of(&found) == disk,
         Err(err) => !matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    };
+    if is_there {
+        return Ok(());
     }
+    let what = format!(
+        "{done}, but that is what had the name before: the name leads elsewhere by now, or nowhere"
+    );
+    Err(Error::new(Kind::Transmission, what).with_path(path))
 }
 
 /// `word` as a shell reads it as one word: as it is if nothing in it means anything to a shell,
@@ -97,6 +101,24 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(1));
         assert_ne!(first, suffix_of_a_run());
         assert!(suffix_of_a_run().starts_with(&format!("{}-", process::id())));
+    }
+
+    #[test]
+    fn what_has_the_name_of_another_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        fs::write(&path, "x").unwrap();
+        let disk = FileId::of(&fs::metadata(&path).unwrap());
+        let told = || {
+            let err = expect_name(&path, disk, "done").unwrap_err();
+            (err.kind(), err.to_string().contains("done, but"))
+        };
+        expect_name(&path, disk, "done").unwrap();
+        fs::rename(&path, folder.path().join("elsewhere")).unwrap();
+        assert_eq!(told(), (Kind::Transmission, true));
+        fs::write(&path, "x").unwrap();
+        assert_eq!(told(), (Kind::Transmission, true));
+        expect_name(&path, FileId::UNKNOWN, "done").unwrap();
     }
 
     #[test]

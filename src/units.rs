@@ -1,15 +1,15 @@
-//! The terms that all parts share: byte ranges, block sizes, directions, which disk it is, and the
-//! arithmetic on them that cannot overflow.
+//! The terms that all parts share: byte ranges, block sizes, directions, priorities, which file it
+//! is, and the arithmetic on them that cannot overflow; numbers as people and programs read them.
 //!
 //! Every number that a peer or a patch sent goes through the `checked_*`
 //! functions here before it is used. Pure: no I/O.
 
-mod disk_id;
+mod file_id;
 mod range_set;
 
 use std::fmt;
 
-pub use disk_id::DiskId;
+pub use file_id::FileId;
 pub use range_set::RangeSet;
 
 /// A kibibyte, in bytes.

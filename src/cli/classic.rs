@@ -16,7 +16,7 @@ use super::values::{
     refuse_empty, report_file, size_options, timeout, usage, version,
 };
 use crate::error::Result;
-use crate::units::DiskId;
+use crate::units::FileId;
 
 /// The options of client, server and patch.
 pub(super) fn table() -> Table {
@@ -120,7 +120,7 @@ fn applying() -> Vec<Arg> {
                  after a power failure during an earlier apply",
             ),
             long_valued("sync-disk", "DISK")
-                .value_parser(value_parser!(DiskId))
+                .value_parser(value_parser!(FileId))
                 .help(
                     "Given by sync: patch this disk only, by its numbers, and show signs of life on \
                      stdout",

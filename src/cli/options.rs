@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::units::{Compression, Direction, DiskId, SizeRule};
+use crate::units::{Compression, Direction, FileId, SizeRule};
 
 /// The classic's block size, in bytes.
 pub const BLOCK_SIZE_BYTES_DEFAULT: u64 = 4096;
@@ -178,7 +178,7 @@ pub struct PatchOptions {
     /// Patch a device that is in use or not in the expected state.
     pub force: bool,
     /// Of a process that a sync started: which disk it has compared.
-    pub sync_disk: Option<DiskId>,
+    pub sync_disk: Option<FileId>,
     /// How to tell progress; `None`: a bar where stderr is a terminal.
     pub progress: Option<ProgressStyle>,
     /// Where to put a record of the result.

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, FileType, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use super::input::{STDIN_NAME, STDIN_OPERAND};
 use crate::cli::{ClientOptions, Command, MountSource, Place};
 use crate::error::{Error, Kind, Result};
 use crate::naming::folder_of;
+use crate::units::FileId;
 
 /// All that is known by now.
 #[derive(Default)]
@@ -43,20 +44,17 @@ struct Claim {
 /// What makes two paths the same file.
 #[derive(PartialEq, Eq)]
 enum Id {
-    /// Number of a block device.
-    Block(u64),
-    /// Device and inode.
-    Node(u64, u64),
-    /// A name in the folder with this device and inode, where there is no file yet.
-    Missing(u64, u64, OsString),
+    There(FileId),
+    /// Where there is no file yet.
+    Missing {
+        folder: FileId,
+        name: OsString,
+    },
 }
 
 impl Id {
     fn of(found: &Metadata) -> Self {
-        if found.file_type().is_block_device() {
-            return Self::Block(found.rdev());
-        }
-        Self::Node(found.dev(), found.ino())
+        Self::There(FileId::of(found))
     }
 
     /// Of what is read or changed; `None` when nobody can say.
@@ -73,8 +71,8 @@ impl Id {
             Ok(found) => (!found.file_type().is_char_device()).then(|| Self::of(&found)),
             Err(_) => match destination {
                 Destination::File(at) => {
-                    let folder = fs::metadata(folder_of(at)).ok()?;
-                    Some(Self::Missing(folder.dev(), folder.ino(), at.file_name()?.to_owned()))
+                    let folder = FileId::of(&fs::metadata(folder_of(at)).ok()?);
+                    Some(Self::Missing { folder, name: at.file_name()?.to_owned() })
                 }
                 _ => None,
             },

@@ -16,7 +16,7 @@ use crate::digest::{Algorithm, BlockHasher, HashPool, SALT_BYTES, draw_salt};
 use crate::error::{Error, Kind, Result};
 use crate::report;
 use crate::transport::{Connection, connect_command, connect_lasting};
-use crate::units::{Direction, DiskId};
+use crate::units::{Direction, FileId};
 use crate::wire::{Extensions, Opening, Peer};
 
 /// How a session reads its devices.
@@ -67,7 +67,7 @@ pub struct Session {
     /// The digest of the whole source that was asked for.
     pub checksum: Option<Algorithm>,
     /// Which disk of its host the remote side has open; `None` from one that does not tell.
-    pub remote_disk: Option<DiskId>,
+    pub remote_disk: Option<FileId>,
 }
 
 /// Both devices open and their sizes known; nothing else is agreed on yet.

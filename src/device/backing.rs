@@ -12,15 +12,15 @@ use std::path::Path;
 use linux_raw_sys::loop_device::{LOOP_GET_STATUS64, loop_info64};
 use nix::libc;
 
-use super::carrier::{Carrier, Number, number_of};
+use crate::units::FileId;
 
 nix::ioctl_read_bad!(get_status, LOOP_GET_STATUS64, loop_info64);
 
-/// What the loop device at `path` lies over, if it is the one with this number and may be asked.
-pub(super) fn backing_of(path: &Path, number: Number) -> Option<Carrier> {
+/// What the loop device at `path` lies over, if it is the one with this `st_rdev` and may be asked.
+pub(super) fn backing_of(path: &Path, number: u64) -> Option<FileId> {
     let device = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
     let found = device.metadata().ok()?;
-    if !found.file_type().is_block_device() || number_of(found.rdev()) != number {
+    if !found.file_type().is_block_device() || found.rdev() != number {
         return None;
     }
     let mut info = MaybeUninit::<loop_info64>::zeroed();
@@ -28,8 +28,8 @@ pub(super) fn backing_of(path: &Path, number: Number) -> Option<Carrier> {
     unsafe { get_status(device.as_raw_fd(), info.as_mut_ptr()) }.ok()?;
     // SAFETY: of numbers alone, which zeros are, too.
     let info = unsafe { info.assume_init() };
-    Some(match number_of(info.lo_rdevice) {
-        (0, 0) => Carrier::File { device: number_of(info.lo_device), inode: info.lo_inode },
-        number => Carrier::Device(number),
+    Some(match info.lo_rdevice {
+        0 => FileId { device: info.lo_device, inode: info.lo_inode },
+        number => FileId::of_device(number),
     })
 }

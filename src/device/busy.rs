@@ -17,18 +17,17 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
 
-use super::carrier::{Carrier, Number, number_of, parse_number};
-use super::stack::{Relative, Sharing, Stack};
+use super::stack::{Relative, Sharing, Stack, parse_number};
 use crate::mountinfo::{Mount, mounts, unescape};
-use crate::naming::is_same_file;
+use crate::units::FileId;
 
 /// Where the kernel tells about itself; other folders in tests.
 #[derive(Debug)]
 pub(super) struct Kernel {
     proc: PathBuf,
     stack: Stack,
-    /// The number of the block device at a path.
-    number_of: fn(&Path) -> Option<Number>,
+    /// The `st_rdev` of the block device at a path.
+    number_of: fn(&Path) -> Option<u64>,
 }
 
 /// How often it is looked whether a device is claimed, and the time between two looks.
@@ -57,10 +56,10 @@ impl Kernel {
     /// # Errors
     /// The system's, where that cannot be told.
     pub(super) fn users(&self, rdev: u64) -> io::Result<Vec<String>> {
-        self.users_of(Carrier::Device(number_of(rdev)))
+        self.users_of(FileId::of_device(rdev))
     }
 
-    fn users_of(&self, carrier: Carrier) -> io::Result<Vec<String>> {
+    fn users_of(&self, carrier: FileId) -> io::Result<Vec<String>> {
         have_descriptors()?;
         let Sharing { devices: relatives, images } = self.stack.sharing(carrier)?;
         let mut users = self.mounts(&relatives);
@@ -87,7 +86,7 @@ impl Kernel {
     /// # Errors
     /// The system's, where that cannot be told.
     pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> io::Result<Vec<String>> {
-        let mut users = self.users_of(Carrier::of(found))?;
+        let mut users = self.users_of(FileId::of(found))?;
         users.extend(self.is_swap_file(found).then(|| "it is used for swapping".to_owned()));
         users.extend((!lock(file)).then(|| LOCKED.to_owned()));
         Ok(users)
@@ -95,8 +94,8 @@ impl Kernel {
 
     /// What uses the image that a loop device lies over, as far as it still has the path that it
     /// was attached by.
-    fn user_below(&self, path: &Path, image: Carrier) -> Option<String> {
-        let found = fs::metadata(path).ok().filter(|found| Carrier::of(found) == image)?;
+    fn user_below(&self, path: &Path, image: FileId) -> Option<String> {
+        let found = fs::metadata(path).ok().filter(|found| FileId::of(found) == image)?;
         let file = found.is_file().then(|| File::open(path).ok()).flatten()?;
         let how = match (self.is_swap_file(&found), is_locked(&file)) {
             (true, _) => "used for swapping",
@@ -107,16 +106,14 @@ impl Kernel {
     }
 
     fn is_swap_file(&self, found: &Metadata) -> bool {
-        let is_it = |path: &Path| {
-            let swap = fs::metadata(path).ok().filter(Metadata::is_file);
-            swap.is_some_and(|swap| is_same_file(&swap, found))
-        };
-        self.swap_paths().iter().any(|path| is_it(path))
+        let file = FileId::of(found);
+        let is_it = |path: &PathBuf| fs::metadata(path).is_ok_and(|swap| FileId::of(&swap) == file);
+        self.swap_paths().iter().any(is_it)
     }
 
     /// Whether the block device with this `st_rdev` takes no writes.
     pub(super) fn is_read_only(&self, rdev: u64) -> bool {
-        let folder = self.stack.folder(number_of(rdev));
+        let folder = self.stack.folder(rdev);
         folder.and_then(|folder| fs::read(folder.join("ro")).ok()).is_some_and(|ro| ro == b"1\n")
     }
 
@@ -207,9 +204,9 @@ fn holders(relative: &Relative) -> Vec<String> {
     entries.map(shown).collect()
 }
 
-fn number_at(path: &Path) -> Option<Number> {
+fn number_at(path: &Path) -> Option<u64> {
     let found = path.is_absolute().then(|| fs::metadata(path).ok()).flatten()?;
-    found.file_type().is_block_device().then(|| number_of(found.rdev()))
+    found.file_type().is_block_device().then(|| found.rdev())
 }
 
 #[cfg(test)]
@@ -242,7 +239,7 @@ mod tests {
         fs::create_dir_all(proc.join("self")).unwrap();
         fs::write(proc.join("self/mountinfo"), "25 1 0:22 / /proc rw - proc proc rw\n").unwrap();
         fs::write(proc.join("swaps"), "Filename\tType\tSize\n").unwrap();
-        let number_of = |path: &Path| (path == Path::new("/dev/sda1")).then_some((8, 1));
+        let number_of = |path: &Path| (path == Path::new("/dev/sda1")).then(|| makedev(8, 1));
         (folder, Kernel { proc, stack: Stack { sys, backing_of: |_, _| None }, number_of })
     }
 
@@ -337,7 +334,7 @@ mod tests {
     #[test]
     fn a_device_that_takes_no_writes_is_known() {
         let (_folder, kernel) = kernel();
-        let folder = kernel.stack.folder((8, 0)).unwrap();
+        let folder = kernel.stack.folder(makedev(8, 0)).unwrap();
         assert!(!kernel.is_read_only(makedev(8, 0)));
         for (text, read_only) in [("0\n", false), ("1\n", true)] {
             fs::write(folder.join("ro"), text).unwrap();

@@ -21,7 +21,7 @@ use super::residency::Residency;
 use super::stamp::Stamp;
 use super::{Device, DeviceMut, write_zeros};
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, DiskId, KIB};
+use crate::units::{ByteRange, FileId, KIB};
 
 /// The most slices that one `pwritev` takes (`IOV_MAX`, which is 1024 on Linux).
 const SLICES_MAX: usize = 1024;
@@ -192,12 +192,13 @@ impl Device for FileDevice {
         self.size_bytes.load(Ordering::Acquire)
     }
 
-    fn id(&self) -> DiskId {
+    fn id(&self) -> FileId {
         // A file there may become another one when it is opened for writing.
         let is_told = |on: &Statfs| on.filesystem_type() != OVERLAYFS_SUPER_MAGIC;
         match self.file.metadata() {
-            Ok(found) if fstatfs(&self.file).as_ref().is_ok_and(is_told) => DiskId::of(&found),
-            _ => DiskId::UNKNOWN,
+            Ok(_) if self.kind == FileKind::Empty => FileId::UNKNOWN,
+            Ok(found) if fstatfs(&self.file).as_ref().is_ok_and(is_told) => FileId::of(&found),
+            _ => FileId::UNKNOWN,
         }
     }
 

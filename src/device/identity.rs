@@ -5,8 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use nix::sys::stat::{major, minor};
+
 use super::Device;
-use super::carrier::number_of;
 use super::stack::Stack;
 
 /// Properties of udev that tell a device, a file system on it, or a volume.
@@ -37,14 +38,14 @@ pub fn identity(device: &dyn Device) -> Vec<u8> {
     if !found.file_type().is_block_device() {
         return text;
     }
-    let (major, minor) = number_of(found.rdev());
-    if let Some(folder) = Stack::default().folder((major, minor)) {
+    if let Some(folder) = Stack::default().folder(found.rdev()) {
         for name in SYSFS_FILES {
             let value = fs::read_to_string(folder.join(name)).unwrap_or_default();
             push(&mut text, &name.replace('/', "."), &value);
         }
     }
-    let udev = fs::read_to_string(Path::new("/run/udev/data").join(format!("b{major}:{minor}")));
+    let number = format!("b{}:{}", major(found.rdev()), minor(found.rdev()));
+    let udev = fs::read_to_string(Path::new("/run/udev/data").join(number));
     for (key, value) in udev.unwrap_or_default().lines().filter_map(udev_property) {
         push(&mut text, key, value);
     }

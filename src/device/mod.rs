@@ -19,7 +19,6 @@
 mod backing;
 mod busy;
 mod cached;
-mod carrier;
 mod direct;
 #[cfg(test)]
 pub mod faulty;
@@ -49,7 +48,7 @@ use std::path::Path;
 
 use crate::buffer::ZEROS;
 use crate::error::Result;
-use crate::units::{ByteRange, DiskId};
+use crate::units::{ByteRange, FileId};
 
 /// The bytes of one disk. Offsets and sizes are in bytes.
 ///
@@ -92,8 +91,8 @@ pub trait Device: Send + Sync {
     }
 
     /// Which disk it is, for the kernel of this host, if there is one behind it.
-    fn id(&self) -> DiskId {
-        DiskId::UNKNOWN
+    fn id(&self) -> FileId {
+        FileId::UNKNOWN
     }
 
     /// The regular file that holds exactly the device's bytes, if that is what it is.

@@ -18,10 +18,10 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
+use nix::sys::stat::{major, makedev, minor};
 
 use super::backing::backing_of;
-use super::carrier::{Carrier, Number, parse_number};
-use crate::units::ByteRange;
+use crate::units::{ByteRange, FileId};
 
 /// Sizes and offsets in sysfs count these, whatever a device's sectors are.
 const SYSFS_SECTOR_BYTES: u64 = 512;
@@ -35,8 +35,8 @@ const ALL: ByteRange = ByteRange { start: 0, end: u64::MAX };
 /// A block device that shares bytes with the one in question.
 #[derive(Debug)]
 pub(super) struct Relative {
-    /// Its number.
-    pub(super) number: Number,
+    /// Its `st_rdev`.
+    pub(super) number: u64,
     /// What the kernel calls it.
     pub(super) name: String,
     /// Its folder in sysfs.
@@ -52,7 +52,7 @@ pub(super) struct Stack {
     /// Its folder.
     pub(super) sys: PathBuf,
     /// What the loop device at a path lies over.
-    pub(super) backing_of: fn(&Path, Number) -> Option<Carrier>,
+    pub(super) backing_of: fn(&Path, u64) -> Option<FileId>,
 }
 
 /// What shares bytes with a carrier.
@@ -61,21 +61,21 @@ pub(super) struct Sharing {
     /// The block devices, itself among them if it is one.
     pub(super) devices: Vec<Relative>,
     /// The files that it lies over, by the paths that they were attached by.
-    pub(super) images: Vec<(PathBuf, Carrier)>,
+    pub(super) images: Vec<(PathBuf, FileId)>,
 }
 
 /// Bytes of a carrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part {
-    carrier: Carrier,
+    carrier: FileId,
     range: ByteRange,
     is_telling: bool,
 }
 
 /// A loop device.
 struct LoopDevice {
-    number: Number,
-    over: Carrier,
+    number: u64,
+    over: FileId,
     /// Which bytes of that.
     range: ByteRange,
     /// What it was attached by.
@@ -93,14 +93,14 @@ impl Stack {
     ///
     /// # Errors
     /// The system's, where that cannot be told.
-    pub(super) fn sharing(&self, carrier: Carrier) -> io::Result<Sharing> {
+    pub(super) fn sharing(&self, carrier: FileId) -> io::Result<Sharing> {
         let loops = self.loops()?;
         let mut parts = vec![Part { carrier, range: ALL, is_telling: false }];
         follow(&mut parts, |part| self.below(part, &loops));
         let below = loops.iter().filter(|device| {
             device.over != carrier && parts.iter().any(|part| part.carrier == device.over)
         });
-        let mut images: Vec<(PathBuf, Carrier)> = vec![];
+        let mut images: Vec<(PathBuf, FileId)> = vec![];
         for device in below {
             // Several may lie over one image, under one name.
             let image = (device.path.clone(), device.over);
@@ -116,7 +116,7 @@ impl Stack {
     fn devices(&self, parts: &[Part]) -> Vec<Relative> {
         let mut relatives: Vec<Relative> = vec![];
         for part in parts {
-            if let Carrier::Device(number) = part.carrier
+            if let Some(number) = part.carrier.device_number()
                 && relatives.iter().all(|known| known.number != number)
                 && let Some(folder) = self.folder(number)
                 && let Some(found) = relative_at(&folder)
@@ -128,13 +128,14 @@ impl Stack {
     }
 
     /// The device's folder in sysfs.
-    pub(super) fn folder(&self, (major, minor): Number) -> Option<PathBuf> {
-        fs::canonicalize(self.sys.join(format!("dev/block/{major}:{minor}"))).ok()
+    pub(super) fn folder(&self, number: u64) -> Option<PathBuf> {
+        let name = format!("{}:{}", major(number), minor(number));
+        fs::canonicalize(self.sys.join("dev/block").join(name)).ok()
     }
 
     /// What the part lies over.
     fn below(&self, part: &Part, loops: &[LoopDevice]) -> Vec<Part> {
-        let Carrier::Device(number) = part.carrier else { return vec![] };
+        let Some(number) = part.carrier.device_number() else { return vec![] };
         let within = |place: ByteRange| {
             let at = |offset: u64| place.start.saturating_add(offset).min(place.end);
             ByteRange::new(at(part.range.start), at(part.range.end))
@@ -146,7 +147,7 @@ impl Stack {
         });
         let disk = self.folder(number).filter(|folder| is_partition(folder)).and_then(|folder| {
             let disk = number_in(folder.parent()?)?;
-            Some((Carrier::Device(disk), within(place_of(&folder)), false))
+            Some((FileId::of_device(disk), within(place_of(&folder)), false))
         });
         let parts = over.chain(disk);
         parts.map(|(carrier, range, is_telling)| Part { carrier, range, is_telling }).collect()
@@ -157,7 +158,7 @@ impl Stack {
         let over = loops.iter().filter(|device| device.over == part.carrier);
         let over = over.map(|device| {
             let is_telling = part.range.covers(&device.range)
-                || !self.has_partitions(Carrier::Device(device.number));
+                || !self.has_partitions(FileId::of_device(device.number));
             (device.number, device.range, is_telling)
         });
         let partitions =
@@ -165,20 +166,20 @@ impl Stack {
         let found = over.chain(partitions).filter_map(|(number, place, is_telling)| {
             let shared = place.intersect(&part.range);
             let range = ByteRange::new(shared.start - place.start, shared.end - place.start);
-            let carrier = Carrier::Device(number);
+            let carrier = FileId::of_device(number);
             (!shared.is_empty()).then_some(Part { carrier, range, is_telling })
         });
         found.collect()
     }
 
     /// An exclusive open of a disk fails for what uses any of its partitions.
-    fn has_partitions(&self, carrier: Carrier) -> bool {
+    fn has_partitions(&self, carrier: FileId) -> bool {
         !self.partitions(carrier).is_empty()
     }
 
     /// The partitions of a disk, and which bytes of it they are.
-    fn partitions(&self, carrier: Carrier) -> Vec<(Number, ByteRange)> {
-        let Carrier::Device(disk) = carrier else { return vec![] };
+    fn partitions(&self, carrier: FileId) -> Vec<(u64, ByteRange)> {
+        let Some(disk) = carrier.device_number() else { return vec![] };
         let Some(folder) = self.folder(disk) else { return vec![] };
         let inside = entries(&folder).filter(|path| is_partition(path));
         inside.filter_map(|path| Some((number_in(&path)?, place_of(&path)))).collect()
@@ -260,11 +261,11 @@ fn backing_path(folder: &Path) -> Option<PathBuf> {
 fn loop_at(
     folder: &Path,
     path: &Path,
-    backing_of: fn(&Path, Number) -> Option<Carrier>,
+    backing_of: fn(&Path, u64) -> Option<FileId>,
 ) -> Option<LoopDevice> {
     let Relative { number, name, .. } = relative_at(folder)?;
     let over = backing_of(&Path::new("/dev").join(name), number)
-        .or_else(|| Some(Carrier::of(&fs::metadata(path).ok()?)))?;
+        .or_else(|| Some(FileId::of(&fs::metadata(path).ok()?)))?;
     let start = decimal_at(&folder.join("loop/offset")).unwrap_or(0);
     Some(LoopDevice { number, over, range: range_from(start, folder), path: path.to_owned() })
 }
@@ -300,8 +301,14 @@ fn relative_at(folder: &Path) -> Option<Relative> {
     })
 }
 
-fn number_in(folder: &Path) -> Option<Number> {
+fn number_in(folder: &Path) -> Option<u64> {
     parse_number(fs::read_to_string(folder.join("dev")).ok()?.trim())
+}
+
+/// `MAJOR:MINOR` as a `st_rdev`.
+pub(super) fn parse_number(text: &str) -> Option<u64> {
+    let (major, minor) = text.split_once(':')?;
+    Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn decimal_at(path: &Path) -> Option<u64> {
@@ -319,6 +326,10 @@ mod tests {
     use super::*;
 
     const SECTORS: u64 = 100;
+
+    fn device(major: u64, minor: u64) -> FileId {
+        FileId::of_device(makedev(major, minor))
+    }
 
     /// A sysfs with what a test adds.
     struct Sys(tempfile::TempDir);
@@ -368,7 +379,7 @@ mod tests {
     }
 
     fn of_file(stack: &Stack, path: &Path) -> Vec<String> {
-        names(stack.sharing(Carrier::of(&fs::metadata(path).unwrap())).unwrap())
+        names(stack.sharing(FileId::of(&fs::metadata(path).unwrap())).unwrap())
     }
 
     #[test]
@@ -381,22 +392,22 @@ mod tests {
         sys.partition("loop0/loop0p2", "259:1", 30, 20);
         let mut stack = sys.stack();
         assert_eq!(of_file(&stack, &image), ["loop0", "loop0p1", "loop0p2"]);
-        assert_eq!(names(stack.sharing(Carrier::Device((259, 0))).unwrap()), ["loop0", "loop0p1"]);
+        assert_eq!(names(stack.sharing(device(259, 0)).unwrap()), ["loop0", "loop0p1"]);
         // A second one over the bytes of the first partition, and one over that.
         sys.loop_device("loop1", "7:1", &image, 10 * SYSFS_SECTOR_BYTES, 20);
         sys.loop_device("loop2", "7:2", Path::new("/nothing/here"), 0, 20);
         stack.backing_of = |path, number| {
-            (path == Path::new("/dev/loop2") && number == (7, 2)).then_some(Carrier::Device((7, 1)))
+            (path == Path::new("/dev/loop2") && number == makedev(7, 2)).then_some(device(7, 1))
         };
         let all = ["loop0", "loop0p1", "loop0p2", "loop1", "loop2"];
         assert_eq!(of_file(&stack, &image), all);
-        assert_eq!(names(stack.sharing(Carrier::Device((7, 0))).unwrap()), all);
+        assert_eq!(names(stack.sharing(device(7, 0)).unwrap()), all);
         for number in [(7, 1), (7, 2)] {
-            let found = stack.sharing(Carrier::Device(number)).unwrap();
+            let found = stack.sharing(device(number.0, number.1)).unwrap();
             assert_eq!(found.images[0].0, image, "{number:?}");
             assert_eq!(names(found), ["loop0", "loop0p1", "loop1", "loop2"], "{number:?}");
         }
-        let found = names(stack.sharing(Carrier::Device((259, 0))).unwrap());
+        let found = names(stack.sharing(device(259, 0)).unwrap());
         assert_eq!(found, ["loop0", "loop0p1", "loop1", "loop2"]);
         // Not the images of others, nor one's own.
         let other = sys.0.path().join("other");
@@ -405,13 +416,13 @@ mod tests {
         let images = |carrier| -> Vec<_> {
             stack.sharing(carrier).unwrap().images.into_iter().map(|(path, _)| path).collect()
         };
-        let carrier_of = |path: &Path| Carrier::of(&fs::metadata(path).unwrap());
-        assert_eq!(images(Carrier::Device((7, 3))), std::slice::from_ref(&other));
-        let below = images(Carrier::Device((7, 0)));
+        let carrier_of = |path: &Path| FileId::of(&fs::metadata(path).unwrap());
+        assert_eq!(images(device(7, 3)), std::slice::from_ref(&other));
+        let below = images(device(7, 0));
         assert_eq!(below, std::slice::from_ref(&image), "once, by whatever lies over it");
         assert!(images(carrier_of(&image)).is_empty());
         assert!(images(carrier_of(&other)).is_empty());
-        assert_eq!(names(stack.sharing(Carrier::Device((259, 1))).unwrap()), ["loop0", "loop0p2"]);
+        assert_eq!(names(stack.sharing(device(259, 1)).unwrap()), ["loop0", "loop0p2"]);
     }
 
     #[test]
@@ -421,7 +432,7 @@ mod tests {
         fs::write(&image, "x").unwrap();
         sys.loop_device("loop0", "7:0", &image, 0, SECTORS);
         let mut stack = sys.stack();
-        stack.backing_of = |_, _| Some(Carrier::File { device: (0, 0), inode: 1 });
+        stack.backing_of = |_, _| Some(FileId { device: 0, inode: 1 });
         assert!(of_file(&stack, &image).is_empty());
     }
 
@@ -431,13 +442,13 @@ mod tests {
         sys.device("sda", "8:0", SECTORS);
         sys.partition("sda/sda1", "8:1", 0, 50);
         sys.loop_device("loop0", "7:0", Path::new("/nothing/here"), 0, 50);
-        let stack = Stack { backing_of: |_, _| Some(Carrier::Device((8, 1))), ..sys.stack() };
+        let stack = Stack { backing_of: |_, _| Some(device(8, 1)), ..sys.stack() };
         let telling_of = |carrier| {
             let mut found = stack.sharing(carrier).unwrap();
             found.devices.retain(|one| one.is_telling);
             names(found)
         };
-        let telling = |number| telling_of(Carrier::Device(number));
+        let telling = |(major, minor)| telling_of(device(major, minor));
         assert_eq!(telling((7, 0)), ["sda1"], "not the disk, whose other partitions may be in use");
         assert_eq!(telling((8, 1)), ["loop0"]);
         assert_eq!(telling((8, 0)), ["loop0", "sda1"]);

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::Device;
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, DiskId, RangeSet, push_joined};
+use crate::units::{ByteRange, FileId, RangeSet, push_joined};
 
 /// How many bytes are tried at a time where a read failed: a page, below which the kernel's
 /// cache knows no finer truth.
@@ -165,7 +165,7 @@ impl Device for TolerantDevice {
         self.inner.is_changed()
     }
 
-    fn id(&self) -> DiskId {
+    fn id(&self) -> FileId {
         self.inner.id()
     }
 

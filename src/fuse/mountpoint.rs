@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::mountinfo::{Mount, mounts};
-use crate::naming::is_same_file;
+use crate::units::FileId;
 
 /// What the kernel's table calls our file systems.
 const KIND: &[u8] = b"fuse.bdsync";
@@ -62,7 +62,7 @@ impl Mountpoint {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
         let directory = options.open(&real).map_err(cannot)?;
-        if !is_same_file(&directory.metadata().map_err(cannot)?, &about) {
+        if FileId::of(&directory.metadata().map_err(cannot)?) != FileId::of(&about) {
             return Err(replaced(path));
         }
         Ok(Self { path: real, directory: Some(directory) })
@@ -78,8 +78,9 @@ impl Mountpoint {
         if let Ok(path) = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())) {
             self.path = path;
         }
-        let same =
-            |found: &Metadata| directory.metadata().is_ok_and(|own| is_same_file(&own, found));
+        let same = |found: &Metadata| {
+            directory.metadata().is_ok_and(|own| FileId::of(&own) == FileId::of(found))
+        };
         match self.path.symlink_metadata() {
             Ok(found) if same(&found) => Ok(()),
             _ => Err(replaced(&self.path)),
@@ -135,7 +136,8 @@ pub(super) fn is_dead(path: &Path) -> bool {
 fn hides(directory: &Metadata, input: &Path) -> bool {
     // An input that does not exist is reported when it is opened.
     let Ok(input) = input.canonicalize() else { return false };
-    input.ancestors().any(|part| fs::metadata(part).is_ok_and(|of| is_same_file(&of, directory)))
+    let directory = FileId::of(directory);
+    input.ancestors().any(|part| fs::metadata(part).is_ok_and(|of| FileId::of(&of) == directory))
 }
 
 /// Where in a table of mounts our file system `id` (`major:minor`) is, which was mounted at

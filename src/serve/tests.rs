@@ -14,7 +14,7 @@ use crate::device::{Device, MemoryDevice, open_source};
 use crate::digest::{Algorithm, BlockHasher, Hasher, Scratch, core_count, fold, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, pair};
-use crate::units::{ByteRange, DiskId};
+use crate::units::{ByteRange, FileId};
 use crate::wire::{Extensions, FAULT_TEXT_BYTES_MAX, FrameReader, Message};
 
 mod alive;
@@ -453,8 +453,8 @@ fn disk_is_told_of_little_ahead_however_large_the_step() {
 fn a_client_that_wants_to_know_is_told_which_disk_is_open() {
     let image = tempfile::NamedTempFile::new().unwrap();
     let opened = |_: &Path| Ok(Box::new(open_source(image.path())?) as Box<dyn Device>);
-    let id = DiskId::of(&image.as_file().metadata().unwrap());
-    assert_ne!(id, DiskId::UNKNOWN);
+    let id = FileId::of(&image.as_file().metadata().unwrap());
+    assert_ne!(id, FileId::UNKNOWN);
     for (hello, expected) in [
         ("CLIENT+disk 0.5", &[Message::Size(0), Message::Disk(id)][..]),
         ("CLIENT 0.5", &[Message::Size(0)]),

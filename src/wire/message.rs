@@ -6,7 +6,7 @@
 use super::fields::{DIGEST_NAME_BYTES_MAX, Fields, Look, NO_LEVEL, SALT_BYTES_MAX};
 use super::layout::{FRAME_HEAD_BYTES, MESSAGE_BYTES_MAX, encode_frame};
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, DiskId};
+use crate::units::{ByteRange, FileId};
 
 pub(super) const HELLO: u8 = 1;
 const DEVFILE: u8 = 2;
@@ -135,7 +135,7 @@ pub enum Message {
     /// Extension `alive`: the checksum that is asked for covers so many bytes by now.
     Alive { digested_bytes: u64 },
     /// Extension `disk`: which one the server has open.
-    Disk(DiskId),
+    Disk(FileId),
 }
 
 impl Message {
@@ -206,7 +206,7 @@ impl Message {
             Message::Alive { digested_bytes } => {
                 encode_frame(ALIVE, &[&digested_bytes.to_le_bytes()], out)
             }
-            Message::Disk(DiskId { device, inode }) => {
+            Message::Disk(FileId { device, inode }) => {
                 encode_frame(DISK, &[&device.to_le_bytes(), &inode.to_le_bytes()], out)
             }
             Message::GetRuns { step, level, runs } => encode_getruns(*step, *level, runs, out),
@@ -260,7 +260,7 @@ impl Message {
             ALIVE => Fields::new("alive", payload)
                 .exactly(|f| Ok(Message::Alive { digested_bytes: f.u64()? })),
             DISK => Fields::new("disk", payload)
-                .exactly(|f| Ok(Message::Disk(DiskId { device: f.u64()?, inode: f.u64()? }))),
+                .exactly(|f| Ok(Message::Disk(FileId { device: f.u64()?, inode: f.u64()? }))),
             GETRUNS => Fields::new("getruns", payload).exactly(decode_getruns),
             RUNS => Fields::new("runs", payload).exactly(|f| {
                 let (step, level, print) = (f.u64()?, f.level_or_none()?, f.u64()?);
@@ -470,7 +470,7 @@ mod tests {
             }),
             any::<u32>().prop_map(|older| Message::Turn { older }),
             any::<u64>().prop_map(|digested_bytes| Message::Alive { digested_bytes }),
-            any::<(u64, u64)>().prop_map(|(device, inode)| Message::Disk(DiskId { device, inode })),
+            any::<(u64, u64)>().prop_map(|(device, inode)| Message::Disk(FileId { device, inode })),
             (any::<u64>(), any_level(), vec(any::<(u64, u32)>(), 1..20)).prop_map(
                 |(step, level, runs)| {
                     let runs = runs.into_iter().map(|(start, n)| HashRun { start, n }).collect();

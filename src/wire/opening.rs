@@ -17,7 +17,7 @@ use super::request::Session;
 use crate::background::{Background, later};
 use crate::error::{Error, Kind, Result};
 use crate::transport::Connection;
-use crate::units::DiskId;
+use crate::units::FileId;
 
 /// A server says hello at once; the rest is time for a login, or for a password.
 const HELLO_NOTICE: Duration = Duration::from_secs(20);
@@ -53,7 +53,7 @@ pub struct Opening {
     pub(super) writer: Writer,
     extensions: Extensions,
     size: u64,
-    disk: Option<DiskId>,
+    disk: Option<FileId>,
     pub(super) early: Option<Early>,
 }
 
@@ -134,7 +134,7 @@ impl Opening {
 
     /// Which disk of its host the remote has open; `None` from one that knows of no such question.
     #[must_use]
-    pub fn disk(&self) -> Option<DiskId> {
+    pub fn disk(&self) -> Option<FileId> {
         self.disk
     }
 
@@ -190,7 +190,7 @@ fn read_early(reader: &mut Reader) -> Result<Early> {
     }
 }
 
-fn read_disk(reader: &mut Reader) -> Result<DiskId> {
+fn read_disk(reader: &mut Reader) -> Result<FileId> {
     match reader.expect_message()? {
         Message::Disk(id) => Ok(id),
         other => Err(unexpected("disk", &other)),

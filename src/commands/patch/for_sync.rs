@@ -18,9 +18,8 @@ use parking_lot::Mutex;
 
 use crate::device::{Device, FileDevice};
 use crate::error::{Error, Kind, Result};
-use crate::naming::leads_to;
 use crate::report;
-use crate::units::DiskId;
+use crate::units::FileId;
 
 /// Between two signs of life: well below the shortest `--timeout`, which is a second.
 const SIGN_INTERVAL: Duration = Duration::from_millis(250);
@@ -29,9 +28,9 @@ const SIGN_INTERVAL: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// `Kind::Open`.
-pub(super) fn refuse_another(target: &FileDevice, compared: DiskId) -> Result<()> {
+pub(super) fn refuse_another(target: &FileDevice, compared: FileId) -> Result<()> {
     let found = target.id();
-    if compared == DiskId::UNKNOWN || found == compared {
+    if compared == FileId::UNKNOWN || found == compared {
         return Ok(());
     }
     let what = format!(
@@ -39,20 +38,6 @@ pub(super) fn refuse_another(target: &FileDevice, compared: DiskId) -> Result<()
          disk {compared}, found {found} (run the same command again)"
     );
     Err(Error::new(Kind::Open, what).with_path(target.path()))
-}
-
-/// Fails when the name of `target` leads elsewhere by now.
-///
-/// # Errors
-/// `Kind::Transmission`.
-pub(super) fn refuse_moved(target: &FileDevice) -> Result<()> {
-    let path = target.path();
-    if leads_to(path, target.id()) {
-        return Ok(());
-    }
-    let what = "the name leads elsewhere by now, or nowhere: all is written, but to what had it \
-                before";
-    Err(Error::new(Kind::Transmission, what).with_path(path))
 }
 
 /// Shows on stdout that this process is alive.
@@ -130,23 +115,17 @@ mod tests {
         let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
         fs::write(&a, "before").unwrap();
         fs::write(&b, "behind").unwrap();
-        let compared = DiskId::of(&fs::metadata(&a).unwrap());
+        let compared = FileId::of(&fs::metadata(&a).unwrap());
         let target = open_target(&a, TargetOptions::default()).unwrap();
         refuse_another(&target, compared).unwrap();
-        refuse_moved(&target).unwrap();
 
         fs::rename(&b, &a).unwrap();
-        let err = refuse_moved(&target).unwrap_err();
-        assert_eq!(err.kind(), Kind::Transmission);
         let other = open_target(&a, TargetOptions::default()).unwrap();
         let err = refuse_another(&other, compared).unwrap_err();
         assert_eq!(err.kind(), Kind::Open);
         let [expected, found] = [compared, other.id()].map(|id| id.to_string());
-        refuse_another(&other, DiskId::UNKNOWN).unwrap();
+        refuse_another(&other, FileId::UNKNOWN).unwrap();
         let words = format!("expected the file or disk {expected}, found {found}");
         assert!(err.full_message().contains(&words), "{err}");
-
-        fs::remove_file(&a).unwrap();
-        assert_eq!(refuse_moved(&other).unwrap_err().kind(), Kind::Transmission);
     }
 }

@@ -25,7 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use self::for_sync::{Life, refuse_another, refuse_moved};
+use self::for_sync::{Life, refuse_another};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 use self::words::{tell_foreign, tell_unproven};
@@ -36,6 +36,7 @@ use super::sealed;
 use crate::cli::PatchOptions;
 use crate::device::{Device, DeviceMut, FileDevice, TargetOptions, open_target};
 use crate::error::{Error, Kind, Result};
+use crate::naming::expect_name;
 use crate::patch::{
     Apply, BaseState, Digested, FoundSeal, Header, PatchFile, PatchReader, PatchStream, SizePlan,
     Written, Zeros, base_state, checksum_algorithm, refuse_existing, verify_seal, write_undo,
@@ -192,7 +193,8 @@ impl Job<'_> {
 
     /// Of a sync, which has shown what was compared by its name.
     fn refuse_moved(&self, target: &FileDevice) -> Result<()> {
-        self.options.sync_disk.map_or(Ok(()), |_| refuse_moved(target))
+        let expect = |_| expect_name(target.path(), target.id(), "all is written");
+        self.options.sync_disk.map_or(Ok(()), expect)
     }
 
     /// Asked time and again by all that takes long: fails when a signal wants an end.

@@ -7,7 +7,7 @@ use crate::cli::SyncOptions;
 use crate::error::{Error, Kind, Result};
 use crate::naming::{folder_of, quoted};
 use crate::transport::split_command;
-use crate::units::{DiskId, SizeRule};
+use crate::units::{FileId, SizeRule};
 
 /// How to start a bdsync on one of the hosts.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ pub fn patch_arguments(
     rule: SizeRule,
     target: &OsStr,
     is_classic: bool,
-    compared: Option<DiskId>,
+    compared: Option<FileId>,
 ) -> Vec<OsString> {
     let attached = |name: &str, value: &OsStr| {
         let mut word = OsString::from(name);
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(told(&[], false, None), ["--patch=b"]);
         assert_eq!(told(&["--force"], false, None), ["--patch=b", "--force"]);
         assert_eq!(told(&["--force"], true, None), ["--patch=b"]);
-        let disk = Some(DiskId { device: 7, inode: 8 });
+        let disk = Some(FileId { device: 7, inode: 8 });
         assert_eq!(told(&[], false, disk), ["--patch=b", "--sync-disk=7:8"]);
         assert_eq!(
             told(&["--undo=/x/u", "--sparse", "--flushcache"], false, None),

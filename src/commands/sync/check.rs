@@ -11,9 +11,8 @@ use crate::commands::touched::Touched;
 use crate::diff::{Found, Ladder};
 use crate::digest::{Scratch, hash_range};
 use crate::error::{Error, Kind, Result};
-use crate::naming::leads_to;
 use crate::progress::{Part, Progress};
-use crate::units::{ByteRange, Direction, DiskId, MIB, Priority};
+use crate::units::{ByteRange, Direction, MIB, Priority};
 use crate::wire::{Answer, Extensions, Request};
 
 /// Bytes compared as one piece of work (one block at least).
@@ -144,18 +143,6 @@ pub fn size_holds(path: &Path, expected_bytes: u64) -> Result<()> {
     }
 }
 
-/// Fails when `path` leads elsewhere by now than to the disk that was `compared` and written to.
-///
-/// # Errors
-/// `Kind::Transmission`.
-pub fn name_holds(path: &Path, compared: DiskId) -> Result<()> {
-    if leads_to(path, compared) {
-        return Ok(());
-    }
-    let what = "all is written and equal, but the name leads elsewhere by now, or nowhere";
-    Err(Error::new(Kind::Transmission, what).with_path(path))
-}
-
 fn differs(range: ByteRange) -> Error {
     let what = "SRC and DST still differ where DST was written: SRC changes while it is read \
                 (use a snapshot), or DST does not keep what is written";
@@ -165,20 +152,6 @@ fn differs(range: ByteRange) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_has_the_name_of_another_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("disk");
-        fs::write(&path, "x").unwrap();
-        let disk = DiskId::of(&fs::metadata(&path).unwrap());
-        name_holds(&path, disk).unwrap();
-        fs::rename(&path, folder.path().join("elsewhere")).unwrap();
-        assert_eq!(name_holds(&path, disk).unwrap_err().kind(), Kind::Transmission);
-        fs::write(&path, "x").unwrap();
-        assert_eq!(name_holds(&path, disk).unwrap_err().kind(), Kind::Transmission);
-        name_holds(&path, DiskId::UNKNOWN).unwrap();
-    }
 
     #[test]
     fn file_of_another_size_is_told_and_what_is_no_file_has_any() {

@@ -8,7 +8,8 @@ use crate::commands::touched::Touched;
 use crate::commands::{client, left_out};
 use crate::diff::{Engine, Plan};
 use crate::error::{Error, Kind, Result};
-use crate::units::{DiskId, SizeRule};
+use crate::naming::expect_name;
+use crate::units::{FileId, SizeRule};
 
 impl Sync<'_> {
     /// Lists the blocks of both sides that could not be read, in which the two may differ.
@@ -53,7 +54,7 @@ impl Sync<'_> {
     }
 
     /// Of the files on this host: whether they still have their sizes, and the target its name.
-    fn check_files(&self, plan: &Plan, resized: bool, compared: Option<DiskId>) -> Result<()> {
+    fn check_files(&self, plan: &Plan, resized: bool, compared: Option<FileId>) -> Result<()> {
         let (source_bytes, target_bytes) = plan.source_and_target_bytes();
         let target_bytes = if resized { source_bytes } else { target_bytes };
         for (place, bytes) in
@@ -64,7 +65,7 @@ impl Sync<'_> {
             }
         }
         match (&self.options.target, compared) {
-            (Place::Local(path), Some(disk)) => check::name_holds(path, disk),
+            (Place::Local(path), Some(disk)) => expect_name(path, disk, "all is written and equal"),
             _ => Ok(()),
         }
     }

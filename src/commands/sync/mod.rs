@@ -54,7 +54,7 @@ use crate::signals::{Signals, interrupted};
 use crate::transport::{
     Connection, RemoteEnd, StderrSink, Throttle, ThrottledWriter, connect_consumer,
 };
-use crate::units::{Direction, DiskId};
+use crate::units::{Direction, FileId};
 use crate::wire::{Extensions, Fault};
 
 use call::Caller;
@@ -202,7 +202,7 @@ impl Sync<'_> {
 
     /// Which disk the target was when it was compared; `None` where a server does not tell, of which
     /// the process that writes knows no `--sync-disk` either.
-    fn compared_disk(&self, session: &Session) -> Option<DiskId> {
+    fn compared_disk(&self, session: &Session) -> Option<FileId> {
         match session.engine.plan().direction {
             Direction::Pull => Some(session.engine.local().id()),
             Direction::Push => session.remote_disk,

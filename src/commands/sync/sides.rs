@@ -3,14 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::call::Caller;
 use crate::cli::{Place, SyncOptions};
 use crate::error::{Error, Kind, Result};
-use crate::naming::is_same_file;
 use crate::units::Direction;
+use crate::units::FileId;
 
 /// Stands for a target that does not exist, in a dry run.
 const NOTHING: &str = "/dev/null";
@@ -100,8 +100,7 @@ fn existing(
 /// A device onto itself would at best do nothing.
 fn refuse_same(source: &Path, target: &Path) -> Result<()> {
     let (Ok(a), Ok(b)) = (fs::metadata(source), fs::metadata(target)) else { return Ok(()) };
-    let blocks = a.file_type().is_block_device() && b.file_type().is_block_device();
-    if is_same_file(&a, &b) || (blocks && a.rdev() == b.rdev()) {
+    if FileId::of(&a) == FileId::of(&b) {
         let what = "SRC and DST are the same device";
         return Err(Error::new(Kind::Usage, what).with_path(target));
     }

@@ -1,44 +1,55 @@
-//! Which disk it is, for the kernel of the host that it is on.
+//! Which file or disk it is, for the kernel of the host that it is on.
 
 use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::str::FromStr;
 
-/// Tells a file or block device from every other one on its host, for as long as somebody has it
-/// open: no longer, as the kernel gives numbers anew. By whatever name it is found it is the same.
+/// Tells a file, folder or block device from every other one on its host, for as long as somebody
+/// has it open: no longer, as the kernel gives numbers anew. By whatever name it is found, and
+/// through whatever node of a block device, it is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskId {
+pub struct FileId {
     /// Number of the block device; of a file, that of the file system which it is in.
     pub device: u64,
     /// Number of the file; 0 for a block device.
     pub inode: u64,
 }
 
-impl DiskId {
+impl FileId {
     /// Stands for none, or for one that cannot be told: no device has this number.
     pub const UNKNOWN: Self = Self { device: 0, inode: 0 };
 
-    /// That of what `metadata` is of; unknown where that is no place to keep bytes.
+    /// That of what `metadata` is of.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
-        let kind = metadata.file_type();
-        match kind.is_block_device() {
-            true => Self { device: metadata.rdev(), inode: 0 },
-            false if kind.is_file() => Self { device: metadata.dev(), inode: metadata.ino() },
-            false => Self::UNKNOWN,
+        match metadata.file_type().is_block_device() {
+            true => Self::of_device(metadata.rdev()),
+            false => Self { device: metadata.dev(), inode: metadata.ino() },
         }
+    }
+
+    /// That of the block device with this `st_rdev`.
+    #[must_use]
+    pub fn of_device(number: u64) -> Self {
+        Self { device: number, inode: 0 }
+    }
+
+    /// The `st_rdev` of the block device that it is.
+    #[must_use]
+    pub fn device_number(self) -> Option<u64> {
+        (self.inode == 0 && self != Self::UNKNOWN).then_some(self.device)
     }
 }
 
-impl fmt::Display for DiskId {
+impl fmt::Display for FileId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.device, self.inode)
     }
 }
 
 /// As it is displayed.
-impl FromStr for DiskId {
+impl FromStr for FileId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -63,21 +74,27 @@ mod tests {
         fs::write(&a, "x").unwrap();
         fs::hard_link(&a, &b).unwrap();
         fs::write(&c, "x").unwrap();
-        let id = |path| DiskId::of(&fs::metadata(path).unwrap());
+        let id = |path| FileId::of(&fs::metadata(path).unwrap());
         assert_eq!(id(&a), id(&b));
         assert_ne!(id(&a), id(&c));
         fs::rename(&c, &a).unwrap();
         assert_ne!(id(&a), id(&b));
-        let no_disk = DiskId::of(&fs::metadata(folder.path()).unwrap());
-        assert_eq!(no_disk, DiskId::UNKNOWN);
+    }
+
+    #[test]
+    fn only_a_block_device_has_a_number() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(FileId::of(&fs::metadata(folder.path()).unwrap()).device_number(), None);
+        assert_eq!(FileId::of_device(7).device_number(), Some(7));
+        assert_eq!(FileId::UNKNOWN.device_number(), None);
     }
 
     #[test]
     fn what_is_displayed_is_understood() {
-        let id = DiskId { device: u64::MAX, inode: 7 };
+        let id = FileId { device: u64::MAX, inode: 7 };
         assert_eq!(id.to_string().parse(), Ok(id));
         for wrong in ["", "7", "7:", ":7", "-1:2", "1:2:3", "18446744073709551616:0"] {
-            assert!(wrong.parse::<DiskId>().is_err(), "{wrong}");
+            assert!(wrong.parse::<FileId>().is_err(), "{wrong}");
         }
     }
 }
