@@ -9,6 +9,8 @@ mod range_set;
 
 use std::fmt;
 
+use serde::Serialize;
+
 pub use file_id::FileId;
 pub use range_set::RangeSet;
 
@@ -65,19 +67,14 @@ impl Priority {
     pub fn of_first_look(self) -> Self {
         if self == Self::Scan { Self::Ahead } else { self }
     }
-
-    /// For the bytes of something that was found with this priority.
-    #[must_use]
-    pub fn of_bytes(self) -> Self {
-        if self == Self::Scan { Self::Bulk } else { self }
-    }
 }
 
 /// Largest block size accepted, in bytes. A block is held in memory while it is verified.
 pub const BLOCK_BYTES_MAX: u64 = 16 * MIB;
 
 /// Which side the patch makes like the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// The local device is the source; the patch turns the remote one into it (the default).
     Push,

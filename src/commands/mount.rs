@@ -3,25 +3,27 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use serde_json::Value;
+use crossbeam_channel::Sender;
 
 use super::client::{exit_status, hint, target_name};
 use super::input;
 use super::notify;
 use super::record::{DeviceFacts, Record};
-use super::scan::ScanWatch;
+use super::scan;
 use super::sealed;
 use super::session::{Ends, Reading, Session};
+use crate::background::Background;
 use crate::cli::{ClientOptions, MountOptions, MountSource, Readers, SizeOptions};
 use crate::device::{Device, open_source};
 use crate::diff::SourceChecksum;
 use crate::error::{Error, Kind, Result};
 use crate::fuse::daemon::{Forked, split};
 use crate::fuse::{Access, Events, Mount, Mountpoint, end_all_on_signal, take_away_dead};
-use crate::progress::{Answers, Meter, Part, Progress as _};
+use crate::progress::{Meter, Part, Progress as _, answer_requests};
 use crate::report;
 use crate::units::{MIB, human_bytes};
-use crate::view::{self, Change, LiveChange, LiveOptions, StoredChange, View};
+use crate::view::status::ScanState;
+use crate::view::{self, Change, LiveChange, LiveOptions, Status, StoredChange, View};
 
 /// Shows the change until the mount is gone; returns 0, or what REMSHCMD exited with.
 ///
@@ -48,8 +50,10 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
         None
     };
     end_all_on_signal()?;
-    let known = Arc::new(OnceLock::new());
-    let answers = answer_signals(&known)?;
+    let known: Arc<OnceLock<Known>> = Arc::default();
+    let asked = Arc::clone(&known);
+    let answers =
+        answer_requests(move || asked.get().map(|(change, meter)| known_line(&**change, meter)))?;
     let (change, live) = open(&options.source, record)?;
     // Nobody else sets it.
     let _ = known.set((Arc::clone(&change), Meter::default()));
@@ -70,7 +74,7 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     let watch = watch_scan(options, live.as_ref())?;
     let served = mount.serve();
     drop((watch, answers, known));
-    let status = status_of(&*shown);
+    let status = shown.status();
     tell_outcome(record, &status);
     // Whatever went wrong here: nothing of the session stays behind.
     let finished = live.as_ref().map(|live| match &served {
@@ -92,17 +96,10 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     Ok(code)
 }
 
-/// What `status.json` says: an object of numbers and words, which can always be read.
-fn status_of(change: &dyn Change) -> Value {
-    serde_json::from_str(&change.status()).unwrap_or_default()
-}
-
 /// Fails when reads have failed: for `Kind::Transmission` because an input changed.
-fn refuse_failed(status: &Value, kind: Kind) -> Result<()> {
-    let is_changed = status["source_changed"] == true;
-    let has_failed = status["failed_reads"].as_u64().is_some_and(|count| count > 0);
-    match &status["last_error"] {
-        Value::String(told) if has_failed && (is_changed || kind == Kind::Read) => {
+fn refuse_failed(status: &Status, kind: Kind) -> Result<()> {
+    match &status.last_error {
+        Some(told) if status.failed_reads > 0 && (status.source_changed || kind == Kind::Read) => {
             Err(Error::new(kind, format!("reads have failed: {told}")))
         }
         _ => Ok(()),
@@ -110,54 +107,48 @@ fn refuse_failed(status: &Value, kind: Kind) -> Result<()> {
 }
 
 /// Puts on record what was compared by now, by the names of `status.json`.
-fn tell_outcome(record: &Record, status: &Value) {
-    let number = |name: &str| status[name].as_u64();
+fn tell_outcome(record: &Record, status: &Status) {
     record.tell(|facts| {
-        facts.compared_bytes = number("compared_bytes");
-        facts.differing_bytes = number("differing_bytes");
-        facts.patch_bytes = number("patch_bytes");
-        facts.wire_sent_bytes = number("sent_bytes");
-        facts.wire_received_bytes = number("received_bytes");
+        facts.compared_bytes = Some(status.compared_bytes);
+        facts.differing_bytes = Some(status.differing_bytes);
+        facts.patch_bytes = status.patch_bytes;
+        facts.wire_sent_bytes = Some(status.sent_bytes);
+        facts.wire_received_bytes = Some(status.received_bytes);
     });
 }
 
 /// The change once there is one, and how far its comparison is.
-type Known = OnceLock<(Arc<dyn Change>, Meter)>;
-
-/// Tells how far the mount is whenever SIGUSR1 asks.
-fn answer_signals(known: &Arc<Known>) -> Result<Answers> {
-    let known = Arc::clone(known);
-    Answers::start(move || known.get().map(|(change, meter)| known_line(&**change, meter)))
-}
+type Known = (Arc<dyn Change>, Meter);
 
 /// What is known of a change by now, in a line. Rates and times mean something only while it is
 /// compared without anybody reading it.
 fn known_line(change: &dyn Change, meter: &Meter) -> String {
-    let status = status_of(change);
-    let number = |name: &str| status[name].as_u64().unwrap_or(0);
-    let total_bytes = number("total_bytes");
+    let Status { scan, total_bytes, compared_bytes, differing_bytes, .. } = change.status();
     if meter.snapshot().is_none() {
         meter.begin(Part::Comparing, Some(total_bytes));
     }
-    meter.advance(number("compared_bytes"), number("differing_bytes"));
+    meter.advance(compared_bytes, differing_bytes);
     match meter.snapshot() {
-        Some(now) if status["scan"] == "running" => now.line(),
+        Some(now) if scan == ScanState::Running => now.line(),
         _ => format!(
             "{} of {} compared, {} differ",
-            human_bytes(number("compared_bytes")),
+            human_bytes(compared_bytes),
             human_bytes(total_bytes),
-            human_bytes(number("differing_bytes")),
+            human_bytes(differing_bytes),
         ),
     }
 }
 
 /// Tells a user at the terminal how far the scan in the background is.
-fn watch_scan(options: &MountOptions, live: Option<&Arc<LiveChange>>) -> Result<Option<ScanWatch>> {
+fn watch_scan(
+    options: &MountOptions,
+    live: Option<&Arc<LiveChange>>,
+) -> Result<Option<Background<Sender<()>>>> {
     match (&options.source, live) {
         (MountSource::Live { client, scan_in_background: true, .. }, Some(live))
             if !options.daemon =>
         {
-            ScanWatch::start(Arc::clone(live), super::listener(client.progress)).map(Some)
+            scan::watch(Arc::clone(live), super::listener(client.progress)).map(Some)
         }
         _ => Ok(None),
     }

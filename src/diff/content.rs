@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use super::compare::Announced;
 use super::engine::{Engine, unexpected_answer};
 use super::gathering::Gathering;
+use super::remote::changed_error;
 use crate::digest::{BlockHasher, Scratch, hash_range};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::units::{ByteRange, Direction, MIB, Priority};
 use crate::wire::{Answer, Request};
 
@@ -49,7 +50,7 @@ impl Changed {
 }
 
 /// Called once with the bytes of a fetch.
-pub type OnFetched = Box<dyn FnOnce(Result<Changed>) + Send>;
+type OnFetched = Box<dyn FnOnce(Result<Changed>) + Send>;
 /// Called once with what is to be handed on, ascending.
 pub type OnSettled = Box<dyn FnOnce(Result<Vec<Changed>>) + Send>;
 
@@ -85,7 +86,7 @@ impl Engine {
                 let work = move |_: &mut Scratch| done(engine.read_all_changed(&group));
                 self.pool().submit(Priority::Scan, work);
             }
-            Direction::Pull => self.fetch_all(group, Priority::Scan, done),
+            Direction::Pull => self.fetch_all(group, done),
         }
     }
 
@@ -108,7 +109,7 @@ impl Engine {
     }
 
     /// Fetches all runs of a group; `done` gets them in the same order.
-    pub fn fetch_all(self: &Arc<Self>, group: Vec<Announced>, priority: Priority, done: OnSettled) {
+    fn fetch_all(self: &Arc<Self>, group: Vec<Announced>, done: OnSettled) {
         let gathered = Arc::new(Mutex::new(Gather {
             parts: vec![None; group.len()],
             missing: group.len(),
@@ -117,7 +118,7 @@ impl Engine {
         for (index, run) in group.into_iter().enumerate() {
             let gathered = Arc::clone(&gathered);
             let got = move |result| Gather::add(&gathered, index, result);
-            self.fetch(run, priority, Box::new(got));
+            self.fetch(run, Box::new(got));
         }
     }
 
@@ -126,7 +127,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Kind::Read` when the local device cannot be read.
-    pub fn read_changed(&self, remote: &Announced) -> Result<Vec<Changed>> {
+    fn read_changed(&self, remote: &Announced) -> Result<Vec<Changed>> {
         let block_bytes = self.plan().block_bytes;
         let hasher = self.hasher();
         let present = remote.blocks.clip(self.local().size());
@@ -148,11 +149,11 @@ impl Engine {
         Ok(carried.filter(|(range, _)| !range.is_empty()).map(cut).collect())
     }
 
-    /// Pull and mount: the blocks among `remote` whose local hashes are others.
+    /// The blocks among `remote` whose local hashes are others.
     ///
     /// # Errors
     /// `Kind::Read` when the local device cannot be read.
-    pub fn compare_local(
+    pub(super) fn compare_local(
         &self,
         remote: &Announced,
         scratch: &mut Scratch,
@@ -166,7 +167,7 @@ impl Engine {
 
     /// Pull: fetches the remote's bytes of `remote` and checks them against their hashes.
     /// `done` gets `Kind::Transmission` when they do not match: the device changed.
-    pub fn fetch(self: &Arc<Self>, remote: Announced, priority: Priority, done: OnFetched) {
+    fn fetch(self: &Arc<Self>, remote: Announced, done: OnFetched) {
         let range = remote.blocks.clip(self.plan().remote_bytes);
         let parts: Vec<_> = range.pieces(FETCH_BYTES).collect();
         let engine = Arc::clone(self);
@@ -175,7 +176,7 @@ impl Engine {
             Ok(data) => {
                 let work = Arc::clone(&engine);
                 let check = move |_: &mut Scratch| done(work.take_fetched(&remote, range, data));
-                engine.pool().submit(priority, check);
+                engine.pool().submit(Priority::Scan, check);
             }
             Err(err) => done(Err(err)),
         };
@@ -185,7 +186,7 @@ impl Engine {
         }
         for part in parts {
             let gathering = Arc::clone(&gathering);
-            Fetch { engine: Arc::clone(self), gathering, part, priority }.ask(0);
+            Fetch { engine: Arc::clone(self), gathering, part }.ask(0);
         }
     }
 
@@ -215,12 +216,7 @@ impl Engine {
         let mut changed = changed.iter().flat_map(|run| run.blocks.pieces(block_bytes));
         match changed.find(|block| !is_left_out(*block)) {
             None => Ok(()),
-            Some(block) => Err(Error::new(
-                Kind::Transmission,
-                "the remote device changed while it was read: these blocks are not the ones \
-                 that were compared; use a snapshot, or run again",
-            )
-            .with_range(block)),
+            Some(block) => Err(changed_error("the remote device", block)),
         }
     }
 }
@@ -275,15 +271,14 @@ struct Fetch {
     engine: Arc<Engine>,
     gathering: Arc<Gathering>,
     part: ByteRange,
-    priority: Priority,
 }
 
 impl Fetch {
     fn ask(self, attempts: u32) {
-        let (engine, priority) = (Arc::clone(&self.engine), self.priority);
+        let engine = Arc::clone(&self.engine);
         let request = Request::Block { range: self.part };
         let got = move |answer| self.arrived(answer, attempts);
-        engine.peer().submit(request, priority.of_bytes(), Box::new(got));
+        engine.peer().submit(request, Priority::Bulk, Box::new(got));
     }
 
     fn arrived(self, answer: Result<Answer>, attempts: u32) {

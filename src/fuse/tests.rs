@@ -22,7 +22,7 @@ use super::parked::PARKED_REQUESTS_MAX;
 use super::{Access, Events, Mount, Mountpoint, unmount};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
-use crate::view::{self, Change, Done, Image, View};
+use crate::view::{self, Change, Done, Image, Status, View};
 
 const IMAGE_BYTES: u64 = 1 << 20;
 const PATCH: &[u8] = b"the whole patch\n";
@@ -119,8 +119,8 @@ impl Change for Scripted {
         self.backing.as_ref().filter(|_| image == Image::Merged)
     }
 
-    fn status(&self) -> String {
-        "{\"scripted\":true}".into()
+    fn status(&self) -> Status {
+        Status::example()
     }
 }
 
@@ -238,7 +238,7 @@ fn everything_else_answers_while_a_reader_waits() {
     assert_eq!(fs::read(fixture.path("merged")).unwrap(), vec![b'm'; IMAGE_BYTES as usize]);
     assert_eq!(fs::read(fixture.path("original")).unwrap(), vec![b'o'; IMAGE_BYTES as usize]);
     let status = fs::read_to_string(fixture.path("status.json")).unwrap();
-    assert_eq!(status.trim_end(), "{\"scripted\":true}");
+    assert_eq!(status.trim_end(), Status::example().to_json());
 
     fixture.change.release();
     assert!(cat.0.wait().unwrap().success());
@@ -263,7 +263,7 @@ fn as_many_waiting_readers_as_may_be_are_in_nobody_elses_way() {
     assert_eq!(fs::read_dir(fixture.place.path()).unwrap().count(), 6);
     assert!(fs::metadata(fixture.path("extents")).unwrap().is_dir());
     let status = fs::read_to_string(fixture.path("status.json")).unwrap();
-    assert_eq!(status.trim_end(), "{\"scripted\":true}");
+    assert_eq!(status.trim_end(), Status::example().to_json());
     // Its content may have to wait, but not for where its holes are.
     let mut merged = fs::File::open(fixture.path("merged")).unwrap();
     assert_eq!(merged.seek(std::io::SeekFrom::End(0)).unwrap(), IMAGE_BYTES);

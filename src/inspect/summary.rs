@@ -116,12 +116,6 @@ pub fn inspect<R: Read>(
 }
 
 impl Report {
-    /// Whether the patch can be applied, as far as can be told without its device.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
-        self.faults.is_empty()
-    }
-
     /// Changed bytes, or the most that they can be where records overlap.
     #[must_use]
     pub fn changed_bytes_max(&self) -> u64 {
@@ -242,7 +236,7 @@ mod tests {
         assert_eq!((report.records, report.runs, report.data_bytes), (4, 3, 162));
         assert_eq!((report.zero_bytes, report.zero_record_bytes), (51, 50));
         assert_eq!(report.patch_bytes, bytes.len() as u64);
-        assert!(!report.is_ascending() && report.is_sound() && report.seal.is_none());
+        assert!(!report.is_ascending() && report.faults.is_empty() && report.seal.is_none());
         assert_eq!(report.partitions[0].1, 30);
         assert_eq!(report.map.share(ByteRange::new(0, 512)), 162.0 / 512.0);
     }

@@ -32,7 +32,6 @@ const READ_BYTES: u64 = 256 * KIB;
 pub struct Layer {
     patch: Arc<dyn Device>,
     index: PatchIndex,
-    seal: Option<Seal>,
 }
 
 /// Several patches, in the order in which they were made.
@@ -76,8 +75,11 @@ impl Layer {
             let input = std::io::BufReader::with_capacity(READ_BYTES as usize, input);
             verify_seal(input, found, &|| Ok(())).map_err(|err| err.with_path(patch.path()))?;
         }
-        let seal = index.seal().map(|found| found.seal.clone());
-        Ok(Self { patch, index, seal })
+        Ok(Self { patch, index })
+    }
+
+    fn seal(&self) -> Option<&Seal> {
+        self.index.seal().map(|found| &found.seal)
     }
 
     /// What the patch holds.
@@ -249,7 +251,7 @@ impl Squash {
     /// The seal of the result, when all patches have one: made from the last one's source, for
     /// the first one's target.
     fn seal(&self) -> Option<Seal> {
-        let seals: Vec<_> = self.layers.iter().filter_map(|layer| layer.seal.as_ref()).collect();
+        let seals: Vec<_> = self.layers.iter().filter_map(Layer::seal).collect();
         let (first, last) = (seals.first()?, seals.last()?);
         if seals.len() < self.layers.len() {
             log::warn!("the result has no seal: some of the patches have none");
@@ -279,7 +281,7 @@ impl Squash {
         }
         let first = self.layers.iter().position(|layer| layer.index.records() > 0).unwrap_or(0);
         let (first, others) = (&self.layers[first], &self.layers[first + 1..]);
-        let base = first.seal.as_ref()?.base.as_ref()?;
+        let base = first.seal()?.base.as_ref()?;
         let inside = |layer: &Layer| covers(&first.index, &layer.index, base.block_bytes);
         others.iter().all(inside).then(|| base.clone())
     }
@@ -482,17 +484,17 @@ mod tests {
 
     #[test]
     fn seals_are_combined_and_say_what_the_target_holds_when_one_of_them_knows() {
-        let seal_of = |patches: &[Vec<u8>]| layer(&squashed(patches, None).0).seal;
+        let seal_of = |patches: &[Vec<u8>]| layer(&squashed(patches, None).0).seal().cloned();
         let a = sealed(&[0, 4, 20], "s1", "t1");
         let inside = sealed(&[4, 20], "s2", "t2");
         let outside = sealed(&[4, 8], "s3", "t3");
         let empty = sealed(&[], "s4", "t4");
         let one = seal_of(&[a.clone(), inside]).unwrap();
         assert_eq!((&one.source[..], &one.target[..]), (&b"s2"[..], &b"t1"[..]));
-        assert_eq!(one.base, layer(&a).seal.unwrap().base);
+        assert_eq!(one.base, layer(&a).seal().unwrap().base);
         assert_eq!(seal_of(&[a.clone(), outside.clone()]).unwrap().base, None);
         let later = seal_of(&[empty, outside.clone()]).unwrap();
-        assert_eq!(later.base, layer(&outside).seal.unwrap().base);
+        assert_eq!(later.base, layer(&outside).seal().unwrap().base);
         assert_eq!(seal_of(&[a.clone(), patch_of(40, "d", &[])]), None);
         // The block right before those of the first one, and what a change of size does.
         let before = sealed(&[0], "s5", "t5");
@@ -507,7 +509,7 @@ mod tests {
         let patches = [sealed(&[0, 4, 8, 12], "", ""), sealed_by(8, &[0, 8], "", "")];
         let (one, _) = squashed(&patches, None);
         let one = layer(&one);
-        assert!(one.seal.unwrap().base.is_some());
+        assert!(one.seal().unwrap().base.is_some());
         assert_eq!(one.index.records(), 4);
     }
 

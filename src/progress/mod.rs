@@ -28,7 +28,7 @@ pub use meter::{Meter, Snapshot};
 pub use part::Part;
 #[cfg(test)]
 pub use recording::Recording;
-pub use signal::{Answers, OnSignal};
+pub use signal::{OnSignal, answer_requests};
 pub use terminal::Bar;
 
 /// Listens to how far a run is. Calls are cheap.

@@ -18,45 +18,39 @@ pub struct OnSignal {
     inner: Box<dyn Progress>,
     meter: Arc<Meter>,
     /// Held for its thread.
-    _answers: Answers,
+    _answers: Background<PipeWriter>,
 }
 
 impl OnSignal {
     /// Around `inner`. [`StatusRequests::hold`] must have been called before.
     ///
     /// # Errors
-    /// As [`Answers::start`].
+    /// As [`answer_requests`].
     pub fn new(inner: Box<dyn Progress>) -> Result<Self> {
         let meter = Arc::new(Meter::default());
         let watched = Arc::clone(&meter);
-        let answers = Answers::start(move || watched.snapshot().map(|now| now.line()))?;
+        let answers = answer_requests(move || watched.snapshot().map(|now| now.line()))?;
         Ok(Self { inner, meter, _answers: answers })
     }
 }
 
-/// A thread that answers SIGUSR1 on stderr until this is dropped.
-pub struct Answers {
-    /// Held for its thread.
-    _thread: Background<PipeWriter>,
-}
-
-impl Answers {
-    /// `line` says how far the run is, once it has begun. [`StatusRequests::hold`] must have been
-    /// called before.
-    ///
-    /// # Errors
-    /// `Kind::Open` when descriptors or threads run out.
-    pub fn start(line: impl Fn() -> Option<String> + Send + 'static) -> Result<Self> {
-        let failed = |err| Error::io(Kind::Open, "cannot watch for SIGUSR1", err);
-        let requests = StatusRequests::open()?;
-        let (stopped, stop) = io::pipe().map_err(failed)?;
-        let thread = Background::start("SIGUSR1", stop, move || {
-            while requests.wait(stopped.as_fd()) {
-                report::notice(line().as_deref().unwrap_or(NOT_BEGUN));
-            }
-        });
-        Ok(Self { _thread: thread.map_err(failed)? })
-    }
+/// Answers SIGUSR1 on stderr until what is returned is dropped. `line` says how far the run is,
+/// once it has begun. [`StatusRequests::hold`] must have been called before.
+///
+/// # Errors
+/// `Kind::Open` when descriptors or threads run out.
+pub fn answer_requests(
+    line: impl Fn() -> Option<String> + Send + 'static,
+) -> Result<Background<PipeWriter>> {
+    let failed = |err| Error::io(Kind::Open, "cannot watch for SIGUSR1", err);
+    let requests = StatusRequests::open()?;
+    let (stopped, stop) = io::pipe().map_err(failed)?;
+    let answer = move || {
+        while requests.wait(stopped.as_fd()) {
+            report::notice(line().as_deref().unwrap_or(NOT_BEGUN));
+        }
+    };
+    Background::start("SIGUSR1", stop, answer).map_err(failed)
 }
 
 impl Progress for OnSignal {

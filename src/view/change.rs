@@ -9,6 +9,7 @@
 
 use std::fs::File;
 
+use super::status::Status;
 use crate::error::Result;
 use crate::units::ByteRange;
 
@@ -73,7 +74,6 @@ pub trait Change: Send + Sync {
         None
     }
 
-    /// What is known so far, as one line of JSON without a line break at its end, shorter than
-    /// [`TEXT_BYTES`](super::status::TEXT_BYTES).
-    fn status(&self) -> String;
+    /// What is known so far.
+    fn status(&self) -> Status;
 }

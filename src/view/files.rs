@@ -273,7 +273,7 @@ impl View {
     /// [`TEXT_BYTES`](status::TEXT_BYTES) long.
     #[must_use]
     pub fn status(&self) -> Vec<u8> {
-        status::text(self.change.status())
+        self.change.status().to_text()
     }
 
     /// Exact size of a file whose size is known.

@@ -5,7 +5,7 @@
 //! there; what is unknown or does not apply is `null`. All sizes are in bytes. The text is padded
 //! to [`TEXT_BYTES`], so that the file has a size before it is made.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::units::Direction;
 
@@ -60,7 +60,6 @@ pub struct Status {
     /// `"live"` or `"stored"`.
     pub form: Form,
     /// `"push"` or `"pull"`; `null` for a stored patch.
-    #[serde(serialize_with = "direction_word")]
     pub direction: Option<Direction>,
     /// Size of `merged`.
     pub merged_bytes: u64,
@@ -105,26 +104,41 @@ impl Status {
         // A struct of numbers, words and strings always has a JSON form.
         serde_json::to_string(&status).unwrap_or_else(|_| "{}".into())
     }
-}
 
-/// The content of the file with the object `json`: blanks and a line break behind it.
-#[must_use]
-pub fn text(mut json: String) -> Vec<u8> {
-    let blanks = (TEXT_BYTES - 1).saturating_sub(json.len());
-    json.push_str(&" ".repeat(blanks));
-    json.push('\n');
-    json.into_bytes()
-}
+    /// The content of the file: the object, blanks and a line break.
+    #[must_use]
+    pub fn to_text(&self) -> Vec<u8> {
+        let mut text = self.to_json().into_bytes();
+        text.resize(text.len().max(TEXT_BYTES - 1), b' ');
+        text.push(b'\n');
+        text
+    }
 
-fn direction_word<S: Serializer>(
-    direction: &Option<Direction>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let word = direction.map(|direction| match direction {
-        Direction::Push => "push",
-        Direction::Pull => "pull",
-    });
-    word.serialize(serializer)
+    /// One for tests.
+    #[cfg(test)]
+    #[must_use]
+    pub fn example() -> Self {
+        Self {
+            format: FORMAT,
+            form: Form::Live,
+            direction: Some(Direction::Pull),
+            merged_bytes: u64::MAX,
+            original_bytes: 2,
+            patch_bytes: None,
+            block_bytes: Some(4096),
+            total_bytes: 5,
+            compared_bytes: 6,
+            differing_bytes: 7,
+            sent_bytes: 8,
+            received_bytes: 9,
+            requests: 10,
+            scan: ScanState::Running,
+            link: Link::Up,
+            source_changed: false,
+            failed_reads: 11,
+            last_error: None,
+        }
+    }
 }
 
 /// Cuts `text` at a character's end, so that it takes at most `limit_bytes` in JSON.
@@ -154,26 +168,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn status(last_error: Option<String>) -> Status {
-        Status {
-            format: FORMAT,
-            form: Form::Live,
-            direction: Some(Direction::Pull),
-            merged_bytes: u64::MAX,
-            original_bytes: 2,
-            patch_bytes: None,
-            block_bytes: Some(4096),
-            total_bytes: 5,
-            compared_bytes: 6,
-            differing_bytes: 7,
-            sent_bytes: 8,
-            received_bytes: 9,
-            requests: 10,
-            scan: ScanState::Running,
-            link: Link::Up,
-            source_changed: false,
-            failed_reads: 11,
-            last_error,
-        }
+        Status { last_error, ..Status::example() }
     }
 
     #[test]
@@ -201,7 +196,7 @@ mod tests {
             failed_reads: most,
             ..status(Some("\u{1}".repeat(ERROR_BYTES_MAX)))
         };
-        let text = text(longest.to_json());
+        let text = longest.to_text();
         assert_eq!((text.len(), text.last()), (TEXT_BYTES, Some(&b'\n')));
         assert!(serde_json::from_slice::<serde_json::Value>(&text).unwrap().is_object());
     }
@@ -209,14 +204,15 @@ mod tests {
     proptest! {
         #[test]
         fn any_error_text_is_valid_json_on_one_line(text in "\\PC*|[\\x00-\\x7f]*|[é\u{1F600}]{500,900}") {
-            let json = status(Some(text.clone())).to_json();
+            let status = status(Some(text.clone()));
+            let json = status.to_json();
             prop_assert!(!json.contains('\n'));
             let value: serde_json::Value = serde_json::from_str(&json).unwrap();
             let read = value["last_error"].as_str().unwrap();
             let bytes = serde_json::to_string(read).unwrap().len() - 2;
             prop_assert!(text.starts_with(read) && bytes <= ERROR_BYTES_MAX);
             prop_assert!(read.len() == text.len() || bytes > ERROR_BYTES_MAX - 6);
-            prop_assert_eq!(super::text(json).len(), TEXT_BYTES);
+            prop_assert_eq!(status.to_text().len(), TEXT_BYTES);
         }
     }
 }

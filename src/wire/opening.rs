@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 use super::early::Early;
 use super::frame::{FrameReader, FrameWriter};
 use super::handshake::{Extensions, await_server_hello, send_client_hello, unexpected};
-use super::link::{Counted, Counters, EXIT_GRACE, Link};
+use super::link::{Counted, EXIT_GRACE, Link};
 use super::message::Message;
 use super::request::Session;
 use crate::background::{Background, later};
@@ -118,12 +118,6 @@ impl Opening {
     #[must_use]
     pub fn extensions(&self) -> Extensions {
         self.extensions
-    }
-
-    /// Traffic so far.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        self.guard.0.counters()
     }
 
     /// Size of the remote device in bytes.

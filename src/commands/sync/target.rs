@@ -35,19 +35,6 @@ pub struct Target {
     going_on: Option<Sender<()>>,
 }
 
-/// The process's stdin.
-pub struct TargetWriter<'a>(&'a mut (dyn Write + Send));
-
-impl Write for TargetWriter<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
 impl Target {
     /// Takes the process over, of whose stderr `word` keeps the last; `on_end` is called when it
     /// ends before its patch does, so that nobody goes on comparing for hours. One that
@@ -82,9 +69,9 @@ impl Target {
     }
 
     /// Where the patch goes.
-    pub fn writer(&mut self) -> impl Write + '_ {
+    pub fn writer(&mut self) -> &mut (dyn Write + Send) {
         match &mut self.writer {
-            Some(writer) => TargetWriter(&mut **writer),
+            Some(writer) => &mut **writer,
             // Nobody calls this after `finish`, which takes the target away.
             None => unreachable!("the writer is there until the target is finished"),
         }

@@ -21,16 +21,15 @@ use std::fs::File;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
 use self::streams::Streams;
 use super::change::{Change, Done, Image};
 use super::layout::Layout;
 use super::status::{self, Form, Link, ScanState, Status};
+use crate::background::later;
 use crate::diff::budget::{self, Budget};
 use crate::diff::{BLOCKS_MAX, Density, Engine, RemoteBlocks, Resolver, SourceChecksum};
 use crate::error::{Error, Kind, Result};
@@ -172,26 +171,18 @@ impl LiveChange {
     /// was given up.
     pub fn finish(&self) -> Result<ExitStatus> {
         self.0.close();
-        let (ended, watched) = bounded::<()>(1);
         let engine = Arc::clone(&self.0.engine);
-        let watch = move || {
-            if watched.recv_timeout(FINISH_LIMIT) == Err(RecvTimeoutError::Timeout) {
-                let what = format!(
-                    "the remote side did not end within {} s of the unmount and was given up",
-                    FINISH_LIMIT.as_secs()
-                );
-                engine.peer().abort(Error::new(Kind::Connection, what));
-            }
-        };
-        let watch = thread::Builder::new().name("finish limit".into()).spawn(watch);
-        if let Err(err) = &watch {
-            log::warn!("the remote side may take as long as it likes to end: no thread: {err}");
+        let limit = later("finish limit", FINISH_LIMIT, move || {
+            let what = format!(
+                "the remote side did not end within {} s of the unmount and was given up",
+                FINISH_LIMIT.as_secs()
+            );
+            engine.peer().abort(Error::new(Kind::Connection, what));
+        });
+        if limit.is_none() {
+            log::warn!("the remote side may take as long as it likes to end: no thread");
         }
-        let status = self.0.engine.peer().finish();
-        drop(ended);
-        // It does nothing but wait for the line above.
-        let _ = watch.map(thread::JoinHandle::join);
-        status
+        self.0.engine.peer().finish()
     }
 
     /// Ends the session and REMSHCMD at once, because of `err`.
@@ -252,8 +243,8 @@ impl Change for LiveChange {
             .flatten()
     }
 
-    fn status(&self) -> String {
-        self.0.status().to_json()
+    fn status(&self) -> Status {
+        self.0.status()
     }
 }
 

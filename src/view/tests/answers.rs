@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::units::ByteRange;
 use crate::view::{
     Access, Change, Done, Image, LINE_BYTES, Node, Part, READ_BYTES_MAX, ROOT_NODES,
-    STAT_BLOCK_BYTES, View,
+    STAT_BLOCK_BYTES, Status, View,
 };
 
 /// A model of `count` changed ranges of one byte, at every other byte.
@@ -95,7 +95,7 @@ fn an_answer_of_a_wrong_length_is_an_error() {
         fn patch_bytes(&self) -> Option<u64> {
             None
         }
-        fn status(&self) -> String {
+        fn status(&self) -> Status {
             self.0.status()
         }
     }
@@ -159,8 +159,8 @@ impl Change for StuckChange {
     fn patch_bytes(&self) -> Option<u64> {
         None
     }
-    fn status(&self) -> String {
-        "{}".into()
+    fn status(&self) -> Status {
+        Status::example()
     }
 }
 
@@ -267,8 +267,8 @@ fn only_the_scan_and_the_remote_side_are_waited_for() {
             None
         }
 
-        fn status(&self) -> String {
-            String::new()
+        fn status(&self) -> Status {
+            Status::example()
         }
     }
 

@@ -10,7 +10,7 @@ use super::{HOLE_BYTES, Model, part};
 use crate::device::{Device, MemoryDevice};
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
-use crate::view::{Change, Done, Image};
+use crate::view::{Change, Done, Image, Status};
 
 /// How a scripted change answers one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +118,8 @@ impl Change for ScriptedChange {
         None
     }
 
-    fn status(&self) -> String {
+    fn status(&self) -> Status {
         let questions = self.questions.load(Ordering::Relaxed);
-        format!(r#"{{"questions":{questions},"rest":"{}"}}"#, "x".repeat(questions % 7))
+        Status { last_error: Some("x".repeat(questions % 7)), ..Status::example() }
     }
 }

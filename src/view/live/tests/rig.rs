@@ -317,7 +317,7 @@ impl Rig {
     }
 
     pub fn status(&self) -> serde_json::Value {
-        serde_json::from_str(&self.live().status()).expect("JSON")
+        serde_json::from_str(&self.live().status().to_json()).expect("JSON")
     }
 }
 
