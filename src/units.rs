@@ -93,6 +93,17 @@ impl Direction {
     }
 }
 
+/// Who may read a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// The user who mounted it.
+    Owner,
+    /// `--allow-root`: root as well.
+    OwnerAndRoot,
+    /// `--allow-other`: everybody.
+    Everybody,
+}
+
 /// What to do when the two sizes differ (`--diffsize`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SizeRule {

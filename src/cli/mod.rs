@@ -38,7 +38,7 @@ use crate::error::{Error, Kind, Result};
 pub use options::{
     BLOCK_SIZE_BYTES_DEFAULT, CACHE_MIB_DEFAULT, CACHE_MIB_MAX, ClientOptions, Command,
     CompareOptions, InfoOptions, MountOptions, MountSource, PatchOptions, Place, ProgressStyle,
-    Readers, ServerOptions, SizeOptions, SquashOptions, SyncOptions,
+    ServerOptions, SizeOptions, SquashOptions, SyncOptions,
 };
 pub use subcommands::whole as definition;
 

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Command as Table, ValueHint, value_parser};
 
 use super::classic::client_of;
-use super::options::{
-    CACHE_MIB_DEFAULT, CACHE_MIB_MAX, Command, MountOptions, MountSource, Readers,
-};
+use super::options::{CACHE_MIB_DEFAULT, CACHE_MIB_MAX, Command, MountOptions, MountSource};
 use super::table::{
     base, comparing, connection, headed, long_flag, long_valued, operands, other, reporting, sizes,
 };
@@ -17,6 +15,7 @@ use super::values::{
     size_options, usage,
 };
 use crate::error::Result;
+use crate::units::Readers;
 
 pub(super) fn table() -> Table {
     base("mount")

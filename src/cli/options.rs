@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::units::{Compression, Direction, FileId, SizeRule};
+use crate::units::{Compression, Direction, FileId, Readers, SizeRule};
 
 /// The classic's block size, in bytes.
 pub const BLOCK_SIZE_BYTES_DEFAULT: u64 = 4096;
@@ -301,17 +301,6 @@ pub enum MountSource {
         /// What differing sizes mean.
         sizes: SizeOptions,
     },
-}
-
-/// Who may read a mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readers {
-    /// The user who mounted it.
-    Owner,
-    /// `--allow-root`: root as well.
-    OwnerAndRoot,
-    /// `--allow-other`: everybody.
-    Everybody,
 }
 
 /// Options of telling what a patch changes.

@@ -13,17 +13,17 @@ use super::scan;
 use super::sealed;
 use super::session::{Ends, Reading, Session};
 use crate::background::Background;
-use crate::cli::{ClientOptions, MountOptions, MountSource, Readers, SizeOptions};
+use crate::cli::{ClientOptions, MountOptions, MountSource, SizeOptions};
 use crate::device::{Device, open_source};
 use crate::diff::SourceChecksum;
 use crate::error::{Error, Kind, Result};
 use crate::fuse::daemon::{Forked, split};
-use crate::fuse::{Access, Events, Mount, Mountpoint, end_all_on_signal, take_away_dead};
+use crate::fuse::{Events, Mount, Mountpoint, end_all_on_signal, take_away_dead};
 use crate::progress::{Meter, Part, Progress as _, answer_requests};
 use crate::report;
 use crate::units::{MIB, human_bytes};
 use crate::view::status::ScanState;
-use crate::view::{self, Change, LiveChange, LiveOptions, Status, StoredChange, View};
+use crate::view::{Change, LiveChange, LiveOptions, Status, StoredChange, View};
 
 /// Shows the change until the mount is gone; returns 0, or what REMSHCMD exited with.
 ///
@@ -58,11 +58,10 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     // Nobody else sets it.
     let _ = known.set((Arc::clone(&change), Meter::default()));
     let shown = Arc::clone(&change);
-    let (access, mode) = access(options.readers);
-    let view = Arc::new(View::new(change, mode)?);
+    let view = Arc::new(View::new(change, options.readers)?);
     let name = source_name(&options.source);
     let events = Events::with_signals()?;
-    let mount = Mount::attach(view, mountpoint, access, &options.name, events)?;
+    let mount = Mount::attach(view, mountpoint, options.readers, &options.name, events)?;
     match background {
         Some(background) => background.enter()?,
         None => report::notice(&format!(
@@ -247,13 +246,4 @@ fn open_stored(
         report::different_target_sizes(base.size(), patch_bytes);
     }
     Ok(Arc::new(change))
-}
-
-/// Who the kernel lets in, and the modes that they see.
-fn access(readers: Readers) -> (Access, view::Access) {
-    match readers {
-        Readers::Owner => (Access::Owner, view::Access::Owner),
-        Readers::OwnerAndRoot => (Access::Root, view::Access::Owner),
-        Readers::Everybody => (Access::Everybody, view::Access::Everyone),
-    }
 }

@@ -30,5 +30,5 @@ mod unmount;
 
 pub use events::{Events, end_all_on_signal};
 pub use mountpoint::Mountpoint;
-pub use session::{Access, Mount};
+pub use session::Mount;
 pub use unmount::take_away_dead;

@@ -37,6 +37,7 @@ use super::mountpoint::{Mountpoint, Place, is_dead};
 use super::unmount::{HELPER, detach_lazily, umount, unmount, unmount_with_helper};
 use crate::error::{Error, Kind, Result};
 use crate::report;
+use crate::units::Readers;
 use crate::view::View;
 
 const DEVICE: &str = "/dev/fuse";
@@ -56,18 +57,6 @@ const READ_AHEAD_KIB: u32 = 1024;
 /// How long the kernel may take to end a mount that was taken away.
 const END_WAIT: Duration = Duration::from_secs(1);
 
-/// Who may use the mount.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Access {
-    /// Only the user who mounted it.
-    #[default]
-    Owner,
-    /// That user and root.
-    Root,
-    /// Everybody.
-    Everybody,
-}
-
 /// A file system that can be read. Dropping it takes it away, lazily where it is in use.
 pub struct Mount {
     session: ManuallyDrop<BackgroundSession>,
@@ -86,7 +75,7 @@ impl Mount {
     pub fn attach(
         view: Arc<View>,
         mut mountpoint: Mountpoint,
-        access: Access,
+        readers: Readers,
         name: &OsStr,
         events: Events,
     ) -> Result<Self> {
@@ -102,7 +91,7 @@ impl Mount {
         mountpoint.find_again()?;
         let path = mountpoint.path();
         let cannot = |err| cannot_mount(&err).with_path(path);
-        let session = fuser::Session::new(adapter, path, &config(access, name)).map_err(cannot)?;
+        let session = fuser::Session::new(adapter, path, &config(readers, name)).map_err(cannot)?;
         let mut session = ManuallyDrop::new(session.spawn().map_err(cannot)?);
         match first_answer(&mut session.guard, path, &receiver) {
             Ok(device) => {
@@ -269,7 +258,7 @@ fn abandon(session: ManuallyDrop<BackgroundSession>, path: &Path) {
     }
 }
 
-fn config(access: Access, name: &OsStr) -> Config {
+fn config(readers: Readers, name: &OsStr) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::RO,
@@ -282,10 +271,10 @@ fn config(access: Access, name: &OsStr) -> Config {
         // Its own variant of the option does not reach the kernel when root mounts.
         MountOption::CUSTOM("subtype=bdsync".into()),
     ];
-    config.acl = match access {
-        Access::Owner => SessionACL::Owner,
-        Access::Root => SessionACL::RootAndOwner,
-        Access::Everybody => SessionACL::All,
+    config.acl = match readers {
+        Readers::Owner => SessionACL::Owner,
+        Readers::OwnerAndRoot => SessionACL::RootAndOwner,
+        Readers::Everybody => SessionACL::All,
     };
     config.n_threads = Some(threads());
     // So that the threads do not share one queue's lock.

@@ -19,10 +19,10 @@ use tempfile::TempDir;
 
 use super::events::Event;
 use super::parked::PARKED_REQUESTS_MAX;
-use super::{Access, Events, Mount, Mountpoint, unmount};
+use super::{Events, Mount, Mountpoint, unmount};
 use crate::error::{Error, Kind, Result};
-use crate::units::ByteRange;
-use crate::view::{self, Change, Done, Image, Status, View};
+use crate::units::{ByteRange, Readers};
+use crate::view::{Change, Done, Image, Status, View};
 
 const IMAGE_BYTES: u64 = 1 << 20;
 const PATCH: &[u8] = b"the whole patch\n";
@@ -147,11 +147,11 @@ impl Fixture {
         }
         let place = tempfile::tempdir().unwrap();
         let change = Arc::new(change);
-        let view = Arc::new(View::new(change.clone(), view::Access::Owner).unwrap());
+        let view = Arc::new(View::new(change.clone(), Readers::Owner).unwrap());
         let at = Mountpoint::check(place.path(), &[]).unwrap();
         let events = Events::without_signals();
         let sender = events.sender.clone();
-        let mount = Mount::attach(view, at, Access::Owner, "bdsync".as_ref(), events).unwrap();
+        let mount = Mount::attach(view, at, Readers::Owner, "bdsync".as_ref(), events).unwrap();
         Some(Self { change, mount: Some(mount), events: sender, place })
     }
 

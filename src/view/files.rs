@@ -14,12 +14,12 @@ use super::change::{Change, Done, Image};
 use super::changes::{Lines, ListExtents, ReadLines};
 use super::status;
 use super::tree::{
-    Access, Attr, Entry, Inode, Node, ROOT_NODES, STAT_BLOCK_BYTES, Whence, parse_extent_name,
+    Attr, Entry, Inode, Node, ROOT_NODES, STAT_BLOCK_BYTES, Whence, parse_extent_name,
 };
 use super::walk::Walker;
 use crate::device::open_directly;
 use crate::error::{Error, Kind, Result};
-use crate::units::ByteRange;
+use crate::units::{ByteRange, Readers};
 
 /// The most bytes that one read may ask for; kernels ask for 1 MiB at most.
 pub const READ_BYTES_MAX: u32 = 16 * 1024 * 1024;
@@ -48,7 +48,7 @@ pub struct View {
     change: Arc<dyn Change>,
     walker: Walker,
     lines: Arc<Lines>,
-    access: Access,
+    readers: Readers,
     made: SystemTime,
     /// Bytes that are not known holes, of `merged` and of `original`.
     data_bytes: [u64; 2],
@@ -62,14 +62,14 @@ impl View {
     /// # Errors
     /// `Kind::Open` when there can be no more threads, `Kind::Read` when the local device
     /// cannot tell its holes.
-    pub fn new(change: Arc<dyn Change>, access: Access) -> Result<Self> {
+    pub fn new(change: Arc<dyn Change>, readers: Readers) -> Result<Self> {
         let data_bytes =
             [stored_bytes(&*change, Image::Merged)?, stored_bytes(&*change, Image::Original)?];
         Ok(Self {
             walker: Walker::start(change.clone())?,
             change,
             lines: Arc::new(Lines::new()),
-            access,
+            readers,
             made: SystemTime::now(),
             data_bytes,
             status: Mutex::new(Arc::from([])),
@@ -132,7 +132,7 @@ impl View {
             is_dir: node.is_dir(),
             size_bytes,
             blocks: stored_bytes.div_ceil(STAT_BLOCK_BYTES),
-            mode: node.mode(self.access),
+            mode: node.mode(self.readers),
             links: match node {
                 Node::Root => 3,
                 Node::Extents => 2,

@@ -32,6 +32,4 @@ pub use files::{Part, READ_BYTES_MAX, View};
 pub use live::{LiveChange, LiveOptions};
 pub use status::Status;
 pub use stored::StoredChange;
-pub use tree::{
-    Access, Attr, EXTENT_INODE_MIN, Entry, Inode, Node, ROOT_NODES, STAT_BLOCK_BYTES, Whence,
-};
+pub use tree::{Attr, EXTENT_INODE_MIN, Entry, Inode, Node, ROOT_NODES, STAT_BLOCK_BYTES, Whence};

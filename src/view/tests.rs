@@ -20,7 +20,7 @@ use super::*;
 use crate::device::MemoryDevice;
 use crate::error::{Kind, Result};
 use crate::patch::{Header, format};
-use crate::units::{ByteRange, SizeRule, push_joined};
+use crate::units::{ByteRange, Readers, SizeRule, push_joined};
 
 /// Holes of the test's images are aligned runs of zeros of this many bytes.
 const HOLE_BYTES: usize = 4;
@@ -260,12 +260,12 @@ fn stored(model: &Model) -> View {
     let base = MemoryDevice::new(&*model.old).with_holes(HOLE_BYTES);
     let patch = Arc::new(MemoryDevice::new(&*model.patch));
     let change = StoredChange::open(patch, Arc::new(base), |_| SizeRule::Resize).unwrap();
-    View::new(Arc::new(change), Access::Owner).unwrap()
+    View::new(Arc::new(change), Readers::Owner).unwrap()
 }
 
 fn scripted(model: &Model, moods: &[Mood]) -> (View, Arc<ScriptedChange>) {
     let change = Arc::new(ScriptedChange::new(model, moods));
-    (View::new(change.clone(), Access::Owner).unwrap(), change)
+    (View::new(change.clone(), Readers::Owner).unwrap(), change)
 }
 
 proptest! {

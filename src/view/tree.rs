@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::SystemTime;
 
 use super::Image;
-use crate::units::ByteRange;
+use crate::units::{ByteRange, Readers};
 
 /// The inode number of the changed range at offset 0; those of the fixed names are smaller.
 pub const EXTENT_INODE_MIN: u64 = 64;
@@ -49,16 +49,6 @@ pub enum Inode {
     Fixed(Node),
     /// The changed range that begins at this offset.
     ExtentAt(u64),
-}
-
-/// Who may read the mount.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Access {
-    /// Its owner (and root, where the mount lets it): modes 0400 and 0500.
-    #[default]
-    Owner,
-    /// Everybody: modes 0444 and 0555.
-    Everyone,
 }
 
 /// What `stat` says, without the owner, which is the adapter's business.
@@ -178,14 +168,14 @@ impl Node {
         ROOT_NODES.into_iter().find(|node| node.name() == name)
     }
 
-    /// The permission bits.
+    /// The permission bits. Root, where it is let in, needs none.
     #[must_use]
-    pub const fn mode(self, access: Access) -> u16 {
-        match (access, self.is_dir()) {
-            (Access::Owner, false) => 0o400,
-            (Access::Owner, true) => 0o500,
-            (Access::Everyone, false) => 0o444,
-            (Access::Everyone, true) => 0o555,
+    pub const fn mode(self, readers: Readers) -> u16 {
+        match (readers, self.is_dir()) {
+            (Readers::Owner | Readers::OwnerAndRoot, false) => 0o400,
+            (Readers::Owner | Readers::OwnerAndRoot, true) => 0o500,
+            (Readers::Everybody, false) => 0o444,
+            (Readers::Everybody, true) => 0o555,
         }
     }
 }

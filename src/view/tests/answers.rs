@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 use super::scripted::{Mood, ScriptedChange};
 use super::{Model, scripted, wait};
 use crate::error::Result;
-use crate::units::ByteRange;
+use crate::units::{ByteRange, Readers};
 use crate::view::{
-    Access, Change, Done, Image, LINE_BYTES, Node, Part, READ_BYTES_MAX, ROOT_NODES,
-    STAT_BLOCK_BYTES, Status, View,
+    Change, Done, Image, LINE_BYTES, Node, Part, READ_BYTES_MAX, ROOT_NODES, STAT_BLOCK_BYTES,
+    Status, View,
 };
 
 /// A model of `count` changed ranges of one byte, at every other byte.
@@ -45,9 +45,9 @@ fn root_lists_its_names_and_looks_them_up() {
 #[test]
 fn modes_are_the_owners_unless_everybody_may_read() {
     let change = Arc::new(ScriptedChange::new(&dotted(1), &[Mood::Now]));
-    let view = View::new(change.clone(), Access::Owner).unwrap();
+    let view = View::new(change.clone(), Readers::Owner).unwrap();
     assert_eq!((view.attr(Node::Root).mode, view.attr(Node::Merged).mode), (0o500, 0o400));
-    let view = View::new(change, Access::Everyone).unwrap();
+    let view = View::new(change, Readers::Everybody).unwrap();
     assert_eq!((view.attr(Node::Extents).mode, view.attr(Node::Patch).mode), (0o555, 0o444));
 }
 
@@ -100,7 +100,7 @@ fn an_answer_of_a_wrong_length_is_an_error() {
         }
     }
     let change = Short(ScriptedChange::new(&dotted(50), &[Mood::Now]));
-    let view = View::new(Arc::new(change), Access::Owner).unwrap();
+    let view = View::new(Arc::new(change), Readers::Owner).unwrap();
     let err = wait(|done| view.read(Node::Merged, 0, 10, done)).unwrap_err();
     assert_eq!(err.kind().errno(), libc::EIO);
 }
@@ -167,7 +167,7 @@ impl Change for StuckChange {
 #[test]
 fn what_is_known_is_given_out_while_the_scan_is_on_its_way() {
     let change = Arc::new(StuckChange { known: 0, waiting: Mutex::default() });
-    let view = View::new(change.clone(), Access::Owner).unwrap();
+    let view = View::new(change.clone(), Readers::Owner).unwrap();
     // Dots do not wait for anything, `stat` and reads neither.
     assert_eq!(wait(|done| view.list(Node::Extents, 0, done)).unwrap().len(), 2);
     assert_eq!(view.attr(Node::Changes).size_bytes, 0);
@@ -186,7 +186,7 @@ fn what_is_known_is_given_out_while_the_scan_is_on_its_way() {
 #[test]
 fn readers_that_wait_when_the_view_ends_get_an_error() {
     let change = Arc::new(StuckChange { known: 0, waiting: Mutex::default() });
-    let view = View::new(change.clone(), Access::Owner).unwrap();
+    let view = View::new(change.clone(), Readers::Owner).unwrap();
     let (sender, receiver) = mpsc::channel();
     for _ in 0..3 {
         let sender = sender.clone();
@@ -208,7 +208,7 @@ fn readers_that_wait_when_the_view_ends_get_an_error() {
 #[test]
 fn a_long_walk_lets_short_ones_pass() {
     let change = Arc::new(StuckChange { known: 3_000_000, waiting: Mutex::default() });
-    let view = View::new(change, Access::Owner).unwrap();
+    let view = View::new(change, Readers::Owner).unwrap();
     let (sender, receiver) = mpsc::channel();
     let far = 2_999_999 * LINE_BYTES;
     let own = sender.clone();
@@ -272,7 +272,7 @@ fn only_the_scan_and_the_remote_side_are_waited_for() {
         }
     }
 
-    let view = View::new(Arc::new(AtHand), Access::Owner).unwrap();
+    let view = View::new(Arc::new(AtHand), Readers::Owner).unwrap();
     let waits = |node: Node, part| view.may_wait(node.inode(), part);
     for node in ROOT_NODES.into_iter().chain([Node::Root]) {
         assert!(!waits(node, Part::Attributes), "{node:?}");
