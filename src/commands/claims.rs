@@ -36,10 +36,15 @@ struct State {
 struct Claim {
     /// What messages call it.
     name: &'static str,
+    /// Or where it is.
+    path: PathBuf,
     id: Id,
     /// Whether nobody else may use it.
     exclusive: bool,
 }
+
+/// What standard output is called.
+const STDOUT_NAME: &str = "standard output";
 
 /// What makes two paths the same file.
 #[derive(PartialEq, Eq)]
@@ -195,7 +200,7 @@ impl Claims {
 
     fn stdout(&self) -> Result<()> {
         let id = open_file(io::stdout().as_fd()).filter(|at| !at.file_type().is_char_device());
-        self.add(id.as_ref().map(Id::of), "standard output", true, Path::new("standard output"))
+        self.add(id.as_ref().map(Id::of), STDOUT_NAME, true, Path::new(STDOUT_NAME))
     }
 
     /// `path` is for messages.
@@ -204,13 +209,18 @@ impl Claims {
         let other = {
             let mut state = self.0.lock();
             let clash = |other: &&Claim| other.id == id && (other.exclusive || exclusive);
-            let other = state.claims.iter().find(clash).map(|other| other.name);
-            state.claims.push(Claim { name, id, exclusive });
+            let other = state.claims.iter().find(clash);
+            let other = other.map(|other| (other.name, other.path.clone()));
+            state.claims.push(Claim { name, path: path.to_owned(), id, exclusive });
             other
         };
         match other {
             None => Ok(()),
-            Some(other) => Err(self.refuse(format!("{other} and {name} are the same file"), path)),
+            Some((other, other_path)) => {
+                // Of a stream the path says nothing.
+                let path = if path == Path::new(name) { &other_path } else { path };
+                Err(self.refuse(format!("{other} and {name} are the same file"), path))
+            }
         }
     }
 

@@ -36,7 +36,8 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
     let progress = super::progress(options.progress)?;
     let session =
         Session::open(&Ends::of(options), Reading::Whole, &options.compare, options.sizes)
-            .map_err(unstarted)?;
+            .map_err(unstarted)
+            .inspect_err(|_| warn_of_command(options))?;
     session.describe(&options.remote, record);
     let name = target_name(options);
     let sealed_for = options.seal.then_some(options.remote.as_os_str());
@@ -77,6 +78,17 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
         progress.finish();
     }
     outcome
+}
+
+/// Of a REMSHCMD that is called like a command of ours and answered nothing that a server says.
+fn warn_of_command(options: &ClientOptions) {
+    let name = options.remote_command.to_string_lossy();
+    if crate::cli::definition().find_subcommand(name.trim()).is_some() {
+        log::warn!(
+            "'{name}' was taken for REMSHCMD: a command of bdsync comes first, before all options \
+             and with all its operands (see bdsync help {name})"
+        );
+    }
 }
 
 /// `err`, or what more there is to say of a REMSHCMD that is not found: somebody may have meant
@@ -155,7 +167,8 @@ impl Job<'_> {
         let walked = walk(engine, self.session.density(), self.afterwards(), &mut sink);
         let PatchSink { writer, base, differing: (blocks, bytes), reached, .. } = sink;
         self.record.tell(|facts| {
-            facts.compared_bytes = Some(reached);
+            // Behind the end of the patch nothing is compared, only cut off.
+            facts.compared_bytes = Some(reached.min(engine.plan().header_bytes));
             facts.differing_blocks = Some(blocks);
             facts.differing_bytes = Some(bytes);
             facts.patch_bytes = Some(writer.patch_bytes());
@@ -324,7 +337,7 @@ fn warn_of_larger_source(plan: &Plan) {
     if plan.header_bytes < source_bytes {
         log::warn!(
             "the checksum is of all {source_bytes} bytes of the source, {} of which are compared: \
-             --patch will end with exit status 5 for it, or with --diffsize=minsize warn",
+             --patch will end with exit status 5 because of it, or only warn with --diffsize=minsize",
             plan.header_bytes
         );
     }

@@ -160,7 +160,7 @@ fn copy(input: File, path: &Path) -> Result<FileDevice> {
     let mut seen = Seen { input: &mut decoder, seen: &mut head };
     PatchReader::new(&mut seen, path)?;
     let whole = head.as_slice().chain(decoder);
-    let elsewhere = "TMPDIR names another folder";
+    let elsewhere = "another folder: TMPDIR";
     let file = spool_file(whole, &temp_folder(), elsewhere, &|| Ok(()))?;
     FileDevice::of_copy(file, path)
 }

@@ -34,7 +34,11 @@ pub(super) fn tell(
         return None;
     }
     let bytes: u64 = all.ranges().iter().map(ByteRange::len).sum();
-    let what = format!("{bytes} bytes in {} ranges could not be read {what_became}", all.len());
+    let ranges = match all.len() {
+        1 => "1 range".to_owned(),
+        count => format!("{count} ranges"),
+    };
+    let what = format!("{bytes} bytes in {ranges} could not be read {what_became}");
     Some(Error::new(Kind::Skipped, what))
 }
 

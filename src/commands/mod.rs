@@ -29,7 +29,7 @@ mod trailer_checksum;
 use std::sync::Arc;
 
 use crate::cli::{Command, ProgressStyle};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::{Bar, ClassicLines, JsonLines, OnSignal, Progress, Silent};
 use crate::report;
 use crate::signals::{Signals, StatusRequests, expect_children, hold_file_size_signal};
@@ -78,7 +78,11 @@ pub fn run(command: Command) -> Result<u8> {
             Err(err.reworded("cannot write the report of a run that went well"))
         }
         Some(Err(err)) => {
-            report::error(&err);
+            // A server has found that out before.
+            let is_news = |told: &Error| told.full_message() != err.full_message();
+            if outcome.as_ref().err().is_none_or(is_news) {
+                report::error(&err);
+            }
             outcome
         }
         Some(Ok(())) | None => outcome,

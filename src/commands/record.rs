@@ -126,6 +126,9 @@ pub struct Facts {
     /// Whether what was written was found to be there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<bool>,
+    /// Of a sync that failed once it could write: what is true of the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_state: Option<&'static str>,
 }
 
 /// The whole file.

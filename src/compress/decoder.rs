@@ -92,7 +92,9 @@ fn judge(err: io::Error, input_failed: bool, format: Format) -> io::Error {
             "the {name} window has more than 2^{log} bytes: decompress it first (zstd -d --long=31)"
         )
     } else {
-        format!("the {name} data are damaged or cut: {err}")
+        format!(
+            "the {name} data are damaged or cut (at this offset of what they decompress to): {err}"
+        )
     };
     io::Error::new(io::ErrorKind::InvalidData, text)
 }

@@ -353,7 +353,7 @@ impl DeviceMut for FileDevice {
             return Ok(());
         }
         self.file.sync_all().map_err(|err| {
-            Error::io(Kind::Write, "cannot make the device's content durable", err)
+            Error::io(Kind::Write, "cannot bring what was written to the disk", err)
                 .with_path(&self.path)
         })
     }
@@ -369,7 +369,7 @@ impl DeviceMut for FileDevice {
                 return Ok(());
             }
             let what = format!(
-                "only a file can change its size: the device has {current} bytes, needed are \
+                "a block device cannot change its size: it has {current} bytes, the patch needs \
                  {size_bytes}"
             );
             return Err(Error::new(Kind::Size, what).with_path(&self.path));
@@ -453,7 +453,7 @@ mod tests {
         let device = FileDevice::of_file(file, path, FileKind::Regular).unwrap();
         let err = device.sync().unwrap_err();
         assert_eq!(err.kind(), Kind::Write);
-        assert!(err.full_message().contains("durable"), "{}", err.full_message());
+        assert!(err.full_message().contains("to the disk: /dev/zero"), "{}", err.full_message());
     }
 
     #[test]

@@ -87,7 +87,8 @@ impl Guard {
                 None => err,
             });
         }
-        log::warn!("{what}, and it is written to all the same: {}", path.display());
+        let cause = source.map(|source| format!(" ({source})")).unwrap_or_default();
+        log::warn!("{what}{cause}; it is written to because of --force: {}", path.display());
         Ok(())
     }
 }
@@ -116,8 +117,6 @@ fn open(path: &Path, mode: &mut OpenOptions, guard: Guard) -> Result<FileDevice>
     let mut open = |flags: OFlag| mode.custom_flags(flags.bits()).open(path);
     let file = match open(flags) {
         Err(err) if guard == Guard::Wanted && err.raw_os_error() == Some(libc::EBUSY) => {
-            let path = path.display();
-            log::warn!("the device is opened without a lock, since something uses it: {path}");
             open(flags - OFlag::O_EXCL)
         }
         opened => opened,

@@ -9,6 +9,7 @@
 //! the threads they come from, so any number of them run at once without a thread each.
 //! Whoever needs an order (the walk) or a state (the map) keeps it outside.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,8 +112,7 @@ impl Engine {
         if !self.local.is_changed() {
             return Ok(());
         }
-        let what = "the file was changed under the mount";
-        Err(Error::new(Kind::Transmission, what).with_path(self.local.path()))
+        Err(changed_under_mount(self.local.path()))
     }
 
     /// The connection to the remote side.
@@ -361,4 +361,12 @@ impl Job {
 /// The peer matches answers to requests, so this is a fault of ours; it must not go unseen.
 pub(super) fn unexpected_answer() -> Error {
     Error::new(Kind::Protocol, "the remote answered a request with another kind of message")
+}
+
+/// What is said when the file at `path`, which a mount shows, is not the one any more that it was.
+#[must_use]
+pub fn changed_under_mount(path: &Path) -> Error {
+    let what = "the file was changed while it was mounted, so that reads of it fail from now on \
+                (unmount, and mount again)";
+    Error::new(Kind::Transmission, what).with_path(path)
 }

@@ -55,7 +55,7 @@ pub use compare::Announced;
 pub use content::Changed;
 pub use density::Density;
 pub use digests::digests;
-pub use engine::{Engine, Found};
+pub use engine::{Engine, Found, changed_under_mount};
 pub use gathering::{Gathering, OnBytes};
 pub use jobs::{Blocks, OnKnown};
 pub use ladder::{Ladder, Probe, has_usual_leaves};

@@ -150,7 +150,9 @@ impl Mount {
             // What covered it is gone by now.
             Detached::Whole => return Ok(()),
             // What is left has no name any more; the kernel ends it with our process.
-            Detached::InUse => "ended while the mount was still in use".to_owned(),
+            Detached::InUse => {
+                "ended while the mount was still in use: what reads in it gets errors".to_owned()
+            }
             Detached::Covered(at) => format!(
                 "ended while another mount covered it: what is left at {} has to be unmounted too",
                 at.display()

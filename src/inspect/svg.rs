@@ -42,7 +42,7 @@ pub fn svg(report: &Report, path: &str) -> String {
         out.fact(&name, "fact", &value);
     }
     for fault in &report.faults {
-        let shown = format!("at byte {}: {}", fault.position, escape(fault.text.as_bytes()));
+        let shown = format!("at offset {}: {}", fault.position, escape(fault.text.as_bytes()));
         out.fact("FAULT", "fault", &shown);
     }
     out.y += LINE / 2;

@@ -41,7 +41,7 @@ pub fn text(report: &Report, path: &str, style: Style) -> String {
         fact(&mut out, &name, &value);
     }
     for fault in &report.faults {
-        let shown = format!("at byte {}: {}", fault.position, escape(fault.text.as_bytes()));
+        let shown = format!("at offset {}: {}", fault.position, escape(fault.text.as_bytes()));
         let name = painted("FAULT", "1;31", style);
         let _ = writeln!(out, "{name}{:width$}{shown}", "", width = LABEL_COLUMNS - "FAULT".len());
     }
@@ -102,7 +102,7 @@ fn seal_facts(report: &Report, add: &mut impl FnMut(&str, String)) {
         "seal",
         match &seal.base {
             Some(base) => format!(
-                "for a target in its state of then: {} block{} of {}, by {}",
+                "knows what the target held when the patch was made: {} block{} of {}, by {}",
                 base.fingerprint.blocks,
                 plural(base.fingerprint.blocks),
                 human_bytes(base.block_bytes),

@@ -37,6 +37,14 @@ pub struct Trailer {
     pub tail_position: u64,
 }
 
+impl Trailer {
+    /// Whether another patch begins behind this one's end.
+    #[must_use]
+    pub fn is_followed_by_another(&self) -> bool {
+        self.tail.starts_with(MAGIC)
+    }
+}
+
 /// Reads a patch from anything that gives bytes.
 ///
 /// Either all records come out of [`PatchReader::next_batch`], or all their places out of
@@ -234,7 +242,7 @@ impl<R: Read> PatchReader<R> {
     fn read_header(&mut self) -> Result<()> {
         self.fill(HEADER_BYTES, BUFFER_BYTES)?;
         if self.end == 0 {
-            let what = "the patch ends early: it is empty (did what makes it fail?)";
+            let what = "the patch ends early: it is empty (did the command that makes it fail?)";
             return Err(self.malformed(what.into()));
         }
         // As far as it goes: a wrong file is told apart from a cut patch.

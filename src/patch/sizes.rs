@@ -38,7 +38,7 @@ impl SizePlan {
             SizeRule::Resize if target.can_set_size() => {
                 Ok(Self { resize_bytes: Some(patch_bytes), ..plan })
             }
-            SizeRule::Resize => refused("only a file can change its size"),
+            SizeRule::Resize => refused("a block device cannot change its size"),
             SizeRule::MinSize => Ok(Self { limit_bytes: before_bytes.min(patch_bytes), ..plan }),
         }
     }

@@ -21,7 +21,7 @@ const NAMES_MAX: u32 = 100;
 /// # Errors
 /// As [`spool_file`].
 pub fn spool(input: impl Read, folder: &Path, check: &dyn Fn() -> Result<()>) -> Result<PatchFile> {
-    let elsewhere = "--spool=DIR or TMPDIR, of a sync the folder of --undo, name another folder";
+    let elsewhere = "another folder: --spool=DIR, TMPDIR, or in a sync that of --undo";
     spool_file(input, folder, elsewhere, check).map(|file| PatchFile::new(file, 0))
 }
 

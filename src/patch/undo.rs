@@ -215,8 +215,14 @@ impl Drop for Partial {
 }
 
 fn exists(path: &Path) -> Error {
-    let what = "the undo patch must not exist yet (one of an apply of this patch that was cut short \
-                is still good: apply the patch again without --undo)";
+    let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    let what = match is_file {
+        true => {
+            "the file of --undo exists already (if a run that was cut short has left it, keep it and \
+             run the same again without --undo; else give another name)"
+        }
+        false => "--undo must name a new file",
+    };
     Error::new(Kind::Usage, what).with_path(path)
 }
 

@@ -229,9 +229,15 @@ impl Remote {
     /// exited with status 127 (...)".
     #[must_use]
     pub fn describe(&self, status: ExitStatus) -> String {
+        self.describe_as("the remote command", status)
+    }
+
+    /// As [`describe`](Self::describe), of what is called `who`.
+    #[must_use]
+    pub fn describe_as(&self, who: &str, status: ExitStatus) -> String {
         if let Some(number) = status.signal() {
             let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
-            return format!("the remote command was ended by signal {number} ({name})");
+            return format!("{who} was ended by signal {number} ({name})");
         }
         let code = status.code().unwrap_or(-1);
         let program = Path::new(&self.program).file_name().unwrap_or(&self.program);
@@ -243,7 +249,7 @@ impl Remote {
             255 if program == "ssh" => " (ssh could not connect or log in, or lost the connection)",
             _ => "",
         };
-        format!("the remote command exited with status {code}{advice}")
+        format!("{who} exited with status {code}{advice}")
     }
 
     /// As [`describe`](Self::describe), for an error to carry.

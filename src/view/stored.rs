@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::change::{Change, Done, Image};
 use super::status::{FORMAT, Form, Link, ScanState, Status};
 use crate::device::{Device, DeviceMut};
+use crate::diff::changed_under_mount;
 use crate::error::{Error, Kind, Result};
 use crate::patch::{PatchIndex, Seal, SizePlan};
 use crate::units::{ByteRange, SizeRule};
@@ -134,8 +135,7 @@ impl StoredChange {
         let result = match changed {
             Some(input) => {
                 self.source_changed.store(true, Ordering::Release);
-                let what = "the file was changed under the mount";
-                Err(Error::new(Kind::Transmission, what).with_path(input.path()))
+                Err(changed_under_mount(input.path()))
             }
             None => result,
         };

@@ -18,7 +18,7 @@ impl Fault {
     /// The error with which a request ends that was answered by a `fault`.
     pub(crate) fn error(ranges: Vec<ByteRange>, text: &[u8]) -> Error {
         let text = String::from_utf8_lossy(text).into_owned();
-        Error::new(Kind::Read, "read error of the remote").with_source(Self { ranges, text })
+        Error::new(Kind::Read, "at the remote side").with_source(Self { ranges, text })
     }
 
     /// The fault that `err` is about, if it is.

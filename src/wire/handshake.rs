@@ -215,8 +215,8 @@ fn with_silence_hint(err: Error) -> Error {
         return err;
     }
     let what = format!(
-        "{err}; there was no hello: does the remote command start bdsync --server, and without \
-         asking for anything?"
+        "{err}; nothing came that a bdsync says: does the remote command start bdsync --server, and \
+         can it log in without a password?"
     );
     Error::new(err.kind(), what)
 }

@@ -349,7 +349,7 @@ mod tests {
         let err = answer.unwrap_err();
         assert_eq!((carried, err.kind()), (1, Kind::Read));
         assert_eq!(Fault::of(&err).unwrap().ranges, ranges);
-        assert_eq!(err.full_message(), "read error of the remote: broken");
+        assert_eq!(err.full_message(), "at the remote side: broken");
         assert_eq!(answered(&mut inbox, echo(2)).unwrap().unwrap().0, 2);
         assert!(inbox.is_idle());
     }

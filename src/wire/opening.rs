@@ -23,7 +23,7 @@ use crate::units::FileId;
 const HELLO_NOTICE: Duration = Duration::from_secs(20);
 /// What is told then.
 const NO_HELLO: &str = "nothing has come from the remote command yet: does it start bdsync --server, \
-                        and without asking for anything? (--timeout gives up on it)";
+                        and can it log in without a password? (--timeout gives up on it)";
 
 pub(super) type Reader = FrameReader<Counted<Box<dyn Read + Send>>>;
 pub(super) type Writer = FrameWriter<Counted<Box<dyn Write + Send>>>;

@@ -330,6 +330,16 @@ fn only_a_client_is_told_that_the_program_it_lacks_is_no_command_either() {
 }
 
 #[test]
+fn a_command_behind_an_option_is_no_command_which_is_told() {
+    let work = pair();
+    let said = "'mount' was taken for REMSHCMD: a command of bdsync comes first";
+    let call = bdsync(["-v", "mount", "local.img", "remote.img"]);
+    call.in_folder(work.folder()).run().expect(4).says(said);
+    let out = work.client_through(&[], "./mount").run().expect(8);
+    assert!(!out.stderr_text().contains("was taken for"), "{out}");
+}
+
+#[test]
 fn lines_of_the_remote_side_are_relayed() {
     let work = pair();
     let script = "printf 'hello\\n\\033[31mred\\nlast' >&2; exec $BDSYNC --server";

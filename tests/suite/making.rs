@@ -115,7 +115,7 @@ fn a_server_that_sends_other_blocks_than_it_announced_is_noticed() {
         }
     }
     let out = work.client_through(&["--remdata"], &liar("fault")).run();
-    out.expect(6).says("read error of the remote: so it \\x1b[31m says");
+    out.expect(6).says("at the remote side: so it \\x1b[31m says");
     for mode in ["count", "step"] {
         work.client_through(&[], &liar(mode)).run().expect(4);
     }
@@ -157,7 +157,7 @@ fn what_cannot_be_read_here_is_left_out_listed_and_exit_15() {
         let out = work.client_through(&options, &shell_command(&server)).run().expect(15);
         // A page is the unit of reading: from the block of byte 2000000 on.
         let out = out.says("unreadable, left out: local local.img, bytes [1998848, 3000000)");
-        let out = out.says("1001152 bytes in 1 ranges could not be read");
+        let out = out.says("1001152 bytes in 1 range could not be read");
         let end = out.stdout.len();
         assert_eq!(out.stdout[end - 11..], [0; 11], "end mark, and no checksum");
         assert!(whole.starts_with(&out.stdout[..end - 11]));
@@ -335,7 +335,7 @@ fn without_skipping_a_remote_read_error_ends_the_walk_and_not_the_link() {
                 .unwrap_err();
         assert_eq!(err.kind(), Kind::Read);
         let text = err.full_message();
-        assert_eq!(text, "read error of the remote: broken, bytes [500000, 500010)");
+        assert_eq!(text, "at the remote side: broken, bytes [500000, 500010)");
         assert!(engine.peer().is_alive());
         engine.peer().finish().unwrap();
         server.join().unwrap().unwrap();

@@ -236,6 +236,6 @@ fn an_undo_patch_shows_the_size_that_it_sets() {
         bdsync(words).in_folder(work.folder()).stdin_file(&work.path("u")).run()
     };
     apply(&["--diffsize=strict"]).expect(3);
-    apply(&[]).expect(0).says("50000 bytes instead of 70000");
+    apply(&[]).expect(0).says("is cut from 70000 to 50000 bytes");
     assert!(work.read("remote.img") == old);
 }

@@ -74,7 +74,7 @@ fn info_of_a_cut_patch_tells_what_can_be_read_and_where_it_ends() {
     work.write("p", &patch[..patch.len() / 2]);
     let out = info(&work, &["p"]).expect(2).says("the patch ends early");
     let shown = text(&out);
-    assert!(shown.contains("FAULT") && shown.contains("at byte "), "{shown}");
+    assert!(shown.contains("FAULT") && shown.contains("at offset "), "{shown}");
     assert!(shown.contains("records in"), "{shown}");
     let json = info(&work, &["--json", "p"]).expect(2);
     let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
@@ -94,7 +94,8 @@ fn info_tells_every_fault_with_its_position() {
     work.write("p", &bytes);
     let out = info(&work, &["p"]).expect(2).says("3 faults, the first: ").says("p, offset 40");
     let shown = text(&out);
-    for part in ["at byte 40: ", "offset 93 ends past", "at byte 76: ", "digest", "3 records in 1 "]
+    for part in
+        ["at offset 40: ", "offset 93 ends past", "at offset 76: ", "digest", "3 records in 1 "]
     {
         assert!(shown.contains(part), "{part}: {shown}");
     }
@@ -102,7 +103,7 @@ fn info_tells_every_fault_with_its_position() {
     bytes.truncate(100);
     work.write("p", &bytes);
     let shown = text(&info(&work, &["p"]).expect(2));
-    assert!(shown.contains("at byte 94: ") && shown.contains("ends early"), "{shown}");
+    assert!(shown.contains("at offset 94: ") && shown.contains("ends early"), "{shown}");
 }
 
 #[test]
@@ -156,7 +157,10 @@ fn info_tells_what_a_seal_says() {
     work.write("p", &work.patch(&["-d", "--seal"]));
     let out = info(&work, &["p"]).expect(0);
     let said = text(&out);
-    for part in ["for a target in its state of then: 5 blocks of 4.0 KiB, by ", "made from"] {
+    for part in [
+        "knows what the target held when the patch was made: 5 blocks of 4.0 KiB, by ",
+        "made from",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(said.contains("path=remote.img, size=10000"), "{said}");
@@ -312,7 +316,7 @@ fn copy_without_room_is_told_of_the_option_only_where_there_is_one() {
     };
     for args in [&["squash", "packed"][..], &["mount", "--from=packed", "base", "at"]] {
         let words = failed(args);
-        assert!(words.contains("(TMPDIR names another folder): /nonexistent"), "{words}");
+        assert!(words.contains("(another folder: TMPDIR): /nonexistent"), "{words}");
     }
     let words = failed(&["squash", "-"]);
     assert!(!words.contains("--spool"), "{words}");

@@ -330,8 +330,10 @@ fn sizes_follow_diffsize_and_are_verified_in_the_new_size() {
         work.write(longer, &bytes);
         assert!(work.read(shorter).len() < bytes.len());
         let out = sync(&work, &["local.img", "h:remote.img"]).run().expect(3);
-        out.says("Different sizes local=");
-        sync(&work, &["-d", "local.img", "h:remote.img"]).run().expect(0).says(", verified");
+        out.says("nothing was changed: SRC has ").says("(--diffsize=resize ");
+        let out = sync(&work, &["-d", "local.img", "h:remote.img"]).run().expect(0);
+        let said = out.says(", verified").stderr_text();
+        assert_eq!(said.contains("683.6 KiB cut off"), longer == "remote.img", "{said}");
         assert!(work.read("remote.img") == work.read("local.img"), "longer: {longer}");
     }
 }
@@ -379,9 +381,12 @@ fn a_target_that_does_not_keep_what_is_written_is_found_out() {
     let words = ["--remote-path=./forgetful", "local.img", "h:remote.img"];
     for hash in ["blake3", "md5"] {
         let words = [&["-h", hash, "--report=report"], &words[..]].concat();
-        sync(&work, &words).run().expect(5).says("still differ where DST was written");
+        let out = sync(&work, &words).run().expect(5).says("still differ where DST was written");
+        let said = out.says("is NOT equal to local.img: run the same").stderr_text();
+        assert!(!said.contains("went away"), "{said}");
         let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
         assert_eq!(report["verified"], false, "{report}");
+        assert_eq!(report["target_state"], "unequal", "{report}");
     }
     sync(&work, &[&["--no-verify"], &words[..]].concat()).run().expect(0).says("not verified");
     // All that differs lies behind the last whole block of the common part.
@@ -400,7 +405,8 @@ fn a_file_here_that_changes_its_size_meanwhile_is_not_said_to_be_verified() {
     script(&work, "bdsync", &format!("case $1 in {grows} esac; exec {} \"$@\"", binary()));
     let words = ["--remote-path=./bdsync", "--report=report", "local.img", "h:remote.img"];
     let out = sync(&work, &words).run().expect(11);
-    let out = out.says("it changed its size meanwhile: expected 3000000 bytes, found 3000005");
+    let out =
+        out.says("it changed its size during the sync: expected 3000000 bytes, found 3000005");
     let said = out.stderr_text();
     assert!(!said.contains(", verified") && !said.contains("--on-read-error"), "{said}");
     let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
@@ -411,7 +417,7 @@ fn a_file_here_that_changes_its_size_meanwhile_is_not_said_to_be_verified() {
 fn a_target_that_cannot_be_written_ends_the_comparison() {
     let work = pair();
     let text = format!(
-        "case $1 in --server) exec {0} --server;; *) echo busy >&2; exit 12;; esac",
+        "case $1 in --server) exec {0} --server;; *) echo busy >&2; echo bdsync: no >&2; exit 12;; esac",
         binary()
     );
     script(&work, "busy", &text);
@@ -421,7 +427,7 @@ fn a_target_that_cannot_be_written_ends_the_comparison() {
         let out = out
             .says("RMTERR: busy")
             .says("nothing was written to h:remote.img")
-            .says("writing to the target failed");
+            .says("the target was not written to: no");
         assert!(!out.stderr_text().contains("went away"), "{out}");
     }
 }
@@ -475,7 +481,7 @@ fn an_undo_patch_that_cannot_be_written_leaves_the_target_alone_and_says_so() {
         format!("-e ./rsh --remote-path={} -d --undo=back local.img h:remote.img", binary());
     let (code, said) = limited_sync(&work, 50, &words);
     assert_eq!(code, 9, "{said}");
-    assert!(said.contains("nothing was written to h:remote.img if there is no back"), "{said}");
+    assert!(said.contains("nothing was written to h:remote.img\n"), "{said}");
     // An old one is none of this run.
     work.write("back", b"of another run");
     let out = sync(&work, &["-d", "--undo=back", "local.img", "remote.img"]).run().expect(1);
@@ -495,7 +501,7 @@ fn a_target_that_is_written_in_part_is_finished_as_the_message_says() {
     let (code, said) = limited_sync(&work, 1000, "--undo=back local.img remote.img");
     assert_eq!(code, 9, "{said}");
     assert!(said.contains("run the same command again without --undo"), "{said}");
-    assert!(said.contains("take it back with the patch back"), "{said}");
+    assert!(said.contains("or go back: bdsync --patch=remote.img <back"), "{said}");
     assert!(!said.contains("apply the patch") && !said.contains("nothing was written"), "{said}");
     sync(&work, &["local.img", "remote.img"]).run().expect(0).says(", verified");
     assert!(work.read("remote.img") == source);
@@ -539,7 +545,8 @@ fn a_target_that_is_written_and_not_compared_is_said_to_be_that() {
     let undo = work.path("undo").display().to_string();
     let (undo_option, all) = (format!("--undo={undo}"), "all is written to h:remote.img");
     let words = ["--remote-path=./broken", "--report=report", "local.img", "h:remote.img"];
-    for (option, on) in [(&undo_option[..], "take it back with the patch"), ("-v", "run the same")]
+    for (option, on) in
+        [(&undo_option[..], "or go back, on h: bdsync --patch="), ("-v", "run the same")]
     {
         let out = sync(&work, &[&[option], &words[..]].concat()).run();
         assert_ne!(out.code(), 0, "{out}");
@@ -595,13 +602,13 @@ fn what_cannot_be_read_is_left_out_of_a_sync_if_that_is_asked_for() {
             _ => (format!("h:{}", disk.name()), "remote.img".to_owned()),
         };
         let out = sync(&work, &[&from, &to]).run().expect(6);
-        out.says("--on-read-error=skip copies what can be read");
+        out.says("--on-read-error=skip copies the rest of SRC");
         for options in [&["--dry-run"][..], &[]] {
             let words = [options, &["--on-read-error=skip", &from, &to]].concat();
             let out = sync(&work, &words).run().expect(15);
             let range = format!("bytes [{cut}, {whole})");
             let out = out.says(&format!("unreadable, left out: SRC {from}, {range}"));
-            out.says("1003520 bytes in 1 ranges could not be read and were not copied");
+            out.says("1003520 bytes in 1 range could not be read and were not copied");
         }
         let found = work.read("remote.img");
         assert!(found[..cut] == source[..cut], "{direction}: what can be read is there");
@@ -753,8 +760,29 @@ fn what_took_the_place_of_the_compared_target_is_not_written_to() {
     script(&work, "bdsync", &format!("case $1 in {replaces} esac; exec {} \"$@\"", binary()));
     let words = ["sync", "-e", "./rsh", "--remote-path=./bdsync", "local.img", "h:remote.img"];
     let out = bdsync(words).in_folder(work.folder()).run().expect(12);
-    out.says("not what was compared").says("nothing was written to h:remote.img");
+    out.says("it was replaced by another file or disk since it was compared")
+        .says("nothing was written to h:remote.img");
     assert!(work.read("remote.img") == other);
+}
+
+#[test]
+fn what_took_the_place_of_the_written_target_is_not_said_to_be_written() {
+    let work = pair();
+    let source = [work.read("local.img"), random_bytes(9, 5000)].concat();
+    work.write("local.img", &source);
+    // In its new size it is compared through a second server.
+    let replaces = "test -e once && mv remote.img elsewhere && echo other >remote.img; : >once";
+    script(&work, "bdsync", &format!("{replaces}; exec {} \"$@\"", binary()));
+    let undo = work.path("undo").display().to_string();
+    let undo = format!("--undo={undo}");
+    let words = ["--report=r", "--remote-path=./bdsync", &undo, "-d", "h:local.img", "remote.img"];
+    let out = sync(&work, &words).run();
+    assert_ne!(out.code(), 0, "{out}");
+    let said = out.says("what is at remote.img now was not written to").stderr_text();
+    assert!(!said.contains("go back"), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
+    assert_eq!(report["target_state"], "renamed", "{report}");
+    assert!(work.read("elsewhere") == source && work.read("remote.img") == b"other\n");
 }
 
 #[test]
@@ -817,7 +845,7 @@ fn a_target_on_an_overlay_is_taken_for_what_it_is() {
         return skip("to mount an overlay");
     }
     let words = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && !words.contains("put in its place"), "{words}");
+    assert!(out.status.success() && !words.contains("was replaced"), "{words}");
 }
 
 #[test]
@@ -867,7 +895,7 @@ fn a_process_that_writes_for_a_sync_shows_life_and_writes_to_no_other_disk() {
         bdsync(["--patch=remote.img", disk]).in_folder(work.folder()).stdin(&patch).run()
     };
     let out = apply(&id("local.img")).expect(12);
-    out.says("not what was compared");
+    out.says("it was replaced by another file or disk since it was compared");
     let out = apply(&id("remote.img")).expect(0);
     assert!(!out.stdout.is_empty() && out.stdout.iter().all(|byte| *byte == b'\n'));
     assert!(work.read("remote.img") == work.read("local.img"));

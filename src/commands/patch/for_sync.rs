@@ -34,8 +34,8 @@ pub(super) fn refuse_another(target: &FileDevice, compared: FileId) -> Result<()
         return Ok(());
     }
     let what = format!(
-        "this is not what was compared a moment ago but was put in its place: expected the file or \
-         disk {compared}, found {found} (run the same command again)"
+        "it was replaced by another file or disk since it was compared: expected number {compared}, \
+         found {found} (run the same command again)"
     );
     Err(Error::new(Kind::Open, what).with_path(target.path()))
 }
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(err.kind(), Kind::Open);
         let [expected, found] = [compared, other.id()].map(|id| id.to_string());
         refuse_another(&other, FileId::UNKNOWN).unwrap();
-        let words = format!("expected the file or disk {expected}, found {found}");
+        let words = format!("expected number {expected}, found {found}");
         assert!(err.full_message().contains(&words), "{err}");
     }
 }

@@ -28,7 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use self::for_sync::{Life, refuse_another};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
-use self::words::{tell_foreign, tell_unproven};
+pub(super) use self::words::undo_command;
+use self::words::{tell_foreign, tell_late_fault, tell_unproven};
 use super::counted::Counted;
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
@@ -130,12 +131,7 @@ impl Job<'_> {
         let trailer = reader.expect_trailer()?;
         verify_late(&input, &trailer).inspect_err(|_| {
             if written.records > 0 {
-                let target = target.path().display();
-                log::warn!(
-                    "{target} was written to before the end of the patch showed that it is \
-                     damaged: compare {target} with its source again (with --spool a patch is \
-                     checked first)"
-                );
+                tell_late_fault(&target, &trailer);
             }
         })?;
         let record_bytes_max = written.record_bytes_max;
@@ -177,9 +173,10 @@ impl Job<'_> {
             self.write(&mut open_patch(file)?, &target, &sizes, self.how(seal.as_ref()))?;
         summary.places.expect(written.places).map_err(|err| {
             let target = target.path().display();
+            let unsaved = if self.options.undo.is_some() { " nor --undo" } else { "" };
             let what = format!(
-                "the patch was changed after it was checked: {target} has bytes that neither the \
-                 check nor --undo has seen"
+                "the patch file was changed while it was applied: {target} has bytes that the \
+                 check{unsaved} has not seen, compare it with its source again"
             );
             err.reworded(what).with_path(STDIN_NAME)
         })?;
@@ -283,9 +280,10 @@ impl Job<'_> {
             BaseState::Foreign { first, differing, parts } => {
                 tell_foreign(target, &found.seal);
                 let what = format!(
-                    "the target is not in the state that the patch is sealed for: {differing} of \
-                     {parts} parts differ, the first one here (--force applies it all the same, \
-                     which finishes an apply of it that a power failure cut short)"
+                    "nothing is written, as the target is not in the state that the patch is \
+                     sealed for (is it the right device? --force finishes an apply of this patch \
+                     that a power failure cut short): {differing} of the {parts} changed places \
+                     hold something else, the first one is"
                 );
                 Err(Error::new(Kind::Seal, what).with_path(target.path()).with_range(first))
             }

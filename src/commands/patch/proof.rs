@@ -94,8 +94,8 @@ impl Job<'_> {
             Err(err) if err.kind() == Kind::Checksum && self.may_be_of_more() => {
                 log::warn!("{}", err.full_message());
                 log::warn!(
-                    "no error under --diffsize=minsize, where the checksum may be of a source that \
-                     is larger than the patch (--verify makes it one)"
+                    "only a warning, because of --diffsize=minsize: the checksum may be of a source \
+                     that is larger than the patch (with --verify it is an error)"
                 );
             }
             Err(err) => return Err(err),

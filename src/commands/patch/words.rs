@@ -7,15 +7,16 @@ use super::{How, Job};
 use crate::device::{Device, FileDevice, identity};
 use crate::error::{Error, Kind};
 use crate::naming::quoted;
-use crate::patch::{Seal, SizePlan, Written};
+use crate::patch::{Seal, SizePlan, Trailer, Written};
 use crate::report;
 
 impl Job<'_> {
     /// Tells of a size that nobody asked for.
     pub(super) fn tell_sealed_size(&self, target: &FileDevice, sizes: &SizePlan) {
         if let Some(bytes) = sizes.resize_bytes.filter(|_| !self.options.sizes.is_given) {
+            let change = if bytes < sizes.before_bytes { "is cut" } else { "is extended" };
             report::notice(&format!(
-                "{} gets {bytes} bytes instead of {}: the patch is sealed to set the size",
+                "{} {change} from {} to {bytes} bytes: the patch is sealed to set the size",
                 target.path().display(),
                 sizes.before_bytes
             ));
@@ -48,6 +49,8 @@ impl Job<'_> {
                 format!("{again} to finish, or make a new patch if this one is damaged")
             }
             Kind::Patch => format!("make a new patch for {shown}, which finishes it"),
+            // A full disk, say.
+            Kind::Write => format!("once the cause below is gone, {again} to finish"),
             _ => format!("{again} to finish"),
         };
         log::warn!(
@@ -81,19 +84,42 @@ impl Job<'_> {
 
     pub(super) fn tell_undo(&self, target: &FileDevice) {
         if let Some(undo) = &self.options.undo {
-            let word = |path: &Path| {
-                String::from_utf8_lossy(&quoted(path.as_os_str().as_bytes())).into_owned()
-            };
-            log::warn!("to go back: bdsync --patch={} <{}", word(target.path()), word(undo));
+            log::warn!("to go back: {}", undo_command(target.path(), undo));
         }
     }
 }
 
+/// The words for a shell that take a patch back.
+pub(in crate::commands) fn undo_command(target: &Path, undo: &Path) -> String {
+    let word =
+        |path: &Path| String::from_utf8_lossy(&quoted(path.as_os_str().as_bytes())).into_owned();
+    format!("bdsync --patch={} <{}", word(target), word(undo))
+}
+
 /// `err` kept the target from being compared: that does not mean that it was not written.
 pub(super) fn tell_unproven(target: &FileDevice, err: &Error) {
-    if !matches!(err.kind(), Kind::Interrupted(_)) {
-        let target = target.path().display();
-        log::warn!("all of the patch is written to {target}, but not shown to be right");
+    let shown = target.path().display();
+    match err.kind() {
+        Kind::Interrupted(_) => {}
+        Kind::Checksum => log::warn!(
+            "all of the patch is written to {shown}, which is NOT what it should be now: it held \
+             something else than the patch was made for, or does not keep what is written, or the \
+             patch is damaged; compare {shown} with its source again"
+        ),
+        _ => log::warn!("all of the patch is written to {shown}, but not shown to be right"),
+    }
+}
+
+/// Only what stands behind the end of the patch, which had been written by then, is at fault.
+pub(super) fn tell_late_fault(target: &FileDevice, trailer: &Trailer) {
+    let shown = target.path().display();
+    if trailer.is_followed_by_another() {
+        log::warn!("the first patch is applied to {shown}, and nothing of what follows it");
+    } else {
+        log::warn!(
+            "{shown} was written to before the end of the patch showed that it is damaged: compare \
+             {shown} with its source again (with --spool a patch is checked first)"
+        );
     }
 }
 

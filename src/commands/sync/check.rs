@@ -134,7 +134,7 @@ pub fn size_holds(path: &Path, expected_bytes: u64) -> Result<()> {
     match fs::metadata(path) {
         Ok(found) if found.is_file() && found.len() != expected_bytes => {
             let what = format!(
-                "it changed its size meanwhile: expected {expected_bytes} bytes, found {}",
+                "it changed its size during the sync: expected {expected_bytes} bytes, found {}",
                 found.len()
             );
             Err(Error::new(Kind::Transmission, what).with_path(path))
@@ -144,8 +144,8 @@ pub fn size_holds(path: &Path, expected_bytes: u64) -> Result<()> {
 }
 
 fn differs(range: ByteRange) -> Error {
-    let what = "SRC and DST still differ where DST was written: SRC changes while it is read \
-                (use a snapshot), or DST does not keep what is written";
+    let what = "SRC and DST still differ where DST was written (SRC changes while it is read: use a \
+                snapshot; or DST does not keep what is written)";
     Error::new(Kind::Checksum, what).with_range(range)
 }
 

@@ -1,5 +1,7 @@
 //! The end of a sync: what was written is compared again, and what was left out is told.
 
+use std::sync::atomic::Ordering;
+
 use super::{Sync, check};
 use crate::cli::{Place, SizeOptions};
 use crate::commands::record::Record;
@@ -64,6 +66,11 @@ impl Sync<'_> {
                 check::size_holds(path, bytes)?;
             }
         }
+        self.check_name(compared)
+    }
+
+    /// Whether a target on this host still is what its name leads to.
+    pub(super) fn check_name(&self, compared: Option<FileId>) -> Result<()> {
         match (&self.options.target, compared) {
             (Place::Local(path), Some(disk)) => expect_name(path, disk, "all is written and equal"),
             _ => Ok(()),
@@ -78,10 +85,14 @@ impl Sync<'_> {
             &**self.progress,
         );
         self.record.tell_verified(&checked);
-        if checked.is_err() {
+        checked.map_err(|err| {
+            self.is_ending.store(true, Ordering::SeqCst);
             session.give_up(Error::new(Kind::Checksum, "the verification failed"));
-        }
-        checked
+            match err.kind() {
+                Kind::Checksum => err.with_path(self.options.target.as_given()),
+                _ => err,
+            }
+        })
     }
 }
 

@@ -42,6 +42,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::client::Job;
+use super::left_out;
 use super::record::{DeviceFacts, Record};
 use super::session::Session;
 use super::touched::Touched;
@@ -54,7 +55,7 @@ use crate::signals::{Signals, interrupted};
 use crate::transport::{
     Connection, RemoteEnd, StderrSink, Throttle, ThrottledWriter, connect_consumer,
 };
-use crate::units::{Direction, FileId};
+use crate::units::{Direction, FileId, SizeRule};
 use crate::wire::{Extensions, Fault};
 
 use call::Caller;
@@ -125,10 +126,13 @@ impl Sync<'_> {
         let meeting = self.meet(self.create_words())?;
         self.refuse_what_the_classic_lacks(meeting.extensions())?;
         let sizes = self.sizes(&meeting);
+        let both_bytes = (meeting.local_bytes(), meeting.remote_bytes());
+        self.refuse_other_size(both_bytes, sizes.rule)?;
         report::notice(&summary::first_line(
             self.options,
             self.sides.direction,
-            (meeting.local_bytes(), meeting.remote_bytes()),
+            both_bytes,
+            sizes.rule,
             meeting.extensions() == Extensions::NONE,
         ));
         let session = meeting.agree(&self.options.compare, sizes)?;
@@ -150,20 +154,55 @@ impl Sync<'_> {
             }
             false => self.write(&session, sizes, &mut touched),
         };
-        let engine = Arc::clone(engine);
+        let (engine, compared) = (Arc::clone(engine), self.compared_disk(&session));
         let finish = |()| {
-            self.finish(session, sizes, &touched).inspect_err(|_| {
+            self.finish(session, sizes, &touched).inspect_err(|err| {
                 // The list is news, whatever failed behind it.
                 self.tell_left_out(&engine);
                 if !touched.is_empty() {
-                    log::warn!("{}", summary::way_on(self.options, TargetState::NotVerified));
+                    self.tell_way_on(self.state_unproven_by(err, compared), err.kind());
                 }
             })
         };
         let outcome = outcome.and_then(finish);
         let status = outcome.map_err(|err| self.named(err))?;
-        report::notice(&summary::last_line(self.options, self.record));
+        let (source_bytes, target_bytes) = engine.plan().source_and_target_bytes();
+        let cut_bytes = match sizes.rule {
+            SizeRule::Resize => target_bytes.saturating_sub(source_bytes),
+            SizeRule::Strict | SizeRule::MinSize => 0,
+        };
+        let is_whole = !left_out::is_any(&engine);
+        report::notice(&summary::last_line(self.options, self.record, cut_bytes, is_whole));
         self.tell_left_out(&engine).map_or(Ok(status), Err)
+    }
+
+    /// Before it is said that anything changes.
+    fn refuse_other_size(&self, (near, far): (u64, u64), rule: SizeRule) -> Result<()> {
+        let (source_bytes, target_bytes) = self.sides.direction.source_and_target(near, far);
+        if rule != SizeRule::Strict || source_bytes == target_bytes {
+            return Ok(());
+        }
+        let does = if source_bytes < target_bytes { "cuts" } else { "extends" };
+        let what = format!(
+            "nothing was changed: SRC has {source_bytes} bytes, DST {target_bytes} \
+             (--diffsize=resize {does} DST, minsize changes only what both have)"
+        );
+        Err(Error::new(Kind::Size, what).with_path(self.options.target.as_given()))
+    }
+
+    /// What is true of a target that was written as a whole, and then not shown to be right.
+    fn state_unproven_by(&self, err: &Error, compared: Option<FileId>) -> TargetState {
+        match err.kind() {
+            _ if self.check_name(compared).is_err() => TargetState::Renamed,
+            Kind::Checksum => TargetState::Unequal,
+            _ => TargetState::NotVerified,
+        }
+    }
+
+    /// How to go on after a failure by an error of `kind`.
+    fn tell_way_on(&self, state: TargetState, kind: Kind) {
+        self.record.tell(|facts| facts.target_state = Some(state.word()));
+        log::warn!("{}", summary::way_on(self.options, state, kind));
     }
 
     /// `err`, or of a sync within one host, which has no remote side, what DST could not be read
@@ -172,11 +211,16 @@ impl Sync<'_> {
         // A device that became shorter has no such cause.
         let is_of_bytes = err.range().is_some() && err.cause::<io::Error>().is_some();
         let is_unreadable = err.kind() == Kind::Read && (is_of_bytes || Fault::of(&err).is_some());
-        if is_unreadable && !self.options.compare.skip_unreadable {
-            report::notice("--on-read-error=skip copies what can be read");
+        let is_far = Fault::of(&err).is_some();
+        let is_source = is_far == (self.sides.direction == Direction::Pull);
+        if is_unreadable && is_source && !self.options.compare.skip_unreadable {
+            report::notice("--on-read-error=skip copies the rest of SRC, and ends with status 15");
         }
-        match Fault::of(&err) {
-            Some(_) if self.sides.caller.is_local() => err.reworded("DST cannot be read"),
+        match self.sides.caller.is_local() {
+            true if is_far => err.reworded("DST"),
+            true if RemoteEnd::of(&err).is_some() => {
+                err.reworded("the bdsync that reads DST went away")
+            }
             _ => err,
         }
     }
@@ -249,14 +293,17 @@ impl Sync<'_> {
             ended_with: ended.as_ref().err().map(Error::kind),
             complete,
             has_records: !touched.is_empty(),
+            heard: says.heard(),
         };
         // Why the other end went away says more than that it did.
         let outcome = ended.and(made);
         if let Err(err) = &outcome {
             // What the server ended with is told by it, and the cause.
             self.is_ending.fetch_or(RemoteEnd::of(err).is_none(), Ordering::SeqCst);
-            if !says.says_untouched() {
-                log::warn!("{}", summary::way_on(self.options, failed.target_state()));
+            let state = failed.target_state();
+            match failed.heard.untouched {
+                true => self.record.tell(|facts| facts.target_state = Some(state.word())),
+                false => self.tell_way_on(state, err.kind()),
             }
             session.give_up(Error::new(Kind::Write, "the target could not be written"));
         }

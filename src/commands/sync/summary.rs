@@ -1,57 +1,83 @@
 //! The first line of a sync and the last. Pure.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::target_state::TargetState;
 use crate::cli::{Place, SyncOptions};
+use crate::commands::patch::undo_command;
 use crate::commands::record::{Facts, Record};
-use crate::units::{Direction, human_bytes};
+use crate::error::Kind;
+use crate::units::{Direction, SizeRule, human_bytes};
 
 /// A place as the user gave it.
 fn place(place: &Place) -> String {
     place.as_given().to_string_lossy().into_owned()
 }
 
-/// How to go on after a failure.
-pub fn way_on(options: &SyncOptions, state: TargetState) -> String {
-    let shown = place(&options.target);
-    let nothing = format!("nothing was written to {shown}");
-    let everything = format!("all is written to {shown}, but not shown to be equal");
-    let out_of_sight =
-        format!("{shown} may still be written to by the bdsync on that host: when that has ended,");
-    let renamed =
-        format!("what is at {shown} by now was not written to: run the same command again");
-    let Some(undo) = &options.undo else {
-        return match state {
-            TargetState::Untouched => nothing,
-            TargetState::NotVerified => format!("{everything}: run the same command again"),
-            TargetState::PartlyChanged | TargetState::ChangedIfUndoIsThere => format!(
-                "{shown} may be partly changed: run the same command again, which finishes it"
-            ),
-            TargetState::OutOfSight => format!("{out_of_sight} run the same command again"),
-            TargetState::Renamed => renamed,
-        };
+/// How to go on after a failure by an error of `kind`, which is told next.
+pub fn way_on(options: &SyncOptions, state: TargetState, kind: Kind) -> String {
+    let (source, target) = (place(&options.source), place(&options.target));
+    let nothing = format!("nothing was written to {target}");
+    // A full disk, say: the same again would end in the same way.
+    let first = if kind == Kind::Write { "once the cause below is gone, " } else { "" };
+    let without = if options.undo.is_some() { " without --undo" } else { "" };
+    let again = format!("{first}run the same command again{without}");
+    let back = match &options.undo {
+        Some(undo) => format!(", or go back{}", way_back(options, undo)),
+        None => String::new(),
     };
-    let undo = undo.display();
-    let on = format!(
-        "run the same command again without --undo, which finishes it, or take it back with the \
-         patch {undo}"
-    );
-    match state {
-        TargetState::Untouched => nothing,
-        TargetState::PartlyChanged => format!("{shown} may be partly changed: {on}"),
-        TargetState::NotVerified => format!(
-            "{everything}: run the same command again without --undo, or take it back with the \
-             patch {undo}"
-        ),
-        TargetState::OutOfSight => format!(
-            "{out_of_sight} run the same command again, without --undo if there is a {undo} on \
-             that host by then"
-        ),
-        TargetState::Renamed => renamed,
-        TargetState::ChangedIfUndoIsThere => {
-            format!("{nothing} if there is no {undo} on that host; if it is there, {on}")
+    match (state, &options.undo) {
+        (TargetState::Untouched, _) => nothing,
+        (TargetState::NotVerified, _) => {
+            format!("all is written to {target}, but not shown to be equal: {again}{back}")
         }
+        (TargetState::Unequal, _) => {
+            format!("{target} was written to, but is NOT equal to {source}: {again}{back}")
+        }
+        (TargetState::OutOfSight, undo) => {
+            let still = format!(
+                "{target} may still be written to by the bdsync on that host: when that has ended, \
+                 run the same command again"
+            );
+            match undo {
+                None => still,
+                Some(undo) => format!(
+                    "{still}, without --undo if there is a {} on that host by then",
+                    undo.display()
+                ),
+            }
+        }
+        (TargetState::Renamed, _) => {
+            format!("what is at {target} now was not written to: run the same command again")
+        }
+        (TargetState::ChangedIfUndoIsThere, Some(undo)) => format!(
+            "{nothing} if there is no {} on that host; if it is there, {again}, which finishes \
+             it{back}",
+            undo.display()
+        ),
+        (TargetState::PartlyChanged | TargetState::ChangedIfUndoIsThere, _) => {
+            format!("{target} may be partly changed: {again}, which finishes it{back}")
+        }
+    }
+}
+
+/// The command that takes a sync back, and where.
+fn way_back(options: &SyncOptions, undo: &Path) -> String {
+    match &options.target {
+        Place::Local(target) => format!(": {}", undo_command(target, undo)),
+        Place::Remote { host, path } => {
+            format!(", on {}: {}", host.to_string_lossy(), undo_command(Path::new(path), undo))
+        }
+    }
+}
+
+/// Of a device of `bytes`, in words, of which only the first `common_bytes` count.
+fn part_of(place: String, bytes: u64, common_bytes: u64) -> String {
+    let size = human_bytes(bytes);
+    match bytes > common_bytes {
+        true => format!("the first {} of {place} ({size})", human_bytes(common_bytes)),
+        false => format!("{place} ({size})"),
     }
 }
 
@@ -60,6 +86,7 @@ pub fn first_line(
     options: &SyncOptions,
     direction: Direction,
     sizes: (u64, u64),
+    rule: SizeRule,
     classic: bool,
 ) -> String {
     let (source_bytes, target_bytes) = direction.source_and_target(sizes.0, sizes.1);
@@ -70,18 +97,41 @@ pub fn first_line(
         (Place::Remote { .. }, _) => "pull",
     };
     let classic = if classic { ", with the classic bdsync at the other end" } else { "" };
-    format!(
-        "{doing} {} ({}) to be equal to {} ({}): {way}{classic}",
-        place(&options.target),
-        human_bytes(target_bytes),
-        place(&options.source),
-        human_bytes(source_bytes),
-    )
+    let common_bytes = match rule {
+        SizeRule::MinSize => source_bytes.min(target_bytes),
+        SizeRule::Strict | SizeRule::Resize => u64::MAX,
+    };
+    let source = part_of(place(&options.source), source_bytes, common_bytes);
+    let target = match rule {
+        SizeRule::Resize if source_bytes != target_bytes => format!(
+            "{} ({}, to be {} to {})",
+            place(&options.target),
+            human_bytes(target_bytes),
+            if source_bytes < target_bytes { "cut" } else { "extended" },
+            human_bytes(source_bytes),
+        ),
+        _ => part_of(place(&options.target), target_bytes, common_bytes),
+    };
+    format!("{doing} {target} to be equal to {source}: {way}{classic}")
 }
 
-/// What was done.
-pub fn last_line(options: &SyncOptions, record: &Record) -> String {
-    summary(options, &record.facts(), record.elapsed())
+/// What was done to a target that lost `cut_bytes` at its end; `is_whole` unless some was left out.
+pub fn last_line(options: &SyncOptions, record: &Record, cut_bytes: u64, is_whole: bool) -> String {
+    let mut line = summary(options, &record.facts(), record.elapsed());
+    if cut_bytes > 0 {
+        let would_be = if options.dry_run { "would be " } else { "" };
+        line.push_str(&format!(", {} {would_be}cut off", human_bytes(cut_bytes)));
+    }
+    line.push_str(match (options.dry_run, record.facts().verified) {
+        (true, _) => ", nothing changed (--dry-run)",
+        (false, Some(true)) if is_whole => ", verified",
+        (false, Some(true)) => ", verified but for what was left out",
+        (false, _) => ", not verified",
+    });
+    if let Some(undo) = &options.undo {
+        line.push_str(&format!("; to go back{}", way_back(options, undo)));
+    }
+    line
 }
 
 fn summary(options: &SyncOptions, facts: &Facts, elapsed: Duration) -> String {
@@ -94,18 +144,8 @@ fn summary(options: &SyncOptions, facts: &Facts, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
     // A float that is out of range becomes the largest number.
     let rate_bytes = (compared_bytes as f64 / seconds.max(0.001)) as u64;
-    let verified = match (options.dry_run, facts.verified) {
-        (true, _) => "nothing changed (--dry-run)",
-        (false, Some(true)) => "verified",
-        (false, _) => "not verified",
-    };
-    let undo = match &options.undo {
-        Some(path) => format!("; the patch {} takes it back", path.display()),
-        None => String::new(),
-    };
     format!(
-        "{} compared, {} in {} blocks differ, {} transferred, {seconds:.1} s, {}/s, \
-         {verified}{undo}",
+        "{} compared, {} in {} blocks differ, {} transferred, {seconds:.1} s, {}/s",
         human_bytes(compared_bytes),
         human_bytes(facts.differing_bytes.unwrap_or(0)),
         facts.differing_blocks.unwrap_or(0),
@@ -122,14 +162,36 @@ mod tests {
     #[test]
     fn first_line_says_what_becomes_what() {
         let push = options(&["a", "h:b"]);
-        assert_eq!(
-            first_line(&push, Direction::Push, (1024, 2048), false),
-            "changing h:b (2.0 KiB) to be equal to a (1.0 KiB): push"
-        );
+        let line = |rule, sizes| first_line(&push, Direction::Push, sizes, rule, false);
+        for (rule, sizes, expected) in [
+            (SizeRule::Strict, (2048, 2048), "h:b (2.0 KiB) to be equal to a (2.0 KiB)"),
+            (
+                SizeRule::Resize,
+                (1024, 2048),
+                "h:b (2.0 KiB, to be cut to 1.0 KiB) to be equal to a (1.0 KiB)",
+            ),
+            (
+                SizeRule::Resize,
+                (2048, 1024),
+                "h:b (1.0 KiB, to be extended to 2.0 KiB) to be equal to a (2.0 KiB)",
+            ),
+            (
+                SizeRule::MinSize,
+                (1024, 2048),
+                "the first 1.0 KiB of h:b (2.0 KiB) to be equal to a (1.0 KiB)",
+            ),
+            (
+                SizeRule::MinSize,
+                (2048, 1024),
+                "h:b (1.0 KiB) to be equal to the first 1.0 KiB of a (2.0 KiB)",
+            ),
+        ] {
+            assert_eq!(line(rule, sizes), format!("changing {expected}: push"));
+        }
         let pull = options(&["--dry-run", "me@h:b", "a"]);
         assert_eq!(
-            first_line(&pull, Direction::Pull, (1024, 2048), true),
-            "would change a (1.0 KiB) to be equal to me@h:b (2.0 KiB): pull, with the classic \
+            first_line(&pull, Direction::Pull, (1024, 1024), SizeRule::Strict, true),
+            "would change a (1.0 KiB) to be equal to me@h:b (1.0 KiB): pull, with the classic \
              bdsync at the other end"
         );
     }
@@ -139,6 +201,8 @@ mod tests {
         let (plain, undoable) = (options(&["a", "h:b"]), options(&["--undo=u", "a", "h:b"]));
         let nothing = "nothing was written to h:b";
         let again = "run the same command again";
+        let back = "or go back, on h: bdsync --patch=b <u";
+        let still = "h:b may still be written to by the bdsync on that host: when that has ended";
         for (options, state, expected) in [
             (&plain, TargetState::Untouched, nothing.to_owned()),
             (&undoable, TargetState::Untouched, nothing.to_owned()),
@@ -151,8 +215,7 @@ mod tests {
                 &undoable,
                 TargetState::PartlyChanged,
                 format!(
-                    "h:b may be partly changed: {again} without --undo, which finishes it, or take \
-                     it back with the patch u"
+                    "h:b may be partly changed: {again} without --undo, which finishes it, {back}"
                 ),
             ),
             (
@@ -164,42 +227,41 @@ mod tests {
                 &undoable,
                 TargetState::NotVerified,
                 format!(
-                    "all is written to h:b, but not shown to be equal: {again} without --undo, or \
-                     take it back with the patch u"
-                ),
-            ),
-            (
-                &plain,
-                TargetState::OutOfSight,
-                format!(
-                    "h:b may still be written to by the bdsync on that host: when that has ended, \
-                     {again}"
+                    "all is written to h:b, but not shown to be equal: {again} without --undo, \
+                     {back}"
                 ),
             ),
             (
                 &undoable,
-                TargetState::OutOfSight,
+                TargetState::Unequal,
                 format!(
-                    "h:b may still be written to by the bdsync on that host: when that has ended, \
-                     {again}, without --undo if there is a u on that host by then"
+                    "h:b was written to, but is NOT equal to a: {again} without --undo, {back}"
                 ),
+            ),
+            (&plain, TargetState::OutOfSight, format!("{still}, {again}")),
+            (
+                &undoable,
+                TargetState::OutOfSight,
+                format!("{still}, {again}, without --undo if there is a u on that host by then"),
             ),
             (
                 &plain,
                 TargetState::Renamed,
-                format!("what is at h:b by now was not written to: {again}"),
+                format!("what is at h:b now was not written to: {again}"),
             ),
             (
                 &undoable,
                 TargetState::ChangedIfUndoIsThere,
                 format!(
                     "{nothing} if there is no u on that host; if it is there, {again} without \
-                     --undo, which finishes it, or take it back with the patch u"
+                     --undo, which finishes it, {back}"
                 ),
             ),
         ] {
-            assert_eq!(way_on(options, state), expected);
+            assert_eq!(way_on(options, state, Kind::Read), expected);
         }
+        let full = way_on(&plain, TargetState::PartlyChanged, Kind::Write);
+        assert!(full.contains("once the cause below is gone, run the same"), "{full}");
     }
 
     #[test]
@@ -216,15 +278,47 @@ mod tests {
         };
         assert_eq!(
             summary(&options(&["a", "b"]), &facts, Duration::from_secs(2)),
-            "4.0 MiB compared, 12.0 KiB in 3 blocks differ, 15.6 KiB transferred, 2.0 s, \
-             2.0 MiB/s, verified"
+            "4.0 MiB compared, 12.0 KiB in 3 blocks differ, 15.6 KiB transferred, 2.0 s, 2.0 MiB/s"
         );
-        let undoable = summary(&options(&["--undo=u", "a", "b"]), &facts, Duration::ZERO);
-        assert!(undoable.ends_with("verified; the patch u takes it back"), "{undoable}");
-        let dry = summary(&options(&["--dry-run", "a", "b"]), &facts, Duration::ZERO);
-        assert!(dry.ends_with("nothing changed (--dry-run)"), "{dry}");
-        assert!(dry.contains("2.9 KiB transferred"), "{dry}");
-        let pull = summary(&options(&["h:a", "b"]), &facts, Duration::ZERO);
-        assert!(pull.contains("2.9 KiB transferred"), "{pull}");
+        for words in [&["--dry-run", "a", "b"][..], &["h:a", "b"]] {
+            let line = summary(&options(words), &facts, Duration::ZERO);
+            assert!(line.contains("2.9 KiB transferred"), "{line}");
+        }
+    }
+
+    #[test]
+    fn last_line_says_what_is_true_of_the_target() {
+        for (words, verified, cut_bytes, is_whole, expected) in [
+            (&["a", "b"][..], Some(true), 0, true, "bytes/s, verified"),
+            (&["a", "b"], Some(true), 2048, true, "bytes/s, 2.0 KiB cut off, verified"),
+            (&["a", "b"], Some(true), 0, false, ", verified but for what was left out"),
+            (&["a", "b"], None, 0, true, ", not verified"),
+            (
+                &["--undo=u", "a", "b"],
+                Some(true),
+                0,
+                true,
+                ", verified; to go back: bdsync --patch=b <u",
+            ),
+            (
+                &["--undo=u", "a", "h:b"],
+                Some(true),
+                0,
+                true,
+                ", verified; to go back, on h: bdsync --patch=b <u",
+            ),
+            (
+                &["--dry-run", "a", "b"],
+                None,
+                2048,
+                true,
+                ", 2.0 KiB would be cut off, nothing changed (--dry-run)",
+            ),
+        ] {
+            let record = Record::new("sync");
+            record.tell(|facts| facts.verified = verified);
+            let line = last_line(&options(words), &record, cut_bytes, is_whole);
+            assert!(line.ends_with(expected), "{line}");
+        }
     }
 }

@@ -116,7 +116,9 @@ impl Target {
             // It has nothing to say about its end.
             let _ = listener.join();
         }
-        if status.success() || status.code().and_then(Kind::of_exit_code).is_none() {
+        // Of another host the status may be that of what leads there.
+        let is_own = !self.is_remote || status.code().and_then(Kind::of_exit_code).is_some();
+        if status.success() || !is_own {
             // Not an error that it ended with.
             self.word.show(!self.is_remote);
         }
@@ -134,19 +136,23 @@ impl Target {
 
     fn failure(&self, status: ExitStatus) -> Error {
         let kind = status.code().and_then(Kind::of_exit_code);
-        let how = match (self.word.take(), kind, self.is_remote) {
-            (Some(word), Some(_), _) => word,
-            (None, Some(_), true) => "the bdsync there said why".to_owned(),
-            (None, Some(_), false) => "it said why".to_owned(),
-            (_, None, true) => self.process.describe(status),
-            (_, None, false) => status.to_string(),
+        let mut failed = "writing to the target failed";
+        let how = match self.word.take() {
+            Some(word) => {
+                if matches!(kind, Some(Kind::Open | Kind::Size | Kind::Seal)) {
+                    failed = "the target was not written to";
+                }
+                word
+            }
+            None if self.is_remote => self.process.describe(status),
+            None => self.process.describe_as("the bdsync that writes to it", status),
         };
         let kind = kind.unwrap_or(match status.code() {
             // Of ssh, or whatever leads there.
             Some(_) if self.is_remote => Kind::Read,
             _ => Kind::Spawn,
         });
-        Error::new(kind, format!("writing to the target failed: {how}"))
+        Error::new(kind, format!("{failed}: {how}"))
     }
 }
 

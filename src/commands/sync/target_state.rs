@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::words::Heard;
 use crate::cli::{Place, SyncOptions};
 use crate::diff::Plan;
 use crate::error::Kind;
@@ -16,12 +17,28 @@ pub enum TargetState {
     PartlyChanged,
     /// All of it is written, and whether it is equal was not shown.
     NotVerified,
+    /// It was written to, and is not equal.
+    Unequal,
     /// As `PartlyChanged` if the undo patch was made on the other host, else as `Untouched`.
     ChangedIfUndoIsThere,
     /// The process that writes to it cannot be heard any more, and may go on.
     OutOfSight,
     /// Another one has taken its name; that one is as it was.
     Renamed,
+}
+
+impl TargetState {
+    /// Its word in a report.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Untouched => "untouched",
+            Self::PartlyChanged => "partly_changed",
+            Self::NotVerified => "not_verified",
+            Self::Unequal => "unequal",
+            Self::ChangedIfUndoIsThere | Self::OutOfSight => "unknown",
+            Self::Renamed => "renamed",
+        }
+    }
 }
 
 /// What is known of a run that could not write all of the target.
@@ -36,12 +53,16 @@ pub struct FailedWrite<'a> {
     pub complete: bool,
     /// Whether the patch had a record by then.
     pub has_records: bool,
+    /// What that process has said of it.
+    pub heard: Heard,
 }
 
 impl FailedWrite<'_> {
     /// How far it may have got.
     pub fn target_state(&self) -> TargetState {
-        let is_refused = self.ended_with.is_some_and(|kind| self.is_refusal(kind));
+        // The status alone may be another program's, which leads there.
+        let is_heard = self.heard.error || matches!(self.options.target, Place::Local(_));
+        let is_refused = is_heard && self.ended_with.is_some_and(|kind| self.is_refusal(kind));
         let changes = self.has_records || self.may_be_resized();
         if is_refused || !changes || self.is_ungrown() {
             return TargetState::Untouched;
@@ -60,7 +81,12 @@ impl FailedWrite<'_> {
                 Ok(false) => TargetState::Untouched,
                 _ => TargetState::PartlyChanged,
             },
-            (Some(_), Place::Remote { .. }) => TargetState::ChangedIfUndoIsThere,
+            (Some(_), Place::Remote { .. }) => match self.heard {
+                Heard { changed: true, .. } => TargetState::PartlyChanged,
+                // It would have said so before.
+                Heard { error: true, .. } => TargetState::Untouched,
+                _ => TargetState::ChangedIfUndoIsThere,
+            },
         }
     }
 
@@ -112,16 +138,31 @@ mod tests {
     const GROWS: Sizes = (8192, 4096);
     const SHRINKS: Sizes = (4096, 8192);
 
+    /// Of a process that said what it ended with.
     fn state(
+        options: &SyncOptions,
+        sizes: Sizes,
+        ended_with: Option<Kind>,
+        complete: bool,
+        has_records: bool,
+    ) -> TargetState {
+        let heard = Heard { error: ended_with.is_some(), ..Heard::default() };
+        state_heard(options, sizes, ended_with, complete, has_records, heard)
+    }
+
+    fn state_heard(
         options: &SyncOptions,
         (source_bytes, target_bytes): Sizes,
         ended_with: Option<Kind>,
         complete: bool,
         has_records: bool,
+        heard: Heard,
     ) -> TargetState {
         let rule = if source_bytes == target_bytes { SizeRule::Strict } else { SizeRule::Resize };
         let plan = Plan::new(Direction::Push, source_bytes, target_bytes, 4096, rule).unwrap();
-        FailedWrite { options, plan: &plan, rule, ended_with, complete, has_records }.target_state()
+        let failed =
+            FailedWrite { options, plan: &plan, rule, ended_with, complete, has_records, heard };
+        failed.target_state()
     }
 
     #[test]
@@ -160,6 +201,27 @@ mod tests {
         }
         let refused = state(&undoable, EQUAL, Some(Kind::Usage), true, true);
         assert_eq!(refused, TargetState::Untouched);
+    }
+
+    #[test]
+    fn of_another_host_a_status_without_a_word_says_nothing() {
+        let (far, near) = (options(&["a", "h:b"]), options(&["a", "b"]));
+        let kind = Some(Kind::Protocol);
+        let state = |options| state_heard(options, EQUAL, kind, true, true, Heard::default());
+        assert_eq!(state(&far), TargetState::PartlyChanged);
+        assert_eq!(state(&near), TargetState::Untouched);
+    }
+
+    #[test]
+    fn with_undo_who_writes_on_another_host_says_whether_it_has_begun() {
+        let far = options(&["--undo=u", "a", "h:b"]);
+        let heard = |changed, error| {
+            let heard = Heard { changed, error, ..Heard::default() };
+            state_heard(&far, EQUAL, Some(Kind::Write), true, true, heard)
+        };
+        assert_eq!(heard(true, true), TargetState::PartlyChanged);
+        assert_eq!(heard(false, true), TargetState::Untouched);
+        assert_eq!(heard(false, false), TargetState::ChangedIfUndoIsThere);
     }
 
     #[test]

@@ -21,6 +21,8 @@ const WARNING: &[u8] = b"bdsync: warning: ";
 const LOG_LEVELS: [&str; 5] = ["error", "warning", "info", "debug", "trace"];
 /// Of a warning of who writes, which the last line of the sync says better.
 const IN_PART: &[u8] = b" is patched in part (";
+/// Of the next one, which the sync says with the host.
+const WAY_BACK: &[u8] = b"to go back: ";
 /// Of another, which says more than the sync could.
 const UNTOUCHED: &[u8] = b" is changed; remove ";
 
@@ -52,11 +54,22 @@ pub fn of_server(is_local: bool, is_ending: Arc<AtomicBool>) -> StderrSink {
     })
 }
 
+/// What a process has said of the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// That nothing is changed, in a line that was shown.
+    pub untouched: bool,
+    /// That it has begun to write.
+    pub changed: bool,
+    /// Last of all, the error that it ended with.
+    pub error: bool,
+}
+
 /// The line that a process may have ended with.
 #[derive(Clone, Default)]
 pub struct LastWord {
     held: Arc<Mutex<Option<Vec<u8>>>>,
-    says_untouched: Arc<AtomicBool>,
+    heard: Arc<Mutex<Heard>>,
 }
 
 impl LastWord {
@@ -67,12 +80,14 @@ impl LastWord {
             let warns_of = |what: &[u8]| {
                 line.starts_with(WARNING) && line.windows(what.len()).any(|part| part == what)
             };
-            if warns_of(IN_PART) {
+            let mut heard = word.heard.lock();
+            if warns_of(IN_PART) || warns_of(WAY_BACK) {
+                heard.changed = true;
                 return;
             }
-            if warns_of(UNTOUCHED) {
-                word.says_untouched.store(true, Ordering::SeqCst);
-            }
+            heard.untouched |= warns_of(UNTOUCHED);
+            heard.error = is_error(line);
+            drop(heard);
             let mut held = word.held.lock();
             if let Some(before) = held.take() {
                 show(&before);
@@ -93,9 +108,9 @@ impl LastWord {
         }
     }
 
-    /// Whether the process has said, in a line that was shown, that nothing is changed.
-    pub fn says_untouched(&self) -> bool {
-        self.says_untouched.load(Ordering::SeqCst)
+    /// What the process has said of the target by now.
+    pub fn heard(&self) -> Heard {
+        *self.heard.lock()
     }
 
     /// The error that the process, which has ended, ended with.
@@ -110,14 +125,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn that_nothing_is_changed_is_heard() {
+    fn what_is_said_of_the_target_is_heard() {
+        let nothing = Heard::default();
         for (line, expected) in [
-            ("bdsync: warning: nothing of t is changed; remove u before the next try", true),
-            ("bdsync: t is changed; remove ", false),
+            (
+                "bdsync: warning: nothing of t is changed; remove u before the next try",
+                Heard { untouched: true, ..nothing },
+            ),
+            ("bdsync: t is changed; remove ", Heard { error: true, ..nothing }),
+            ("bdsync: warning: t is patched in part (up to 1)", Heard { changed: true, ..nothing }),
+            ("bdsync: warning: to go back: bdsync --patch=t", Heard { changed: true, ..nothing }),
+            ("Read-only file system", nothing),
         ] {
             let word = LastWord::default();
             word.sink(true)(line.as_bytes());
-            assert_eq!(word.says_untouched(), expected, "{line}");
+            assert_eq!(word.heard(), expected, "{line}");
         }
     }
 
