@@ -42,8 +42,8 @@ pub fn session(
     open: &dyn Fn(&Path) -> Result<Box<dyn Device>>,
 ) -> Result<()> {
     let control = Arc::clone(&connection.control);
-    let mut reader = FrameReader::new(connection.reader);
-    let mut writer = FrameWriter::new(connection.writer);
+    let mut reader = FrameReader::of_client(connection.reader);
+    let mut writer = FrameWriter::for_client(connection.writer);
     // Until its requests are many at once, it is always the client's turn.
     control.expect_answer();
     let extensions = server_handshake(&mut reader, &mut writer, supported)?;

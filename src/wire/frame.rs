@@ -1,5 +1,6 @@
 //! Messages in their [frames](super::layout), read from and written to byte streams.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 use super::layout::{FRAME_HEAD_BYTES, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX};
@@ -29,17 +30,40 @@ const READ_BUFFER_BYTES: usize = 2 * MESSAGE_BYTES_MAX;
 /// [`FrameWriter`] passes its frames on by itself once it holds so many bytes.
 const BATCH_BYTES: usize = MESSAGE_BYTES_MAX;
 
+/// Who is at the other end, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    Server,
+    Client,
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "the remote side",
+            Self::Client => "the client",
+        })
+    }
+}
+
 /// Cuts a byte stream into frames. Holds at most one payload.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     input: PageReader<R>,
     payload: Vec<u8>,
+    other: Other,
 }
 
 impl<R: Read> FrameReader<R> {
-    /// Reads frames from `input`, which need not be buffered.
+    /// Reads a server's frames from `input`, which need not be buffered.
     pub fn new(input: R) -> Self {
-        Self { input: PageReader::new(READ_BUFFER_BYTES, input), payload: Vec::new() }
+        let input = PageReader::new(READ_BUFFER_BYTES, input);
+        Self { input, payload: Vec::new(), other: Other::Server }
+    }
+
+    /// Reads a client's frames.
+    pub fn of_client(input: R) -> Self {
+        Self { other: Other::Client, ..Self::new(input) }
     }
 
     /// The next frame's token and payload; `None` when the stream ends between two frames.
@@ -49,28 +73,30 @@ impl<R: Read> FrameReader<R> {
     /// stays silent for too long, `Kind::Protocol` when the length is out of bounds.
     pub fn read(&mut self) -> Result<Option<(u8, &[u8])>> {
         let mut length = [0; 4];
-        let got = read_up_to(&mut self.input, &mut length).map_err(read_error)?;
+        let other = self.other;
+        let failed = |err| read_error(err, other);
+        let got = read_up_to(&mut self.input, &mut length).map_err(failed)?;
         if got == 0 {
             return Ok(None);
         }
         if got < length.len() {
-            return Err(cut_error());
+            return Err(cut_error(other));
         }
         // Before anything else is waited for: behind a wrong length it may never come.
         let payload_bytes = match u32::from_le_bytes(length).checked_sub(1) {
             Some(n) if n as usize <= PAYLOAD_BYTES_MAX => u64::from(n),
-            _ => return Err(length_error(length, self.input.buffered())),
+            _ => return Err(length_error(length, self.input.buffered(), other)),
         };
         let mut token = [0];
-        if read_up_to(&mut self.input, &mut token).map_err(read_error)? == 0 {
-            return Err(cut_error());
+        if read_up_to(&mut self.input, &mut token).map_err(failed)? == 0 {
+            return Err(cut_error(other));
         }
         // Grows with what arrives, not with what is announced.
         self.payload.clear();
         let mut body = (&mut self.input).take(payload_bytes);
-        let got = body.read_to_end(&mut self.payload).map_err(read_error)?;
+        let got = body.read_to_end(&mut self.payload).map_err(failed)?;
         if got as u64 != payload_bytes {
-            return Err(cut_error());
+            return Err(cut_error(other));
         }
         Ok(Some((token[0], &self.payload)))
     }
@@ -91,7 +117,8 @@ impl<R: Read> FrameReader<R> {
     /// # Errors
     /// Those of [`read_message`](Self::read_message), and `Kind::Read` when the stream ends.
     pub fn expect_message(&mut self) -> Result<Message> {
-        self.read_message()?.ok_or_else(gone_error)
+        let other = self.other;
+        self.read_message()?.ok_or_else(|| gone_error(other))
     }
 
     /// The text of the hello that the stream must begin with.
@@ -107,14 +134,14 @@ impl<R: Read> FrameReader<R> {
         while !is_whole(&frame) {
             let mut byte = [0];
             match read_up_to(&mut self.input, &mut byte) {
-                Ok(0) if frame.is_empty() => return Err(gone_error()),
-                Ok(0) => return Err(cut_error()),
+                Ok(0) if frame.is_empty() => return Err(gone_error(self.other)),
+                Ok(0) => return Err(cut_error(self.other)),
                 Ok(_) => frame.push(byte[0]),
-                Err(err) => return Err(hello_read_error(err, &frame)),
+                Err(err) => return Err(hello_read_error(err, &frame, self.other)),
             }
             if !may_be_hello(&frame) {
                 frame.extend_from_slice(self.input.buffered());
-                return Err(noise_error(&frame));
+                return Err(noise_error(&frame, self.other));
             }
         }
         Ok(frame.split_off(FRAME_HEAD_BYTES))
@@ -132,12 +159,18 @@ impl<R: Read> FrameReader<R> {
 pub struct FrameWriter<W> {
     output: W,
     batch: Vec<u8>,
+    other: Other,
 }
 
 impl<W: Write> FrameWriter<W> {
-    /// Writes frames to `output`, which need not be buffered.
+    /// Writes frames for a server to `output`, which need not be buffered.
     pub fn new(output: W) -> Self {
-        Self { output, batch: Vec::new() }
+        Self { output, batch: Vec::new(), other: Other::Server }
+    }
+
+    /// Writes frames for a client.
+    pub fn for_client(output: W) -> Self {
+        Self { other: Other::Client, ..Self::new(output) }
     }
 
     /// Adds a message; it may wait for [`flush`](Self::flush) to go out.
@@ -171,7 +204,7 @@ impl<W: Write> FrameWriter<W> {
     pub fn flush(&mut self) -> Result<()> {
         let sent = self.output.write_all(&self.batch).and_then(|()| self.output.flush());
         self.batch.clear();
-        sent.map_err(write_error)
+        sent.map_err(|err| write_error(err, self.other))
     }
 }
 
@@ -213,64 +246,69 @@ fn read_up_to(input: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
 }
 
 /// The stream ended where a message was due.
-pub(super) fn gone_error() -> Error {
-    Error::new(Kind::Read, "the remote side went away")
+pub(super) fn gone_error(other: Other) -> Error {
+    Error::new(Kind::Read, format!("{other} went away"))
 }
 
-fn cut_error() -> Error {
-    Error::new(Kind::Read, "the remote side went away in the middle of a message")
+fn cut_error(other: Other) -> Error {
+    Error::new(Kind::Read, format!("{other} went away in the middle of a message"))
 }
 
-fn read_error(source: io::Error) -> Error {
+fn read_error(source: io::Error, other: Other) -> Error {
     match source.kind() {
         // The transport's own words, which name the time.
         io::ErrorKind::TimedOut => Error::new(Kind::Connection, source.to_string()),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => gone_error(),
-        _ => Error::io(Kind::Read, "cannot read from the remote", source),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => gone_error(other),
+        _ => Error::io(Kind::Read, format!("cannot read from {other}"), source),
     }
 }
 
 /// As [`read_error`]; a silence that follows stray bytes is told with them.
-fn hello_read_error(source: io::Error, begun: &[u8]) -> Error {
+fn hello_read_error(source: io::Error, begun: &[u8], other: Other) -> Error {
     match source.kind() {
         io::ErrorKind::TimedOut if !begun.is_empty() => {
             let what = format!("{source}, only \"{}\"", begun.escape_ascii());
             Error::new(Kind::Connection, what)
         }
-        _ => read_error(source),
+        _ => read_error(source, other),
     }
 }
 
 /// What stands in a hello's place is most often words of a remote: show them.
-fn noise_error(found: &[u8]) -> Error {
+fn noise_error(found: &[u8], other: Other) -> Error {
     let shown = &found[..found.len().min(SHOWN_BYTES_MAX)];
-    let hint = if found.starts_with(PATCH_BEGIN) { PATCH_HINT } else { NOISE_HINT };
-    let what = format!(
-        "the remote does not begin with a hello but with \"{}\" ({hint})",
-        shown.escape_ascii()
-    );
+    let hint = if found.starts_with(PATCH_BEGIN) {
+        format!(" ({PATCH_HINT})")
+    } else if other == Other::Server {
+        format!(" ({NOISE_HINT})")
+    } else {
+        String::new()
+    };
+    let shown = shown.escape_ascii();
+    let what = format!("{other} does not begin with a hello but with \"{shown}\"{hint}");
     Error::new(Kind::Protocol, what)
 }
 
-fn write_error(source: io::Error) -> Error {
+fn write_error(source: io::Error, other: Other) -> Error {
     match source.kind() {
         io::ErrorKind::BrokenPipe
         | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted => gone_error(),
-        _ => Error::io(Kind::Connection, "cannot write to the remote", source),
+        | io::ErrorKind::ConnectionAborted => gone_error(other),
+        _ => Error::io(Kind::Connection, format!("cannot write to {other}"), source),
     }
 }
 
 /// What a length out of bounds most often means is a remote that prints words: show them.
-fn length_error(length: [u8; 4], behind: &[u8]) -> Error {
+fn length_error(length: [u8; 4], behind: &[u8], other: Other) -> Error {
     let mut what = format!(
-        "the remote sent a message of impossible length: expected 1 to {MESSAGE_BYTES_MAX}, \
+        "{other} sent a message of impossible length: expected 1 to {MESSAGE_BYTES_MAX}, \
          found {}",
         u32::from_le_bytes(length)
     );
     if length.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) {
         let shown = [&length[..], &behind[..behind.len().min(SHOWN_BYTES_MAX)]].concat();
-        what.push_str(&format!(" (the text \"{}\"; {NOISE_HINT})", shown.escape_ascii()));
+        let hint = if other == Other::Server { NOISE_HINT } else { "no bdsync says that" };
+        what.push_str(&format!(" (the text \"{}\"; {hint})", shown.escape_ascii()));
     }
     Error::new(Kind::Protocol, what)
 }
@@ -284,6 +322,19 @@ mod tests {
         let mut bytes = length.to_le_bytes().to_vec();
         bytes.resize(FRAME_HEAD_BYTES + payload_bytes, 2);
         bytes
+    }
+
+    #[test]
+    fn a_server_speaks_of_its_client() {
+        let said = |bytes: &[u8]| {
+            let err = FrameReader::of_client(bytes).expect_hello().unwrap_err();
+            err.full_message()
+        };
+        assert_eq!(said(b""), "the client went away");
+        let noise = "the client does not begin with a hello but with \"GET / HTTP\"";
+        assert_eq!(said(b"GET / HTTP"), noise);
+        let err = FrameReader::of_client(&b"GET / HTTP"[..]).read().unwrap_err().full_message();
+        assert!(err.starts_with("the client sent") && !err.contains("--server"), "{err}");
     }
 
     #[test]

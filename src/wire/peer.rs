@@ -19,7 +19,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::early::{Claim, EarlyAnswers};
-use super::frame::gone_error;
+use super::frame::{Other, gone_error};
 use super::handshake::{Extensions, unexpected};
 use super::inbox::{Inbox, QUEUED_REQUESTS_MAX};
 use super::link::{Counters, Link};
@@ -335,7 +335,7 @@ struct FailAtEnd<'a>(&'a Shared);
 
 impl Drop for FailAtEnd<'_> {
     fn drop(&mut self) {
-        self.0.fail(gone_error());
+        self.0.fail(gone_error(Other::Server));
     }
 }
 
