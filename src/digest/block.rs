@@ -3,10 +3,11 @@
 use parking_lot::RwLock;
 
 use super::algorithm::{Algorithm, Digest};
+use super::feed::feed_zeros;
 use super::hasher::{BlockLoop, Hasher};
 use super::nh::{Nh, NhStream};
 use crate::error::{Error, Kind, Result};
-use crate::units::MIB;
+use crate::units::ByteRange;
 
 /// Longest salt in bytes that a peer may send (protocol).
 pub const SALT_BYTES_MAX: usize = 127;
@@ -17,9 +18,6 @@ pub const SALT_BYTES: usize = 32;
 /// How many hashes of zero blocks are kept; a client uses a handful of steps, a hostile one any
 /// number.
 const ZERO_HASHES_MAX: usize = 64;
-
-/// How many bytes of zeros are hashed between two looks at whether anybody still wants them.
-const ZEROS_BETWEEN_CHECKS_BYTES: u64 = 4 * MIB;
 
 /// Hashes blocks with one algorithm and one salt: `H(salt || block)`, or BLAKE3 keyed with the
 /// salt.
@@ -181,7 +179,7 @@ impl BlockHasher {
             return Ok(hash);
         }
         let mut hasher = self.stream();
-        feed_zeros(&mut hasher, step, check)?;
+        feed_zeros(&mut hasher, ByteRange::new(0, step), &mut |_| check())?;
         let hash = hasher.finish();
         if known.len() >= ZERO_HASHES_MAX {
             known.remove(0);
@@ -194,22 +192,6 @@ impl BlockHasher {
     pub(super) fn stream(&self) -> Hasher {
         self.prefix.clone()
     }
-}
-
-/// Feeds `count` zeros, asking `check` before every few megabytes.
-pub(super) fn feed_zeros(
-    hasher: &mut Hasher,
-    count: u64,
-    check: &dyn Fn() -> Result<()>,
-) -> Result<()> {
-    let mut left = count;
-    while left > 0 {
-        check()?;
-        let piece = left.min(ZEROS_BETWEEN_CHECKS_BYTES);
-        hasher.update_zeros(piece);
-        left -= piece;
-    }
-    Ok(())
 }
 
 /// One whole block.

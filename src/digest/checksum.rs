@@ -1,10 +1,8 @@
 //! The digest of a whole device.
 
 use super::algorithm::{Algorithm, Digest};
+use super::feed::feed;
 use super::hasher::Hasher;
-use super::pool::READ_BYTES;
-use super::range::next_data;
-use crate::buffer::PageBuffer;
 use crate::device::Device;
 use crate::error::Result;
 
@@ -20,38 +18,9 @@ pub fn checksum(
     algorithm: Algorithm,
     progress: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Digest> {
-    let size = device.size();
     let mut hasher = Hasher::new(algorithm);
-    let mut buffer = PageBuffer::new(READ_BYTES);
-    let mut pos = 0;
-    while let Some(data) = next_data(device, pos, size)? {
-        feed_zeros(&mut hasher, pos, data.start, progress)?;
-        for piece in data.pieces(READ_BYTES as u64) {
-            let bytes = &mut buffer[..piece.len() as usize];
-            device.read_exact_at(bytes, piece.start)?;
-            hasher.update(bytes);
-            progress(piece.end)?;
-        }
-        pos = data.end;
-    }
-    feed_zeros(&mut hasher, pos, size, progress)?;
+    feed(&mut hasher, device, device.size(), progress)?;
     Ok(hasher.finish())
-}
-
-/// Feeds the hole `[pos, end)` in pieces, so that a long one can be ended as well.
-fn feed_zeros(
-    hasher: &mut Hasher,
-    mut pos: u64,
-    end: u64,
-    progress: &mut dyn FnMut(u64) -> Result<()>,
-) -> Result<()> {
-    while pos < end {
-        let piece = (end - pos).min(READ_BYTES as u64);
-        hasher.update_zeros(piece);
-        pos += piece;
-        progress(pos)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

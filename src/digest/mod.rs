@@ -6,6 +6,7 @@
 //! ```text
 //!   algorithm.rs   names <-> algorithms, lengths
 //!   hasher.rs      one digest, streaming (checksums)
+//!   feed.rs        devices and zeros, fed to one in pieces
 //!   block.rs       salted hashes of blocks; the hash of a zero block, computed once a step
 //!   nh.rs          the faster hash of a tree's leaves
 //!   range.rs       blocks of a device: holes skipped, large reads, padding
@@ -17,6 +18,7 @@
 mod algorithm;
 mod block;
 mod checksum;
+mod feed;
 mod hasher;
 mod nh;
 mod pool;
@@ -28,6 +30,7 @@ mod tree;
 pub use algorithm::{Algorithm, Digest, HASH_BYTES_MAX};
 pub use block::{BlockHasher, SALT_BYTES, SALT_BYTES_MAX, draw_salt, is_zero};
 pub use checksum::checksum;
+pub use feed::{feed, feed_zeros};
 pub use hasher::Hasher;
 pub use pool::{HashPool, READ_BYTES, Scratch, Submitter, core_count};
 pub use range::{Blocks, LeafStore, hash_range, hash_range_with};

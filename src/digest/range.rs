@@ -1,7 +1,8 @@
 //! Hashes of a device's blocks: holes skipped, large reads, the end filled up with zeros.
 
 use super::algorithm::Digest;
-use super::block::{BlockHasher, feed_zeros, is_zero};
+use super::block::{BlockHasher, is_zero};
+use super::feed::{feed_zeros, next_data};
 use super::hasher::Hasher;
 use super::pool::{READ_BYTES, Scratch};
 use crate::device::Device;
@@ -231,6 +232,7 @@ fn hash_long_block(
     buffer: &mut [u8],
 ) -> Result<Digest> {
     let limit = block.end.min(device.size());
+    let go_on = &mut |_| device.check();
     let mut stream: Option<Hasher> = None;
     let mut fed_to = block.start;
     let mut pos = block.start;
@@ -240,7 +242,7 @@ fn hash_long_block(
             device.read_exact_at(bytes, piece.start)?;
             if !is_zero(bytes) {
                 let stream = stream.get_or_insert_with(|| hasher.stream());
-                feed_zeros(stream, piece.start - fed_to, &|| device.check())?;
+                feed_zeros(stream, ByteRange::new(fed_to, piece.start), go_on)?;
                 stream.update(bytes);
                 fed_to = piece.end;
             }
@@ -250,23 +252,10 @@ fn hash_long_block(
     Ok(match stream {
         None => hasher.zero_hash_while(block.len(), &|| device.check())?,
         Some(mut stream) => {
-            feed_zeros(&mut stream, block.end - fed_to, &|| device.check())?;
+            feed_zeros(&mut stream, ByteRange::new(fed_to, block.end), go_on)?;
             stream.finish()
         }
     })
-}
-
-/// The first range of data in `[from, limit)`, never empty; `None` when all of it is a hole.
-pub(super) fn next_data(device: &dyn Device, from: u64, limit: u64) -> Result<Option<ByteRange>> {
-    if from >= limit {
-        return Ok(None);
-    }
-    let data = device.next_data(from)?.map(|data| match data.end > from {
-        true => ByteRange::new(data.start.max(from), data.end).clip(limit),
-        // Against its contract; to read everything is right whatever the holes are.
-        false => ByteRange::new(from, limit),
-    });
-    Ok(data.filter(|data| !data.is_empty()))
 }
 
 #[cfg(test)]

@@ -2,14 +2,11 @@
 
 use super::format::Checksum;
 use super::sizes::SizePlan;
-use crate::buffer::PageBuffer;
 use crate::device::Device;
-use crate::digest::{Algorithm, Hasher};
+use crate::digest::{Algorithm, Hasher, feed, feed_zeros};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, KIB, MIB, hex};
 
-/// Bytes read, or taken for zeros, at a time.
-const STEP_BYTES: u64 = 256 * KIB;
 /// Block sizes that classic padding is looked for with: the powers of two between these, bytes.
 const PADDING_BYTES_MIN: u64 = 2;
 const PADDING_BYTES_MAX: u64 = 64 * MIB;
@@ -71,7 +68,7 @@ pub fn verify_checksum(
     let algorithm = checksum_algorithm(checksum)?;
     let size_bytes = sizes.limit_bytes;
     let mut hasher = Hasher::new(algorithm);
-    feed_device(&mut hasher, device, size_bytes, check)?;
+    feed(&mut hasher, device, size_bytes, &mut |bytes| check(bytes))?;
     let found = hasher.clone().finish();
     if *found == *checksum.digest {
         return Ok(Agreement::Exact);
@@ -82,13 +79,14 @@ pub fn verify_checksum(
         sizes.resize_bytes.map_or(size_bytes, |_| size_bytes.max(sizes.before_bytes));
     for tried in padded_sizes(size_bytes, compared_bytes, record_bytes_max) {
         for padded_bytes in tried.start.max(fed_bytes + 1)..tried.end {
-            for piece in ByteRange::new(fed_bytes, padded_bytes).pieces(STEP_BYTES) {
-                // Many of them are of one byte, and to ask takes longer than to hash that.
-                if piece.len() > 1 || piece.start.is_multiple_of(TRIES_PER_ASK) {
-                    check(piece.start)?;
+            let hole = ByteRange::new(fed_bytes, padded_bytes);
+            feed_zeros(&mut hasher, hole, &mut |bytes| {
+                // Many are of one byte, and to ask takes longer than to hash that.
+                match hole.len() > 1 || bytes.is_multiple_of(TRIES_PER_ASK) {
+                    true => check(bytes),
+                    false => Ok(()),
                 }
-                hasher.update_zeros(piece.len());
-            }
+            })?;
             fed_bytes = padded_bytes;
             if *hasher.clone().finish() == *checksum.digest {
                 return Ok(Agreement::Padded(padded_bytes));
@@ -102,35 +100,6 @@ pub fn verify_checksum(
         hex(&found)
     );
     Err(Error::new(Kind::Checksum, what).with_path(device.path()))
-}
-
-/// Feeds the device's first `end` bytes; holes are not read.
-fn feed_device(
-    hasher: &mut Hasher,
-    device: &dyn Device,
-    end: u64,
-    check: &dyn Fn(u64) -> Result<()>,
-) -> Result<()> {
-    let mut buffer = PageBuffer::new(STEP_BYTES as usize);
-    let mut at = 0;
-    while at < end {
-        let data = match device.next_data(at)? {
-            Some(data) => data.clip(end),
-            None => ByteRange::new(end, end),
-        };
-        for hole in ByteRange::new(at, data.start).pieces(STEP_BYTES) {
-            check(hole.start)?;
-            hasher.update_zeros(hole.len());
-        }
-        for piece in data.pieces(STEP_BYTES) {
-            check(piece.start)?;
-            let bytes = &mut buffer[..piece.len() as usize];
-            device.read_exact_at(bytes, piece.start)?;
-            hasher.update(bytes);
-        }
-        at = data.end;
-    }
-    Ok(())
 }
 
 /// Ranges of sizes that the classic may have filled a device of `size_bytes` up to when it compared
