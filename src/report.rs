@@ -2,9 +2,9 @@
 //! classic's messages. Data (a patch, protocol bytes) are not words and do not pass here.
 //!
 //! ```text
-//!   log::warn! .. --> client, patch: env_logger ----------------> stderr "bdsync: warning: .."
-//!                \--> server: syslog, and errors to ------------> stderr (the client relays it)
-//!                \--> daemon: syslog, and errors and warnings to > stderr (of who starts it)
+//!   log::warn! .. -> filter -+-> client, patch ----------------> stderr "bdsync: warning: .."
+//!                            +-> server: syslog, and errors to > stderr (the client relays it)
+//!                            +-> daemon: the same, and warnings > stderr (of who starts it)
 //!   error(), different_sizes(), remote_line() .. ---------------> stderr
 //!   answer() ---------------------------------------------------> stdout (help, version, info)
 //! ```
@@ -49,26 +49,23 @@ static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 /// Logs to stderr: warnings and errors, from `verbosity` 1 also what is being done, from 2 and
 /// 3 details. `RUST_LOG` counts where it is set. A second call changes nothing.
 pub fn log_to_stderr(verbosity: u8) {
-    let filter = builder(verbosity).build();
-    let level = filter.filter();
-    if log::set_boxed_logger(Box::new(StderrLog { filter })).is_ok() {
-        log::set_max_level(level);
-    }
+    install(verbosity, Level::Trace);
 }
 
 /// Logs to syslog as far as it can be reached, and errors to stderr too. Levels as for
 /// [`log_to_stderr`].
 pub fn log_as_server(verbosity: u8) {
-    log_to_syslog(verbosity, Level::Error);
+    open_syslog();
+    install(verbosity, Level::Error);
 }
 
 /// As [`log_as_server`], and warnings to stderr too: whoever starts a daemon still reads there.
 pub fn log_as_daemon(verbosity: u8) {
-    log_to_syslog(verbosity, Level::Warn);
+    open_syslog();
+    install(verbosity, Level::Warn);
 }
 
-/// To stderr goes what is as grave as `shown`.
-fn log_to_syslog(verbosity: u8, shown: Level) {
+fn open_syslog() {
     let formatter = syslog::Formatter3164 {
         facility: syslog::Facility::LOG_DAEMON,
         hostname: None,
@@ -79,9 +76,13 @@ fn log_to_syslog(verbosity: u8, shown: Level) {
     if let Ok(connection) = syslog::unix(formatter) {
         let _ = SYSLOG.set(Mutex::new(connection));
     }
+}
+
+/// To stderr goes what is as grave as `shown`.
+fn install(verbosity: u8, shown: Level) {
     let filter = builder(verbosity).build();
     let level = filter.filter();
-    if log::set_boxed_logger(Box::new(SystemLog { filter, shown })).is_ok() {
+    if log::set_boxed_logger(Box::new(Lines { filter, shown })).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -101,34 +102,15 @@ fn builder(verbosity: u8) -> env_logger::Builder {
     builder
 }
 
-/// Through [`to_stderr`], as all words.
-struct StderrLog {
-    /// Only asked what matches.
-    filter: env_logger::Logger,
-}
-
-impl Log for StderrLog {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.filter.enabled(metadata)
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if self.filter.matches(record) {
-            to_stderr(&log_line(record));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-/// Through [`to_syslog`], and what matters through [`to_stderr`] as well.
-struct SystemLog {
+/// Through [`to_syslog`], which does nothing where none is open, and what is as grave as `shown`
+/// through [`to_stderr`] as well.
+struct Lines {
     /// Only asked what matches.
     filter: env_logger::Logger,
     shown: Level,
 }
 
-impl Log for SystemLog {
+impl Log for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.filter.enabled(metadata)
     }
@@ -137,24 +119,24 @@ impl Log for SystemLog {
         if !self.filter.matches(record) {
             return;
         }
-        to_syslog(record.level(), &escape(record.args().to_string().as_bytes()));
+        let text = escape(record.args().to_string().as_bytes());
+        to_syslog(record.level(), &text);
         if record.level() <= self.shown {
-            to_stderr(&log_line(record));
+            to_stderr(&format!("bdsync: {}: {text}\n", word(record.level())));
         }
     }
 
     fn flush(&self) {}
 }
 
-fn log_line(record: &Record<'_>) -> String {
-    let level = match record.level() {
+fn word(level: Level) -> &'static str {
+    match level {
         Level::Error => "error",
         Level::Warn => "warning",
         Level::Info => "info",
         Level::Debug => "debug",
         Level::Trace => "trace",
-    };
-    format!("bdsync: {level}: {}\n", escape(record.args().to_string().as_bytes()))
+    }
 }
 
 fn to_syslog(level: Level, text: &str) {
