@@ -192,7 +192,8 @@ impl Live {
                     drop(permit);
                 });
             };
-            live.gather_remote(range, &remote, Box::new(gathered));
+            let placed = remote.iter().map(|&piece| (piece.start, piece));
+            live.gather_remote(range, placed, Box::new(gathered));
         });
     }
 
@@ -213,17 +214,24 @@ impl Live {
         (local, remote)
     }
 
-    /// The bytes of `range`, with those of its `pieces` from the remote side.
-    fn gather_remote(&self, range: ByteRange, pieces: &[ByteRange], done: Done<Vec<u8>>) {
-        let gathering = Gathering::new(range, Vec::new(), pieces.len(), done);
-        for &piece in pieces {
+    /// The bytes of `range`, with pieces from the remote side that are `placed`, each where its
+    /// offset in `range` says; zeros elsewhere.
+    pub(super) fn gather_remote(
+        &self,
+        range: ByteRange,
+        placed: impl ExactSizeIterator<Item = (u64, ByteRange)>,
+        done: Done<Vec<u8>>,
+    ) {
+        let gathering = Gathering::new(range, Vec::new(), placed.len(), done);
+        for (offset, piece) in placed {
             let gathering = Arc::clone(&gathering);
             let got = move |result: Result<Vec<u8>>| match result {
-                Ok(data) => gathering.put(piece.start, &data),
+                Ok(data) => gathering.put(offset, &data),
                 Err(err) => gathering.fail(err),
             };
             self.remote.read(piece, Priority::Interactive, Box::new(got));
         }
+        gathering.check();
     }
 
     /// `bytes` of `range` with the local ones in their `places`.

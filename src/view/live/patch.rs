@@ -6,8 +6,6 @@
 use std::iter::repeat_n;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::super::change::Done;
 use super::Live;
 use super::budget::{Budget, Permit};
@@ -286,35 +284,14 @@ impl Live {
 
     /// Pull: the bytes of `runs` in a row, from the remote side.
     fn fetch_runs(&self, runs: &[ByteRange], done: Done<Vec<u8>>) {
-        if runs.is_empty() {
-            return done(Ok(Vec::new()));
-        }
-        let parts = vec![Vec::new(); runs.len()];
-        let gathered = Arc::new(Mutex::new((parts, runs.len(), Some(done))));
-        for (index, &run) in runs.iter().enumerate() {
-            let gathered = Arc::clone(&gathered);
-            let got = move |result: Result<Vec<u8>>| {
-                let mut guard = gathered.lock();
-                let (parts, missing, done) = &mut *guard;
-                let outcome = match result {
-                    Ok(bytes) => {
-                        parts[index] = bytes;
-                        *missing -= 1;
-                        if *missing > 0 {
-                            return;
-                        }
-                        Ok(parts.concat())
-                    }
-                    Err(err) => Err(err),
-                };
-                let done = done.take();
-                drop(guard);
-                if let Some(done) = done {
-                    done(outcome);
-                }
-            };
-            self.remote.read(run, Priority::Interactive, Box::new(got));
-        }
+        let total_bytes = runs.iter().map(ByteRange::len).sum();
+        let mut end = 0;
+        let placed = runs.iter().map(|&run| {
+            let start = end;
+            end += run.len();
+            (start, run)
+        });
+        self.gather_remote(ByteRange::new(0, total_bytes), placed, done);
     }
 
     /// Push: the records `pieces`, from the local device, each block being the one that was
