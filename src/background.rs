@@ -1,10 +1,26 @@
-//! A thread beside the work, which ends with it.
+//! Threads beside the work: how one is started, and one that ends with the work.
 
 use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+
+use crate::error::{Error, Kind, Result};
+
+/// Runs `work` on a thread called `name`.
+///
+/// # Errors
+/// `kind` with the words `what`, when threads run out.
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    kind: Kind,
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    let thread = thread::Builder::new().name(name.into()).spawn(work);
+    thread.map_err(|err| Error::io(kind, what, err))
+}
 
 /// A thread that has ended when this is dropped.
 #[derive(Debug)]

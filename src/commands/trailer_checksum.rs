@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::background::spawn;
 use crate::diff::Engine;
 use crate::digest::{Algorithm, Digest, checksum};
 use crate::error::{Error, Kind, Result};
@@ -53,9 +54,8 @@ impl TrailerChecksum {
             Ok(())
         };
         let work = move || checksum(&*local, algorithm, &mut digested);
-        let thread = std::thread::Builder::new().name("checksum".into()).spawn(work);
-        let failed = |err| Error::io(Kind::Digest, "cannot start a thread for the checksum", err);
-        Ok(Self::Local { thread: thread.map_err(failed)?, is_told })
+        let what = "cannot start a thread for the checksum";
+        Ok(Self::Local { thread: spawn("checksum", Kind::Digest, what, work)?, is_told })
     }
 
     /// Waits for it, which is a part of the run of its own.

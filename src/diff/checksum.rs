@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use parking_lot::Mutex;
 
 use super::engine::{Engine, unexpected_answer};
 use super::gathering::OnBytes;
+use crate::background::spawn;
 use crate::digest::{Algorithm, checksum};
 use crate::error::{Error, Kind, Result};
 use crate::units::{Direction, Priority};
@@ -112,9 +112,9 @@ impl SourceChecksum {
             let checked = digest.and_then(|digest| this.engine.check_local().map(|()| digest));
             this.settle(checked.map(|digest| digest.to_vec()));
         };
-        if let Err(err) = thread::Builder::new().name("checksum".into()).spawn(work) {
-            let what = "cannot start a thread for the checksum";
-            self.settle(Err(Error::io(Kind::Checksum, what, err)));
+        let what = "cannot start a thread for the checksum";
+        if let Err(err) = spawn("checksum", Kind::Checksum, what, work) {
+            self.settle(Err(err));
         }
     }
 

@@ -7,8 +7,9 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::background::spawn;
 use crate::buffer::PageBuffer;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::units::Priority;
 
 /// Bytes that one read of a device gets at most: large enough that the system call costs
@@ -114,11 +115,8 @@ impl HashPool {
         let mut pool = Self { submitter: Submitter(Arc::default()), threads: Vec::new() };
         for i in 0..threads.clamp(1, THREADS_MAX) {
             let shared = Arc::clone(&pool.submitter.0);
-            let thread = thread::Builder::new()
-                .name(format!("hash-{i}"))
-                .spawn(move || work(&shared))
-                .map_err(|err| Error::io(Kind::Digest, "cannot start a hashing thread", err))?;
-            pool.threads.push(thread);
+            let (name, work) = (format!("hash-{i}"), move || work(&shared));
+            pool.threads.push(spawn(&name, Kind::Digest, "cannot start a hashing thread", work)?);
         }
         Ok(pool)
     }

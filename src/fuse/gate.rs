@@ -4,11 +4,11 @@
 //! device may stall: NFS, iSCSI, a disk that fails. So the last free thread hands it on.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::error::{Error, Kind, Result};
+use crate::background::spawn;
+use crate::error::{Kind, Result};
 
 /// Threads that take what is handed on. When all of them wait as well, readers wait for them,
 /// parked and ready to be interrupted.
@@ -33,8 +33,7 @@ impl Gate {
         for _ in 0..THREADS {
             let work: Receiver<Work> = work.clone();
             let take = move || work.into_iter().for_each(|work| work());
-            let thread = thread::Builder::new().name("fuse device".into()).spawn(take);
-            thread.map_err(|err| Error::io(Kind::Open, "cannot start a thread", err))?;
+            spawn("fuse device", Kind::Open, "cannot start a thread", take)?;
         }
         Ok(Self { free: AtomicUsize::new(free), handed_on })
     }
@@ -56,6 +55,7 @@ impl Gate {
 mod tests {
     use super::*;
     use std::sync::Arc;
+    use std::thread;
 
     #[test]
     fn one_that_finds_all_others_waiting_does_not_wait() {

@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use fuser::Errno;
@@ -21,7 +20,8 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::{Error, Kind, Result};
+use crate::background::spawn;
+use crate::error::{Kind, Result};
 
 /// Requests that may wait at once; one more is answered EBUSY. A request is one thread that
 /// waits in a system call, or one read-ahead of the kernel. Those that nobody waits for any
@@ -106,10 +106,8 @@ impl Parking {
     pub(super) fn start() -> Result<Self> {
         let inner = Arc::new(Inner { state: Mutex::default(), wake: Condvar::new() });
         let of_reaper = Arc::clone(&inner);
-        thread::Builder::new()
-            .name("reaper".into())
-            .spawn(move || of_reaper.reap())
-            .map_err(|err| Error::io(Kind::Open, "cannot start a thread", err))?;
+        let reap = move || of_reaper.reap();
+        spawn("reaper", Kind::Open, "cannot start a thread", reap)?;
         Ok(Self { inner })
     }
 
@@ -295,6 +293,7 @@ const fn signal_bit(signal: i32) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
+    use std::thread;
 
     use crossbeam_channel::{Receiver, Sender, unbounded};
 

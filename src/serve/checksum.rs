@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::bell::Bell;
 use super::task::Source;
-use super::thread::spawn;
+use crate::background::spawn;
 use crate::device::Device;
 use crate::digest::{Algorithm, Digest, checksum};
 use crate::error::{Error, Kind, Result};
@@ -25,7 +25,7 @@ impl ChecksumCell {
     pub(super) fn start(source: &Arc<Source>, algorithm: Algorithm) -> Result<Arc<Self>> {
         let cell = Arc::new(Self::default());
         let (source, result) = (Arc::clone(source), Arc::clone(&cell));
-        spawn("checksum", move || {
+        spawn("checksum", Kind::Digest, "cannot start the checksum thread", move || {
             let _last = AtEnd { cell: &result, bell: &source.bell };
             let value = checksum(&source.device, algorithm, &mut |bytes| {
                 result.digested_bytes.store(bytes, Ordering::Relaxed);

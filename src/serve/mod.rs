@@ -33,7 +33,6 @@ mod shared;
 mod task;
 #[cfg(test)]
 mod tests;
-mod thread;
 
 pub use allow::Allowed;
 pub use backlog::REQUESTS_MAX;

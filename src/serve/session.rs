@@ -18,7 +18,7 @@ use super::leaf_cache::{LEAF_CACHE_BYTES, LeafCache};
 use super::plan::{HashPlan, HashWork, block_range};
 use super::shared::Shared;
 use super::task::{ServedDevice, Source, Task, Work};
-use super::thread::spawn;
+use crate::background::spawn;
 use crate::device::{Device, ReadAhead, TolerantDevice};
 use crate::digest::{HashPool, Submitter};
 use crate::error::{Error, Kind, Result};
@@ -114,9 +114,11 @@ fn answer_requests(
         threads: pool.threads(),
         checksum,
     };
-    spawn("requests", move || requests.run(early))?;
+    spawn("requests", Kind::Digest, "cannot start the requests thread", move || {
+        requests.run(early);
+    })?;
     let watched = Arc::clone(&shared);
-    spawn("hang-up", move || {
+    spawn("hang-up", Kind::Digest, "cannot start the hang-up thread", move || {
         if watched.control.wait_for_hang_up() {
             watched.abort(Error::new(Kind::Read, "the client went away"));
         }

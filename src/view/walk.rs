@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
 use super::change::Change;
+use crate::background::spawn;
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
@@ -64,10 +65,8 @@ impl Walker {
     pub fn start(change: Arc<dyn Change>) -> Result<Self> {
         let (turns, waiting) = unbounded();
         let own_turns = turns.clone();
-        let thread = thread::Builder::new()
-            .name("view-walk".into())
-            .spawn(move || run(&change, &own_turns, &waiting))
-            .map_err(|err| Error::io(Kind::Open, "cannot start a thread", err))?;
+        let work = move || run(&change, &own_turns, &waiting);
+        let thread = spawn("view-walk", Kind::Open, "cannot start a thread", work)?;
         Ok(Self { turns, thread: Some(thread) })
     }
 

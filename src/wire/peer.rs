@@ -26,6 +26,7 @@ use super::link::{Counters, Link};
 use super::message::Message;
 use super::opening::{Digests, LinkGuard, Opening, Reader, Writer};
 use super::request::{Answer, Done, Request, Session};
+use crate::background::spawn;
 use crate::error::{Error, Kind, Result};
 use crate::units::Priority;
 
@@ -129,9 +130,7 @@ impl Peer {
     }
 
     fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = thread::Builder::new().name(name.into()).spawn(body);
-        let thread = thread.map_err(|e| Error::io(Kind::Connection, "cannot start a thread", e))?;
-        self.threads.push(thread);
+        self.threads.push(spawn(name, Kind::Connection, "cannot start a thread", body)?);
         Ok(())
     }
 

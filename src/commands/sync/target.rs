@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::words::LastWord;
+use crate::background::spawn;
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control, Remote};
 
@@ -53,7 +54,7 @@ impl Target {
         let process =
             remote.ok_or_else(|| Error::new(Kind::Spawn, "nothing writes to the target"))?;
         let (going_on, is_going_on) = bounded(0);
-        let listener = thread::Builder::new().name("target".into()).spawn(move || {
+        let listener = spawn("target", Kind::Spawn, "cannot start a thread", move || {
             // It has nothing to say there but that it is alive, and its end; what a login script
             // prints is dropped.
             let end = io::copy(&mut reader, &mut io::sink()).map(drop);
@@ -61,9 +62,7 @@ impl Target {
                 on_end(Error::new(Kind::Write, "the process that writes to the target has ended"));
             }
             end
-        });
-        let listener =
-            listener.map_err(|err| Error::io(Kind::Spawn, "cannot start a thread", err))?;
+        })?;
         let (writer, listener, going_on) = (Some(writer), Some(listener), Some(going_on));
         Ok(Self { writer, control, process, word, is_remote, shows_life, listener, going_on })
     }
