@@ -11,6 +11,7 @@
 //!   nh.rs          the faster hash of a tree's leaves
 //!   range.rs       blocks of a device: holes skipped, large reads, padding
 //!   tree.rs        hashes over the hashes of 16 children, level by level
+//!   leaf_cache.rs  leaves that a descent in the tree asks for again
 //!   checksum.rs    the digest of exactly a device's bytes
 //!   pool.rs        threads that hash, interactive work first
 //! ```
@@ -20,6 +21,7 @@ mod block;
 mod checksum;
 mod feed;
 mod hasher;
+mod leaf_cache;
 mod nh;
 mod pool;
 mod range;
@@ -32,6 +34,7 @@ pub use block::{BlockHasher, SALT_BYTES, SALT_BYTES_MAX, draw_salt, is_zero};
 pub use checksum::checksum;
 pub use feed::{feed, feed_zeros};
 pub use hasher::Hasher;
+pub use leaf_cache::{Kept, LeafCache};
 pub use pool::{HashPool, READ_BYTES, Scratch, Submitter, core_count};
-pub use range::{Blocks, LeafStore, hash_range, hash_range_with};
+pub use range::{Blocks, hash_range, hash_range_with};
 pub use tree::{FAN, LEVEL_MAX, fold, hash_node, node_leaves, zero_nodes};

@@ -4,6 +4,7 @@ use super::algorithm::Digest;
 use super::block::{BlockHasher, is_zero};
 use super::feed::{feed_zeros, next_data};
 use super::hasher::Hasher;
+use super::leaf_cache::Kept;
 use super::pool::{READ_BYTES, Scratch};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -72,16 +73,6 @@ impl Blocks {
     }
 }
 
-/// Keeps hashes of blocks that were computed, for those who ask again.
-pub trait LeafStore: Send + Sync {
-    /// Appends the hashes of the first of `blocks` to `out`, as many as are known without
-    /// a gap, and returns how many.
-    fn get(&self, blocks: Blocks, out: &mut Vec<u8>) -> u64;
-
-    /// Offers the hashes of `blocks` for keeping.
-    fn put(&self, blocks: Blocks, hashes: &[u8]);
-}
-
 /// What [`walk`] finds, in ascending order.
 pub(super) enum Run<'a> {
     /// So many blocks in a hole or past the end.
@@ -109,7 +100,7 @@ pub fn hash_range(
     hash_range_with(device, hasher, Blocks::new(start, step, n)?, None, scratch)
 }
 
-/// As [`hash_range`]; takes from `store` what it has and gives it what is computed.
+/// As [`hash_range`]; takes from what is `kept`, and adds what is computed if it is to.
 ///
 /// # Errors
 /// As [`hash_range`].
@@ -117,7 +108,7 @@ pub fn hash_range_with(
     device: &dyn Device,
     hasher: &BlockHasher,
     blocks: Blocks,
-    store: Option<&dyn LeafStore>,
+    kept: Option<Kept<'_>>,
     scratch: &mut Scratch,
 ) -> Result<Vec<u8>> {
     let hash_len = hasher.hash_len();
@@ -127,7 +118,7 @@ pub fn hash_range_with(
         let what = format!("{} hashes are too many to hold in memory", blocks.n);
         Error::new(Kind::Protocol, what).with_range(blocks.range())
     })?;
-    walk(device, hasher, blocks, store, scratch, &mut |run| match run {
+    walk(device, hasher, blocks, kept, scratch, &mut |run| match run {
         Run::Hashes(hashes) => out.extend_from_slice(hashes),
         Run::Zeros(count) => {
             let zero = hasher.zero_hash(blocks.step);
@@ -142,7 +133,7 @@ pub(super) fn walk(
     device: &dyn Device,
     hasher: &BlockHasher,
     blocks: Blocks,
-    store: Option<&dyn LeafStore>,
+    kept: Option<Kept<'_>>,
     scratch: &mut Scratch,
     visit: &mut impl FnMut(Run<'_>),
 ) -> Result<()> {
@@ -161,7 +152,7 @@ pub(super) fn walk(
             make_zero_hash(device, hasher, blocks.step)?;
             visit(Run::Zeros(first - i));
         }
-        hash_data(device, hasher, blocks.part(first, end), store, scratch, visit)?;
+        hash_data(device, hasher, blocks.part(first, end), kept, scratch, visit)?;
         i = end;
     }
     Ok(())
@@ -178,7 +169,7 @@ fn hash_data(
     device: &dyn Device,
     hasher: &BlockHasher,
     blocks: Blocks,
-    store: Option<&dyn LeafStore>,
+    kept: Option<Kept<'_>>,
     scratch: &mut Scratch,
     visit: &mut impl FnMut(Run<'_>),
 ) -> Result<()> {
@@ -186,13 +177,13 @@ fn hash_data(
     let mut i = 0;
     while i < blocks.n {
         scratch.hashes.clear();
-        let known =
-            store.map_or(0, |store| store.get(blocks.part(i, blocks.n), &mut scratch.hashes));
+        let rest = blocks.part(i, blocks.n);
+        let known = kept.map_or(0, |kept| kept.cache.get(rest, &mut scratch.hashes));
         let part = blocks.part(i, i + if known > 0 { known } else { per_read.min(blocks.n - i) });
         if known == 0 {
             hash_read(device, hasher, part, scratch)?;
-            if let Some(store) = store {
-                store.put(part, &scratch.hashes);
+            if let Some(Kept { cache, adds: true }) = kept {
+                cache.put(part, &scratch.hashes);
             }
         }
         visit(Run::Hashes(&scratch.hashes));
@@ -263,6 +254,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::algorithm::Algorithm;
+    use super::super::leaf_cache::LeafCache;
     use super::super::testing::{TestDevice, naive_hashes};
     use super::*;
     use crate::units::MIB;
@@ -325,6 +317,21 @@ mod tests {
         let hashes = hash_range(&device, &hasher(), 1 << 50, 1 << 20, 3, &mut Scratch::new());
         assert_eq!(hashes.expect("hashes"), hasher().zero_hash(1 << 20).repeat(3));
         assert!(device.reads().is_empty());
+    }
+
+    #[test]
+    fn kept_hashes_cost_no_reading_and_who_only_looks_adds_none() {
+        let device = TestDevice::new(vec![1; 1000]);
+        let cache = LeafCache::new(hasher().hash_len(), 1000);
+        let blocks = Blocks::new(0, 100, 10).unwrap();
+        let hash = |adds| {
+            let kept = Some(Kept { cache: &cache, adds });
+            hash_range_with(&device, &hasher(), blocks, kept, &mut Scratch::new()).unwrap()
+        };
+        for (adds, reads) in [(false, 1), (false, 2), (true, 3), (true, 3), (false, 3)] {
+            assert_eq!(hash(adds), naive_hashes(&device, &hasher(), 0, 100, 10));
+            assert_eq!(device.reads().len(), reads);
+        }
     }
 
     #[test]

@@ -10,8 +10,9 @@
 
 use super::algorithm::Digest;
 use super::block::BlockHasher;
+use super::leaf_cache::Kept;
 use super::pool::Scratch;
-use super::range::{Blocks, LeafStore, Run, walk};
+use super::range::{Blocks, Run, walk};
 use crate::device::Device;
 use crate::error::Result;
 
@@ -63,7 +64,7 @@ pub fn zero_nodes(hasher: &BlockHasher, step: u64, top: u8) -> Vec<Digest> {
 /// The hash of the node of `level` over the leaves of `step` bytes from `start` on, in one
 /// pass over the device and in memory that does not depend on its size.
 ///
-/// Holes cost neither reading nor hashing. Leaves are taken from and given to `store`.
+/// Holes cost neither reading nor hashing. Leaves are taken from what is `kept`, and added if they are to be.
 ///
 /// # Errors
 /// `Kind::Protocol` when the node does not fit 64 bits; `Kind::Read` as the device's.
@@ -76,13 +77,13 @@ pub fn hash_node(
     start: u64,
     step: u64,
     level: u8,
-    store: Option<&dyn LeafStore>,
+    kept: Option<Kept<'_>>,
     scratch: &mut Scratch,
 ) -> Result<Digest> {
     assert!(level <= LEVEL_MAX, "a level that exists");
     let leaves = Blocks::new(start, step, node_leaves(level))?;
     let mut folder = Folder::new(hasher, step, level);
-    walk(device, hasher.leaves(), leaves, store, scratch, &mut |run| match run {
+    walk(device, hasher.leaves(), leaves, kept, scratch, &mut |run| match run {
         Run::Zeros(count) => folder.push_zeros(count),
         Run::Hashes(hashes) => {
             hashes.chunks_exact(hasher.tree_hash_len()).for_each(|leaf| folder.push(0, leaf));

@@ -10,7 +10,7 @@
 //!                 |   \
 //!                 |    task.rs on the hash pool: hashes and blocks, several at once
 //!             backlog.rs         |
-//!                 |              leaf_cache.rs: hashes that a tree descent asks for again
+//!                 |              digest::LeafCache: hashes that a tree descent asks for again
 //!   client <- answers.rs: picks the next that is finished (bell.rs), writes
 //! ```
 //! `early.rs` says what is answered before it is asked, `digests.rs` looks up the client's digests.
@@ -26,7 +26,6 @@ mod checksum;
 mod confine;
 mod digests;
 mod early;
-mod leaf_cache;
 mod plan;
 mod session;
 mod shared;
@@ -37,6 +36,5 @@ mod tests;
 pub use allow::Allowed;
 pub use backlog::REQUESTS_MAX;
 pub use confine::confine;
-pub use leaf_cache::LEAF_CACHE_BYTES;
 pub use plan::STEP_BYTES_MAX;
 pub use session::session;

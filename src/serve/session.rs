@@ -14,19 +14,21 @@ use super::bell::Bell;
 use super::checksum::ChecksumCell;
 use super::digests::Digests;
 use super::early::Early;
-use super::leaf_cache::{LEAF_CACHE_BYTES, LeafCache};
 use super::plan::{HashPlan, HashWork, block_range};
 use super::shared::Shared;
 use super::task::{ServedDevice, Source, Task, Work};
 use crate::background::spawn;
 use crate::device::{Device, ReadAhead, TolerantDevice};
-use crate::digest::{HashPool, Submitter};
+use crate::digest::{HashPool, LeafCache, Submitter};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control};
 use crate::units::Priority;
 use crate::wire::{
     Extensions, FrameReader, FrameWriter, Message, runs_print, server_handshake, unexpected,
 };
+
+/// How many bytes the kept hashes may take: those of 4 GiB at 16 KiB a leaf and 32 bytes a hash.
+const LEAF_CACHE_BYTES: usize = 8 << 20;
 
 /// Serves one client, to its `done`. `open` opens the device that the client names.
 ///

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::bell::Bell;
-use super::leaf_cache::LeafCache;
 use super::plan::{HashPlan, HashWork};
 use crate::device::{Device, Planned, ReadAhead, TolerantDevice};
-use crate::digest::{BlockHasher, LeafStore, Scratch, Submitter, fold, hash_node, hash_range_with};
+use crate::digest::{
+    BlockHasher, Kept, LeafCache, Scratch, Submitter, fold, hash_node, hash_range_with,
+};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, MIB, Priority};
 use crate::wire::{FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX, Message};
@@ -427,20 +428,17 @@ fn hash_unit(
     scratch: &mut Scratch,
 ) -> Result<Vec<u8>> {
     let (hasher, device, nodes) = (&source.hasher, source.answers(), plan.unit(unit));
-    let kept = source.kept_for(plan);
-    let looked_at = kept.map(LeafCache::read_only);
-    let looked_at = looked_at.as_ref().map(|cache| cache as &dyn LeafStore);
-    let kept_in = kept.map(|cache| cache as &dyn LeafStore);
+    let kept = |adds| source.kept_for(plan).map(|cache| Kept { cache, adds });
     if plan.level == 0 {
         // What a client asks for one by one it does not ask for again.
-        let store = if plan.fold_levels > 0 { kept_in } else { looked_at };
+        let kept = kept(plan.fold_levels > 0);
         let hasher = if plan.of_tree { hasher.leaves() } else { hasher };
-        return hash_range_with(device, hasher, nodes, store, scratch);
+        return hash_range_with(device, hasher, nodes, kept, scratch);
     }
     let mut hashes = Vec::with_capacity(nodes.n() as usize * source.hash_len(plan));
     for i in 0..nodes.n() {
         let start = nodes.offset(i);
-        let node = hash_node(device, hasher, start, plan.step(), plan.level, kept_in, scratch)?;
+        let node = hash_node(device, hasher, start, plan.step(), plan.level, kept(true), scratch)?;
         hashes.extend_from_slice(&node);
     }
     Ok(hashes)

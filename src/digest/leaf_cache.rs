@@ -1,13 +1,10 @@
-//! Block hashes that were computed for a tree, kept for the client that goes down in it.
+//! Block hashes that were computed for a tree, kept for those who go down in it.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::Mutex;
 
-use crate::digest::{Blocks, LeafStore};
-
-/// How many bytes the kept hashes may take: those of 4 GiB at 16 KiB a leaf and 32 bytes a hash.
-pub const LEAF_CACHE_BYTES: usize = 8 << 20;
+use super::range::Blocks;
 
 /// What an entry costs beside its hashes, roughly: two places of the key, the allocation.
 const ENTRY_BYTES: usize = 96;
@@ -18,9 +15,18 @@ type Key = (u64, u64);
 #[derive(Default)]
 struct Entries {
     runs: BTreeMap<Key, Box<[u8]>>,
-    /// Oldest first. A client goes down soon or not at all.
+    /// Oldest first. They are asked for soon or not at all.
     order: VecDeque<Key>,
     bytes: usize,
+}
+
+/// Hashes that need not be computed again.
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    /// Where they are.
+    pub cache: &'a LeafCache,
+    /// Whether what is computed is added.
+    pub adds: bool,
 }
 
 /// A bounded store of block hashes; the oldest make room.
@@ -32,11 +38,13 @@ pub struct LeafCache {
 
 impl LeafCache {
     /// An empty cache for hashes of `hash_len` bytes.
+    #[must_use]
     pub fn new(hash_len: usize, limit_bytes: usize) -> Self {
         Self { hash_len, limit_bytes, entries: Mutex::default() }
     }
 
     /// Whether the hash of the block of `step` bytes at `start` is kept.
+    #[must_use]
     pub fn has(&self, start: u64, step: u64) -> bool {
         Blocks::new(start, step, 1).is_ok_and(|block| self.get(block, &mut Vec::new()) > 0)
     }
@@ -50,14 +58,9 @@ impl LeafCache {
         *bytes = runs.values().map(|run| run.len() + ENTRY_BYTES).sum();
     }
 
-    /// The same cache for one who only looks: what a client asks for by block is not asked again.
-    pub fn read_only(&self) -> ReadOnly<'_> {
-        ReadOnly(self)
-    }
-}
-
-impl LeafStore for LeafCache {
-    fn get(&self, blocks: Blocks, out: &mut Vec<u8>) -> u64 {
+    /// Appends the hashes of the first of `blocks` to `out`, as many as are known without
+    /// a gap, and returns how many.
+    pub(super) fn get(&self, blocks: Blocks, out: &mut Vec<u8>) -> u64 {
         let (step, start) = (blocks.step(), blocks.start());
         let entries = self.entries.lock();
         let Some((key, run)) = entries.runs.range((step, 0)..=(step, start)).next_back() else {
@@ -76,7 +79,8 @@ impl LeafStore for LeafCache {
         count
     }
 
-    fn put(&self, blocks: Blocks, hashes: &[u8]) {
+    /// Offers the hashes of `blocks` for keeping.
+    pub(super) fn put(&self, blocks: Blocks, hashes: &[u8]) {
         let cost = hashes.len() + ENTRY_BYTES;
         if hashes.is_empty() || cost > self.limit_bytes {
             return;
@@ -95,17 +99,6 @@ impl LeafStore for LeafCache {
         entries.order.push_back(key);
         entries.bytes += cost;
     }
-}
-
-/// See [`LeafCache::read_only`].
-pub struct ReadOnly<'a>(&'a LeafCache);
-
-impl LeafStore for ReadOnly<'_> {
-    fn get(&self, blocks: Blocks, out: &mut Vec<u8>) -> u64 {
-        self.0.get(blocks, out)
-    }
-
-    fn put(&self, _: Blocks, _: &[u8]) {}
 }
 
 #[cfg(test)]
@@ -173,14 +166,5 @@ mod tests {
         assert_eq!(get(&cache, 0, 10, 3), b"");
         cache.put(blocks(0, 10, 2), b"aabb");
         assert_eq!(get(&cache, 0, 10, 3), b"aabb");
-    }
-
-    #[test]
-    fn who_only_looks_adds_nothing() {
-        let cache = LeafCache::new(2, 1000);
-        cache.read_only().put(blocks(0, 10, 1), b"xx");
-        assert_eq!(get(&cache, 0, 10, 1), b"");
-        cache.put(blocks(0, 10, 1), b"xx");
-        assert_eq!(cache.read_only().get(blocks(0, 10, 1), &mut vec![]), 1);
     }
 }
