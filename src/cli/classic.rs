@@ -12,7 +12,7 @@ use super::table::{
     optional_value, other, reporting, sizes, unreadable,
 };
 use super::values::{
-    attached_hint, compare_options, direction, is_given, new_file, operand_list, progress,
+    attached_hint, compare_options, direction, exactly, is_given, new_file, operand_list, progress,
     refuse_empty, report_file, size_options, timeout, usage, version,
 };
 use crate::error::Result;
@@ -210,14 +210,7 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
 }
 
 fn client(found: &ArgMatches) -> Result<ClientOptions> {
-    let operands = operand_list(found);
-    let count = operands.len();
-    let operands = <[OsString; 3]>::try_from(operands).map_err(|_| {
-        let hint = attached_hint(found, 3);
-        usage(format!(
-            "expected 3 operands, REMSHCMD LOCDEV REMDEV, found {count}{hint} (see bdsync --help)"
-        ))
-    })?;
+    let operands = exactly(found, "operands, REMSHCMD LOCDEV REMDEV", " (see bdsync --help)")?;
     Ok(ClientOptions {
         seal: found.get_flag("seal"),
         compression: compression::resolve(found)?,

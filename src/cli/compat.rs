@@ -9,7 +9,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::{Arg, Command};
 
-use crate::error::{Error, Kind, Result};
+use super::values::usage;
+use crate::error::Result;
 
 /// The classic's long options. A prefix that is unique among them keeps its classic meaning,
 /// whatever options were added since: `--t` is `--twopass` although there is a `--timeout`.
@@ -202,10 +203,6 @@ fn help_call(table: &Command) -> String {
         "bdsync" => "bdsync --help".to_owned(),
         name => format!("bdsync help {name}"),
     }
-}
-
-fn usage(what: String) -> Error {
-    Error::new(Kind::Usage, what)
 }
 
 #[cfg(test)]

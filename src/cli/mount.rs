@@ -11,8 +11,7 @@ use super::table::{
     base, comparing, connection, headed, long_flag, long_valued, operands, other, reporting, sizes,
 };
 use super::values::{
-    asked_for_words, attached_hint, decimal, is_given, operand_list, refuse_empty, report_file,
-    size_options, usage,
+    asked_for_words, decimal, exactly, is_given, refuse_empty, report_file, size_options, usage,
 };
 use crate::error::Result;
 use crate::units::Readers;
@@ -96,16 +95,11 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Command> {
 }
 
 fn mount_live(found: &ArgMatches) -> Result<(MountSource, OsString)> {
-    let operands = operand_list(found);
-    let count = operands.len();
-    let [command, local, remote, mountpoint] =
-        <[OsString; 4]>::try_from(operands).map_err(|_| {
-            let hint = attached_hint(found, 4);
-            usage(format!(
-                "expected 4 operands, REMSHCMD LOCDEV REMDEV MOUNTPOINT, found {count}{hint}; for a \
-                 stored patch: --from=PATCHFILE BASEDEV MOUNTPOINT (see bdsync help mount)"
-            ))
-        })?;
+    let [command, local, remote, mountpoint] = exactly(
+        found,
+        "operands, REMSHCMD LOCDEV REMDEV MOUNTPOINT",
+        "; for a stored patch: --from=PATCHFILE BASEDEV MOUNTPOINT (see bdsync help mount)",
+    )?;
     let scan_in_background = match found.get_one::<String>("scan").map(String::as_str) {
         None | Some("lazy") => false,
         Some("background") => true,
@@ -138,15 +132,8 @@ fn mount_stored(found: &ArgMatches, patch: &OsString) -> Result<(MountSource, Os
             return Err(usage(format!("--{name} means nothing with --from")));
         }
     }
-    let operands = operand_list(found);
-    let count = operands.len();
-    let [base, mountpoint] = <[OsString; 2]>::try_from(operands).map_err(|_| {
-        let hint = attached_hint(found, 2);
-        usage(format!(
-            "expected 2 operands with --from, BASEDEV MOUNTPOINT, found {count}{hint} \
-             (see bdsync help mount)"
-        ))
-    })?;
+    let what = "operands with --from, BASEDEV MOUNTPOINT";
+    let [base, mountpoint] = exactly(found, what, " (see bdsync help mount)")?;
     refuse_empty(&[("PATCHFILE", patch), ("BASEDEV", &base)])?;
     let (patch, base) = (PathBuf::from(patch), PathBuf::from(base));
     Ok((MountSource::Stored { patch, base, sizes: size_options(found)? }, mountpoint))

@@ -8,8 +8,8 @@ use super::options::{Command as Parsed, Place, SyncOptions};
 use super::place::place;
 use super::table;
 use super::values::{
-    asked_for_words, attached_hint, compare_options, decimal, new_file, operand_list, progress,
-    report_file, size_options, timeout, usage,
+    asked_for_words, compare_options, decimal, exactly, new_file, progress, report_file,
+    size_options, timeout, usage,
 };
 use crate::error::Result;
 use crate::units::{GIB, KIB, MIB, RATE_BYTES_MIN};
@@ -98,12 +98,7 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Parsed> {
     if let Some(command) = asked_for_words(found, "sync")? {
         return Ok(command);
     }
-    let operands = operand_list(found);
-    let count = operands.len();
-    let [source, target] = <[OsString; 2]>::try_from(operands).map_err(|_| {
-        let hint = attached_hint(found, 2);
-        usage(format!("expected 2 operands, SRC DST, found {count}{hint} (see bdsync help sync)"))
-    })?;
+    let [source, target] = exactly(found, "operands, SRC DST", " (see bdsync help sync)")?;
     let (source, target) = (place(&source)?, place(&target)?);
     if let (Place::Remote { .. }, Place::Remote { .. }) = (&source, &target) {
         return Err(usage(

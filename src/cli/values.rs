@@ -56,6 +56,19 @@ pub(super) fn operand_list(found: &ArgMatches) -> Vec<OsString> {
     found.get_many::<OsString>("operands").into_iter().flatten().cloned().collect()
 }
 
+/// The operands, of which there must be `N`. A message that says otherwise tells `what` they are
+/// and ends in `advice`.
+pub(super) fn exactly<const N: usize>(
+    found: &ArgMatches,
+    what: &str,
+    advice: &str,
+) -> Result<[OsString; N]> {
+    operand_list(found).try_into().map_err(|operands: Vec<_>| {
+        let (count, hint) = (operands.len(), attached_hint(found, N));
+        usage(format!("expected {N} {what}, found {count}{hint}{advice}"))
+    })
+}
+
 /// An empty operand is a variable that was not set.
 pub(super) fn refuse_empty(operands: &[(&str, &OsString)]) -> Result<()> {
     match operands.iter().find(|(_, value)| value.is_empty()) {
