@@ -12,61 +12,53 @@ use crate::error::{Error, Kind, Result};
 /// The version of the protocol, as both sides must announce it.
 const VERSION: &str = "0.5";
 
-/// Extensions of the protocol: announced by one side, or in use between both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extensions {
+/// Leads to the extension that a word of a hello announces.
+type Field = fn(&mut Extensions) -> &mut bool;
+
+/// One list for the fields, for all of them at once, and for the words of a hello in their order.
+macro_rules! extensions {
+    ($($(#[$doc:meta])+ $word:ident,)+) => {
+        /// Extensions of the protocol: announced by one side, or in use between both.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Extensions {
+            $($(#[$doc])+ pub $word: bool,)+
+        }
+
+        impl Extensions {
+            /// None, as a classic peer.
+            pub const NONE: Self = Self { $($word: false,)+ };
+            /// All that this program knows: what a server offers.
+            pub const ALL: Self = Self { $($word: true,)+ };
+            const WORDS: &[(&str, Field)] = &[$((stringify!($word), |set| &mut set.$word),)+];
+        }
+    };
+}
+
+extensions! {
     /// The block hash `blake3`, keyed with the salt.
-    pub blake3: bool,
+    blake3,
     /// The messages `gettree` and `tree`.
-    pub tree: bool,
+    tree,
     /// The answer `fault` to a request for bytes that cannot be read.
-    pub faults: bool,
+    faults,
     /// After a `fault` the bytes count as zeros. In use only with `faults`.
-    pub skip: bool,
+    skip,
     /// Leaves of trees are hashed by NH. In use only with `blake3` and `tree`.
-    pub nh: bool,
+    nh,
     /// Answers may come in another order than their requests.
-    pub reorder: bool,
+    reorder,
     /// The server draws the salt and answers the first looks of a walk before it is asked. In use
     /// only with `blake3`, `tree` and `nh`, and without `skip`.
-    pub early: bool,
+    early,
     /// The messages `getruns` and `runs`.
-    pub runs: bool,
+    runs,
     /// The message `alive`.
-    pub alive: bool,
+    alive,
     /// The message `disk`.
-    pub disk: bool,
+    disk,
 }
 
 impl Extensions {
-    /// None, as a classic peer.
-    pub const NONE: Self = Self {
-        blake3: false,
-        tree: false,
-        faults: false,
-        skip: false,
-        nh: false,
-        reorder: false,
-        early: false,
-        runs: false,
-        alive: false,
-        disk: false,
-    };
-
-    /// All that this program knows: what a server offers.
-    pub const ALL: Self = Self {
-        blake3: true,
-        tree: true,
-        faults: true,
-        skip: true,
-        nh: true,
-        reorder: true,
-        early: true,
-        runs: true,
-        alive: true,
-        disk: true,
-    };
-
     /// Those that are in use between one that has these and one that has `other`: what both have,
     /// without those that need another which is not.
     #[must_use]
@@ -93,21 +85,9 @@ impl Extensions {
     }
 
     /// The hello of `role` (`CLIENT`, `SERVER`) that announces these.
-    pub(super) fn hello(self, role: &str) -> Vec<u8> {
-        let words = [
-            (self.blake3, "blake3"),
-            (self.tree, "tree"),
-            (self.faults, "faults"),
-            (self.skip, "skip"),
-            (self.nh, "nh"),
-            (self.reorder, "reorder"),
-            (self.early, "early"),
-            (self.runs, "runs"),
-            (self.alive, "alive"),
-            (self.disk, "disk"),
-        ];
-        let words: Vec<&str> =
-            words.into_iter().filter_map(|(has, word)| has.then_some(word)).collect();
+    pub(super) fn hello(mut self, role: &str) -> Vec<u8> {
+        let announced = Self::WORDS.iter().filter(|(_, field)| *field(&mut self));
+        let words: Vec<&str> = announced.map(|(word, _)| *word).collect();
         match words.is_empty() {
             true => format!("{role} {VERSION}").into_bytes(),
             false => format!("{role}+{} {VERSION}", words.join(",")).into_bytes(),
@@ -134,18 +114,9 @@ impl Extensions {
         let mut found = Self::NONE;
         if let Some(plus) = who.iter().position(|&byte| byte == b'+') {
             for word in who[plus + 1..].split(|&byte| byte == b',') {
-                match word {
-                    b"blake3" => found.blake3 = true,
-                    b"tree" => found.tree = true,
-                    b"faults" => found.faults = true,
-                    b"skip" => found.skip = true,
-                    b"nh" => found.nh = true,
-                    b"reorder" => found.reorder = true,
-                    b"early" => found.early = true,
-                    b"runs" => found.runs = true,
-                    b"alive" => found.alive = true,
-                    b"disk" => found.disk = true,
-                    _ => {}
+                let known = Self::WORDS.iter().find(|(known, _)| known.as_bytes() == word);
+                if let Some((_, field)) = known {
+                    *field(&mut found) = true;
                 }
             }
         }
@@ -289,6 +260,13 @@ mod tests {
         let (both, answer) = meet(b"\x10\0\0\0\x01CLIENT+tree 0.5", Extensions::ALL);
         assert_eq!(both, Extensions { tree: true, ..Extensions::NONE });
         assert_eq!(&answer[5..], b"SERVER+tree 0.5");
+    }
+
+    #[test]
+    fn words_have_their_order() {
+        let words = "blake3,tree,faults,skip,nh,reorder,early,runs,alive,disk";
+        assert_eq!(Extensions::ALL.hello("X"), format!("X+{words} 0.5").as_bytes());
+        assert_eq!(Extensions::NONE.hello("X"), b"X 0.5");
     }
 
     #[test]
