@@ -15,7 +15,7 @@ use crate::diff::{Density, Engine, Plan, digests, has_usual_leaves};
 use crate::digest::{Algorithm, BlockHasher, HashPool, SALT_BYTES, draw_salt};
 use crate::error::{Error, Kind, Result};
 use crate::report;
-use crate::transport::{Connection, connect_command, connect_lasting};
+use crate::transport::{self, Connection, Manner, split_command};
 use crate::units::{Direction, FileId};
 use crate::wire::{Extensions, Opening, Peer};
 
@@ -186,12 +186,12 @@ impl Session {
         sizes: SizeOptions,
     ) -> Result<Self> {
         let connect = || {
-            let stderr = Box::new(report::remote_line);
-            let connect = match reading {
-                Reading::Whole => connect_command,
-                Reading::OnDemand => connect_lasting,
+            let manner = match reading {
+                Reading::Whole => Manner::Session,
+                Reading::OnDemand => Manner::Lasting,
             };
-            connect(ends.remote_command, ends.timeout, stderr)
+            let words = split_command(ends.remote_command)?;
+            transport::connect(&words, manner, ends.timeout, Box::new(report::remote_line))
         };
         Meeting::open(ends.local, ends.remote, ends.direction, reading, compare, connect)?
             .agree(compare, sizes)

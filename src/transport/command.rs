@@ -1,6 +1,6 @@
 //! REMSHCMD as a process: started, its stderr drained all the time, waited for, killed.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +16,6 @@ use nix::unistd::Pid;
 
 use super::Connection;
 use super::control::{Control, set_nonblocking, setup_error};
-use super::split::split_command;
 use super::stream::{StreamReader, StreamWriter};
 use crate::error::{Error, Kind, Result};
 use crate::signals::{end_with_parent, leave_terminal_in, unblock_in};
@@ -84,69 +83,35 @@ struct Drain {
     thread: JoinHandle<()>,
 }
 
-/// Starts `command` (REMSHCMD, see [`split_command`]) and connects to its stdin and stdout.
-/// Its stderr goes line by line to `stderr_sink`. `timeout` as in [`Control::new`].
+/// What a process is started for. Whatever it is, none of its signals is held back, and it is ended
+/// when the thread ends that has started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// To be asked and to answer. It stays in our process group, so that an `ssh` in it can ask for
+    /// a password, and Ctrl-C reaches it as well as us.
+    Session,
+    /// The same, but it goes on when its terminal's Ctrl-C or end means another process: see
+    /// [`leave_terminal_in`].
+    Lasting,
+    /// As for a session, but the writer's first flush returns once the process has read what was
+    /// written: `ssh` has asked for its password by then.
+    Consumer,
+}
+
+/// Starts the program and arguments `words` (of REMSHCMD: see
+/// [`split_command`](super::split_command)) and connects to its stdin and stdout. Its stderr goes
+/// line by line to `stderr_sink`. `timeout` as in [`Control::new`].
 ///
-/// The process stays in our process group, so that an `ssh` in it can ask for a password. It is
-/// ended when the calling thread ends, which has to live as long as the connection is wanted.
+/// The calling thread has to live as long as the connection is wanted: see [`Manner`].
 ///
 /// # Errors
-/// `Kind::Usage` when the command cannot be split, `Kind::Spawn` when it cannot be started,
+/// `Kind::Usage` when `words` is empty, `Kind::Spawn` when it cannot be started,
 /// `Kind::Connection` when descriptors or threads run out.
-pub fn connect_command(
-    command: &OsStr,
-    timeout: Option<Duration>,
-    stderr_sink: StderrSink,
-) -> Result<Connection> {
-    connect_words(&split_command(command)?, timeout, stderr_sink)
-}
-
-/// As [`connect_command`]: the process goes on when its terminal's Ctrl-C or end means another
-/// process.
-///
-/// # Errors
-/// As [`connect_command`].
-pub fn connect_lasting(
-    command: &OsStr,
-    timeout: Option<Duration>,
-    stderr_sink: StderrSink,
-) -> Result<Connection> {
-    let words = split_command(command)?;
-    connect(&words, timeout, stderr_sink, StreamWriter::new, leave_terminal_in)
-}
-
-/// As [`connect_command`], of a program and its arguments that need no splitting; `words` must
-/// not be empty.
-///
-/// # Errors
-/// As [`connect_command`]; `Kind::Usage` when `words` is empty.
-pub fn connect_words(
+pub fn connect(
     words: &[OsString],
+    manner: Manner,
     timeout: Option<Duration>,
     stderr_sink: StderrSink,
-) -> Result<Connection> {
-    connect(words, timeout, stderr_sink, StreamWriter::new, |_| {})
-}
-
-/// As [`connect_words`]; the writer's first flush returns once the process has read what was
-/// written: `ssh` has asked for its password by then.
-///
-/// # Errors
-/// As [`connect_words`].
-pub fn connect_consumer(
-    words: &[OsString],
-    timeout: Option<Duration>,
-    stderr_sink: StderrSink,
-) -> Result<Connection> {
-    connect(words, timeout, stderr_sink, StreamWriter::confirming, |_| {})
-}
-
-fn connect(
-    words: &[OsString],
-    timeout: Option<Duration>,
-    stderr_sink: StderrSink,
-    writer: fn(OwnedFd, Arc<Control>) -> StreamWriter,
-    prepare: fn(&mut Command),
 ) -> Result<Connection> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::new(Kind::Usage, "the remote command is empty"));
@@ -157,7 +122,9 @@ fn connect(
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     unblock_in(&mut command);
     end_with_parent(&mut command);
-    prepare(&mut command);
+    if manner == Manner::Lasting {
+        leave_terminal_in(&mut command);
+    }
     let child = command.spawn().map_err(|e| {
         Error::io(Kind::Spawn, "cannot start the remote command", e).with_path(program)
     })?;
@@ -170,9 +137,13 @@ fn connect(
         set_nonblocking(fd.as_fd()).map_err(setup_error)?;
     }
     remote.drain = Some(Drain::start(stderr, stderr_sink)?);
+    let writer = match manner {
+        Manner::Session | Manner::Lasting => StreamWriter::new(input, control.clone()),
+        Manner::Consumer => StreamWriter::confirming(input, control.clone()),
+    };
     Ok(Connection {
         reader: Box::new(StreamReader::new(output, control.clone())),
-        writer: Box::new(writer(input, control.clone())),
+        writer: Box::new(writer),
         control,
         remote: Some(remote),
     })
@@ -344,8 +315,10 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use super::super::split_command;
     use super::*;
     use parking_lot::Mutex;
+    use std::ffi::OsStr;
     use std::io::Write;
 
     type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
@@ -356,7 +329,8 @@ mod tests {
             let heard = heard.clone();
             Box::new(move |line: &[u8]| heard.lock().push(line.to_vec()))
         };
-        (connect_command(OsStr::new(command), None, sink).unwrap(), heard)
+        let words = split_command(OsStr::new(command)).unwrap();
+        (connect(&words, Manner::Session, None, sink).unwrap(), heard)
     }
 
     fn end(connection: Connection) -> (Remote, ExitStatus) {
@@ -403,7 +377,7 @@ mod tests {
         let mark = folder.path().join("reads");
         let script = format!("sleep 0.3; touch {}; head -c 5; exec sleep 100", mark.display());
         let words = ["sh", "-c", &script].map(OsString::from);
-        let mut connection = connect_consumer(&words, None, Box::new(|_| {})).unwrap();
+        let mut connection = connect(&words, Manner::Consumer, None, Box::new(|_| {})).unwrap();
         connection.writer.write_all(b"hello").unwrap();
         connection.writer.flush().unwrap();
         assert!(mark.exists());
@@ -414,7 +388,8 @@ mod tests {
 
     #[test]
     fn program_that_does_not_exist_is_named() {
-        let err = connect_command(OsStr::new("/no/such x"), None, Box::new(|_| {})).unwrap_err();
+        let words = ["/no/such", "x"].map(OsString::from);
+        let err = connect(&words, Manner::Session, None, Box::new(|_| {})).unwrap_err();
         assert_eq!(err.kind(), Kind::Spawn);
         assert_eq!(
             err.full_message(),

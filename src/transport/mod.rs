@@ -26,10 +26,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-pub use command::{
-    Remote, RemoteEnd, STDERR_LINE_BYTES_MAX, StderrSink, connect_command, connect_consumer,
-    connect_lasting, connect_words,
-};
+pub use command::{Manner, Remote, RemoteEnd, STDERR_LINE_BYTES_MAX, StderrSink, connect};
 pub use control::Control;
 pub use pair::pair;
 pub use split::split_command;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::sides::Sides;
-use super::{Start, Sync, words};
+use super::{Sync, words};
 use crate::cli::{Place, SizeOptions, SyncOptions};
 use crate::commands::session::{Meeting, Reading};
 use crate::diff::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::transport::{Connection, RemoteEnd, StderrSink, connect_words};
+use crate::transport::{self, Connection, Manner, RemoteEnd, StderrSink};
 use crate::units::{Direction, SizeRule};
 use crate::wire::Extensions;
 
@@ -63,7 +63,7 @@ impl Sync<'_> {
 
     fn connect_server(&self, words: &[OsString]) -> Result<Connection> {
         let sink = words::of_server(self.sides.caller.is_local(), Arc::clone(&self.is_ending));
-        self.connect(words, sink, connect_words)
+        self.connect(words, sink, Manner::Session)
     }
 
     /// Starts a bdsync, on this host or another, which the stops will reach.
@@ -71,9 +71,9 @@ impl Sync<'_> {
         &self,
         words: &[OsString],
         sink: StderrSink,
-        start: Start,
+        manner: Manner,
     ) -> Result<Connection> {
-        let connection = start(words, self.options.timeout, sink)?;
+        let connection = transport::connect(words, manner, self.options.timeout, sink)?;
         let (control, is_ending) = (Arc::clone(&connection.control), Arc::clone(&self.is_ending));
         self.stops.add(move |_| {
             is_ending.store(true, Ordering::SeqCst);

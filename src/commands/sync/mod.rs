@@ -39,7 +39,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::client::Job;
 use super::left_out;
@@ -52,9 +51,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::report;
 use crate::signals::{Signals, interrupted};
-use crate::transport::{
-    Connection, RemoteEnd, StderrSink, Throttle, ThrottledWriter, connect_consumer,
-};
+use crate::transport::{Manner, RemoteEnd, Throttle, ThrottledWriter};
 use crate::units::{Direction, FileId, SizeRule};
 use crate::wire::{Extensions, Fault};
 
@@ -88,9 +85,6 @@ pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
         _ => outcome,
     }
 }
-
-/// Starts a process and connects to it.
-type Start = fn(&[OsString], Option<Duration>, StderrSink) -> Result<Connection>;
 
 /// One run.
 struct Sync<'a> {
@@ -269,7 +263,7 @@ impl Sync<'_> {
         // of ssh would hide it.
         let word = LastWord::default();
         let sink = word.sink(caller.is_local());
-        let connection = self.connect(&caller.patch(&arguments), sink, connect_consumer)?;
+        let connection = self.connect(&caller.patch(&arguments), sink, Manner::Consumer)?;
         let is_ending = Arc::clone(&self.is_ending);
         let is_remote = !caller.is_local();
         let shows_life = is_remote && compared.is_some();

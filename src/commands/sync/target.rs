@@ -158,13 +158,13 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::connect_consumer;
+    use crate::transport::{Manner, connect};
 
     /// As the classic does, behind the checksum field.
     #[test]
     fn that_one_which_ends_with_the_last_byte_of_the_patch_is_no_news() {
         let words = ["head", "-c", "6"].map(Into::into);
-        let connection = connect_consumer(&words, None, Box::new(|_| {})).unwrap();
+        let connection = connect(&words, Manner::Consumer, None, Box::new(|_| {})).unwrap();
         let (told, ended) = bounded(1);
         let on_end = move |err| drop(told.send(err));
         let mut target =
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn that_one_which_does_not_end_had_to_be_killed_hides_no_reason_for_a_cut_patch() {
         let words = ["sh", "-c", "read line; exec sleep 600"].map(Into::into);
-        let connection = connect_consumer(&words, None, Box::new(|_| {})).unwrap();
+        let connection = connect(&words, Manner::Consumer, None, Box::new(|_| {})).unwrap();
         let mut target =
             Target::new(connection, false, false, LastWord::default(), |_| {}).unwrap();
         target.writer().write_all(b"cut short\n").unwrap();
@@ -190,7 +190,7 @@ mod tests {
         let script = format!("cat >/dev/null; {what}");
         let words = ["sh", "-c", &script].map(Into::into);
         let patience = Some(Duration::from_secs(5));
-        let connection = connect_consumer(&words, patience, Box::new(|_| {})).unwrap();
+        let connection = connect(&words, Manner::Consumer, patience, Box::new(|_| {})).unwrap();
         let mut target = Target::new(connection, true, true, LastWord::default(), |_| {}).unwrap();
         target.writer().write_all(b"patch\n").unwrap();
         target.finish(true)

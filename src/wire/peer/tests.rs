@@ -1,7 +1,7 @@
 //! The peer against scripted servers, in this process and as commands.
 
 use super::*;
-use crate::transport::{Connection, connect_command, pair};
+use crate::transport::{Connection, Manner, connect, pair, split_command};
 use crate::units::ByteRange;
 use crate::wire::opening::Digests;
 use crate::wire::{

@@ -3,7 +3,8 @@
 use super::*;
 
 fn command(text: &str, timeout: Option<Duration>) -> Connection {
-    connect_command(OsStr::new(text), timeout, Box::new(|_| {})).unwrap()
+    let words = split_command(OsStr::new(text)).unwrap();
+    connect(&words, Manner::Session, timeout, Box::new(|_| {})).unwrap()
 }
 
 fn open_error(text: &str) -> Error {
