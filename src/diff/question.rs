@@ -2,7 +2,7 @@
 //! Pure.
 
 use super::descent::Ask;
-use crate::wire::{HashRun, RUNS_MAX, Request, Session};
+use crate::wire::{HashRun, Look, RUNS_MAX, Request, Session};
 
 /// A request, and the asks that its answer is for, in their order.
 pub(super) struct Question {
@@ -35,7 +35,7 @@ fn request(asks: &[Ask]) -> Request {
     let Ask { probe, start, count: n, .. } = asks[0];
     let step = probe.step_bytes;
     match (asks.len(), probe.level) {
-        (1, Some(level)) => Request::Tree { start, step, n, level },
+        (1, Some(level)) => Request::Tree(Look { start, step, n, level }),
         (1, None) => Request::Hashes { start, step, n },
         (_, level) => {
             // The hashes of all runs fit one message, so that of each is a small number.

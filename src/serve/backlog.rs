@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::checksum::ChecksumCell;
 use super::task::{Source, Task};
 use crate::error::Result;
-use crate::wire::Message;
+use crate::wire::{Look, Message};
 
 /// How many requests are read ahead.
 pub const REQUESTS_MAX: usize = 256;
@@ -26,7 +26,7 @@ pub(super) enum Answer {
     /// To `gethashes`, with its numbers.
     Hashes { start: u64, step: u64, n: u64, task: Arc<Task> },
     /// To `gettree`, with its numbers.
-    Tree { start: u64, step: u64, n: u64, level: u8, task: Arc<Task> },
+    Tree { look: Look, task: Arc<Task> },
     /// To `getruns`, with its step and level and the print of its runs.
     Runs { step: u64, level: Option<u8>, print: u64, task: Arc<Task> },
     /// To `getblock`.
@@ -75,9 +75,7 @@ impl Answer {
             Answer::Hashes { start, step, n, task } => {
                 Message::Hashes { start, step, n, hashes: task.take_result()? }
             }
-            Answer::Tree { start, step, n, level, task } => {
-                Message::Tree { start, step, n, level, hashes: task.take_result()? }
-            }
+            Answer::Tree { look, task } => Message::Tree { look, hashes: task.take_result()? },
             Answer::Runs { step, level, print, task } => {
                 Message::Runs { step, level, print, hashes: task.take_result()? }
             }

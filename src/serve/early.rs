@@ -49,8 +49,7 @@ impl Early {
 
     /// The requests that the client has not sent.
     pub(super) fn requests(&self) -> impl Iterator<Item = Message> + use<> {
-        let request = |Look { start, step, n, level }| Message::GetTree { start, step, n, level };
-        self.looks.clone().into_iter().map(request)
+        self.looks.clone().into_iter().map(Message::GetTree)
     }
 
     /// The checksum that the client's digests name; the rest of them must be as announced.

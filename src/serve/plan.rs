@@ -4,7 +4,7 @@ use crate::digest::{Blocks, node_leaves};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, GIB, MIB};
 use crate::wire::{
-    BLOCK_MESSAGE_BYTES_MAX, HASHES_BYTES_MAX, HashRun, RUNS_BYTES_MAX, TREE_BYTES_MAX,
+    BLOCK_MESSAGE_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Look, RUNS_BYTES_MAX, TREE_BYTES_MAX,
 };
 
 /// Largest step in bytes that is hashed.
@@ -43,24 +43,18 @@ impl HashPlan {
         Self::new(blocks, None, hash_len, HASHES_BYTES_MAX, PART_BYTES_MAX)
     }
 
-    /// The plan for `gettree`; `level` is at most 7.
+    /// The plan for `gettree`.
     ///
     /// # Errors
     /// As [`HashPlan::hashes`].
-    pub(super) fn tree(start: u64, step: u64, n: u64, level: u8, hash_len: usize) -> Result<Self> {
-        Self::tree_of_part(start, step, n, level, hash_len, PART_BYTES_MAX)
+    pub(super) fn tree(look: Look, hash_len: usize) -> Result<Self> {
+        Self::tree_of_part(look, hash_len, PART_BYTES_MAX)
     }
 
     /// As [`HashPlan::tree`], holding at most `part_bytes` until they are folded, or what is
     /// asked for where that is more.
-    fn tree_of_part(
-        start: u64,
-        step: u64,
-        n: u64,
-        level: u8,
-        hash_len: usize,
-        part_bytes: u64,
-    ) -> Result<Self> {
+    fn tree_of_part(look: Look, hash_len: usize, part_bytes: u64) -> Result<Self> {
+        let Look { start, step, n, level } = look;
         let leaves = n.checked_mul(node_leaves(level)).ok_or_else(|| {
             let what = format!("the remote asked for too much: {n} nodes of level {level}");
             Error::new(Kind::Protocol, what).with_offset(start)
@@ -193,7 +187,11 @@ impl HashWork {
         let plan = |run: &HashRun| match level {
             Some(level) => {
                 let n = run.n.into();
-                HashPlan::tree_of_part(run.start, step, n, level, hash_len, part_bytes)
+                HashPlan::tree_of_part(
+                    Look { start: run.start, step, n, level },
+                    hash_len,
+                    part_bytes,
+                )
             }
             None => HashPlan::hashes(run.start, step, run.n.into(), hash_len),
         };
@@ -265,6 +263,10 @@ mod tests {
     use super::*;
     use crate::units::KIB;
 
+    fn tree(start: u64, step: u64, n: u64, level: u8, hash_len: usize) -> Result<HashPlan> {
+        HashPlan::tree(Look { start, step, n, level }, hash_len)
+    }
+
     fn is_refused(plan: Result<HashPlan>) -> bool {
         plan.is_err_and(|err| err.kind() == Kind::Protocol)
     }
@@ -275,16 +277,16 @@ mod tests {
         assert!(HashPlan::hashes(0, 4096, most, 16).is_ok());
         assert!(is_refused(HashPlan::hashes(0, 4096, most + 1, 16)));
         let most = (TREE_BYTES_MAX / 32) as u64;
-        assert!(HashPlan::tree(0, 4096, most, 7, 32).is_ok());
-        assert!(is_refused(HashPlan::tree(0, 4096, most + 1, 7, 32)));
+        assert!(tree(0, 4096, most, 7, 32).is_ok());
+        assert!(is_refused(tree(0, 4096, most + 1, 7, 32)));
         assert!(HashPlan::hashes(0, STEP_BYTES_MAX, 1, 16).is_ok());
         assert!(is_refused(HashPlan::hashes(0, STEP_BYTES_MAX + 1, 1, 16)));
         assert!(is_refused(HashPlan::hashes(0, 0, 1, 16)));
         assert!(HashPlan::hashes(u64::MAX - 10, 10, 1, 16).is_ok());
         assert!(is_refused(HashPlan::hashes(u64::MAX - 10, 11, 1, 16)));
         assert!(is_refused(HashPlan::hashes(0, 1, u64::MAX, 16)));
-        assert!(is_refused(HashPlan::tree(0, 1, u64::MAX, 7, 16)));
-        assert!(is_refused(HashPlan::tree(u64::MAX, 1, 1, 1, 16)));
+        assert!(is_refused(tree(0, 1, u64::MAX, 7, 16)));
+        assert!(is_refused(tree(u64::MAX, 1, 1, 1, 16)));
     }
 
     #[test]
@@ -303,10 +305,10 @@ mod tests {
 
     #[test]
     fn a_tree_of_16_kib_leaves_is_hashed_a_mebibyte_at_a_time() {
-        let plan = HashPlan::tree(0, 16 * KIB, 4, 2, 32).expect("a plan");
+        let plan = tree(0, 16 * KIB, 4, 2, 32).expect("a plan");
         assert_eq!((plan.level, plan.fold_levels, plan.nodes, plan.units()), (1, 1, 64, 16));
         // The largest node: coarse parts, since few of their hashes are held.
-        let plan = HashPlan::tree(0, 16 * KIB, 1, 7, 32).expect("a plan");
+        let plan = tree(0, 16 * KIB, 1, 7, 32).expect("a plan");
         assert_eq!((plan.level, plan.fold_levels, plan.nodes), (4, 3, 4096));
     }
 
@@ -329,7 +331,7 @@ mod tests {
             level in 0_u8..=7,
             hash_len in prop_oneof![Just(16_usize), Just(20), Just(64)],
         ) {
-            let Ok(plan) = HashPlan::tree(start, step, n, level, hash_len) else { return Ok(()) };
+            let Ok(plan) = tree(start, step, n, level, hash_len) else { return Ok(()) };
             prop_assert_eq!(plan.level + plan.fold_levels, level);
             let most = (PART_BYTES_MAX).max(n * hash_len as u64);
             prop_assert!(plan.nodes() * hash_len as u64 <= most);

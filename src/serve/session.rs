@@ -219,9 +219,9 @@ impl Requests {
                 let plan = HashPlan::hashes(start, step, n, hasher.hash_len())?;
                 Answer::Hashes { start, step, n, task: start_task(Work::Hashes(plan.into())) }
             }
-            Message::GetTree { start, step, n, level } if self.shared.extensions.tree => {
-                let plan = HashPlan::tree(start, step, n, level, hasher.tree_hash_len())?;
-                Answer::Tree { start, step, n, level, task: start_task(Work::Hashes(plan.into())) }
+            Message::GetTree(look) if self.shared.extensions.tree => {
+                let plan = HashPlan::tree(look, hasher.tree_hash_len())?;
+                Answer::Tree { look, task: start_task(Work::Hashes(plan.into())) }
             }
             Message::GetRuns { step, level, runs } if self.may_ask_runs(level) => {
                 let hash_len =

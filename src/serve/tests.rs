@@ -15,7 +15,7 @@ use crate::digest::{Algorithm, BlockHasher, Hasher, Scratch, core_count, fold, h
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, pair};
 use crate::units::{ByteRange, FileId};
-use crate::wire::{Extensions, FAULT_TEXT_BYTES_MAX, FrameReader, Message};
+use crate::wire::{Extensions, FAULT_TEXT_BYTES_MAX, FrameReader, Look, Message};
 
 mod alive;
 mod early;
@@ -181,7 +181,7 @@ fn a_checksum_is_that_of_exactly_the_devices_bytes() {
 
 #[test]
 fn extensions_are_used_only_when_the_client_announced_them() {
-    let tree = Message::GetTree { start: 0, step: 512, n: 1, level: 1 };
+    let tree = Message::GetTree(Look { start: 0, step: 512, n: 1, level: 1 });
     assert_eq!(fault(&[tree]), Some(Kind::Protocol));
     let device = Recorded::new(vec![1; 100]);
     for (hello, expected) in [("CLIENT 0.5", Some(Kind::Usage)), (EXTENDED, None)] {
@@ -200,9 +200,9 @@ fn a_tree_is_what_its_leaves_fold_to_and_going_down_reads_nothing_again() {
     };
     let device = Recorded::new(content);
     let requests = [
-        Message::GetTree { start: 0, step: 4096, n: 3, level: 2 },
-        Message::GetTree { start: 1 << 20, step: 4096, n: 16, level: 1 },
-        Message::GetTree { start: 1 << 20, step: 4096, n: 16, level: 0 },
+        Message::GetTree(Look { start: 0, step: 4096, n: 3, level: 2 }),
+        Message::GetTree(Look { start: 1 << 20, step: 4096, n: 16, level: 1 }),
+        Message::GetTree(Look { start: 1 << 20, step: 4096, n: 16, level: 0 }),
         Message::GetHashes { start: 1 << 20, step: 4096, n: 5 },
         Message::Done,
     ];
@@ -344,7 +344,7 @@ fn what_is_finished_overtakes_what_is_not_where_the_client_knows_that() {
         assert_eq!(next(), Message::Hello("SERVER+tree,reorder 0.5".into()));
         assert_eq!(next(), Message::Size(2 << 20));
         send(&[
-            Message::GetTree { start: CLOSED, step: 4096, n: 1, level: 1 },
+            Message::GetTree(Look { start: CLOSED, step: 4096, n: 1, level: 1 }),
             Message::GetHashes { start: 0, step: 1, n: 0 },
             Message::GetBlock { offset: 5, len: 10 },
         ]);
@@ -356,7 +356,7 @@ fn what_is_finished_overtakes_what_is_not_where_the_client_knows_that() {
         assert!(matches!(next(), Message::Hashes { start: 0, n: 1, .. }));
         *gate.is_open.lock() = true;
         gate.opened.notify_all();
-        assert!(matches!(next(), Message::Tree { start: CLOSED, .. }));
+        assert!(matches!(next(), Message::Tree { look: Look { start: CLOSED, .. }, .. }));
         assert_eq!(next(), Message::Hashes { start: 0, step: 1, n: 0, hashes: vec![] });
         assert_eq!(next(), Message::Done);
         session.join().expect("the session does not panic").expect("a good session");
@@ -391,7 +391,7 @@ fn hints_are_echoed_and_free_the_cache() {
 #[test]
 fn what_a_hint_releases_is_read_and_hashed_anew() {
     let (step, bytes) = (4096, 16 * 4096);
-    let tree = Message::GetTree { start: 0, step, n: 1, level: 1 };
+    let tree = Message::GetTree(Look { start: 0, step, n: 1, level: 1 });
     let hint = |start| Message::GetHashes { start, step: 1, n: 0 };
     for (released, read_bytes) in [(0, bytes), (bytes, 2 * bytes), (1 << 60, 2 * bytes)] {
         let device = Recorded::new(vec![3; bytes as usize]);

@@ -35,8 +35,7 @@ impl Early {
         let mut requests = Vec::with_capacity(self.looks.len());
         let mut bytes_of_all = 0;
         for &look in &self.looks {
-            let Look { start, step, n, level } = look;
-            let request = Request::Tree { start, step, n, level };
+            let request = Request::Tree(look);
             let bytes = session.answer_bytes(&request).map_err(|err| {
                 Error::new(Kind::Protocol, "the remote answers what nobody asks").with_source(err)
             })?;
@@ -98,10 +97,7 @@ impl EarlyAnswers {
 
     /// Asks for the answer to `request`, which each can be had once.
     pub(super) fn claim(&self, request: &Request, done: Done) -> Claim {
-        let &Request::Tree { start, step, n, level } = request else {
-            return Claim::NotEarly(done);
-        };
-        let look = Look { start, step, n, level };
+        let &Request::Tree(look) = request else { return Claim::NotEarly(done) };
         let mut slots = self.slots.lock();
         match slots.remove(&look) {
             Some(Slot::Here(answer)) => Claim::Here(done, answer),

@@ -23,7 +23,7 @@ pub struct Look {
     pub step: u64,
     /// Number of nodes.
     pub n: u64,
-    /// Their level, at most [`TREE_LEVEL_MAX`].
+    /// Their level, at most [`TREE_LEVEL_MAX`]: a node covers step * 16^level bytes.
     pub level: u8,
 }
 

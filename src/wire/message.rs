@@ -118,9 +118,9 @@ pub enum Message {
     /// The answer: the digest's bytes.
     Checksum(Vec<u8>),
     /// Extension `tree`: asks for the hashes of `n` nodes of `level`.
-    GetTree { start: u64, step: u64, n: u64, level: u8 },
+    GetTree(Look),
     /// The answer: the same numbers, then `n` hashes.
-    Tree { start: u64, step: u64, n: u64, level: u8, hashes: Vec<u8> },
+    Tree { look: Look, hashes: Vec<u8> },
     /// Extension `faults`: in place of the answer to a request for bytes that cannot be read.
     Fault { ranges: Vec<ByteRange>, text: Vec<u8> },
     /// Extension `reorder`: the next answer is to the request with so many older ones before it
@@ -154,7 +154,7 @@ impl Message {
             Message::Block { .. } => "block",
             Message::GetChecksum => "getchecksum",
             Message::Checksum(_) => "checksum",
-            Message::GetTree { .. } => "gettree",
+            Message::GetTree(_) => "gettree",
             Message::Tree { .. } => "tree",
             Message::Fault { .. } => "fault",
             Message::Turn { .. } => "turn",
@@ -194,12 +194,8 @@ impl Message {
             }
             Message::GetChecksum => encode_frame(GETCHECKSUM, &[], out),
             Message::Checksum(digest) => encode_frame(CHECKSUM, &[digest], out),
-            Message::GetTree { start, step, n, level } => {
-                encode_frame(GETTREE, &[&look_bytes(*start, *step, *n, *level)], out)
-            }
-            Message::Tree { start, step, n, level, hashes } => {
-                encode_frame(TREE, &[&look_bytes(*start, *step, *n, *level), hashes], out)
-            }
+            Message::GetTree(look) => encode_frame(GETTREE, &[&look_bytes(look)], out),
+            Message::Tree { look, hashes } => encode_frame(TREE, &[&look_bytes(look), hashes], out),
             Message::Fault { ranges, text } => encode_fault(ranges, text, out),
             Message::Turn { older } => encode_frame(TURN, &[&older.to_le_bytes()], out),
             Message::Early { salt, looks } => encode_early(salt, looks, out),
@@ -246,14 +242,9 @@ impl Message {
                 .exactly(|f| Ok(Message::GetBlock { offset: f.u64()?, len: f.u64()? })),
             BLOCK => Fields::new("block", payload)
                 .exactly(|f| Ok(Message::Block { offset: f.u64()?, data: f.rest().to_vec() })),
-            GETTREE => Fields::new("gettree", payload).exactly(|f| {
-                let Look { start, step, n, level } = f.look()?;
-                Ok(Message::GetTree { start, step, n, level })
-            }),
-            TREE => Fields::new("tree", payload).exactly(|f| {
-                let Look { start, step, n, level } = f.look()?;
-                Ok(Message::Tree { start, step, n, level, hashes: f.rest().to_vec() })
-            }),
+            GETTREE => Fields::new("gettree", payload).exactly(|f| Ok(Message::GetTree(f.look()?))),
+            TREE => Fields::new("tree", payload)
+                .exactly(|f| Ok(Message::Tree { look: f.look()?, hashes: f.rest().to_vec() })),
             FAULT => Fields::new("fault", payload).exactly(decode_fault),
             TURN => Fields::new("turn", payload).exactly(|f| Ok(Message::Turn { older: f.u32()? })),
             EARLY => Fields::new("early", payload).exactly(decode_early),
@@ -290,7 +281,7 @@ impl Message {
             Message::Done | Message::GetChecksum => 0,
             Message::GetBlock { .. } | Message::Disk(_) => 16,
             Message::Block { data, .. } => 8 + data.len(),
-            Message::GetTree { .. } => LOOK_BYTES,
+            Message::GetTree(_) => LOOK_BYTES,
             Message::Tree { hashes, .. } => LOOK_BYTES + hashes.len(),
             Message::Fault { ranges, text } => 2 + 16 * ranges.len() + text.len(),
             Message::Turn { .. } => 4,
@@ -311,9 +302,9 @@ fn numbers(values: [&u64; 3]) -> [u8; 24] {
 }
 
 /// The numbers of a look, as [`Fields::look`] reads them.
-fn look_bytes(start: u64, step: u64, n: u64, level: u8) -> [u8; LOOK_BYTES] {
-    let mut bytes = [level; LOOK_BYTES];
-    bytes[..24].copy_from_slice(&numbers([&start, &step, &n]));
+fn look_bytes(look: &Look) -> [u8; LOOK_BYTES] {
+    let mut bytes = [look.level; LOOK_BYTES];
+    bytes[..24].copy_from_slice(&numbers([&look.start, &look.step, &look.n]));
     bytes
 }
 
@@ -349,8 +340,7 @@ fn encode_early(salt: &[u8], looks: &[Look], out: &mut Vec<u8>) -> Result<()> {
         let what = format!("at most {EARLY_LOOKS_MAX} looks fit, found {}", looks.len());
         return Err(Error::new(Kind::Protocol, what));
     }
-    let bytes_of = |look: &Look| look_bytes(look.start, look.step, look.n, look.level);
-    let numbers: Vec<u8> = looks.iter().flat_map(bytes_of).collect();
+    let numbers: Vec<u8> = looks.iter().flat_map(look_bytes).collect();
     encode_frame(EARLY, &[&[salt_bytes(salt)?], salt, &numbers], out)
 }
 
@@ -430,8 +420,13 @@ mod tests {
         bytes
     }
 
-    fn look(((start, step, n), level): ((u64, u64, u64), u8)) -> Look {
-        Look { start, step, n, level }
+    fn any_look() -> impl Strategy<Value = Look> {
+        (any::<(u64, u64, u64)>(), 0..=TREE_LEVEL_MAX).prop_map(|((start, step, n), level)| Look {
+            start,
+            step,
+            n,
+            level,
+        })
     }
 
     fn any_level() -> impl Strategy<Value = Option<u8>> {
@@ -459,15 +454,8 @@ mod tests {
             (any::<u64>(), bytes()).prop_map(|(offset, data)| Message::Block { offset, data }),
             Just(Message::GetChecksum),
             bytes().prop_map(Message::Checksum),
-            (three(), 0..=TREE_LEVEL_MAX).prop_map(|((start, step, n), level)| Message::GetTree {
-                start,
-                step,
-                n,
-                level
-            }),
-            (three(), 0..=TREE_LEVEL_MAX, bytes()).prop_map(|((start, step, n), level, hashes)| {
-                Message::Tree { start, step, n, level, hashes }
-            }),
+            any_look().prop_map(Message::GetTree),
+            (any_look(), bytes()).prop_map(|(look, hashes)| Message::Tree { look, hashes }),
             any::<u32>().prop_map(|older| Message::Turn { older }),
             any::<u64>().prop_map(|digested_bytes| Message::Alive { digested_bytes }),
             any::<(u64, u64)>().prop_map(|(device, inode)| Message::Disk(FileId { device, inode })),
@@ -480,12 +468,8 @@ mod tests {
             (any::<u64>(), any_level(), any::<u64>(), bytes()).prop_map(
                 |(step, level, print, hashes)| Message::Runs { step, level, print, hashes }
             ),
-            (vec(any::<u8>(), 0..=127), vec((three(), 0..=TREE_LEVEL_MAX), 0..20)).prop_map(
-                |(salt, looks)| Message::Early {
-                    salt,
-                    looks: looks.into_iter().map(look).collect()
-                }
-            ),
+            (vec(any::<u8>(), 0..=127), vec(any_look(), 0..20))
+                .prop_map(|(salt, looks)| Message::Early { salt, looks }),
             (vec(any::<(u32, u32)>(), 0..20), bytes()).prop_map(|(ranges, text)| {
                 let range = |(start, len): (u32, u32)| {
                     ByteRange::new(start.into(), u64::from(start) + u64::from(len))
@@ -525,7 +509,10 @@ mod tests {
     #[test]
     fn largest_answers_fit_and_one_byte_more_does_not() {
         let hashes = |n| Message::Hashes { start: 0, step: 1, n: 0, hashes: vec![0; n] };
-        let tree = |n| Message::Tree { start: 0, step: 1, n: 0, level: 1, hashes: vec![0; n] };
+        let tree = |n| Message::Tree {
+            look: Look { start: 0, step: 1, n: 0, level: 1 },
+            hashes: vec![0; n],
+        };
         let runs = |n| Message::Runs { step: 1, level: None, print: 1, hashes: vec![0; n] };
         let block = |n| Message::Block { offset: 0, data: vec![0; n] };
         for (fits, not) in [
@@ -558,7 +545,10 @@ mod tests {
 
     #[test]
     fn refuses_more_looks_than_a_server_reads_ahead() {
-        let early = |n| Message::Early { salt: vec![1; 32], looks: vec![look(((0, 1, 1), 0)); n] };
+        let early = |n| Message::Early {
+            salt: vec![1; 32],
+            looks: vec![Look { start: 0, step: 1, n: 1, level: 0 }; n],
+        };
         let mut payload = encoded(&early(EARLY_LOOKS_MAX)).split_off(FRAME_HEAD_BYTES);
         assert!(Message::decode(EARLY, &payload).is_ok());
         assert!(Message::decode(EARLY, &payload[..payload.len() - 1]).is_err());

@@ -1,6 +1,6 @@
 //! What one can ask for, what one gets, and whether an answer is that of its request. Pure.
 
-use super::fields::TREE_LEVEL_MAX;
+use super::fields::{Look, TREE_LEVEL_MAX};
 use super::handshake::{Extensions, unexpected};
 use super::message::{
     BLOCK_MESSAGE_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX,
@@ -21,17 +21,9 @@ pub enum Request {
         /// Number of blocks; their hashes must fit one answer, see [`Session::hashes_max`].
         n: u64,
     },
-    /// The hashes of `n` tree nodes of `level`; extension `tree` only.
-    Tree {
-        /// Offset of the first node.
-        start: u64,
-        /// Bytes of a block, level 0.
-        step: u64,
-        /// Number of nodes; their hashes must fit one answer, see [`Session::tree_max`].
-        n: u64,
-        /// A node covers step * 16^level bytes.
-        level: u8,
-    },
+    /// The hashes of tree nodes, which must fit one answer, see [`Session::tree_max`]; extension
+    /// `tree` only.
+    Tree(Look),
     /// The hashes of several runs of tree nodes of `level`, or of blocks; extension `runs` only.
     Runs {
         /// Bytes of a block, level 0.
@@ -128,18 +120,18 @@ impl Session {
         };
         match *request {
             Request::Hashes { step: 0, .. }
-            | Request::Tree { step: 0, .. }
+            | Request::Tree(Look { step: 0, .. })
             | Request::Runs { step: 0, .. } => {
                 Err(refused("hashes of blocks of 0 bytes asked for".into()))
             }
             Request::Hashes { n, .. } => hashes(n, self.hashes_max(), self.hash_bytes),
-            Request::Tree { .. } if !self.extensions.tree => {
+            Request::Tree(_) if !self.extensions.tree => {
                 Err(refused("the remote does not have the extension tree".into()))
             }
-            Request::Tree { level, .. } if level > TREE_LEVEL_MAX => {
+            Request::Tree(Look { level, .. }) if level > TREE_LEVEL_MAX => {
                 Err(refused(format!("tree level {level} asked for, at most {TREE_LEVEL_MAX}")))
             }
-            Request::Tree { n, .. } => hashes(n, self.tree_max(), self.tree_hash_bytes),
+            Request::Tree(Look { n, .. }) => hashes(n, self.tree_max(), self.tree_hash_bytes),
             Request::Runs { level, ref runs, .. } => self.runs_bytes(level, runs),
             Request::Block { range } => match usize::try_from(range.len()) {
                 Ok(bytes @ 1..=BLOCK_MESSAGE_BYTES_MAX) if range.end <= self.size => Ok(bytes),
@@ -186,7 +178,7 @@ impl Request {
     pub(super) fn message(&self) -> Message {
         match *self {
             Request::Hashes { start, step, n } => Message::GetHashes { start, step, n },
-            Request::Tree { start, step, n, level } => Message::GetTree { start, step, n, level },
+            Request::Tree(look) => Message::GetTree(look),
             Request::Runs { step, level, ref runs } => {
                 Message::GetRuns { step, level, runs: runs.clone() }
             }
@@ -248,7 +240,9 @@ impl Request {
         match *self {
             Request::Hashes { start, step, n } => ("hashes", [start, step, n, 0]),
             Request::Hint { start, step } => ("hashes", [start, step, 0, 0]),
-            Request::Tree { start, step, n, level } => ("tree", [start, step, n, level.into()]),
+            Request::Tree(Look { start, step, n, level }) => {
+                ("tree", [start, step, n, level.into()])
+            }
             Request::Runs { step, level, ref runs } => {
                 ("runs", [step, level_echo(level), runs_print(runs), 0])
             }
@@ -262,7 +256,9 @@ impl Request {
 fn echo(message: &Message) -> (&'static str, [u64; 4]) {
     let numbers = match *message {
         Message::Hashes { start, step, n, .. } => [start, step, n, 0],
-        Message::Tree { start, step, n, level, .. } => [start, step, n, level.into()],
+        Message::Tree { look: Look { start, step, n, level }, .. } => {
+            [start, step, n, level.into()]
+        }
         Message::Runs { step, level, print, .. } => [step, level_echo(level), print, 0],
         Message::Block { offset, .. } => [offset, 0, 0, 0],
         _ => [0; 4],
@@ -302,7 +298,7 @@ mod tests {
     #[test]
     fn requests_are_bounded_by_one_answer_and_the_device() {
         let max = SESSION.hashes_max();
-        let tree = |n, level| Request::Tree { start: 0, step: 1, n, level };
+        let tree = |n, level| Request::Tree(Look { start: 0, step: 1, n, level });
         for (request, bytes) in [
             (hashes(max), Some(max as usize * 16)),
             (hashes(max + 1), None),
@@ -329,7 +325,7 @@ mod tests {
     #[test]
     fn extension_and_checksum_need_agreement() {
         let plain = Session { checksum_bytes: 0, extensions: Extensions::NONE, ..SESSION };
-        let tree = Request::Tree { start: 0, step: 1, n: 1, level: 0 };
+        let tree = Request::Tree(Look { start: 0, step: 1, n: 1, level: 0 });
         assert!(plain.answer_bytes(&tree).is_err());
         assert!(plain.answer_bytes(&Request::Checksum).is_err());
     }
@@ -413,7 +409,10 @@ mod tests {
             answer(0, 4096, 3, 32),
             answer(0, 4096, 2, 31),
             answer(0, 4096, 2, 33),
-            Message::Tree { start: 0, step: 4096, n: 2, level: 0, hashes: vec![1; 32] },
+            Message::Tree {
+                look: Look { start: 0, step: 4096, n: 2, level: 0 },
+                hashes: vec![1; 32],
+            },
             Message::Block { offset: 0, data: vec![1; 32] },
             Message::Done,
             Message::GetHashes { start: 0, step: 4096, n: 2 },

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bdsync::wire::{FrameReader, FrameWriter, Message};
+use bdsync::wire::{FrameReader, FrameWriter, Look, Message};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -153,7 +153,7 @@ fn a_server_does_not_outlive_its_client() {
     let huge = huge_file(&work);
     let zeros = Message::GetHashes { start: 1 << 30, step: 4 << 30, n: 200 };
     let other_zeros = Message::GetHashes { start: 1 << 30, step: (4 << 30) - 1, n: 1 };
-    let tree = Message::GetTree { start: 0, step: 4 << 30, n: 1, level: 2 };
+    let tree = Message::GetTree(Look { start: 0, step: 4 << 30, n: 1, level: 2 });
     for (hello, checksum, requests) in [
         (CLASSIC, "sha3-512", vec![Message::GetChecksum]),
         (CLASSIC, "", vec![zeros.clone()]),
@@ -231,10 +231,10 @@ fn hostile_clients_cannot_make_a_server_hold_much_memory() {
         (
             "trees",
             (0..400)
-                .map(|i| Message::GetTree { start: i * 4096, step: 16, n: 1, level: 5 })
+                .map(|i| Message::GetTree(Look { start: i * 4096, step: 16, n: 1, level: 5 }))
                 .collect(),
         ),
-        ("large trees", vec![Message::GetTree { start: 0, step: 1, n: 2047, level: 3 }]),
+        ("large trees", vec![Message::GetTree(Look { start: 0, step: 1, n: 2047, level: 3 })]),
         ("checksums", vec![Message::GetChecksum]),
     ];
     for (name, requests) in floods {

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use bdsync::units::ByteRange;
-use bdsync::wire::{FrameReader, FrameWriter, Message};
+use bdsync::wire::{FrameReader, FrameWriter, Look, Message};
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -56,9 +56,9 @@ fn lie(mode: &str, message: Message) -> Message {
             hashes.iter_mut().step_by(16).for_each(|byte| *byte ^= 1);
             Message::Hashes { start, step, n, hashes }
         }
-        ("hash", Message::Tree { start, step, n, level, mut hashes }) => {
+        ("hash", Message::Tree { look, mut hashes }) => {
             hashes.iter_mut().step_by(16).for_each(|byte| *byte ^= 1);
-            Message::Tree { start, step, n, level, hashes }
+            Message::Tree { look, hashes }
         }
         ("hash", Message::Runs { step, level, print, mut hashes }) => {
             hashes.iter_mut().step_by(16).for_each(|byte| *byte ^= 1);
@@ -72,8 +72,8 @@ fn lie(mode: &str, message: Message) -> Message {
         ("count", Message::Hashes { start, step, hashes, .. }) => {
             Message::Hashes { start, step, n: u64::MAX, hashes }
         }
-        ("count", Message::Tree { start, step, level, hashes, .. }) => {
-            Message::Tree { start, step, n: u64::MAX, level, hashes }
+        ("count", Message::Tree { look, hashes }) => {
+            Message::Tree { look: Look { n: u64::MAX, ..look }, hashes }
         }
         ("count", Message::Runs { step, level, hashes, .. }) => {
             Message::Runs { step, level, print: u64::MAX, hashes }
@@ -81,8 +81,8 @@ fn lie(mode: &str, message: Message) -> Message {
         ("step", Message::Runs { level, print, hashes, .. }) => {
             Message::Runs { step: u64::MAX, level, print, hashes }
         }
-        ("step", Message::Tree { start, n, level, hashes, .. }) => {
-            Message::Tree { start, step: u64::MAX, n, level, hashes }
+        ("step", Message::Tree { look, hashes }) => {
+            Message::Tree { look: Look { step: u64::MAX, ..look }, hashes }
         }
         ("step", Message::Hashes { start, n, hashes, .. }) => {
             Message::Hashes { start, step: u64::MAX, n, hashes }

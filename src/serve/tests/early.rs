@@ -45,7 +45,7 @@ fn blake3(salt: Vec<u8>) -> Message {
 #[test]
 fn first_looks_are_answered_before_anybody_asks() {
     let bytes = (9 << 20) + 5;
-    let tree = |start: u64| Message::GetTree { start, step: 16 << 10, n: 1, level: 2 };
+    let tree = |start: u64| Message::GetTree(Look { start, step: 16 << 10, n: 1, level: 2 });
     let requests = [tree(4 << 20), Message::GetChecksum, Message::Done];
     let (answers, end) = ask_early(bytes, blake3, &requests);
     end.expect("a good session");
@@ -59,7 +59,9 @@ fn first_looks_are_answered_before_anybody_asks() {
     let mut found: Vec<u64> = early
         .iter()
         .map(|answer| match answer {
-            Message::Tree { start, step: 16384, n: 1, level: 2, hashes } if hashes.len() == 16 => {
+            Message::Tree { look: Look { start, step: 16384, n: 1, level: 2 }, hashes }
+                if hashes.len() == 16 =>
+            {
                 *start
             }
             other => panic!("{other:?}"),

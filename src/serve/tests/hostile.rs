@@ -131,7 +131,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         4 => (number(), number(), number())
             .prop_map(|(start, step, n)| Message::GetHashes { start, step: step.min(1 << 20), n }),
         4 => (number(), number(), number(), 0_u8..=7)
-            .prop_map(|(start, step, n, level)| Message::GetTree { start, step: step % 5000, n, level }),
+            .prop_map(|(start, step, n, level)| Message::GetTree(Look { start, step: step % 5000, n, level })),
         4 => (number(), number()).prop_map(|(offset, len)| Message::GetBlock { offset, len }),
         1 => Just(Message::GetChecksum),
         1 => Just(Message::Done),

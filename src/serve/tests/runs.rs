@@ -20,9 +20,9 @@ fn runs_have_the_hashes_that_each_of_them_has_alone() {
             .iter()
             .map(|&(start, n)| match (level, u64::from(n)) {
                 // Without hashes it would be a hint.
-                (None, 0) => Message::GetTree { start, step: 4096, n: 0, level: 0 },
+                (None, 0) => Message::GetTree(Look { start, step: 4096, n: 0, level: 0 }),
                 (None, n) => Message::GetHashes { start, step: 4096, n },
-                (Some(level), n) => Message::GetTree { start, step: 4096, n, level },
+                (Some(level), n) => Message::GetTree(Look { start, step: 4096, n, level }),
             })
             .collect();
         each.push(Message::Done);

@@ -5,7 +5,7 @@ use crate::transport::{Connection, Manner, connect, pair, split_command};
 use crate::units::ByteRange;
 use crate::wire::opening::Digests;
 use crate::wire::{
-    FrameReader, FrameWriter, HashRun, IN_FLIGHT_REQUESTS_MAX, RUNS_MAX, server_handshake,
+    FrameReader, FrameWriter, HashRun, IN_FLIGHT_REQUESTS_MAX, Look, RUNS_MAX, server_handshake,
 };
 use crossbeam_channel::{Receiver, unbounded};
 use std::ffi::OsStr;
@@ -61,9 +61,7 @@ fn answer(request: Message) -> Message {
         Message::GetHashes { start, step, n } => {
             Message::Hashes { start, step, n, hashes: vec![0; n as usize * 16] }
         }
-        Message::GetTree { start, step, n, level } => {
-            Message::Tree { start, step, n, level, hashes: vec![0; n as usize * 16] }
-        }
+        Message::GetTree(look) => Message::Tree { look, hashes: vec![0; look.n as usize * 16] },
         Message::GetBlock { offset, len } => Message::Block { offset, data: vec![0; len as usize] },
         Message::GetChecksum => Message::Checksum(vec![0; 20]),
         Message::Done => Message::Done,
@@ -154,7 +152,7 @@ fn answers_reach_their_callbacks_and_finish_ends_in_order() {
     assert_eq!(peer.extensions(), ALL_BUT_EARLY);
     assert_eq!(peer.session().size, SIZE);
     let block = Request::Block { range: ByteRange::new(5, 105) };
-    let tree = Request::Tree { start: 0, step: 4096, n: 3, level: 2 };
+    let tree = Request::Tree(Look { start: 0, step: 4096, n: 3, level: 2 });
     let all = [
         scan(&peer, hashes(0, 4)),
         scan(&peer, block),

@@ -9,7 +9,7 @@ use crate::diff::{RemoteBlocks, Side};
 use crate::error::Kind;
 use crate::units::{ByteRange, Direction, KIB, MIB, Priority};
 use crate::view::change::Image;
-use crate::wire::Message;
+use crate::wire::{Look, Message};
 
 const SIZE: usize = 12 << 20;
 const BLOCK: u64 = 4096;
@@ -106,7 +106,7 @@ fn reading_all_of_the_patch_fetches_every_differing_block_once() {
             assert_eq!(fetched_bytes(&rig), differing, "{setup:?}, reads of {len}");
             let hash_len = setup.algorithm.len() as u64;
             let hashes = |request: &Message| match request {
-                Message::GetHashes { n, .. } | Message::GetTree { n, .. } => n * hash_len,
+                Message::GetHashes { n, .. } | Message::GetTree(Look { n, .. }) => n * hash_len,
                 _ => 0,
             };
             let hashes: u64 = rig.requests().iter().map(hashes).sum();

@@ -7,7 +7,7 @@ use super::rig::{Rig, Setup, TestDevice, later, noise};
 use crate::device::Device as _;
 use crate::units::{ByteRange, Direction, GIB, KIB, MIB};
 use crate::view::change::{Change, Image};
-use crate::wire::Message;
+use crate::wire::{Look, Message};
 
 const TIB: u64 = 1024 * GIB;
 
@@ -125,7 +125,7 @@ fn reading_all_of_merged_sends_differing_blocks_hashes_and_one_percent() {
             .requests()
             .iter()
             .map(|request| match request {
-                Message::GetHashes { n, .. } | Message::GetTree { n, .. } => n * hash_len,
+                Message::GetHashes { n, .. } | Message::GetTree(Look { n, .. }) => n * hash_len,
                 _ => 0,
             })
             .sum();

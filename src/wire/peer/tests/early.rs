@@ -1,7 +1,6 @@
 //! Answers that nobody has asked for yet.
 
 use super::*;
-use crate::wire::Look;
 
 const STEP: u64 = 4096;
 const OFFER: Extensions = Extensions { skip: false, disk: false, ..Extensions::ALL };
@@ -10,15 +9,9 @@ fn look(start: u64) -> Look {
     Look { start, step: STEP, n: 2, level: 1 }
 }
 
-fn request(look: Look) -> Request {
-    let Look { start, step, n, level } = look;
-    Request::Tree { start, step, n, level }
-}
-
 /// An answer to `look` that can be told from others.
 fn answer_to(look: Look) -> Message {
-    let Look { start, step, n, level } = look;
-    Message::Tree { start, step, n, level, hashes: vec![start as u8; n as usize * 16] }
+    Message::Tree { look, hashes: vec![look.start as u8; look.n as usize * 16] }
 }
 
 fn digests() -> Digests {
@@ -67,22 +60,21 @@ fn answers_reach_who_asks_before_and_who_asks_after_them() {
     assert_eq!(opening.salt(), Some(&[9; 32][..]));
     let peer = Peer::start(opening, &digests()).unwrap();
     // Behind an answer to what is sent, those before it are there.
-    let before = scan(&peer, request(look(2)));
+    let before = scan(&peer, Request::Tree(look(2)));
     go.send(()).unwrap();
     let sent = scan(&peer, hashes(7, 1));
     assert_eq!(sent.recv().unwrap().unwrap(), Answer::Hashes(vec![0; 16]));
-    let after = scan(&peer, request(look(1)));
+    let after = scan(&peer, Request::Tree(look(1)));
     for (answer, byte) in [(before, 2), (after, 1)] {
         assert_eq!(answer.recv().unwrap().unwrap(), Answer::Tree(vec![byte; 32]));
     }
     // Each can be had once: this one is sent.
-    let again = scan(&peer, request(look(1)));
+    let again = scan(&peer, Request::Tree(look(1)));
     assert_eq!(again.recv().unwrap().unwrap(), Answer::Tree(vec![0; 32]));
     peer.finish().unwrap();
     let (told, requests) = server.join().unwrap();
     assert!(matches!(told, Message::Digests { salt, .. } if salt == [9; 32]));
-    let Look { start, step, n, level } = look(1);
-    let again = Message::GetTree { start, step, n, level };
+    let again = Message::GetTree(look(1));
     assert_eq!(requests, [Message::GetHashes { start: 7, step: STEP, n: 1 }, again]);
 }
 
@@ -101,7 +93,7 @@ fn what_overtakes_early_answers_counts_them() {
     let peer = Peer::start(connect(connection).unwrap(), &digests()).unwrap();
     let sent = scan(&peer, hashes(7, 1));
     assert_eq!(sent.recv().unwrap().unwrap(), Answer::Hashes(vec![0; 16]));
-    let second = scan(&peer, request(look(2)));
+    let second = scan(&peer, Request::Tree(look(2)));
     assert_eq!(second.recv().unwrap().unwrap(), Answer::Tree(vec![2; 32]));
     peer.finish().unwrap();
     assert_eq!(server.join().unwrap().0, []);
@@ -115,7 +107,7 @@ fn who_waits_for_an_early_answer_learns_of_the_links_end() {
         }
     });
     let peer = Peer::start(connect(connection).unwrap(), &digests()).unwrap();
-    let waiting = scan(&peer, request(look(1)));
+    let waiting = scan(&peer, Request::Tree(look(1)));
     let sent = scan(&peer, hashes(7, 1));
     assert_eq!(failed(&waiting).kind(), Kind::Read);
     assert_eq!(failed(&sent).kind(), Kind::Read);
