@@ -1,6 +1,29 @@
-//! One file a mode, and the only place where the parts are wired together.
+//! One file or folder a mode, and beside them what modes share. The only place where the parts are
+//! wired together.
 //!
 //! For `main` only. May use everything.
+//!
+//! ```text
+//!   client.rs  server.rs  patch/  mount.rs  sync/  info.rs  squash.rs      the modes
+//!
+//!   every mode     claims.rs            what it reads, changes and makes: no file is two of these
+//!                  record.rs            --report: what it did
+//!                  last_words.rs        the same, of a run that a signal ends
+//!                  fault.rs             the end by a panic
+//!                  heap.rs              one heap for all threads
+//!   both devices   session.rs           a connection, up to where an engine can compare
+//!                  trailer_checksum.rs  the checksum that the patch is to carry
+//!                  touched.rs           which ranges were written (pure)
+//!                  left_out.rs          what could not be read
+//!   a patch        input.rs             read: plain or compressed, a file or a pipe
+//!                  sealed.rs            what its seal says
+//!                  output.rs            written to stdout
+//!                  counted.rs           how much of it has passed
+//!   a file         destination.rs       what is at its path, and how it is written there
+//!   a mount        scan.rs              how far its scan is
+//!                  notify.rs            what systemd is told
+//!   words          shell_word.rs        as a shell reads them (pure)
+//! ```
 
 mod claims;
 mod client;
@@ -21,6 +44,7 @@ mod scan;
 mod sealed;
 mod server;
 mod session;
+mod shell_word;
 mod squash;
 mod sync;
 mod touched;

@@ -17,7 +17,8 @@
 //!   fault.rs      a remote's read error as the cause of ours
 //!   message.rs    Message <-> payload (pure)
 //!   fields.rs     the fields of a payload, one by one (pure)
-//!   frame.rs      payload <-> length, token, payload in a byte stream
+//!   layout.rs     payload -> length, token, payload: a frame (pure)
+//!   frame.rs      frames <-> a byte stream
 //! ```
 //!
 //! # The protocol

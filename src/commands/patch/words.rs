@@ -4,9 +4,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{How, Job};
+use crate::commands::shell_word::quoted;
 use crate::device::{Device, FileDevice, identity};
 use crate::error::{Error, Kind};
-use crate::naming::quoted;
 use crate::patch::{Seal, SizePlan, Trailer, Written};
 use crate::report;
 

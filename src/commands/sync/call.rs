@@ -4,8 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::cli::SyncOptions;
+use crate::commands::shell_word::quoted;
 use crate::error::{Error, Kind, Result};
-use crate::naming::{folder_of, quoted};
+use crate::naming::folder_of;
 use crate::transport::split_command;
 use crate::units::{FileId, SizeRule};
 
