@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::Mutex;
 
-use super::range::Blocks;
+use super::range::BlockSpan;
 
 /// What an entry costs beside its hashes, roughly: two places of the key, the allocation.
 const ENTRY_BYTES: usize = 96;
@@ -46,7 +46,7 @@ impl LeafCache {
     /// Whether the hash of the block of `step` bytes at `start` is kept.
     #[must_use]
     pub fn has(&self, start: u64, step: u64) -> bool {
-        Blocks::new(start, step, 1).is_ok_and(|block| self.get(block, &mut Vec::new()) > 0)
+        BlockSpan::new(start, step, 1).is_ok_and(|block| self.get(block, &mut Vec::new()) > 0)
     }
 
     /// Forgets the hashes of what begins below `end`, in bytes of the device.
@@ -60,7 +60,7 @@ impl LeafCache {
 
     /// Appends the hashes of the first of `blocks` to `out`, as many as are known without
     /// a gap, and returns how many.
-    pub(super) fn get(&self, blocks: Blocks, out: &mut Vec<u8>) -> u64 {
+    pub(super) fn get(&self, blocks: BlockSpan, out: &mut Vec<u8>) -> u64 {
         let (step, start) = (blocks.step(), blocks.start());
         let entries = self.entries.lock();
         let Some((key, run)) = entries.runs.range((step, 0)..=(step, start)).next_back() else {
@@ -80,7 +80,7 @@ impl LeafCache {
     }
 
     /// Offers the hashes of `blocks` for keeping.
-    pub(super) fn put(&self, blocks: Blocks, hashes: &[u8]) {
+    pub(super) fn put(&self, blocks: BlockSpan, hashes: &[u8]) {
         let cost = hashes.len() + ENTRY_BYTES;
         if hashes.is_empty() || cost > self.limit_bytes {
             return;
@@ -105,8 +105,8 @@ impl LeafCache {
 mod tests {
     use super::*;
 
-    fn blocks(start: u64, step: u64, n: u64) -> Blocks {
-        Blocks::new(start, step, n).expect("a sane range")
+    fn blocks(start: u64, step: u64, n: u64) -> BlockSpan {
+        BlockSpan::new(start, step, n).expect("a sane range")
     }
 
     fn get(cache: &LeafCache, start: u64, step: u64, n: u64) -> Vec<u8> {

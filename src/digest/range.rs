@@ -15,13 +15,13 @@ const BLOCKS_PER_READ_MAX: u64 = 4096;
 
 /// `n` blocks of `step` bytes, one behind the other from `start` on; none ends past 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blocks {
+pub struct BlockSpan {
     start: u64,
     step: u64,
     n: u64,
 }
 
-impl Blocks {
+impl BlockSpan {
     /// The blocks `start + i * step`, `i < n`.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ pub fn hash_range(
     n: u64,
     scratch: &mut Scratch,
 ) -> Result<Vec<u8>> {
-    hash_range_with(device, hasher, Blocks::new(start, step, n)?, None, scratch)
+    hash_range_with(device, hasher, BlockSpan::new(start, step, n)?, None, scratch)
 }
 
 /// As [`hash_range`]; takes from what is `kept`, and adds what is computed if it is to.
@@ -107,7 +107,7 @@ pub fn hash_range(
 pub fn hash_range_with(
     device: &dyn Device,
     hasher: &BlockHasher,
-    blocks: Blocks,
+    blocks: BlockSpan,
     kept: Option<Kept<'_>>,
     scratch: &mut Scratch,
 ) -> Result<Vec<u8>> {
@@ -132,7 +132,7 @@ pub fn hash_range_with(
 pub(super) fn walk(
     device: &dyn Device,
     hasher: &BlockHasher,
-    blocks: Blocks,
+    blocks: BlockSpan,
     kept: Option<Kept<'_>>,
     scratch: &mut Scratch,
     visit: &mut impl FnMut(Run<'_>),
@@ -168,7 +168,7 @@ fn make_zero_hash(device: &dyn Device, hasher: &BlockHasher, step: u64) -> Resul
 fn hash_data(
     device: &dyn Device,
     hasher: &BlockHasher,
-    blocks: Blocks,
+    blocks: BlockSpan,
     kept: Option<Kept<'_>>,
     scratch: &mut Scratch,
     visit: &mut impl FnMut(Run<'_>),
@@ -196,7 +196,7 @@ fn hash_data(
 fn hash_read(
     device: &dyn Device,
     hasher: &BlockHasher,
-    blocks: Blocks,
+    blocks: BlockSpan,
     scratch: &mut Scratch,
 ) -> Result<()> {
     let range = blocks.range().clip(device.size());
@@ -268,10 +268,10 @@ mod tests {
         for (start, step, n) in
             [(0, 0, 1), (0, 0, 0), (u64::MAX, 1, 1), (0, u64::MAX, 2), (1, 1 << 32, 1 << 32)]
         {
-            let err = Blocks::new(start, step, n).expect_err("does not fit");
+            let err = BlockSpan::new(start, step, n).expect_err("does not fit");
             assert_eq!(err.kind(), Kind::Protocol);
         }
-        assert!(Blocks::new(u64::MAX - 1, 1, 1).is_ok());
+        assert!(BlockSpan::new(u64::MAX - 1, 1, 1).is_ok());
         let err =
             hash_range(&TestDevice::new(vec![]), &hasher(), 0, 1, 1 << 60, &mut Scratch::new())
                 .expect_err("too many hashes");
@@ -323,7 +323,7 @@ mod tests {
     fn kept_hashes_cost_no_reading_and_who_only_looks_adds_none() {
         let device = TestDevice::new(vec![1; 1000]);
         let cache = LeafCache::new(hasher().hash_len(), 1000);
-        let blocks = Blocks::new(0, 100, 10).unwrap();
+        let blocks = BlockSpan::new(0, 100, 10).unwrap();
         let hash = |adds| {
             let kept = Some(Kept { cache: &cache, adds });
             hash_range_with(&device, &hasher(), blocks, kept, &mut Scratch::new()).unwrap()

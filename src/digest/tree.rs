@@ -12,7 +12,7 @@ use super::algorithm::Digest;
 use super::block::BlockHasher;
 use super::leaf_cache::Kept;
 use super::pool::Scratch;
-use super::range::{Blocks, Run, walk};
+use super::range::{BlockSpan, Run, walk};
 use crate::device::Device;
 use crate::error::Result;
 
@@ -81,7 +81,7 @@ pub fn hash_node(
     scratch: &mut Scratch,
 ) -> Result<Digest> {
     assert!(level <= LEVEL_MAX, "a level that exists");
-    let leaves = Blocks::new(start, step, node_leaves(level))?;
+    let leaves = BlockSpan::new(start, step, node_leaves(level))?;
     let mut folder = Folder::new(hasher, step, level);
     walk(device, hasher.leaves(), leaves, kept, scratch, &mut |run| match run {
         Run::Zeros(count) => folder.push_zeros(count),

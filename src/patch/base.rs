@@ -111,7 +111,7 @@ fn fingerprint<R: Read + Seek>(
 ) -> Result<(super::Fingerprint, Vec<ByteRange>)> {
     let hasher = BlockHasher::new(base.algorithm, &base.salt)
         .map_err(|err| Error::new(Kind::Patch, "malformed patch: its seal").with_source(err))?;
-    let mut blocks = Blocks {
+    let mut blocks = BlockReader {
         device,
         hasher,
         block_bytes: base.block_bytes,
@@ -142,8 +142,8 @@ fn fingerprint<R: Read + Seek>(
     Ok(blocks.builder.finish())
 }
 
-/// Hashes blocks of a device, neighbours together.
-struct Blocks<'a> {
+/// Reads and hashes blocks of a device, neighbours together.
+struct BlockReader<'a> {
     device: &'a dyn Device,
     hasher: BlockHasher,
     block_bytes: u64,
@@ -154,7 +154,7 @@ struct Blocks<'a> {
     data: Vec<u8>,
 }
 
-impl Blocks<'_> {
+impl BlockReader<'_> {
     fn hash_pending(&mut self) -> Result<()> {
         let inside = self.pending.clip(self.device.size());
         self.data.resize(inside.len() as usize, 0);

@@ -1,6 +1,6 @@
 //! What a request asks for, within bounds, and how its work is cut. Pure.
 
-use crate::digest::{Blocks, node_leaves};
+use crate::digest::{BlockSpan, node_leaves};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, GIB, MIB};
 use crate::wire::{
@@ -39,7 +39,7 @@ impl HashPlan {
     /// # Errors
     /// `Kind::Protocol` when a number is out of bounds or the hashes do not fit an answer.
     pub(super) fn hashes(start: u64, step: u64, n: u64, hash_len: usize) -> Result<Self> {
-        let blocks = Blocks::new(start, step, n)?;
+        let blocks = BlockSpan::new(start, step, n)?;
         Self::new(blocks, None, hash_len, HASHES_BYTES_MAX, PART_BYTES_MAX)
     }
 
@@ -59,13 +59,13 @@ impl HashPlan {
             let what = format!("the remote asked for too much: {n} nodes of level {level}");
             Error::new(Kind::Protocol, what).with_offset(start)
         })?;
-        let leaves = Blocks::new(start, step, leaves)?;
+        let leaves = BlockSpan::new(start, step, leaves)?;
         Self::new(leaves, Some(level), hash_len, TREE_BYTES_MAX, part_bytes)
     }
 
     /// `tree_level`: `None` for the hashes of blocks.
     fn new(
-        leaves: Blocks,
+        leaves: BlockSpan,
         tree_level: Option<u8>,
         hash_len: usize,
         answer_max: usize,
@@ -124,7 +124,7 @@ impl HashPlan {
     }
 
     /// The nodes of one unit, as blocks of a node's length; `i` is below [`HashPlan::units`].
-    pub(super) fn unit(&self, i: u64) -> Blocks {
+    pub(super) fn unit(&self, i: u64) -> BlockSpan {
         let from = i * self.unit_nodes;
         self.as_blocks().part(from, self.nodes.min(from + self.unit_nodes))
     }
@@ -134,8 +134,8 @@ impl HashPlan {
         i * self.unit_nodes
     }
 
-    fn as_blocks(&self) -> Blocks {
-        Blocks::new(self.start, self.step * node_leaves(self.level), self.nodes)
+    fn as_blocks(&self) -> BlockSpan {
+        BlockSpan::new(self.start, self.step * node_leaves(self.level), self.nodes)
             .expect("the same bytes as the leaves that were checked")
     }
 }

@@ -126,12 +126,12 @@ impl Link {
 }
 
 /// A stream whose bytes the link counts.
-pub(super) struct Counted<S> {
+pub(super) struct LinkStream<S> {
     pub(super) stream: S,
     pub(super) link: Arc<Link>,
 }
 
-impl<S: Read> Read for Counted<S> {
+impl<S: Read> Read for LinkStream<S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let bytes = self.stream.read(buf)?;
         self.link.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -139,7 +139,7 @@ impl<S: Read> Read for Counted<S> {
     }
 }
 
-impl<S: Write> Write for Counted<S> {
+impl<S: Write> Write for LinkStream<S> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let bytes = self.stream.write(buf)?;
         self.link.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);

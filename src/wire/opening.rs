@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 use super::early::Early;
 use super::frame::{FrameReader, FrameWriter};
 use super::handshake::{Extensions, await_server_hello, send_client_hello, unexpected};
-use super::link::{Counted, EXIT_GRACE, Link};
+use super::link::{EXIT_GRACE, Link, LinkStream};
 use super::message::Message;
 use super::request::Session;
 use crate::background::{Background, later};
@@ -25,8 +25,8 @@ const HELLO_NOTICE: Duration = Duration::from_secs(20);
 const NO_HELLO: &str = "nothing has come from the remote command yet: does it start bdsync --server, \
                         and can it log in without a password? (--timeout gives up on it)";
 
-pub(super) type Reader = FrameReader<Counted<Box<dyn Read + Send>>>;
-pub(super) type Writer = FrameWriter<Counted<Box<dyn Write + Send>>>;
+pub(super) type Reader = FrameReader<LinkStream<Box<dyn Read + Send>>>;
+pub(super) type Writer = FrameWriter<LinkStream<Box<dyn Write + Send>>>;
 
 /// Salt and digests of a session, as the remote is told them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +87,8 @@ impl Opening {
         let Connection { reader, writer, control, remote } = connection;
         let link = Link::new(control, remote);
         let guard = LinkGuard(link.clone());
-        let mut reader = FrameReader::new(Counted { stream: reader, link: link.clone() });
-        let mut writer = FrameWriter::new(Counted { stream: writer, link: link.clone() });
+        let mut reader = FrameReader::new(LinkStream { stream: reader, link: link.clone() });
+        let mut writer = FrameWriter::new(LinkStream { stream: writer, link: link.clone() });
         link.control.expect_answer();
         let device = Message::DevFile(remote_path.to_vec());
         let sent = send_client_hello(&mut writer, offer, &device);
