@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command as Table, ValueHint, value_parser};
 
 use super::compression;
-use super::options::{ClientOptions, Command, PatchOptions, ServerOptions};
+use super::options::{ClientOptions, Command, PatchOptions, ServerOptions, SessionOptions};
 use super::table::{
     base, comparing, connection, flag, headed, long_flag, long_valued, operands, optional,
     optional_value, other, reporting, sizes, unreadable,
 };
 use super::values::{
-    attached_hint, compare_options, direction, exactly, is_given, new_file, operand_list, progress,
-    refuse_empty, report_file, size_options, timeout, usage, version,
+    attached_hint, compare_options, direction, exactly, is_given, new_file, operand_list,
+    refuse_empty, reporting_options, server_reporting_options, size_options, timeout, usage,
+    version,
 };
 use crate::error::Result;
 use crate::units::FileId;
@@ -160,8 +161,7 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Command> {
         return Ok(Command::Server(ServerOptions {
             allow: found.get_many::<String>("allow").into_iter().flatten().cloned().collect(),
             timeout: timeout(found)?,
-            report: report_file(found)?,
-            verbosity: found.get_count("verbose"),
+            reporting: server_reporting_options(found)?,
         }));
     }
     if is_given(found, "patch") {
@@ -214,30 +214,25 @@ fn client(found: &ArgMatches) -> Result<ClientOptions> {
     Ok(ClientOptions {
         seal: found.get_flag("seal"),
         compression: compression::resolve(found)?,
-        ..client_of(found, operands)?
+        session: session(found, operands)?,
+        reporting: reporting_options(found)?,
     })
 }
 
-/// What a client is told, `--seal` and `--compress` left out.
-pub(super) fn client_of(
+/// What is compared with what.
+pub(super) fn session(
     found: &ArgMatches,
     [remote_command, local, remote]: [OsString; 3],
-) -> Result<ClientOptions> {
+) -> Result<SessionOptions> {
     refuse_empty(&[("LOCDEV", &local), ("REMDEV", &remote)])?;
-    Ok(ClientOptions {
+    Ok(SessionOptions {
         remote_command,
         local: PathBuf::from(local),
         remote,
         direction: direction(found),
         compare: compare_options(found)?,
         sizes: size_options(found)?,
-        compression: None,
-        progress: progress(found)?,
-        report: report_file(found)?,
         timeout: timeout(found)?,
-        // Of the classic call only: a mount makes no sealed patch.
-        seal: false,
-        verbosity: found.get_count("verbose"),
     })
 }
 
@@ -260,9 +255,7 @@ fn patch(found: &ArgMatches) -> Result<PatchOptions> {
         sparse: found.get_flag("sparse"),
         force: found.get_flag("force"),
         sync_disk: found.get_one("sync-disk").copied(),
-        progress: progress(found)?,
-        report: report_file(found)?,
-        verbosity: found.get_count("verbose"),
+        reporting: reporting_options(found)?,
     })
 }
 
@@ -271,7 +264,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
     use std::time::Duration;
 
-    use super::super::options::{CompareOptions, ProgressStyle, SizeOptions};
+    use super::super::options::{CompareOptions, ProgressStyle, Reporting, SizeOptions};
     use super::super::testing::{parse, refused};
     use super::*;
     use crate::units::{Direction, SizeRule};
@@ -286,21 +279,21 @@ mod tests {
     #[test]
     fn defaults_are_the_classics() {
         let options = client_of(&[]);
-        assert_eq!(options.direction, Direction::Push);
-        assert_eq!(options.compare.block_size_bytes, 4096);
-        assert_eq!(options.sizes, SizeOptions::default());
-        assert!(options.sizes.tells_difference());
-        assert_eq!((options.progress, options.timeout, options.verbosity), (None, None, 0));
-        assert_eq!((options.compare.hash, options.compare.checksum), (None, None));
+        assert_eq!(options.session.direction, Direction::Push);
+        assert_eq!(options.session.compare.block_size_bytes, 4096);
+        assert_eq!(options.session.sizes, SizeOptions::default());
+        assert!(options.session.sizes.tells_difference());
+        assert_eq!((options.reporting, options.session.timeout), (Reporting::default(), None));
+        assert_eq!((options.session.compare.hash, options.session.compare.checksum), (None, None));
     }
 
     #[test]
     fn every_client_option_arrives() {
         let options =
             client_of(&["-vvrtzFf", "-hsha1", "--checksum", "MD5", "-b512", "-Pnoscroll"]);
-        assert_eq!(options.direction, Direction::Pull);
+        assert_eq!(options.session.direction, Direction::Pull);
         assert_eq!(
-            options.compare,
+            options.session.compare,
             CompareOptions {
                 block_size_bytes: 512,
                 hash: Some("sha1".into()),
@@ -310,24 +303,27 @@ mod tests {
                 skip_unreadable: false,
             }
         );
-        assert_eq!(options.progress, Some(ProgressStyle::NoScroll));
-        assert_eq!(options.verbosity, 2);
-        assert_eq!(client_of(&["--timeout=7"]).timeout, Some(Duration::from_secs(7)));
+        assert_eq!(options.reporting.progress, Some(ProgressStyle::NoScroll));
+        assert_eq!(options.reporting.verbosity, 2);
+        assert_eq!(client_of(&["--timeout=7"]).session.timeout, Some(Duration::from_secs(7)));
         assert!(client_of(&["--seal"]).seal && !client_of(&[]).seal);
         for (option, style) in [
             ("-P", ProgressStyle::Lines),
             ("--progress=json", ProgressStyle::Json),
             ("-Pnone", ProgressStyle::Nothing),
         ] {
-            assert_eq!(client_of(&[option]).progress, Some(style));
+            assert_eq!(client_of(&[option]).reporting.progress, Some(style));
         }
-        assert_eq!(client_of(&["--report=r"]).report, Some("r".into()));
+        assert_eq!(client_of(&["--report=r"]).reporting.report, Some("r".into()));
     }
 
     #[test]
     fn the_last_of_several_equal_options_counts() {
-        assert_eq!(client_of(&["-b1", "-b2"]).compare.block_size_bytes, 2);
-        assert_eq!(client_of(&["-rr", "-h", "a", "--digest=b"]).compare.hash, Some("b".into()));
+        assert_eq!(client_of(&["-b1", "-b2"]).session.compare.block_size_bytes, 2);
+        assert_eq!(
+            client_of(&["-rr", "-h", "a", "--digest=b"]).session.compare.hash,
+            Some("b".into())
+        );
     }
 
     #[test]
@@ -345,7 +341,7 @@ mod tests {
             ("-dwarn,strict", SizeRule::Strict, true),
         ] {
             assert_eq!(
-                client_of(&[option]).sizes,
+                client_of(&[option]).session.sizes,
                 SizeOptions { rule, warn, is_given: true },
                 "{option}"
             );
@@ -459,7 +455,7 @@ mod tests {
         let words = ["-svz", "--timeout", "3", "--allow=/dev/vg/*", "--allow", "/srv/*.img"];
         let Ok(Command::Server(server)) = parse(&words) else { panic!() };
         assert_eq!(server.allow, ["/dev/vg/*", "/srv/*.img"]);
-        assert_eq!(server.verbosity, 1);
+        assert_eq!(server.reporting.verbosity, 1);
         assert_eq!(server.timeout, Some(Duration::from_secs(3)));
         let Ok(Command::Patch(patch)) = parse(&["--patch=/dev/x", "-wdm", "-F"]) else { panic!() };
         assert_eq!(patch.target, Some("/dev/x".into()));
@@ -481,6 +477,6 @@ mod tests {
         let args =
             ["bdsync", "cmd"].map(OsString::from).into_iter().chain([raw.clone(), raw.clone()]);
         let Ok(Command::Client(options)) = super::super::parse(args) else { panic!() };
-        assert_eq!((options.local, options.remote), (PathBuf::from(&raw), raw));
+        assert_eq!((options.session.local, options.session.remote), (PathBuf::from(&raw), raw));
     }
 }

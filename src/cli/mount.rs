@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command as Table, ValueHint, value_parser};
 
-use super::classic::client_of;
+use super::classic::session;
 use super::options::{CACHE_MIB_DEFAULT, CACHE_MIB_MAX, Command, MountOptions, MountSource};
 use super::table::{
     base, comparing, connection, headed, long_flag, long_valued, operands, other, reporting, sizes,
 };
 use super::values::{
-    asked_for_words, decimal, exactly, is_given, refuse_empty, report_file, size_options, usage,
+    asked_for_words, decimal, exactly, is_given, refuse_empty, reporting_options, size_options,
+    usage,
 };
 use crate::error::Result;
 use crate::units::Readers;
@@ -89,8 +90,7 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Command> {
         daemon: found.get_flag("daemon"),
         readers,
         name: found.get_one("fsname").cloned().unwrap_or_else(|| "bdsync".into()),
-        report: report_file(found)?,
-        verbosity: found.get_count("verbose"),
+        reporting: reporting_options(found)?,
     }))
 }
 
@@ -107,9 +107,9 @@ fn mount_live(found: &ArgMatches) -> Result<(MountSource, OsString)> {
             return Err(usage(format!("--scan is lazy or background, found '{other}'")));
         }
     };
-    let client = client_of(found, [command, local, remote])?;
+    let session = session(found, [command, local, remote])?;
     let cache_mib = cache_mib(found)?;
-    Ok((MountSource::Live { client, scan_in_background, cache_mib }, mountpoint))
+    Ok((MountSource::Live { session, scan_in_background, cache_mib }, mountpoint))
 }
 
 /// Options that are for a remote side are not silently ignored: there is none.
@@ -164,10 +164,10 @@ mod tests {
     fn both_forms_of_the_mount_are_understood() {
         let live =
             mount_of(&["ssh h bdsync --server", "a", "b", "/mnt", "-r", "--scan=background"]);
-        let MountSource::Live { client, scan_in_background, cache_mib } = live.source else {
+        let MountSource::Live { session, scan_in_background, cache_mib } = live.source else {
             panic!("not live")
         };
-        assert_eq!((client.direction, scan_in_background, cache_mib), (Direction::Pull, true, 64));
+        assert_eq!((session.direction, scan_in_background, cache_mib), (Direction::Pull, true, 64));
         assert_eq!((live.mountpoint, live.readers), (PathBuf::from("/mnt"), Readers::Owner));
 
         let stored = mount_of(&["--from", "p", "base", "m", "--daemon", "--allow-root", "-d"]);

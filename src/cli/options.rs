@@ -34,17 +34,17 @@ impl Command {
     /// Where to put a record of the result, if one is wanted.
     #[must_use]
     pub fn report(&self) -> Option<&Path> {
-        let path = match self {
-            Self::Client(options) => &options.report,
-            Self::Server(options) => &options.report,
-            Self::Patch(options) => &options.report,
-            Self::Mount(options) => &options.report,
-            Self::Sync(options) => &options.report,
-            Self::Info(options) => &options.report,
-            Self::Squash(options) => &options.report,
-            Self::Help(_) => &None,
+        let reporting = match self {
+            Self::Client(ClientOptions { reporting, .. })
+            | Self::Server(ServerOptions { reporting, .. })
+            | Self::Patch(PatchOptions { reporting, .. })
+            | Self::Mount(MountOptions { reporting, .. })
+            | Self::Sync(SyncOptions { reporting, .. })
+            | Self::Info(InfoOptions { reporting, .. })
+            | Self::Squash(SquashOptions { reporting, .. }) => reporting,
+            Self::Help(_) => return None,
         };
-        path.as_deref()
+        reporting.report.as_deref()
     }
 
     /// What the mode is called.
@@ -61,6 +61,17 @@ impl Command {
             Self::Help(_) => "help",
         }
     }
+}
+
+/// What a run tells beside its result.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reporting {
+    /// How to tell progress; `None`: a bar where stderr is a terminal. A server tells none.
+    pub progress: Option<ProgressStyle>,
+    /// Where to put a record of the result.
+    pub report: Option<PathBuf>,
+    /// How often `--verbose` was given.
+    pub verbosity: u8,
 }
 
 /// `--diffsize`.
@@ -112,9 +123,9 @@ pub struct CompareOptions {
     pub skip_unreadable: bool,
 }
 
-/// Options of the client.
+/// What is compared with what over which connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientOptions {
+pub struct SessionOptions {
     /// REMSHCMD, not yet split into words.
     pub remote_command: OsString,
     /// LOCDEV as given: its bytes go into the patch under `--remdata`.
@@ -127,18 +138,21 @@ pub struct ClientOptions {
     pub compare: CompareOptions,
     /// What differing sizes mean.
     pub sizes: SizeOptions,
-    /// How the patch is compressed; `None`: not at all, as the classic's.
-    pub compression: Option<Compression>,
-    /// How to tell progress; `None`: a bar where stderr is a terminal.
-    pub progress: Option<ProgressStyle>,
-    /// Where to put a record of the result.
-    pub report: Option<PathBuf>,
     /// How long a silent remote side is waited for; `None`: as long as the connection lives.
     pub timeout: Option<Duration>,
+}
+
+/// Options of the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// What is compared, and how.
+    pub session: SessionOptions,
+    /// How the patch is compressed; `None`: not at all, as the classic's.
+    pub compression: Option<Compression>,
     /// Put a seal behind the patch: what the target held, and what the patch must be.
     pub seal: bool,
-    /// How often `--verbose` was given.
-    pub verbosity: u8,
+    /// What to tell beside the result.
+    pub reporting: Reporting,
 }
 
 /// Options of the server.
@@ -148,10 +162,8 @@ pub struct ServerOptions {
     pub allow: Vec<String>,
     /// How long a client may neither ask nor take answers; `None`: as long as the connection lives.
     pub timeout: Option<Duration>,
-    /// Where to put a record of the result.
-    pub report: Option<PathBuf>,
-    /// How often `--verbose` was given.
-    pub verbosity: u8,
+    /// What to tell beside the result.
+    pub reporting: Reporting,
 }
 
 /// Options of applying a patch.
@@ -179,12 +191,8 @@ pub struct PatchOptions {
     pub force: bool,
     /// Of a process that a sync started: which disk it has compared.
     pub sync_disk: Option<FileId>,
-    /// How to tell progress; `None`: a bar where stderr is a terminal.
-    pub progress: Option<ProgressStyle>,
-    /// Where to put a record of the result.
-    pub report: Option<PathBuf>,
-    /// How often `--verbose` was given.
-    pub verbosity: u8,
+    /// What to tell beside the result.
+    pub reporting: Reporting,
 }
 
 /// One side of a `sync`.
@@ -246,14 +254,10 @@ pub struct SyncOptions {
     pub force: bool,
     /// Most bytes a second each way over the network.
     pub rate_bytes_max: Option<u64>,
-    /// How to tell progress; `None`: a bar where stderr is a terminal.
-    pub progress: Option<ProgressStyle>,
-    /// Where to put a record of the result.
-    pub report: Option<PathBuf>,
     /// How long a silent remote side is waited for; `None`: as long as the connection lives.
     pub timeout: Option<Duration>,
-    /// How often `--verbose` was given.
-    pub verbosity: u8,
+    /// What to tell beside the result.
+    pub reporting: Reporting,
 }
 
 /// The cache of fetched blocks of a mount, in MiB, unless the user chose another size.
@@ -274,10 +278,8 @@ pub struct MountOptions {
     pub readers: Readers,
     /// What the table of mounts calls its source.
     pub name: OsString,
-    /// Where to put a record of the result.
-    pub report: Option<PathBuf>,
-    /// How often `--verbose` was given.
-    pub verbosity: u8,
+    /// What to tell beside the result.
+    pub reporting: Reporting,
 }
 
 /// Where the change that a mount shows comes from.
@@ -286,7 +288,7 @@ pub enum MountSource {
     /// A session with a remote side.
     Live {
         /// What is compared, and how.
-        client: ClientOptions,
+        session: SessionOptions,
         /// Compare also what nobody reads.
         scan_in_background: bool,
         /// Memory for fetched blocks, in MiB, `1..=CACHE_MIB_MAX`.
@@ -314,12 +316,8 @@ pub struct InfoOptions {
     pub json: bool,
     /// Where to draw it.
     pub svg: Option<PathBuf>,
-    /// Whether and how to tell the progress.
-    pub progress: Option<ProgressStyle>,
-    /// Where to put a record of the result.
-    pub report: Option<PathBuf>,
-    /// How often `--verbose` was given.
-    pub verbosity: u8,
+    /// What to tell beside the result.
+    pub reporting: Reporting,
 }
 
 /// Options of making one patch of several.
@@ -333,10 +331,6 @@ pub struct SquashOptions {
     pub base_bytes: Option<u64>,
     /// How the result is compressed.
     pub compression: Option<Compression>,
-    /// Whether and how to tell the progress.
-    pub progress: Option<ProgressStyle>,
-    /// Where to put a record of the result.
-    pub report: Option<PathBuf>,
-    /// How often `--verbose` was given.
-    pub verbosity: u8,
+    /// What to tell beside the result.
+    pub reporting: Reporting,
 }

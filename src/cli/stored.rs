@@ -9,7 +9,7 @@ use super::compression;
 use super::options::{Command, InfoOptions, SquashOptions};
 use super::table::{base, headed, long_flag, long_valued, operands, other, reporting};
 use super::values::{
-    self, decimal, new_file, operand_list, progress, refuse_empty, report_file, usage,
+    self, decimal, new_file, operand_list, refuse_empty, reporting_options, usage,
 };
 use crate::error::Result;
 
@@ -91,9 +91,7 @@ pub(super) fn info(found: &ArgMatches) -> Result<Command> {
         base: second.or_else(|| path("base")),
         json: found.get_flag("json"),
         svg: new_file(found, "svg")?,
-        progress: progress(found)?,
-        report: report_file(found)?,
-        verbosity: found.get_count("verbose"),
+        reporting: reporting_options(found)?,
     }))
 }
 
@@ -118,9 +116,7 @@ pub(super) fn squash(found: &ArgMatches) -> Result<Command> {
         force: found.get_flag("force"),
         base_bytes,
         compression: compression::resolve(found)?,
-        progress: progress(found)?,
-        report: report_file(found)?,
-        verbosity: found.get_count("verbose"),
+        reporting: reporting_options(found)?,
     }))
 }
 
@@ -143,9 +139,12 @@ mod tests {
         assert_eq!((info_of(&[]).patch, info_of(&["-"]).patch), (None, None));
         let options = info_of(&["p", "--base=d", "--json", "--svg", "f", "-v"]);
         assert_eq!((options.patch, options.base), (Some("p".into()), Some("d".into())));
-        assert_eq!((options.json, options.svg, options.verbosity), (true, Some("f".into()), 1));
+        assert_eq!(
+            (options.json, options.svg, options.reporting.verbosity),
+            (true, Some("f".into()), 1)
+        );
         assert_eq!(info_of(&["p", "d"]).base, Some("d".into()));
-        assert_eq!(info_of(&["-Pjson"]).progress, Some(ProgressStyle::Json));
+        assert_eq!(info_of(&["-Pjson"]).reporting.progress, Some(ProgressStyle::Json));
         assert!(parse(&["info", "--progress=loud"]).is_err());
         assert!(parse(&["info", "p", "d", "--base=e"]).is_err());
         assert!(parse(&["info", "p", "d", "e"]).is_err());

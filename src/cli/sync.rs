@@ -8,8 +8,8 @@ use super::options::{Command as Parsed, Place, SyncOptions};
 use super::place::place;
 use super::table;
 use super::values::{
-    asked_for_words, compare_options, decimal, exactly, new_file, progress, report_file,
-    size_options, timeout, usage,
+    asked_for_words, compare_options, decimal, exactly, new_file, reporting_options, size_options,
+    timeout, usage,
 };
 use crate::error::Result;
 use crate::units::{GIB, KIB, MIB, RATE_BYTES_MIN};
@@ -131,10 +131,8 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Parsed> {
             Some(text) => rate(text)?,
             None => None,
         },
-        progress: progress(found)?,
-        report: report_file(found)?,
         timeout: timeout(found)?,
-        verbosity: found.get_count("verbose"),
+        reporting: reporting_options(found)?,
     }))
 }
 
@@ -210,8 +208,8 @@ mod tests {
         assert_eq!(options.undo, Some("u".into()));
         assert_eq!(options.rate_bytes_max, Some(2 * MIB));
         assert_eq!(options.sizes.rule, SizeRule::Resize);
-        assert_eq!((options.compare.block_size_bytes, options.verbosity), (512, 1));
-        assert_eq!(options.report, Some("r".into()));
+        assert_eq!((options.compare.block_size_bytes, options.reporting.verbosity), (512, 1));
+        assert_eq!(options.reporting.report, Some("r".into()));
     }
 
     #[test]

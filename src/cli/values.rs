@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use super::options::{
-    BLOCK_SIZE_BYTES_DEFAULT, Command, CompareOptions, ProgressStyle, SizeOptions,
+    BLOCK_SIZE_BYTES_DEFAULT, Command, CompareOptions, ProgressStyle, Reporting, SizeOptions,
 };
 use crate::error::{Error, Kind, Result};
 use crate::units::{BLOCK_BYTES_MAX, Direction, SizeRule};
@@ -149,13 +149,19 @@ pub(super) fn new_file(found: &ArgMatches, name: &str) -> Result<Option<PathBuf>
     }
 }
 
-/// `--report=FILE`.
-pub(super) fn report_file(found: &ArgMatches) -> Result<Option<PathBuf>> {
-    new_file(found, "report")
+/// What to tell beside the result.
+pub(super) fn reporting_options(found: &ArgMatches) -> Result<Reporting> {
+    Ok(Reporting { progress: progress(found)?, ..server_reporting_options(found)? })
+}
+
+/// The same of a server, which tells no progress and takes any word for it.
+pub(super) fn server_reporting_options(found: &ArgMatches) -> Result<Reporting> {
+    let (report, verbosity) = (new_file(found, "report")?, found.get_count("verbose"));
+    Ok(Reporting { progress: None, report, verbosity })
 }
 
 /// `--progress[=STYLE]`.
-pub(super) fn progress(found: &ArgMatches) -> Result<Option<ProgressStyle>> {
+fn progress(found: &ArgMatches) -> Result<Option<ProgressStyle>> {
     match found.get_one::<String>("progress").map(String::as_str) {
         None => Ok(None),
         Some("") => Ok(Some(ProgressStyle::Lines)),

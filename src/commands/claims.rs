@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::destination::Destination;
 use super::input::{STDIN_NAME, STDIN_OPERAND};
-use crate::cli::{ClientOptions, Command, MountSource, Place};
+use crate::cli::{Command, MountSource, Place, SessionOptions};
 use crate::error::{Error, Kind, Result};
 use crate::naming::folder_of;
 use crate::units::FileId;
@@ -101,7 +101,7 @@ impl Claims {
         match command {
             Command::Help(_) => {}
             Command::Client(options) => {
-                self.session(options)?;
+                self.session(&options.session)?;
                 self.stdout()?;
             }
             Command::Server(_) => self.stdout()?,
@@ -124,7 +124,7 @@ impl Claims {
                 self.makes("--undo", options.undo.as_deref().filter(|_| is_here))?;
             }
             Command::Mount(options) => match &options.source {
-                MountSource::Live { client, .. } => self.session(client)?,
+                MountSource::Live { session, .. } => self.session(session)?,
                 MountSource::Stored { patch, base, .. } => {
                     self.patch(Some(patch))?;
                     self.reads("BASEDEV", base)?;
@@ -149,7 +149,7 @@ impl Claims {
     }
 
     /// The remote side may well be here.
-    fn session(&self, options: &ClientOptions) -> Result<()> {
+    fn session(&self, options: &SessionOptions) -> Result<()> {
         self.reads("LOCDEV", &options.local)?;
         self.reads("REMDEV", Path::new(&options.remote))
     }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use super::counted::Counted;
 use super::input;
 use super::record::Record;
-use super::session::{Ends, Reading, Session};
+use super::session::{Reading, Session};
 use super::touched::Touched;
 use super::trailer_checksum::TrailerChecksum;
-use crate::cli::{ClientOptions, CompareOptions};
+use crate::cli::{ClientOptions, CompareOptions, SessionOptions};
 use crate::device::identity;
 use crate::diff::{Afterwards, Engine, Plan, Sink, walk};
 use crate::digest::{Scratch, hash_range};
@@ -32,16 +32,15 @@ const RELEASE_BYTES: u64 = 64 * MIB;
 /// The first failure of either side or of `output`; the patch is then incomplete, without its
 /// end mark.
 pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Result<u8> {
-    report::log_to_stderr(options.verbosity);
-    let progress = super::progress(options.progress)?;
-    let session =
-        Session::open(&Ends::of(options), Reading::Whole, &options.compare, options.sizes)
-            .map_err(unstarted)
-            .inspect_err(|_| warn_of_command(options))?;
-    session.describe(&options.remote, record);
-    let name = target_name(options);
-    let sealed_for = options.seal.then_some(options.remote.as_os_str());
-    let compare = &options.compare;
+    report::log_to_stderr(options.reporting.verbosity);
+    let progress = super::progress(options.reporting.progress)?;
+    let SessionOptions { remote_command, local, remote, compare, .. } = &options.session;
+    let session = Session::open(&options.session, Reading::Whole)
+        .map_err(unstarted)
+        .inspect_err(|_| warn_of_command(remote_command))?;
+    session.describe(remote, record);
+    let name = target_name(&options.session);
+    let sealed_for = options.seal.then_some(remote.as_os_str());
     let job = Job {
         session: &session,
         name,
@@ -63,9 +62,8 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
                      so does bdsync"
                 );
             }
-            let Ends { local, remote, .. } = Ends::of(options);
             let what_became = "and are not in the patch";
-            let sides = [("local", local.as_os_str()), ("remote", remote)];
+            let sides = [("local", local.as_os_str()), ("remote", remote.as_os_str())];
             super::left_out::tell(&session.engine, sides, what_became).map_or(Ok(status), Err)
         }),
         Err(err) => {
@@ -81,8 +79,8 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
 }
 
 /// Of a REMSHCMD that is called like a command of ours and answered nothing that a server says.
-fn warn_of_command(options: &ClientOptions) {
-    let name = options.remote_command.to_string_lossy();
+fn warn_of_command(remote_command: &OsStr) {
+    let name = remote_command.to_string_lossy();
     if crate::cli::definition().find_subcommand(name.trim()).is_some() {
         log::warn!(
             "'{name}' was taken for REMSHCMD: a command of bdsync comes first, before all options \
@@ -112,7 +110,7 @@ pub(super) fn exit_status(status: ExitStatus) -> u8 {
 }
 
 /// The target's name as it stands in a patch: the path as it was given.
-pub(super) fn target_name(options: &ClientOptions) -> &[u8] {
+pub(super) fn target_name(options: &SessionOptions) -> &[u8] {
     match options.direction {
         Direction::Push => options.remote.as_bytes(),
         Direction::Pull => options.local.as_os_str().as_bytes(),

@@ -24,7 +24,7 @@ const COLUMNS_DEFAULT: usize = 80;
 /// # Errors
 /// `Kind::Patch` when the patch has a fault; those of reading and writing.
 pub fn run(options: &InfoOptions, record: &Record) -> Result<u8> {
-    report::log_to_stderr(options.verbosity);
+    report::log_to_stderr(options.reporting.verbosity);
     let disk = match &options.base {
         Some(base) => {
             let found = partitions(&open_source(base)?)?;
@@ -37,7 +37,7 @@ pub fn run(options: &InfoOptions, record: &Record) -> Result<u8> {
     };
     let name = options.patch.as_deref().unwrap_or(Path::new(input::STDIN_NAME));
     let found = {
-        let progress = super::progress(options.progress)?;
+        let progress = super::progress(options.reporting.progress)?;
         let stream = input::Stream::open(options.patch.as_deref(), &*progress)?;
         let compression = stream.format().map(Format::name);
         let found = inspect(stream, name, compression, disk)?;

@@ -11,9 +11,9 @@ use super::notify;
 use super::record::{DeviceFacts, Record};
 use super::scan;
 use super::sealed;
-use super::session::{Ends, Reading, Session};
+use super::session::{Reading, Session};
 use crate::background::Background;
-use crate::cli::{ClientOptions, MountOptions, MountSource, SizeOptions};
+use crate::cli::{MountOptions, MountSource, SessionOptions, SizeOptions};
 use crate::device::{Device, open_source};
 use crate::diff::SourceChecksum;
 use crate::error::{Error, Kind, Result};
@@ -41,12 +41,12 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
                 return Ok(status);
             }
             Forked::Child(background) => {
-                report::log_as_daemon(options.verbosity);
+                report::log_as_daemon(options.reporting.verbosity);
                 Some(background)
             }
         }
     } else {
-        report::log_to_stderr(options.verbosity);
+        report::log_to_stderr(options.reporting.verbosity);
         None
     };
     end_all_on_signal()?;
@@ -144,10 +144,8 @@ fn watch_scan(
     live: Option<&Arc<LiveChange>>,
 ) -> Result<Option<Background<Sender<()>>>> {
     match (&options.source, live) {
-        (MountSource::Live { client, scan_in_background: true, .. }, Some(live))
-            if !options.daemon =>
-        {
-            scan::watch(Arc::clone(live), super::listener(client.progress)).map(Some)
+        (MountSource::Live { scan_in_background: true, .. }, Some(live)) if !options.daemon => {
+            scan::watch(Arc::clone(live), super::listener(options.reporting.progress)).map(Some)
         }
         _ => Ok(None),
     }
@@ -156,21 +154,21 @@ fn watch_scan(
 /// What the mount reads here.
 fn inputs(source: &MountSource) -> Vec<&Path> {
     match source {
-        MountSource::Live { client, .. } => vec![&client.local],
+        MountSource::Live { session, .. } => vec![&session.local],
         MountSource::Stored { patch, base, .. } => vec![patch, base],
     }
 }
 
 /// Whether the page cache is to be as it was before, once the mount is gone.
 fn drops_cache(source: &MountSource) -> bool {
-    matches!(source, MountSource::Live { client, .. } if client.compare.flush_cache)
+    matches!(source, MountSource::Live { session, .. } if session.compare.flush_cache)
 }
 
 /// What messages call the change.
 fn source_name(source: &MountSource) -> String {
     match source {
-        MountSource::Live { client, .. } => {
-            format!("the change between {} and its remote side", client.local.display())
+        MountSource::Live { session, .. } => {
+            format!("the change between {} and its remote side", session.local.display())
         }
         MountSource::Stored { patch, .. } => patch.display().to_string(),
     }
@@ -184,35 +182,35 @@ fn open(source: &MountSource, record: &Record) -> Result<Opened> {
         MountSource::Stored { patch, base, sizes } => {
             Ok((open_stored(patch, base, *sizes, record)?, None))
         }
-        MountSource::Live { client, scan_in_background, cache_mib } => {
-            let live = open_live(client, *scan_in_background, *cache_mib, record)?;
+        MountSource::Live { session, scan_in_background, cache_mib } => {
+            let live = open_live(session, *scan_in_background, *cache_mib, record)?;
             Ok((Arc::clone(&live) as Arc<dyn Change>, Some(live)))
         }
     }
 }
 
 fn open_live(
-    client: &ClientOptions,
+    session_options: &SessionOptions,
     background: bool,
     cache_mib: u32,
     record: &Record,
 ) -> Result<Arc<LiveChange>> {
-    let session =
-        Session::open(&Ends::of(client), Reading::OnDemand, &client.compare, client.sizes)?;
-    session.describe(&client.remote, record);
+    let SessionOptions { remote, compare, .. } = session_options;
+    let session = Session::open(session_options, Reading::OnDemand)?;
+    session.describe(remote, record);
     let engine = &session.engine;
-    let checksum = match (session.checksum, client.compare.checksum.as_deref()) {
+    let checksum = match (session.checksum, compare.checksum.as_deref()) {
         (Some(algorithm), Some(name)) => {
             Some((name.as_bytes().to_vec(), SourceChecksum::new(engine, algorithm)?))
         }
         _ => None,
     };
-    if client.compare.flush_cache {
+    if compare.flush_cache {
         engine.local().keep_cache();
         hint(engine, 0, 0);
     }
     let options = LiveOptions {
-        name: target_name(client).to_vec(),
+        name: target_name(session_options).to_vec(),
         checksum,
         cache_bytes: u64::from(cache_mib) * MIB,
         background,

@@ -24,8 +24,8 @@ use crate::wire::Extensions;
 /// As [`serve::session`]; `Kind::Connection` when stdin or stdout cannot be used, `Kind::Write`
 /// when the report cannot be opened.
 pub fn run(options: &ServerOptions, record: &Record) -> Result<()> {
-    report::log_as_server(options.verbosity);
-    let Some(path) = &options.report else {
+    report::log_as_server(options.reporting.verbosity);
+    let Some(path) = &options.reporting.report else {
         return answer(options, record, &|| {
             serve::confine();
             Ok(())

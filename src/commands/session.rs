@@ -6,10 +6,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::record::Record;
-use crate::cli::{ClientOptions, CompareOptions, SizeOptions};
+use crate::cli::{CompareOptions, SessionOptions, SizeOptions};
 use crate::device::{Device, FileDevice, TolerantDevice, open_source};
 use crate::diff::{Density, Engine, Plan, digests, has_usual_leaves};
 use crate::digest::{Algorithm, BlockHasher, HashPool, SALT_BYTES, draw_salt};
@@ -26,34 +25,6 @@ pub enum Reading {
     Whole,
     /// Where somebody wants to see something, for as long as they do.
     OnDemand,
-}
-
-/// What to compare with what, over which command.
-pub struct Ends<'a> {
-    /// REMSHCMD, not yet split.
-    pub remote_command: &'a OsStr,
-    /// LOCDEV.
-    pub local: &'a Path,
-    /// REMDEV.
-    pub remote: &'a OsStr,
-    /// Which of them is the source.
-    pub direction: Direction,
-    /// How long a silent remote is waited for.
-    pub timeout: Option<Duration>,
-}
-
-impl<'a> Ends<'a> {
-    /// Those that `options` name.
-    #[must_use]
-    pub fn of(options: &'a ClientOptions) -> Self {
-        Self {
-            remote_command: &options.remote_command,
-            local: &options.local,
-            remote: &options.remote,
-            direction: options.direction,
-            timeout: options.timeout,
-        }
-    }
 }
 
 /// An open session.
@@ -179,22 +150,18 @@ impl Session {
     /// As the exit codes say: `Kind::Open` for the local device, `Kind::Spawn` for REMSHCMD,
     /// `Kind::Usage` and `Kind::Checksum` for unknown digests, `Kind::Size`, and those of the
     /// connection.
-    pub fn open(
-        ends: &Ends,
-        reading: Reading,
-        compare: &CompareOptions,
-        sizes: SizeOptions,
-    ) -> Result<Self> {
+    pub fn open(options: &SessionOptions, reading: Reading) -> Result<Self> {
+        let SessionOptions { remote_command, local, remote, direction, compare, sizes, timeout } =
+            options;
         let connect = || {
             let manner = match reading {
                 Reading::Whole => Manner::Session,
                 Reading::OnDemand => Manner::Lasting,
             };
-            let words = split_command(ends.remote_command)?;
-            transport::connect(&words, manner, ends.timeout, Box::new(report::remote_line))
+            let words = split_command(remote_command)?;
+            transport::connect(&words, manner, *timeout, Box::new(report::remote_line))
         };
-        Meeting::open(ends.local, ends.remote, ends.direction, reading, compare, connect)?
-            .agree(compare, sizes)
+        Meeting::open(local, remote, *direction, reading, compare, connect)?.agree(compare, *sizes)
     }
 
     /// Ends the session and REMSHCMD at once, because of `err`, and returns when that is gone: the

@@ -20,8 +20,8 @@ use crate::report;
 /// # Errors
 /// `Kind::Usage` when they name different devices, `Kind::Patch`, those of reading and writing.
 pub fn run(options: &SquashOptions, record: &Record, output: impl Write) -> Result<u8> {
-    report::log_to_stderr(options.verbosity);
-    let progress = super::progress(options.progress)?;
+    report::log_to_stderr(options.reporting.verbosity);
+    let progress = super::progress(options.reporting.progress)?;
     let layers = open(options, record, &*progress)?;
     // No byte of data is written twice, so that the result is no longer.
     let bytes_max = layers.iter().map(|layer| layer.index().patch_bytes()).sum();

@@ -53,13 +53,13 @@ use crate::units::{ByteRange, SizeRule};
 /// # Errors
 /// The one error that ended it, of any kind but those of a remote side.
 pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
-    report::log_to_stderr(options.verbosity);
+    report::log_to_stderr(options.reporting.verbosity);
     if let Some(path) = &options.undo {
         refuse_existing(path)?;
     }
     refuse_terminal()?;
     let signals = Signals::catch()?;
-    let progress = super::progress(options.progress)?;
+    let progress = super::progress(options.reporting.progress)?;
     let stdin = io::stdin();
     let file = PatchFile::of_fd(stdin.as_fd()).map_err(|err| err.with_path(STDIN_NAME))?;
     let is_piped = file.is_none();

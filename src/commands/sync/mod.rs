@@ -67,10 +67,10 @@ use words::LastWord;
 /// # Errors
 /// The one error that ended it. A target that may be partly changed has been told of.
 pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
-    report::log_to_stderr(options.verbosity);
+    report::log_to_stderr(options.reporting.verbosity);
     record.tell(|facts| facts.dry_run = options.dry_run.then_some(true));
     let signals = Signals::catch()?;
-    let progress = super::progress(options.progress)?;
+    let progress = super::progress(options.reporting.progress)?;
     let sides = Sides::of(options)?;
     // It is the network that is spared, and there is none within one host.
     let rate_bytes_max = options.rate_bytes_max.filter(|_| !sides.caller.is_local());
