@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command as Table, ValueHint, value_parser};
 
 use super::compression;
+use super::is_command;
 use super::options::{ClientOptions, Command, PatchOptions, ServerOptions, SessionOptions};
 use super::table::{
     base, comparing, connection, flag, headed, long_flag, long_valued, operands, optional,
@@ -210,7 +211,14 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
 }
 
 fn client(found: &ArgMatches) -> Result<ClientOptions> {
-    let operands = exactly(found, "operands, REMSHCMD LOCDEV REMDEV", " (see bdsync --help)")?;
+    let advice = match operand_list(found).first().filter(|word| is_command(word)) {
+        Some(word) => format!(
+            "; '{0}' is a command, which comes first, before all options (see bdsync help {0})",
+            word.to_string_lossy()
+        ),
+        None => " (see bdsync --help)".to_owned(),
+    };
+    let operands = exactly(found, "operands, REMSHCMD LOCDEV REMDEV", &advice)?;
     Ok(ClientOptions {
         seal: found.get_flag("seal"),
         compression: compression::resolve(found)?,

@@ -40,7 +40,7 @@ pub use options::{
     CompareOptions, InfoOptions, MountOptions, MountSource, PatchOptions, Place, ProgressStyle,
     Reporting, ServerOptions, SessionOptions, SizeOptions, SquashOptions, SyncOptions,
 };
-pub use subcommands::whole as definition;
+pub use subcommands::{is_command, whole as definition};
 
 /// Understands the arguments of the process; `args` starts with the program's name.
 ///

@@ -1,7 +1,7 @@
 //! The commands that are chosen by the first word. A new one is a file with its options and what
 //! they come to, and a line in [`SUBCOMMANDS`].
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, ArgMatches, Command as Table, value_parser};
 
@@ -49,6 +49,12 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
     },
     Subcommand { name: "help", table: help_table, resolve: help, yields_to_classic: true },
 ];
+
+/// Whether the word is one that a command is chosen by.
+#[must_use]
+pub fn is_command(word: &OsStr) -> bool {
+    SUBCOMMANDS.iter().any(|sub| word == sub.name)
+}
 
 /// The whole command line, subcommands included: what help, man page and completions show.
 #[must_use]

@@ -12,7 +12,7 @@ use super::record::Record;
 use super::session::{Reading, Session};
 use super::touched::Touched;
 use super::trailer_checksum::TrailerChecksum;
-use crate::cli::{ClientOptions, CompareOptions, SessionOptions};
+use crate::cli::{ClientOptions, CompareOptions, SessionOptions, is_command};
 use crate::device::identity;
 use crate::diff::{Afterwards, Engine, Plan, Sink, walk};
 use crate::digest::{Scratch, hash_range};
@@ -80,8 +80,8 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
 
 /// Of a REMSHCMD that is called like a command of ours and answered nothing that a server says.
 fn warn_of_command(remote_command: &OsStr) {
-    let name = remote_command.to_string_lossy();
-    if crate::cli::definition().find_subcommand(name.trim()).is_some() {
+    if is_command(remote_command) {
+        let name = remote_command.to_string_lossy();
         log::warn!(
             "'{name}' was taken for REMSHCMD: a command of bdsync comes first, before all options \
              and with all its operands (see bdsync help {name})"

@@ -337,6 +337,8 @@ fn a_command_behind_an_option_is_no_command_which_is_told() {
     call.in_folder(work.folder()).run().expect(4).says(said);
     let out = work.client_through(&[], "./mount").run().expect(8);
     assert!(!out.stderr_text().contains("was taken for"), "{out}");
+    let said = "found 5; 'mount' is a command, which comes first";
+    bdsync(["-v", "mount", "cmd", "local.img", "remote.img", "at"]).run().expect(1).says(said);
 }
 
 #[test]
