@@ -29,8 +29,6 @@ pub struct Apply<'a> {
     pub zeros: Zeros,
     /// Asked between writes for a signal that wants an end.
     pub signal: &'a (dyn Fn() -> Option<i32> + Sync),
-    /// Called after every write.
-    pub wrote: &'a (dyn Fn() + Sync),
     /// Told how far it is: end of the last record, bytes of the patch that were used.
     pub progress: &'a dyn Progress,
 }
@@ -181,7 +179,6 @@ impl Apply<'_> {
         }
         if !run.parts.is_empty() {
             run.parts.clear();
-            (self.wrote)();
         }
         Ok(())
     }
@@ -216,7 +213,6 @@ mod tests {
             limit_bytes: plan.limit_bytes,
             zeros: Zeros::Written,
             signal: &|| None,
-            wrote: &|| {},
             progress: &Silent,
         };
         let mut written = Written::default();
@@ -292,7 +288,6 @@ mod tests {
             limit_bytes: SIZE,
             zeros: Zeros::Written,
             signal: &|| None,
-            wrote: &|| {},
             progress: &Silent,
         };
         let wake = || wake.send(()).unwrap();
@@ -310,7 +305,6 @@ mod tests {
             limit_bytes: 100,
             zeros: Zeros::Written,
             signal: &|| Some(2),
-            wrote: &|| {},
             progress: &progress,
         };
         let mut reader = PatchReader::new(&patch[..], "patch").unwrap();

@@ -366,7 +366,6 @@ mod tests {
             limit_bytes: sizes.limit_bytes,
             zeros: Zeros::Written,
             signal: &|| None,
-            wrote: &|| {},
             progress: &Silent,
         };
         apply.write_records(&mut reader, &mut Written::default(), &|| {}).unwrap();

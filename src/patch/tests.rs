@@ -117,8 +117,7 @@ fn write<R: Read>(
     zeros: Zeros,
 ) -> Result<u64> {
     let limit_bytes = sizes.limit_bytes;
-    let apply =
-        Apply { target, limit_bytes, zeros, signal: &|| None, wrote: &|| {}, progress: &Silent };
+    let apply = Apply { target, limit_bytes, zeros, signal: &|| None, progress: &Silent };
     let mut written = Written::default();
     sizes.grow(target)?;
     apply.write_records(reader, &mut written, &|| {})?;

@@ -256,7 +256,6 @@ mod tests {
             limit_bytes,
             zeros: Zeros::Written,
             signal: &|| None,
-            wrote: &|| {},
             progress: &Silent,
         };
         apply.write_records(&mut reader, &mut Written::default(), &|| {}).unwrap();

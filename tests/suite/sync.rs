@@ -801,27 +801,33 @@ fn a_target_that_falls_silent_with_the_whole_patch_is_given_up_on() {
         .says("h:remote.img may still be written to by the bdsync on that host");
 }
 
-/// Writes that take longer, all of them, than anything may be silent; each of them does not.
+/// Writes that take longer, all of them or one, than anything may be silent.
 #[test]
 fn a_target_whose_disk_is_slow_is_waited_for() {
     require!(program("strace"));
     if !has_traced(&Command::new("strace").args(["-o", "/dev/null", "true"]).output().unwrap()) {
         return;
     }
-    let remote = random_bytes(1, 64 * 8192);
-    let mut local = remote.clone();
-    local.iter_mut().step_by(8192).for_each(|byte| *byte ^= 1);
-    for undo in [&[][..], &["--undo=u"]] {
-        let work = Workdir::with_pair(&local, &remote);
-        script(&work, "rsh", "shift; exec sh -c \"$*\"");
-        let slow =
-            "strace -f -qq -o /dev/null -e inject=pwrite64,pwritev,pwritev2:delay_enter=100000";
-        let patches = format!("--patch*) exec {slow} {} \"$@\";;", binary());
-        script(&work, "bdsync", &format!("case $1 in {patches} esac; exec {} \"$@\"", binary()));
-        let words = ["sync", "-e", "./rsh", "--remote-path=./bdsync", "--timeout=5"];
-        let words = [&words[..], undo, &["local.img", "h:remote.img"]].concat();
-        bdsync(words).in_folder(work.folder()).run().expect(0).says(", verified");
-        assert!(work.read("remote.img") == local);
+    // All of them, or one, with more behind it than there is room for on the way.
+    for (delay, timeout, blocks, step) in
+        [("100000", "--timeout=5", 128, 8192), ("6000000:when=1", "--timeout=3", 8192, 4096)]
+    {
+        let remote = random_bytes(1, blocks * 4096);
+        let mut local = remote.clone();
+        local.iter_mut().step_by(step).for_each(|byte| *byte ^= 1);
+        for undo in [&[][..], &["--undo=u"]] {
+            let work = Workdir::with_pair(&local, &remote);
+            script(&work, "rsh", "shift; exec sh -c \"$*\"");
+            let writes = format!("pwrite64,pwritev,pwritev2:delay_enter={delay}");
+            let slow = format!("strace -f -qq -o /dev/null -e inject={writes}");
+            let patches = format!("--patch*) exec {slow} {} \"$@\";;", binary());
+            let other = format!("exec {} \"$@\"", binary());
+            script(&work, "bdsync", &format!("case $1 in {patches} esac; {other}"));
+            let words = ["sync", "-e", "./rsh", "--remote-path=./bdsync", timeout];
+            let words = [&words[..], undo, &["local.img", "h:remote.img"]].concat();
+            bdsync(words).in_folder(work.folder()).run().expect(0).says(", verified");
+            assert!(work.read("remote.img") == local);
+        }
     }
 }
 

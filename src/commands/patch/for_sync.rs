@@ -3,19 +3,17 @@
 //!
 //! The sync has compared what a name led to some time ago, perhaps on another host; this process
 //! follows the same name once more. A sign of life is one byte, and there is a reader for it. It
-//! comes when some of the patch has arrived or was written and, once all of it has been read, all
-//! the time: then there is nothing else by which the other host could tell a disk that takes long
-//! from a link that is dead.
+//! comes all the time but while the patch is waited for: there is nothing else by which the other
+//! host could tell a disk that takes long from a link that is dead.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use crate::background;
 use crate::device::{Device, FileDevice};
 use crate::error::{Error, Kind, Result};
 use crate::report;
@@ -40,49 +38,64 @@ pub(super) fn refuse_another(target: &FileDevice, compared: FileId) -> Result<()
     Err(Error::new(Kind::Open, what).with_path(target.path()))
 }
 
-/// Shows on stdout that this process is alive.
+/// Shows on stdout, to the end of the process, that it is alive.
+#[derive(Clone)]
 pub(super) struct Life {
-    output: File,
-    last_sign: Mutex<Option<Instant>>,
+    is_waiting: Arc<AtomicBool>,
 }
 
 impl Life {
     /// # Errors
-    /// `Kind::Write` when descriptors run out.
-    pub(super) fn new() -> Result<Arc<Self>> {
-        let output = report::stdout_file()
-            .map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))?;
-        Ok(Arc::new(Self { output, last_sign: Mutex::default() }))
+    /// `Kind::Write` when descriptors run out, or threads.
+    pub(super) fn show() -> Result<Self> {
+        let failed = |err| Error::io(Kind::Write, "cannot use stdout", err);
+        Self::show_on(report::stdout_file().map_err(failed)?)
     }
 
-    /// Shows a sign if the last was some time ago. Whether somebody may have seen it.
-    pub(super) fn sign(&self) -> bool {
-        let mut last_sign = self.last_sign.lock();
-        if last_sign.is_some_and(|last| last.elapsed() < SIGN_INTERVAL) {
-            return true;
-        }
-        *last_sign = Some(Instant::now());
-        (&self.output).write_all(b"\n").is_ok()
-    }
-
-    /// Shows a sign time and again once `is_read` is set, to the end of the process.
-    pub(super) fn keep(self: &Arc<Self>, is_read: Arc<AtomicBool>) {
-        let life = Arc::clone(self);
-        let show = move || {
-            while !is_read.load(Ordering::Relaxed) || life.sign() {
+    fn show_on(mut output: File) -> Result<Self> {
+        let life = Self { is_waiting: Arc::default() };
+        let is_waiting = Arc::clone(&life.is_waiting);
+        let signs = move || {
+            // Without a reader it comes to its end.
+            while is_waiting.load(Ordering::Relaxed) || output.write_all(b"\n").is_ok() {
                 thread::sleep(SIGN_INTERVAL);
             }
         };
-        if let Err(err) = thread::Builder::new().name("life".into()).spawn(show) {
-            log::warn!("cannot start a thread that shows signs of life: {err}");
+        background::spawn("life", Kind::Write, "cannot start a thread", signs)?;
+        Ok(life)
+    }
+}
+
+/// The patch, during whose waits nobody is told of life.
+pub(super) struct Awaited<R> {
+    input: R,
+    life: Option<Life>,
+}
+
+impl<R> Awaited<R> {
+    pub(super) fn new(input: R, life: Option<Life>) -> Self {
+        Self { input, life }
+    }
+
+    fn waits(&self, is_waiting: bool) {
+        if let Some(life) = &self.life {
+            life.is_waiting.store(is_waiting, Ordering::Relaxed);
         }
+    }
+}
+
+impl<R: Read> Read for Awaited<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.waits(true);
+        let read = self.input.read(buf);
+        self.waits(false);
+        read
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::Read;
     use std::os::fd::OwnedFd;
 
     use crossbeam_channel::bounded;
@@ -90,23 +103,32 @@ mod tests {
     use super::*;
     use crate::device::{TargetOptions, open_target};
 
-    /// A disk may take minutes for what it was given.
+    /// A disk may take minutes for what it was given, and so may who makes the patch.
     #[test]
-    fn signs_of_life_come_time_and_again_once_they_are_kept() {
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        let output = OwnedFd::from(writer).into();
-        let life = Arc::new(Life { output, last_sign: Mutex::default() });
-        assert!(life.sign() && life.sign(), "one is enough for a while");
-        life.keep(Arc::new(AtomicBool::new(true)));
-        let (sender, receiver) = bounded(1);
-        thread::spawn(move || {
-            let mut signs = [0; 3];
-            let read = reader.read_exact(&mut signs).map(|()| signs);
-            // Without a reader the other thread comes to its end.
-            drop((reader, sender.send(read)));
+    fn signs_of_life_come_time_and_again_but_while_the_patch_is_waited_for() {
+        let (signs, output) = io::pipe().unwrap();
+        let life = Life::show_on(OwnedFd::from(output).into()).unwrap();
+        let (sender, receiver) = bounded(0);
+        let reader = thread::spawn(move || {
+            // Each is taken when it is asked for.
+            let signs = io::BufReader::new(signs).bytes();
+            signs.take_while(|sign| sender.send(*sign.as_ref().unwrap()).is_ok()).count()
         });
-        let signs = receiver.recv_timeout(Duration::from_secs(30)).expect("signs of life");
-        assert_eq!(signs.unwrap(), *b"\n\n\n");
+        let sign = || receiver.recv_timeout(Duration::from_secs(30)).expect("a sign of life");
+        assert_eq!([sign(), sign(), sign()], *b"\n\n\n");
+        let (patch, mut source) = io::pipe().unwrap();
+        let mut input = Awaited::new(patch, Some(life.clone()));
+        assert!(!life.is_waiting.load(Ordering::Relaxed));
+        let waits = thread::spawn(move || input.read(&mut [0; 9]).unwrap());
+        while !life.is_waiting.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
+        source.write_all(b"patch").unwrap();
+        assert_eq!(waits.join().unwrap(), 5);
+        assert!(!life.is_waiting.load(Ordering::Relaxed));
+        sign();
+        drop(receiver);
+        reader.join().unwrap();
     }
 
     #[test]

@@ -23,14 +23,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use self::for_sync::{Life, refuse_another};
+use self::for_sync::{Awaited, Life, refuse_another};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 pub(super) use self::words::undo_command;
 use self::words::{tell_foreign, tell_late_fault, tell_unproven};
-use super::counted::Counted;
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
 use super::sealed;
@@ -63,7 +62,7 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
     let stdin = io::stdin();
     let file = PatchFile::of_fd(stdin.as_fd()).map_err(|err| err.with_path(STDIN_NAME))?;
     let is_piped = file.is_none();
-    let life = options.sync_disk.map(|_| Life::new()).transpose()?;
+    let life = options.sync_disk.map(|_| Life::show()).transpose()?;
     let job = Job { options, signals: &signals, record, progress: &progress, is_piped, life };
     signals.watched(|_| signals.give_up_input(), || job.run(file, stdin.as_fd())).flatten()?;
     progress.finish();
@@ -86,7 +85,7 @@ struct Job<'a> {
     /// Whether the patch comes from another process, and may be nowhere else.
     is_piped: bool,
     /// Where somebody waits for signs of it.
-    life: Option<Arc<Life>>,
+    life: Option<Life>,
 }
 
 impl Job<'_> {
@@ -99,19 +98,15 @@ impl Job<'_> {
         let input = stdin.try_clone_to_owned().map_err(unread)?;
         let input = PatchStream::new(input, self.signals);
         let is_at_end = input.is_at_end();
-        if let Some(life) = &self.life {
-            life.keep(Arc::clone(&is_at_end));
-        }
-        let input = Counted::new(input, |_| self.show_life());
+        let input = Awaited::new(input, self.life.clone());
         let options = self.options;
         if options.spool || options.undo.is_some() || options.verify {
             let folder = options.spool_folder.clone().unwrap_or_else(temp_folder);
             // Before the wait for the patch: nobody else is to write to it meanwhile.
             let target =
                 options.target.as_deref().map(|path| self.open_device(path)).transpose()?;
-            let check = || self.check("nothing is written");
+            let check = || self.signals.check("nothing is written");
             let file = kept(input, &folder, &**self.progress, &check)?;
-            is_at_end.store(true, Ordering::Relaxed);
             return self.run_checked(&file, target);
         }
         self.run_stream(input, is_at_end)
@@ -120,7 +115,7 @@ impl Job<'_> {
     /// A patch that comes once: applied as it comes. `is_at_end` is set where it ends.
     fn run_stream(&self, input: impl Read, is_at_end: Arc<AtomicBool>) -> Result<()> {
         // A wait for input that a signal ended is no fault of the input.
-        let ended = |err| self.check("nothing was applied yet").err().unwrap_or(err);
+        let ended = |err| self.signals.check("nothing was applied yet").err().unwrap_or(err);
         let mut input = Digested::new(decoded(input, STDIN_NAME).map_err(ended)?);
         let reader = PatchReader::new(&mut input, STDIN_NAME).map_err(ended)?;
         let mut reader = reader.as_it_comes(is_at_end);
@@ -142,7 +137,7 @@ impl Job<'_> {
 
     /// A patch that can be read twice; `opened` is the target where it is open already.
     fn run_checked(&self, file: &PatchFile, opened: Option<FileDevice>) -> Result<()> {
-        let checking = || self.check("checking ended, nothing is written");
+        let checking = || self.signals.check("checking ended, nothing is written");
         let passed = || file.as_part(Part::Checking, self.progress);
         let summary = check_patch(&passed(), &checking)?;
         let trailer = &summary.trailer;
@@ -192,18 +187,6 @@ impl Job<'_> {
     fn refuse_moved(&self, target: &FileDevice) -> Result<()> {
         let expect = |_| expect_name(target.path(), target.id(), "all is written");
         self.options.sync_disk.map_or(Ok(()), expect)
-    }
-
-    /// Asked time and again by all that takes long: fails when a signal wants an end.
-    fn check(&self, what: &str) -> Result<()> {
-        self.show_life();
-        self.signals.check(what)
-    }
-
-    fn show_life(&self) {
-        if let Some(life) = &self.life {
-            life.sign();
-        }
     }
 
     /// The device to patch: from the command line, or as the patch names it; `opened` if it is.
@@ -264,7 +247,7 @@ impl Job<'_> {
             return Ok(());
         };
         let open = || open_patch(&file.as_part(Part::Checking, self.progress));
-        let checking = || self.check("checking the target ended, nothing is written");
+        let checking = || self.signals.check("checking the target ended, nothing is written");
         match base_state(target, base, sizes.limit_bytes, &open, &checking)? {
             BaseState::Original => Ok(()),
             BaseState::Applied => {
@@ -313,7 +296,6 @@ impl Job<'_> {
             limit_bytes: sizes.limit_bytes,
             zeros: how.zeros,
             signal: &|| self.signals.pending(),
-            wrote: &|| self.show_life(),
             progress: &**self.progress,
         };
         let mut written = Written::default();

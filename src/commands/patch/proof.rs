@@ -49,7 +49,7 @@ impl Job<'_> {
         let direct = DirectDevice::of(target)?;
         let device: &dyn Device = direct.as_ref().map_or(target, |direct| direct);
         let open = || open_patch(&file.as_part(Part::Verifying, self.progress));
-        let checking = || self.check("reading back ended, all is written");
+        let checking = || self.signals.check("reading back ended, all is written");
         let checked = verify_records(device, sizes.limit_bytes, summary, &open, &checking);
         self.record.tell_verified(&checked);
         checked?;
@@ -84,7 +84,7 @@ impl Job<'_> {
         self.progress.begin(Part::Digesting, Some(sizes.limit_bytes));
         let checking = |digested_bytes| {
             self.progress.advance(digested_bytes, 0);
-            self.check("comparing the checksum ended, all is written")
+            self.signals.check("comparing the checksum ended, all is written")
         };
         match verify_checksum(device, checksum, sizes, ending.record_bytes_max, &checking) {
             Ok(Agreement::Exact) => log::info!("the device has the patch's checksum"),

@@ -107,14 +107,8 @@ fn apply(target: &dyn DeviceMut, rule: SizeRule, patch: &[u8]) {
     let sizes = SizePlan::new(rule, target, reader.header().size_bytes).unwrap();
     let limit_bytes = sizes.limit_bytes;
     sizes.grow(target).unwrap();
-    let apply = Apply {
-        target,
-        limit_bytes,
-        zeros: Zeros::Holes,
-        signal: &|| None,
-        wrote: &|| {},
-        progress: &Silent,
-    };
+    let apply =
+        Apply { target, limit_bytes, zeros: Zeros::Holes, signal: &|| None, progress: &Silent };
     apply.write_records(&mut reader, &mut Written::default(), &|| {}).unwrap();
     sizes.shrink(target).unwrap();
     target.sync().unwrap();
