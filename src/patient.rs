@@ -1,6 +1,5 @@
 //! Files that are waited for, also where whoever opened them, or shares them, has said not to.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
@@ -8,16 +7,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Waits where reading and writing would fail because of `O_NONBLOCK`.
 #[derive(Debug)]
-pub struct PatientFile(pub File);
+pub struct Patient<F>(pub F);
 
-impl PatientFile {
+impl<F: AsFd> Patient<F> {
     fn patiently<T>(
-        &self,
+        &mut self,
         what: PollFlags,
-        mut work: impl FnMut(&File) -> io::Result<T>,
+        mut work: impl FnMut(&mut F) -> io::Result<T>,
     ) -> io::Result<T> {
         loop {
-            match work(&self.0) {
+            match work(&mut self.0) {
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
                     let mut fds = [PollFd::new(self.0.as_fd(), what)];
                     // One that cannot be waited for by this is told by the next call.
@@ -29,15 +28,15 @@ impl PatientFile {
     }
 }
 
-impl Read for PatientFile {
+impl<F: AsFd + Read> Read for Patient<F> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.patiently(PollFlags::POLLIN, |mut file| file.read(buf))
+        self.patiently(PollFlags::POLLIN, |file| file.read(buf))
     }
 }
 
-impl Write for PatientFile {
+impl<F: AsFd + Write> Write for Patient<F> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.patiently(PollFlags::POLLOUT, |mut file| file.write(buf))
+        self.patiently(PollFlags::POLLOUT, |file| file.write(buf))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -47,6 +46,7 @@ impl Write for PatientFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::fd::OwnedFd;
     use std::time::Duration;
 
@@ -54,9 +54,9 @@ mod tests {
 
     use super::*;
 
-    fn impatient(end: OwnedFd) -> PatientFile {
+    fn impatient(end: OwnedFd) -> Patient<File> {
         fcntl(&end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        PatientFile(File::from(end))
+        Patient(File::from(end))
     }
 
     #[test]

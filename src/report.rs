@@ -26,7 +26,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
-use crate::patient::PatientFile;
+use crate::patient::Patient;
 use crate::units::{ByteRange, hex};
 
 pub use failed_reads::FailedReads;
@@ -156,7 +156,8 @@ fn to_syslog(level: Level, text: &str) {
 fn to_stderr(text: &str) {
     let text = cut(text);
     let bar = BAR.lock().clone();
-    let write = || drop(io::stderr().lock().write_all(text.as_bytes()));
+    // Who shares it, as an ssh may, need not want to wait.
+    let write = || drop(Patient(io::stderr().lock()).write_all(text.as_bytes()));
     match bar {
         Some(bar) => bar.suspend(write),
         None => write(),
@@ -281,7 +282,7 @@ pub fn progress(text: &str) {
 /// `Kind::Write` when stdout does not take it.
 pub fn answer(text: &str) -> Result<()> {
     stdout_file()
-        .and_then(|stdout| PatientFile(stdout).write_all(text.as_bytes()))
+        .and_then(|stdout| Patient(stdout).write_all(text.as_bytes()))
         .map_err(|err| Error::io(Kind::Write, "cannot write to stdout", err))
 }
 

@@ -22,7 +22,7 @@ use crate::compress::{Decoder, Encoder, Format};
 use crate::device::{FileDevice, open_source};
 use crate::error::{Error, Kind, Result};
 use crate::patch::{PatchReader, read_error, spool_file};
-use crate::patient::PatientFile;
+use crate::patient::Patient;
 use crate::progress::{Part, Progress};
 use crate::units::Compression;
 
@@ -65,7 +65,7 @@ pub struct Stream<'a> {
 }
 
 /// A file as it is, compressed or not.
-type CountedFile = Counted<PatientFile, Box<dyn FnMut(u64)>>;
+type CountedFile = Counted<Patient<File>, Box<dyn FnMut(u64)>>;
 
 impl<'a> Stream<'a> {
     /// Opens it; `None` is stdin.
@@ -80,7 +80,7 @@ impl<'a> Stream<'a> {
         let size_bytes = file.metadata().map_err(|err| read_error(err).with_path(path))?.len();
         progress.begin(Part::Reading, Some(size_bytes).filter(|&bytes| bytes > 0));
         let read_bytes = Arc::new(AtomicU64::new(0));
-        let file = PatientFile(file);
+        let file = Patient(file);
         let count = Arc::clone(&read_bytes);
         let tell: Box<dyn FnMut(u64)> =
             Box::new(move |bytes| count.store(bytes, Ordering::Relaxed));
@@ -154,7 +154,7 @@ fn stdin() -> Result<File> {
 }
 
 fn copy(input: File, path: &Path) -> Result<FileDevice> {
-    let mut decoder = decoded(PatientFile(input), path)?;
+    let mut decoder = decoded(Patient(input), path)?;
     // Nothing but a patch is worth the room: the header is read first.
     let mut head = vec![];
     let mut seen = Seen { input: &mut decoder, seen: &mut head };

@@ -1,5 +1,6 @@
 //! stdout as the place for a patch, or for an answer in words.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::close;
 
 use crate::error::{Error, Kind, Result};
-use crate::patient::PatientFile;
+use crate::patient::Patient;
 use crate::report;
 
 /// Whether the process was started without a stdout.
@@ -47,7 +48,7 @@ pub(super) fn answer(text: &str) -> Result<()> {
 
 /// stdout for a patch. A flush has it stored as far as a close does: a network file system may learn
 /// only then that there is no room, by a quota perhaps.
-pub(super) struct PatchOutput(PatientFile);
+pub(super) struct PatchOutput(Patient<File>);
 
 impl Write for PatchOutput {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
@@ -76,6 +77,6 @@ pub(super) fn stdout() -> Result<PatchOutput> {
         return Err(Error::new(Kind::Usage, what));
     }
     report::stdout_file()
-        .map(|file| PatchOutput(PatientFile(file)))
+        .map(|file| PatchOutput(Patient(file)))
         .map_err(|err| Error::io(Kind::Write, "cannot use stdout", err))
 }

@@ -1,6 +1,11 @@
 //! The classic's command line, option by option, through the binary.
 
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::support::images::{changed, random_bytes};
 use crate::support::patch_file;
@@ -350,6 +355,30 @@ fn lines_of_the_remote_side_are_relayed() {
     for line in ["RMTERR: hello\n", "RMTERR: \\x1b[31mred\n", "RMTERR: last\n"] {
         assert!(text.contains(line), "{out}");
     }
+}
+
+/// As whoever shares it may have set it up; an ssh does so.
+#[test]
+fn no_line_is_lost_on_a_stderr_that_must_not_be_waited_for() {
+    const LINES: usize = 3000;
+    let work = pair();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let line = "x".repeat(100);
+    let script = format!("yes {line} | head -{LINES} >&2; exec {} --server", binary());
+    let mut process = Command::new(binary())
+        .args([&shell_command(&script), "local.img", "remote.img"])
+        .current_dir(work.folder())
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(OwnedFd::from(writer)))
+        .spawn()
+        .unwrap();
+    // More than is on its way by then goes to a pipe that is full.
+    std::thread::sleep(Duration::from_millis(300));
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert!(process.wait().unwrap().success(), "{text}");
+    assert_eq!(text.matches(&line).count(), LINES);
 }
 
 #[test]
