@@ -1,4 +1,4 @@
-//! Names of files: of those in the making, and what they lead to.
+//! Names of files: of those in the making, and whether they lead to what they led to.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -39,6 +39,16 @@ pub fn folder_of(path: &Path) -> &Path {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
+}
+
+/// What is said of a file whose size has changed under us.
+pub const SIZE_CHANGED: &str = "its size was changed by something else";
+
+/// The file at `path` has another size than it was opened with, or was given.
+#[must_use]
+pub fn size_error(path: &Path, expected_bytes: u64, found_bytes: u64) -> Error {
+    let what = format!("{SIZE_CHANGED}: expected {expected_bytes} bytes, found {found_bytes}");
+    Error::new(Kind::Transmission, what).with_path(path)
 }
 
 /// Fails when `path` leads elsewhere than to `disk`, which was written to by this name, as far as

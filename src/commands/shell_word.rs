@@ -19,6 +19,25 @@ pub fn quoted(word: &[u8]) -> Vec<u8> {
     text
 }
 
+/// `word` for somebody to type: as [`quoted`], or, where a terminal would not show it, as `$'...'`
+/// with escapes, which newer shells understand.
+#[must_use]
+pub fn printable(word: &[u8]) -> String {
+    match str::from_utf8(word) {
+        Ok(text) if !text.contains(char::is_control) => {
+            String::from_utf8_lossy(&quoted(word)).into_owned()
+        }
+        _ => {
+            let escape = |byte: &u8| match byte {
+                b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+                b' '..=b'~' => char::from(*byte).to_string(),
+                _ => format!("\\{byte:03o}"),
+            };
+            format!("$'{}'", word.iter().map(escape).collect::<String>())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +54,17 @@ mod tests {
             let out = Command::new("sh").arg("-c").arg(&script).output().unwrap();
             let expected = format!("--{word}");
             assert_eq!(String::from_utf8(out.stdout).unwrap(), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn what_a_terminal_would_not_show_is_printed_as_bash_reads_it() {
+        for word in [&b"a b"[..], b"t\xff", b"a\nb\\'c", b"\x1b[2J7", "\u{e9}".as_bytes()] {
+            let printed = printable(word);
+            assert!(!printed.contains(char::is_control), "{printed}");
+            let script = format!("printf %s {printed}");
+            let out = Command::new("bash").arg("-c").arg(&script).output().unwrap();
+            assert_eq!(out.stdout, word, "{script}");
         }
     }
 }

@@ -21,6 +21,7 @@ use super::residency::Residency;
 use super::stamp::Stamp;
 use super::{Device, DeviceMut, write_zeros};
 use crate::error::{Error, Kind, Result};
+use crate::naming::size_error;
 use crate::units::{ByteRange, FileId, KIB};
 
 /// The most slices that one `pwritev` takes (`IOV_MAX`, which is 1024 on Linux).
@@ -180,6 +181,23 @@ impl FileDevice {
 impl AsFd for FileDevice {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+impl FileDevice {
+    /// Fails when something else has changed the size of a file that we have written to.
+    ///
+    /// # Errors
+    /// `Kind::Transmission`; `Kind::Read` when it cannot be told.
+    pub fn expect_own_size(&self) -> Result<()> {
+        let Some(file) = self.regular_file() else { return Ok(()) };
+        let found = file.metadata().map_err(|err| {
+            Error::io(Kind::Read, "cannot tell the size", err).with_path(&self.path)
+        })?;
+        match found.len() == self.size() {
+            true => Ok(()),
+            false => Err(size_error(&self.path, self.size(), found.len())),
+        }
     }
 }
 
@@ -443,6 +461,18 @@ mod tests {
         null.set_size(0).unwrap();
         assert_eq!(null.set_size(1).unwrap_err().kind(), Kind::Size);
         null.sync().unwrap();
+    }
+
+    #[test]
+    fn a_size_that_something_else_has_set_is_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let target = open_target(file.path(), TargetOptions::default()).unwrap();
+        target.set_size(100).unwrap();
+        target.expect_own_size().unwrap();
+        file.as_file().set_len(99).unwrap();
+        let err = target.expect_own_size().unwrap_err();
+        assert_eq!(err.kind(), Kind::Transmission);
+        assert!(err.full_message().contains("expected 100 bytes, found 99"), "{err}");
     }
 
     #[test]

@@ -267,6 +267,17 @@ fn a_second_patch_behind_the_first_one_is_no_part_of_it() {
 }
 
 #[test]
+fn a_new_size_alone_counts_as_written_when_the_end_of_the_patch_shows_that_it_is_damaged() {
+    let old = random_bytes(1, 100_000);
+    let work = Workdir::with_pair(&old[..49_152], &old);
+    let mut patch = work.patch(&["-d", "--seal"]);
+    // A byte of the size.
+    patch[12] ^= 1;
+    work.apply(&["-d"], &patch).expect(2).says("remote.img was written to before the end");
+    assert_ne!(work.read("remote.img").len(), old.len());
+}
+
+#[test]
 fn one_apply_at_a_time_writes_to_an_image() {
     let (old, new) = (random_bytes(1, 600_000), random_bytes(2, 600_000));
     for options in [&[][..], &["--force"]] {

@@ -406,7 +406,7 @@ fn a_file_here_that_changes_its_size_meanwhile_is_not_said_to_be_verified() {
     let words = ["--remote-path=./bdsync", "--report=report", "local.img", "h:remote.img"];
     let out = sync(&work, &words).run().expect(11);
     let out =
-        out.says("it changed its size during the sync: expected 3000000 bytes, found 3000005");
+        out.says("its size was changed by something else: expected 3000000 bytes, found 3000005");
     let said = out.stderr_text();
     assert!(!said.contains(", verified") && !said.contains("--on-read-error"), "{said}");
     let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
@@ -546,7 +546,7 @@ fn a_target_that_is_written_and_not_compared_is_said_to_be_that() {
     let (undo_option, all) = (format!("--undo={undo}"), "all is written to h:remote.img");
     let words = ["--remote-path=./broken", "--report=report", "local.img", "h:remote.img"];
     for (option, on) in
-        [(&undo_option[..], "or go back, on h: bdsync --patch="), ("-v", "run the same")]
+        [(&undo_option[..], "or go back, on h: ./broken --patch="), ("-v", "run the same")]
     {
         let out = sync(&work, &[&[option], &words[..]].concat()).run();
         assert_ne!(out.code(), 0, "{out}");
@@ -908,14 +908,13 @@ fn a_process_that_writes_for_a_sync_shows_life_and_writes_to_no_other_disk() {
 }
 
 /// All is written, but the name leads to something else, which nobody has made equal.
-#[test]
-fn what_takes_the_place_of_the_target_while_it_is_written_to_is_told() {
-    let work = pair();
+/// Gives a `bdsync --patch` of the pair half of the patch, does `between` once it has opened its
+/// target, and gives it the rest: its exit status and its words.
+fn patch_with(work: &Workdir, options: &[&str], between: impl FnOnce()) -> (Option<i32>, String) {
     let patch = work.patch(&[]);
-    let found = fs::metadata(work.path("remote.img")).unwrap();
     let mut process = Command::new(binary())
         .arg("--patch=remote.img")
-        .arg(format!("--sync-disk={}:{}", found.dev(), found.ino()))
+        .args(options)
         .current_dir(work.folder())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -936,15 +935,89 @@ fn what_takes_the_place_of_the_target_while_it_is_written_to_is_told() {
     while !is_open() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(5));
     }
-    fs::rename(work.path("remote.img"), work.path("elsewhere")).unwrap();
-    work.write("remote.img", b"another");
+    between();
     stdin.write_all(rest).unwrap();
     drop(stdin);
     let out = process.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(11), "{said}");
+    (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+#[test]
+fn what_takes_the_place_of_the_target_while_it_is_written_to_is_told() {
+    let work = pair();
+    let found = fs::metadata(work.path("remote.img")).unwrap();
+    let disk = format!("--sync-disk={}:{}", found.dev(), found.ino());
+    let (code, said) = patch_with(&work, &[&disk], || {
+        fs::rename(work.path("remote.img"), work.path("elsewhere")).unwrap();
+        work.write("remote.img", b"another");
+    });
+    assert_eq!(code, Some(11), "{said}");
     assert!(said.contains("the name leads elsewhere by now"), "{said}");
     assert!(
         work.read("elsewhere") == work.read("local.img") && work.read("remote.img") == b"another"
     );
+}
+
+#[test]
+fn a_target_whose_size_something_else_changes_is_told_of() {
+    for options in [&[][..], &["--spool=.", "--verify", "--report=r"]] {
+        let work = pair();
+        let (code, said) = patch_with(&work, options, || {
+            let file = fs::File::options().write(true).open(work.path("remote.img")).unwrap();
+            file.set_len(BYTES as u64 + 7).unwrap();
+        });
+        assert_eq!(code, Some(11), "{said}");
+        let size = format!("expected {BYTES} bytes, found {}: remote.img", BYTES + 7);
+        for part in ["but not shown to be right", "its size was changed by something else", &size] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        if !options.is_empty() {
+            let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
+            assert_eq!(report["verified"], false, "{report}");
+        }
+    }
+}
+
+#[test]
+fn a_size_that_is_all_that_changes_counts_as_written() {
+    let work = pair();
+    work.write("local.img", &work.read("remote.img")[..1_000_000]);
+    // The comparison in the new size fails.
+    let once = "case $1 in --server) test -e once && exit 1; : >once;; esac";
+    script(&work, "bdsync", &format!("{once}; exec {} \"$@\"", binary()));
+    let words = ["--remote-path=./bdsync", "--report=r", "-d", "local.img", "h:remote.img"];
+    let out = sync(&work, &words).run();
+    assert_ne!(out.code(), 0, "{out}");
+    out.says("all is written to h:remote.img, but not shown to be equal");
+    let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
+    assert_eq!(report["target_state"], "not_verified", "{report}");
+}
+
+#[test]
+fn a_process_that_may_go_on_elsewhere_is_not_said_to_have_stopped() {
+    let work = pair();
+    let (source, before) = (work.read("local.img"), work.read("remote.img"));
+    // Whatever leads there ends in some way, without a word of the bdsync behind it.
+    for code in [4, 11, 255] {
+        let patches = format!("--patch*) {} \"$@\"; exit {code};;", binary());
+        script(&work, "bdsync", &format!("case $1 in {patches} esac; exec {} \"$@\"", binary()));
+        let words = ["--remote-path=./bdsync", "--report=r", "local.img", "h:remote.img"];
+        let out = sync(&work, &words).run();
+        out.expect(if code == 255 { 6 } else { code })
+            .says("h:remote.img may still be written to by the bdsync on that host");
+        assert!(work.read("remote.img") == source);
+        let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
+        assert_eq!(report["target_state"], "unknown", "{report}");
+        work.write("remote.img", &before);
+    }
+}
+
+#[test]
+fn whose_status_it_is_that_a_sync_ends_with_is_told() {
+    let work = pair();
+    let serves = format!("--server) {} \"$@\"; exit 15;;", binary());
+    script(&work, "bdsync", &format!("case $1 in {serves} esac; exec {} \"$@\"", binary()));
+    let words = ["--remote-path=./bdsync", "local.img", "h:remote.img"];
+    let out = sync(&work, &words).run().expect(15);
+    out.says("exited with status 15 in the end: so does bdsync").says(", verified");
 }

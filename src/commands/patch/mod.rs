@@ -125,12 +125,13 @@ impl Job<'_> {
         let written = self.write(&mut reader, &target, &sizes, self.how(None))?;
         let trailer = reader.expect_trailer()?;
         verify_late(&input, &trailer).inspect_err(|_| {
-            if written.records > 0 {
+            if written.records > 0 || target.size() != sizes.before_bytes {
                 tell_late_fault(&target, &trailer);
             }
         })?;
         let record_bytes_max = written.record_bytes_max;
         self.compare_checksum(&target, &Ending { trailer, patch_bytes, record_bytes_max }, &sizes)
+            .and_then(|()| self.expect_own_size(&target))
             .inspect_err(|err| tell_unproven(&target, err))?;
         self.refuse_moved(&target)
     }
@@ -175,12 +176,20 @@ impl Job<'_> {
             );
             err.reworded(what).with_path(STDIN_NAME)
         })?;
-        self.read_back(&target, &summary, &sizes, file).inspect_err(|err| {
+        let proven = self.read_back(&target, &summary, &sizes, file);
+        proven.and_then(|()| self.expect_own_size(&target)).inspect_err(|err| {
             forget_unwritten(&target);
             tell_unproven(&target, err);
             self.tell_undo(&target);
         })?;
         self.refuse_moved(&target)
+    }
+
+    /// Nobody locks a file who only cuts it.
+    fn expect_own_size(&self, target: &FileDevice) -> Result<()> {
+        target.expect_own_size().inspect_err(|_| {
+            self.record.tell(|facts| facts.verified = facts.verified.map(|_| false));
+        })
     }
 
     /// Of a sync, which has shown what was compared by its name.

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{How, Job};
-use crate::commands::shell_word::quoted;
+use crate::commands::shell_word::printable;
 use crate::device::{Device, FileDevice, identity};
 use crate::error::{Error, Kind};
 use crate::patch::{Seal, SizePlan, Trailer, Written};
@@ -84,16 +84,22 @@ impl Job<'_> {
 
     pub(super) fn tell_undo(&self, target: &FileDevice) {
         if let Some(undo) = &self.options.undo {
-            log::warn!("to go back: {}", undo_command(target.path(), undo));
+            let undo = undo_command("bdsync", target.path(), undo, self.options.force);
+            log::warn!("to go back: {undo}");
         }
     }
 }
 
-/// The words for a shell that take a patch back.
-pub(in crate::commands) fn undo_command(target: &Path, undo: &Path) -> String {
-    let word =
-        |path: &Path| String::from_utf8_lossy(&quoted(path.as_os_str().as_bytes())).into_owned();
-    format!("bdsync --patch={} <{}", word(target), word(undo))
+/// The words for a shell in which `program` takes a patch back, by `force` if it was applied so.
+pub(in crate::commands) fn undo_command(
+    program: &str,
+    target: &Path,
+    undo: &Path,
+    force: bool,
+) -> String {
+    let word = |path: &Path| printable(path.as_os_str().as_bytes());
+    let forced = if force { " --force" } else { "" };
+    format!("{program} --patch={}{forced} <{}", word(target), word(undo))
 }
 
 /// `err` kept the target from being compared: that does not mean that it was not written.

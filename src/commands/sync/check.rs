@@ -11,6 +11,7 @@ use crate::commands::touched::Touched;
 use crate::diff::{Found, Ladder};
 use crate::digest::{Scratch, hash_range};
 use crate::error::{Error, Kind, Result};
+use crate::naming::size_error;
 use crate::progress::{Part, Progress};
 use crate::units::{ByteRange, Direction, MIB, Priority};
 use crate::wire::{Answer, Extensions, Request};
@@ -133,11 +134,7 @@ fn drop_caches(session: &Session, touched: &Touched) -> Result<()> {
 pub fn size_holds(path: &Path, expected_bytes: u64) -> Result<()> {
     match fs::metadata(path) {
         Ok(found) if found.is_file() && found.len() != expected_bytes => {
-            let what = format!(
-                "it changed its size during the sync: expected {expected_bytes} bytes, found {}",
-                found.len()
-            );
-            Err(Error::new(Kind::Transmission, what).with_path(path))
+            Err(size_error(path, expected_bytes, found.len()))
         }
         _ => Ok(()),
     }

@@ -11,7 +11,7 @@ use crate::commands::{client, left_out};
 use crate::diff::{Engine, Plan};
 use crate::error::{Error, Kind, Result};
 use crate::naming::expect_name;
-use crate::units::{FileId, SizeRule};
+use crate::units::FileId;
 
 impl Sync<'_> {
     /// Lists the blocks of both sides that could not be read, in which the two may differ.
@@ -23,15 +23,16 @@ impl Sync<'_> {
         left_out::tell(engine, [near, far], "and were not copied")
     }
 
-    /// Compares again what was written, and ends the session.
+    /// Compares again what was written, and ends the session. The target was `resized` if the sizes
+    /// were others.
     pub(super) fn finish(
         &self,
         session: Session,
         sizes: SizeOptions,
+        resized: bool,
         touched: &Touched,
     ) -> Result<u8> {
         let (plan, compared) = (session.engine.plan().clone(), self.compared_disk(&session));
-        let resized = plan.local_bytes != plan.remote_bytes && sizes.rule == SizeRule::Resize;
         let verifies = self.options.verify && !self.options.dry_run;
         if verifies && !resized {
             self.check(&session, touched)?;
@@ -57,16 +58,22 @@ impl Sync<'_> {
 
     /// Of the files on this host: whether they still have their sizes, and the target its name.
     fn check_files(&self, plan: &Plan, resized: bool, compared: Option<FileId>) -> Result<()> {
-        let (source_bytes, target_bytes) = plan.source_and_target_bytes();
-        let target_bytes = if resized { source_bytes } else { target_bytes };
-        for (place, bytes) in
-            [(&self.options.source, source_bytes), (&self.options.target, target_bytes)]
-        {
-            if let Place::Local(path) = place {
-                check::size_holds(path, bytes)?;
-            }
+        let (source_bytes, _) = plan.source_and_target_bytes();
+        if let Place::Local(path) = &self.options.source {
+            check::size_holds(path, source_bytes)?;
         }
+        self.check_target_size(plan, resized)?;
         self.check_name(compared)
+    }
+
+    /// Whether a target on this host still has the size that it was given.
+    pub(super) fn check_target_size(&self, plan: &Plan, resized: bool) -> Result<()> {
+        let (source_bytes, target_bytes) = plan.source_and_target_bytes();
+        match &self.options.target {
+            Place::Local(path) if resized => check::size_holds(path, source_bytes),
+            Place::Local(path) => check::size_holds(path, target_bytes),
+            Place::Remote { .. } => Ok(()),
+        }
     }
 
     /// Whether a target on this host still is what its name leads to.
@@ -101,5 +108,12 @@ fn end(session: &Session, record: &Record) -> Result<u8> {
     let peer = session.engine.peer();
     let status = peer.finish();
     record.add_traffic(peer.counters());
-    Ok(client::exit_status(status?))
+    let status = client::exit_status(status?);
+    if status != 0 {
+        log::warn!(
+            "the command that leads to the other side exited with status {status} in the end: so \
+             does bdsync"
+        );
+    }
+    Ok(status)
 }

@@ -47,6 +47,7 @@ use super::session::Session;
 use super::touched::Touched;
 use crate::cli::{Place, SizeOptions, SyncOptions};
 use crate::device::{Device, TargetOptions, open_target};
+use crate::diff::Plan;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::report;
@@ -57,7 +58,7 @@ use crate::wire::{Extensions, Fault};
 
 use call::Caller;
 use sides::Sides;
-use target::Target;
+use target::{Finished, Target};
 use target_state::{FailedWrite, TargetState};
 use watch::Stops;
 use words::LastWord;
@@ -149,22 +150,23 @@ impl Sync<'_> {
             false => self.write(&session, sizes, &mut touched),
         };
         let (engine, compared) = (Arc::clone(engine), self.compared_disk(&session));
+        let (source_bytes, target_bytes) = engine.plan().source_and_target_bytes();
+        let resized = sizes.rule == SizeRule::Resize && source_bytes != target_bytes;
         let finish = |()| {
-            self.finish(session, sizes, &touched).inspect_err(|err| {
+            self.finish(session, sizes, resized, &touched).inspect_err(|err| {
                 // The list is news, whatever failed behind it.
                 self.tell_left_out(&engine);
-                if !touched.is_empty() {
-                    self.tell_way_on(self.state_unproven_by(err, compared), err.kind());
+                if !touched.is_empty() || resized {
+                    self.tell_way_on(
+                        self.state_unproven_by(err, engine.plan(), resized, compared),
+                        false,
+                    );
                 }
             })
         };
         let outcome = outcome.and_then(finish);
         let status = outcome.map_err(|err| self.named(err))?;
-        let (source_bytes, target_bytes) = engine.plan().source_and_target_bytes();
-        let cut_bytes = match sizes.rule {
-            SizeRule::Resize => target_bytes.saturating_sub(source_bytes),
-            SizeRule::Strict | SizeRule::MinSize => 0,
-        };
+        let cut_bytes = if resized { target_bytes.saturating_sub(source_bytes) } else { 0 };
         let is_whole = !left_out::is_any(&engine);
         report::notice(&summary::last_line(self.options, self.record, cut_bytes, is_whole));
         self.tell_left_out(&engine).map_or(Ok(status), Err)
@@ -185,18 +187,25 @@ impl Sync<'_> {
     }
 
     /// What is true of a target that was written as a whole, and then not shown to be right.
-    fn state_unproven_by(&self, err: &Error, compared: Option<FileId>) -> TargetState {
+    fn state_unproven_by(
+        &self,
+        err: &Error,
+        plan: &Plan,
+        resized: bool,
+        compared: Option<FileId>,
+    ) -> TargetState {
         match err.kind() {
             _ if self.check_name(compared).is_err() => TargetState::Renamed,
+            _ if self.check_target_size(plan, resized).is_err() => TargetState::Resized,
             Kind::Checksum => TargetState::Unequal,
             _ => TargetState::NotVerified,
         }
     }
 
-    /// How to go on after a failure by an error of `kind`.
-    fn tell_way_on(&self, state: TargetState, kind: Kind) {
+    /// How to go on after a failure; `is_full` if the target could not be written to.
+    fn tell_way_on(&self, state: TargetState, is_full: bool) {
         self.record.tell(|facts| facts.target_state = Some(state.word()));
-        log::warn!("{}", summary::way_on(self.options, state, kind));
+        log::warn!("{}", summary::way_on(self.options, state, is_full));
     }
 
     /// `err`, or of a sync within one host, which has no remote side, what DST could not be read
@@ -288,6 +297,7 @@ impl Sync<'_> {
             complete,
             has_records: !touched.is_empty(),
             heard: says.heard(),
+            was_killed: matches!(ended, Ok(Finished::Killed)),
         };
         // Why the other end went away says more than that it did.
         let outcome = ended.and(made);
@@ -297,7 +307,7 @@ impl Sync<'_> {
             let state = failed.target_state();
             match failed.heard.untouched {
                 true => self.record.tell(|facts| facts.target_state = Some(state.word())),
-                false => self.tell_way_on(state, err.kind()),
+                false => self.tell_way_on(state, failed.is_full()),
             }
             session.give_up(Error::new(Kind::Write, "the target could not be written"));
         }

@@ -7,7 +7,6 @@ use super::target_state::TargetState;
 use crate::cli::{Place, SyncOptions};
 use crate::commands::patch::undo_command;
 use crate::commands::record::{Facts, Record};
-use crate::error::Kind;
 use crate::units::{Direction, SizeRule, human_bytes};
 
 /// A place as the user gave it.
@@ -15,12 +14,13 @@ fn place(place: &Place) -> String {
     place.as_given().to_string_lossy().into_owned()
 }
 
-/// How to go on after a failure by an error of `kind`, which is told next.
-pub fn way_on(options: &SyncOptions, state: TargetState, kind: Kind) -> String {
+/// How to go on after a failure, which is told next; `is_full` if the target could not be written
+/// to.
+pub fn way_on(options: &SyncOptions, state: TargetState, is_full: bool) -> String {
     let (source, target) = (place(&options.source), place(&options.target));
     let nothing = format!("nothing was written to {target}");
     // A full disk, say: the same again would end in the same way.
-    let first = if kind == Kind::Write { "once the cause below is gone, " } else { "" };
+    let first = if is_full { "once the cause below is gone, " } else { "" };
     let without = if options.undo.is_some() { " without --undo" } else { "" };
     let again = format!("{first}run the same command again{without}");
     let back = match &options.undo {
@@ -29,6 +29,10 @@ pub fn way_on(options: &SyncOptions, state: TargetState, kind: Kind) -> String {
     };
     match (state, &options.undo) {
         (TargetState::Untouched, _) => nothing,
+        (TargetState::UnusedUndo, Some(undo)) => {
+            format!("{nothing}; remove {} before the next try", undo.display())
+        }
+        (TargetState::UnusedUndo, None) => nothing,
         (TargetState::NotVerified, _) => {
             format!("all is written to {target}, but not shown to be equal: {again}{back}")
         }
@@ -48,15 +52,27 @@ pub fn way_on(options: &SyncOptions, state: TargetState, kind: Kind) -> String {
                 ),
             }
         }
-        (TargetState::Renamed, _) => {
-            format!("what is at {target} now was not written to: run the same command again")
+        (TargetState::Resized, _) => {
+            let rule = match options.sizes.rule {
+                SizeRule::Resize => "",
+                SizeRule::Strict | SizeRule::MinSize => " with --diffsize=resize",
+            };
+            format!(
+                "{target} was cut or extended by something else, and is NOT equal to {source}: \
+                 {again}{rule}{back}"
+            )
         }
-        (TargetState::ChangedIfUndoIsThere, Some(undo)) => format!(
-            "{nothing} if there is no {} on that host; if it is there, {again}, which finishes \
-             it{back}",
-            undo.display()
-        ),
-        (TargetState::PartlyChanged | TargetState::ChangedIfUndoIsThere, _) => {
+        (TargetState::Renamed, undo) => {
+            let other = match undo {
+                Some(undo) => format!(
+                    " with another --undo ({} is for what had the name before)",
+                    undo.display()
+                ),
+                None => String::new(),
+            };
+            format!("what is at {target} now was not written to: run the same command again{other}")
+        }
+        (TargetState::PartlyChanged, _) => {
             format!("{target} may be partly changed: {again}, which finishes it{back}")
         }
     }
@@ -64,10 +80,12 @@ pub fn way_on(options: &SyncOptions, state: TargetState, kind: Kind) -> String {
 
 /// The command that takes a sync back, and where.
 fn way_back(options: &SyncOptions, undo: &Path) -> String {
+    let command = |program: &str, target: &Path| undo_command(program, target, undo, options.force);
     match &options.target {
-        Place::Local(target) => format!(": {}", undo_command(target, undo)),
+        Place::Local(target) => format!(": {}", command("bdsync", target)),
         Place::Remote { host, path } => {
-            format!(", on {}: {}", host.to_string_lossy(), undo_command(Path::new(path), undo))
+            let program = options.remote_program.to_string_lossy();
+            format!(", on {}: {}", host.to_string_lossy(), command(&program, Path::new(path)))
         }
     }
 }
@@ -251,16 +269,32 @@ mod tests {
             ),
             (
                 &undoable,
-                TargetState::ChangedIfUndoIsThere,
+                TargetState::Renamed,
                 format!(
-                    "{nothing} if there is no u on that host; if it is there, {again} without \
-                     --undo, which finishes it, {back}"
+                    "what is at h:b now was not written to: {again} with another --undo (u is for \
+                     what had the name before)"
                 ),
             ),
+            (
+                &plain,
+                TargetState::Resized,
+                format!(
+                    "h:b was cut or extended by something else, and is NOT equal to a: {again} with \
+                     --diffsize=resize"
+                ),
+            ),
+            (
+                &undoable,
+                TargetState::UnusedUndo,
+                format!("{nothing}; remove u before the next try"),
+            ),
         ] {
-            assert_eq!(way_on(options, state, Kind::Read), expected);
+            assert_eq!(way_on(options, state, false), expected);
         }
-        let full = way_on(&plain, TargetState::PartlyChanged, Kind::Write);
+        let words = ["--force", "--remote-path=sudo bdsync", "--undo=u", "a", "h:b"];
+        let back = way_on(&options(&words), TargetState::PartlyChanged, false);
+        assert!(back.ends_with("on h: sudo bdsync --patch=b --force <u"), "{back}");
+        let full = way_on(&plain, TargetState::PartlyChanged, true);
         assert!(full.contains("once the cause below is gone, run the same"), "{full}");
     }
 

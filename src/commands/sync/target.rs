@@ -20,6 +20,15 @@ const KNOWN_WAIT: Duration = Duration::from_secs(5);
 /// How often a wait for the process looks for other reasons to end.
 const WAIT_SLICE: Duration = Duration::from_millis(100);
 
+/// How a process came to its end that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// By itself.
+    Itself,
+    /// It had to be killed, as far as it is here.
+    Killed,
+}
+
 /// A running `bdsync --patch`. Dropping it kills the process.
 pub struct Target {
     /// Dropping it is the end of the patch.
@@ -83,7 +92,7 @@ impl Target {
     /// # Errors
     /// What the process ended with, as an error of the same kind; `Kind::Connection` when it was
     /// silent for too long.
-    pub fn finish(mut self, complete: bool) -> Result<()> {
+    pub fn finish(mut self, complete: bool) -> Result<Finished> {
         self.going_on = None;
         drop(self.writer.take());
         if complete && self.shows_life {
@@ -123,7 +132,11 @@ impl Target {
         }
         // A patch that was cut short is refused there, which is no news.
         let is_refusal = !complete && status.code() == Some(Kind::Patch.exit_code());
-        if status.success() || is_refusal || is_killed { Ok(()) } else { Err(self.failure(status)) }
+        match status.success() || is_refusal {
+            _ if is_killed => Ok(Finished::Killed),
+            true => Ok(Finished::Itself),
+            false => Err(self.failure(status)),
+        }
     }
 
     /// What ended the listening, other than the process.
@@ -182,11 +195,11 @@ mod tests {
         let mut target =
             Target::new(connection, false, false, LastWord::default(), |_| {}).unwrap();
         target.writer().write_all(b"cut short\n").unwrap();
-        target.finish(false).unwrap();
+        assert_eq!(target.finish(false).unwrap(), Finished::Killed);
     }
 
     /// A process that reads the whole patch and then does `what`, with 5 s of patience.
-    fn end_of(what: &str) -> Result<()> {
+    fn end_of(what: &str) -> Result<Finished> {
         let script = format!("cat >/dev/null; {what}");
         let words = ["sh", "-c", &script].map(Into::into);
         let patience = Some(Duration::from_secs(5));

@@ -13,16 +13,18 @@ use crate::units::SizeRule;
 pub enum TargetState {
     /// It is as it was.
     Untouched,
+    /// It is as it was, and the undo patch that was made is of no use.
+    UnusedUndo,
     /// Some of it may be changed.
     PartlyChanged,
     /// All of it is written, and whether it is equal was not shown.
     NotVerified,
     /// It was written to, and is not equal.
     Unequal,
-    /// As `PartlyChanged` if the undo patch was made on the other host, else as `Untouched`.
-    ChangedIfUndoIsThere,
     /// The process that writes to it cannot be heard any more, and may go on.
     OutOfSight,
+    /// Something else has changed its size.
+    Resized,
     /// Another one has taken its name; that one is as it was.
     Renamed,
 }
@@ -31,11 +33,12 @@ impl TargetState {
     /// Its word in a report.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Untouched => "untouched",
+            Self::Untouched | Self::UnusedUndo => "untouched",
             Self::PartlyChanged => "partly_changed",
             Self::NotVerified => "not_verified",
             Self::Unequal => "unequal",
-            Self::ChangedIfUndoIsThere | Self::OutOfSight => "unknown",
+            Self::Resized => "resized",
+            Self::OutOfSight => "unknown",
             Self::Renamed => "renamed",
         }
     }
@@ -55,6 +58,8 @@ pub struct FailedWrite<'a> {
     pub has_records: bool,
     /// What that process has said of it.
     pub heard: Heard,
+    /// Whether it had to be killed, of what can be seen of it here.
+    pub was_killed: bool,
 }
 
 impl FailedWrite<'_> {
@@ -62,31 +67,60 @@ impl FailedWrite<'_> {
     pub fn target_state(&self) -> TargetState {
         // The status alone may be another program's, which leads there.
         let is_heard = self.heard.error || matches!(self.options.target, Place::Local(_));
-        let is_refused = is_heard && self.ended_with.is_some_and(|kind| self.is_refusal(kind));
-        let changes = self.has_records || self.may_be_resized();
-        if is_refused || !changes || self.is_ungrown() {
-            return TargetState::Untouched;
-        }
-        match self.ended_with {
-            Some(Kind::Connection) if self.complete => return TargetState::OutOfSight,
+        let ended_with = self.ended_with.filter(|_| is_heard);
+        match ended_with {
+            Some(Kind::Transmission) if self.heard.resized => return TargetState::Resized,
             Some(Kind::Transmission) => return TargetState::Renamed,
+            Some(Kind::Checksum) if self.heard.written => return TargetState::Unequal,
+            _ if self.heard.written => return TargetState::NotVerified,
+            Some(kind) if self.is_refusal(kind) => return TargetState::Untouched,
             _ => {}
         }
-        match (&self.options.undo, &self.options.target) {
+        let changes = self.has_records || self.may_be_resized();
+        if !changes || self.is_ungrown() {
+            return match self.near_undo_exists() {
+                Some(true) => TargetState::UnusedUndo,
+                _ => TargetState::Untouched,
+            };
+        }
+        // Who has not ended in words may go on with what it was given.
+        if self.is_out_of_sight() {
+            return TargetState::OutOfSight;
+        }
+        match (&self.options.undo, self.near_undo_exists()) {
             (None, _) => TargetState::PartlyChanged,
             // The other end holds the patch back until it has all of it.
             (Some(_), _) if !self.complete => TargetState::Untouched,
             // Before the first write the undo patch has its name.
-            (Some(undo), Place::Local(_)) => match undo.try_exists() {
-                Ok(false) => TargetState::Untouched,
-                _ => TargetState::PartlyChanged,
+            (Some(_), Some(false)) => TargetState::Untouched,
+            (Some(_), Some(true)) => TargetState::PartlyChanged,
+            (Some(_), None) => match self.heard.changed {
+                true => TargetState::PartlyChanged,
+                // It would have said so before its end.
+                false => TargetState::Untouched,
             },
-            (Some(_), Place::Remote { .. }) => match self.heard {
-                Heard { changed: true, .. } => TargetState::PartlyChanged,
-                // It would have said so before.
-                Heard { error: true, .. } => TargetState::Untouched,
-                _ => TargetState::ChangedIfUndoIsThere,
-            },
+        }
+    }
+
+    /// Whether the target could not be written to, as a full disk.
+    pub fn is_full(&self) -> bool {
+        self.heard.error && self.ended_with == Some(Kind::Write)
+    }
+
+    /// Whether the process that writes may still have something to write, on another host.
+    fn is_out_of_sight(&self) -> bool {
+        let may_have_all = self.complete || self.was_killed;
+        let is_silent = !self.heard.error || self.ended_with == Some(Kind::Connection);
+        may_have_all && is_silent && matches!(self.options.target, Place::Remote { .. })
+            // Kept back there, it is thrown away.
+            && (self.complete || self.options.undo.is_none())
+    }
+
+    /// Whether there is an undo patch here; `None` where that is not to be seen from here.
+    fn near_undo_exists(&self) -> Option<bool> {
+        match (&self.options.undo, &self.options.target) {
+            (Some(undo), Place::Local(_)) => Some(undo.try_exists().unwrap_or(true)),
+            _ => None,
         }
     }
 
@@ -138,6 +172,28 @@ mod tests {
     const GROWS: Sizes = (8192, 4096);
     const SHRINKS: Sizes = (4096, 8192);
 
+    /// Of a whole patch with records, and what `change` makes of that.
+    fn state_with(
+        options: &SyncOptions,
+        (source_bytes, target_bytes): Sizes,
+        change: impl FnOnce(&mut FailedWrite),
+    ) -> TargetState {
+        let rule = if source_bytes == target_bytes { SizeRule::Strict } else { SizeRule::Resize };
+        let plan = Plan::new(Direction::Push, source_bytes, target_bytes, 4096, rule).unwrap();
+        let mut failed = FailedWrite {
+            options,
+            plan: &plan,
+            rule,
+            ended_with: None,
+            complete: true,
+            has_records: true,
+            heard: Heard::default(),
+            was_killed: false,
+        };
+        change(&mut failed);
+        failed.target_state()
+    }
+
     /// Of a process that said what it ended with.
     fn state(
         options: &SyncOptions,
@@ -146,23 +202,11 @@ mod tests {
         complete: bool,
         has_records: bool,
     ) -> TargetState {
-        let heard = Heard { error: ended_with.is_some(), ..Heard::default() };
-        state_heard(options, sizes, ended_with, complete, has_records, heard)
-    }
-
-    fn state_heard(
-        options: &SyncOptions,
-        (source_bytes, target_bytes): Sizes,
-        ended_with: Option<Kind>,
-        complete: bool,
-        has_records: bool,
-        heard: Heard,
-    ) -> TargetState {
-        let rule = if source_bytes == target_bytes { SizeRule::Strict } else { SizeRule::Resize };
-        let plan = Plan::new(Direction::Push, source_bytes, target_bytes, 4096, rule).unwrap();
-        let failed =
-            FailedWrite { options, plan: &plan, rule, ended_with, complete, has_records, heard };
-        failed.target_state()
+        state_with(options, sizes, |failed| {
+            failed.heard.error = ended_with.is_some();
+            (failed.ended_with, failed.complete, failed.has_records) =
+                (ended_with, complete, has_records);
+        })
     }
 
     #[test]
@@ -196,8 +240,8 @@ mod tests {
         for kind in [Kind::Open, Kind::Size, Kind::Seal, Kind::Protocol] {
             assert_eq!(state(&plain, EQUAL, Some(kind), true, true), TargetState::Untouched);
         }
-        for kind in [Some(Kind::Write), Some(Kind::Read), Some(Kind::Usage), None] {
-            assert_eq!(state(&plain, EQUAL, kind, true, true), TargetState::PartlyChanged);
+        for kind in [Kind::Write, Kind::Read, Kind::Usage] {
+            assert_eq!(state(&plain, EQUAL, Some(kind), true, true), TargetState::PartlyChanged);
         }
         let refused = state(&undoable, EQUAL, Some(Kind::Usage), true, true);
         assert_eq!(refused, TargetState::Untouched);
@@ -206,36 +250,72 @@ mod tests {
     #[test]
     fn of_another_host_a_status_without_a_word_says_nothing() {
         let (far, near) = (options(&["a", "h:b"]), options(&["a", "b"]));
-        let kind = Some(Kind::Protocol);
-        let state = |options| state_heard(options, EQUAL, kind, true, true, Heard::default());
-        assert_eq!(state(&far), TargetState::PartlyChanged);
-        assert_eq!(state(&near), TargetState::Untouched);
+        for (kind, near_state) in [
+            (Kind::Protocol, TargetState::Untouched),
+            (Kind::Transmission, TargetState::Renamed),
+            (Kind::Write, TargetState::PartlyChanged),
+        ] {
+            let state =
+                |options| state_with(options, EQUAL, |failed| failed.ended_with = Some(kind));
+            assert_eq!(state(&far), TargetState::OutOfSight, "{kind:?}");
+            assert_eq!(state(&near), near_state, "{kind:?}");
+        }
     }
 
     #[test]
-    fn with_undo_who_writes_on_another_host_says_whether_it_has_begun() {
-        let far = options(&["--undo=u", "a", "h:b"]);
-        let heard = |changed, error| {
-            let heard = Heard { changed, error, ..Heard::default() };
-            state_heard(&far, EQUAL, Some(Kind::Write), true, true, heard)
+    fn who_was_killed_here_may_go_on_there() {
+        let state = |words: &[&str]| {
+            state_with(&options(words), EQUAL, |failed| {
+                (failed.complete, failed.was_killed) = (false, true);
+            })
         };
-        assert_eq!(heard(true, true), TargetState::PartlyChanged);
-        assert_eq!(heard(false, true), TargetState::Untouched);
-        assert_eq!(heard(false, false), TargetState::ChangedIfUndoIsThere);
+        assert_eq!(state(&["a", "h:b"]), TargetState::OutOfSight);
+        assert_eq!(state(&["a", "b"]), TargetState::PartlyChanged);
+        // The patch is kept there until it is whole.
+        assert_eq!(state(&["--undo=u", "a", "h:b"]), TargetState::Untouched);
+    }
+
+    #[test]
+    fn what_has_been_heard_counts() {
+        let far = options(&["--undo=u", "a", "h:b"]);
+        for (kind, heard, expected) in [
+            (Kind::Write, Heard { changed: true, ..Heard::default() }, TargetState::PartlyChanged),
+            (Kind::Write, Heard::default(), TargetState::Untouched),
+            (Kind::Read, Heard { written: true, ..Heard::default() }, TargetState::NotVerified),
+            (Kind::Checksum, Heard { written: true, ..Heard::default() }, TargetState::Unequal),
+            (
+                Kind::Transmission,
+                Heard { written: true, resized: true, ..Heard::default() },
+                TargetState::Resized,
+            ),
+        ] {
+            let state = state_with(&far, EQUAL, |failed| {
+                failed.ended_with = Some(kind);
+                failed.heard = Heard { error: true, ..heard };
+            });
+            assert_eq!(state, expected, "{heard:?}");
+        }
     }
 
     #[test]
     fn with_undo_the_target_is_changed_after_the_undo_patch_is_there() {
         let far = options(&["--undo=u", "a", "h:b"]);
         assert_eq!(state(&far, EQUAL, None, false, true), TargetState::Untouched);
-        assert_eq!(state(&far, EQUAL, None, true, true), TargetState::ChangedIfUndoIsThere);
+        assert_eq!(state(&far, EQUAL, None, true, true), TargetState::OutOfSight);
 
         let folder = tempfile::tempdir().unwrap();
-        let undo = folder.path().join("u");
-        let near = options(&[&format!("--undo={}", undo.display()), "a", "b"]);
+        let (undo, target) = (folder.path().join("u"), folder.path().join("b"));
+        let undo_option = format!("--undo={}", undo.display());
+        let near = options(&[&undo_option, "a", target.to_str().unwrap()]);
         assert_eq!(state(&near, EQUAL, None, true, true), TargetState::Untouched);
         File::create(&undo).unwrap();
         assert_eq!(state(&near, EQUAL, None, true, true), TargetState::PartlyChanged);
+        // It is there and leads nowhere.
+        File::create(&target).unwrap().set_len(GROWS.1).unwrap();
+        assert_eq!(state(&near, GROWS, None, true, true), TargetState::UnusedUndo);
+        assert_eq!(state(&near, EQUAL, None, true, false), TargetState::UnusedUndo);
+        let refused = state(&near, EQUAL, Some(Kind::Usage), true, true);
+        assert_eq!(refused, TargetState::Untouched, "it is of another run");
     }
 
     #[test]

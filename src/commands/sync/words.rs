@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::naming::SIZE_CHANGED;
 use crate::report;
 use crate::transport::StderrSink;
 
@@ -23,6 +24,8 @@ const LOG_LEVELS: [&str; 5] = ["error", "warning", "info", "debug", "trace"];
 const IN_PART: &[u8] = b" is patched in part (";
 /// Of the next one, which the sync says with the host.
 const WAY_BACK: &[u8] = b"to go back: ";
+/// Of one of those that has written everything.
+const WRITTEN: &[u8] = b"all of the patch is written to ";
 /// Of another, which says more than the sync could.
 const UNTOUCHED: &[u8] = b" is changed; remove ";
 
@@ -34,6 +37,10 @@ fn is_error(line: &[u8]) -> bool {
         })
     };
     line.strip_prefix(NAME).is_some_and(|rest| !is_of_log(rest))
+}
+
+fn holds(line: &[u8], what: &[u8]) -> bool {
+    line.windows(what.len()).any(|part| part == what)
 }
 
 /// Shows what a bdsync on this host, or on another, writes.
@@ -61,6 +68,10 @@ pub struct Heard {
     pub untouched: bool,
     /// That it has begun to write.
     pub changed: bool,
+    /// That it has written everything.
+    pub written: bool,
+    /// That something else has changed the size.
+    pub resized: bool,
     /// Last of all, the error that it ended with.
     pub error: bool,
 }
@@ -77,16 +88,16 @@ impl LastWord {
     pub fn sink(&self, is_local: bool) -> StderrSink {
         let (mut show, word) = (shown(is_local), self.clone());
         Box::new(move |line| {
-            let warns_of = |what: &[u8]| {
-                line.starts_with(WARNING) && line.windows(what.len()).any(|part| part == what)
-            };
+            let warns_of = |what: &[u8]| line.starts_with(WARNING) && holds(line, what);
             let mut heard = word.heard.lock();
-            if warns_of(IN_PART) || warns_of(WAY_BACK) {
+            heard.written |= warns_of(WRITTEN);
+            if warns_of(IN_PART) || warns_of(WRITTEN) || warns_of(WAY_BACK) {
                 heard.changed = true;
                 return;
             }
             heard.untouched |= warns_of(UNTOUCHED);
             heard.error = is_error(line);
+            heard.resized = heard.error && holds(line, SIZE_CHANGED.as_bytes());
             drop(heard);
             let mut held = word.held.lock();
             if let Some(before) = held.take() {
@@ -135,6 +146,14 @@ mod tests {
             ("bdsync: t is changed; remove ", Heard { error: true, ..nothing }),
             ("bdsync: warning: t is patched in part (up to 1)", Heard { changed: true, ..nothing }),
             ("bdsync: warning: to go back: bdsync --patch=t", Heard { changed: true, ..nothing }),
+            (
+                "bdsync: warning: all of the patch is written to t, but not shown to be right",
+                Heard { changed: true, written: true, ..nothing },
+            ),
+            (
+                "bdsync: its size was changed by something else: expected 2 bytes, found 1: t",
+                Heard { error: true, resized: true, ..nothing },
+            ),
             ("Read-only file system", nothing),
         ] {
             let word = LastWord::default();
