@@ -41,13 +41,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::client::Job;
-use super::left_out;
 use super::record::{DeviceFacts, Record};
 use super::session::Session;
 use super::touched::Touched;
 use crate::cli::{Place, SizeOptions, SyncOptions};
 use crate::device::{Device, TargetOptions, open_target};
-use crate::diff::Plan;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::report;
@@ -149,27 +147,7 @@ impl Sync<'_> {
             }
             false => self.write(&session, sizes, &mut touched),
         };
-        let (engine, compared) = (Arc::clone(engine), self.compared_disk(&session));
-        let (source_bytes, target_bytes) = engine.plan().source_and_target_bytes();
-        let resized = sizes.rule == SizeRule::Resize && source_bytes != target_bytes;
-        let finish = |()| {
-            self.finish(session, sizes, resized, &touched).inspect_err(|err| {
-                // The list is news, whatever failed behind it.
-                self.tell_left_out(&engine);
-                if !touched.is_empty() || resized {
-                    self.tell_way_on(
-                        self.state_unproven_by(err, engine.plan(), resized, compared),
-                        false,
-                    );
-                }
-            })
-        };
-        let outcome = outcome.and_then(finish);
-        let status = outcome.map_err(|err| self.named(err))?;
-        let cut_bytes = if resized { target_bytes.saturating_sub(source_bytes) } else { 0 };
-        let is_whole = !left_out::is_any(&engine);
-        report::notice(&summary::last_line(self.options, self.record, cut_bytes, is_whole));
-        self.tell_left_out(&engine).map_or(Ok(status), Err)
+        outcome.and_then(|()| self.finish(session, sizes, &touched)).map_err(|err| self.named(err))
     }
 
     /// Before it is said that anything changes.
@@ -184,22 +162,6 @@ impl Sync<'_> {
              (--diffsize=resize {does} DST, minsize changes only what both have)"
         );
         Err(Error::new(Kind::Size, what).with_path(self.options.target.as_given()))
-    }
-
-    /// What is true of a target that was written as a whole, and then not shown to be right.
-    fn state_unproven_by(
-        &self,
-        err: &Error,
-        plan: &Plan,
-        resized: bool,
-        compared: Option<FileId>,
-    ) -> TargetState {
-        match err.kind() {
-            _ if self.check_name(compared).is_err() => TargetState::Renamed,
-            _ if self.check_target_size(plan, resized).is_err() => TargetState::Resized,
-            Kind::Checksum => TargetState::Unequal,
-            _ => TargetState::NotVerified,
-        }
     }
 
     /// How to go on after a failure; `is_full` if the target could not be written to.
