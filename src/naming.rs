@@ -62,13 +62,16 @@ pub fn expect_name(path: &Path, disk: FileId, done: &str) -> Result<()> {
         Ok(found) => FileId::of(&found) == disk,
         Err(err) => !matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     };
-    if is_there {
-        return Ok(());
-    }
+    if is_there { Ok(()) } else { Err(name_error(path, done)) }
+}
+
+/// `path` leads elsewhere than to what was written to by this name; `done` is what is true of that.
+#[must_use]
+pub fn name_error(path: &Path, done: &str) -> Error {
     let what = format!(
         "{done}, but that is what had the name before: the name leads elsewhere by now, or nowhere"
     );
-    Err(Error::new(Kind::Transmission, what).with_path(path))
+    Error::new(Kind::Transmission, what).with_path(path)
 }
 
 #[cfg(test)]

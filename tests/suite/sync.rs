@@ -778,7 +778,7 @@ fn what_took_the_place_of_the_written_target_is_not_said_to_be_written() {
     let words = ["--report=r", "--remote-path=./bdsync", &undo, "-d", "h:local.img", "remote.img"];
     let out = sync(&work, &words).run();
     assert_ne!(out.code(), 0, "{out}");
-    let said = out.says("what is at remote.img now was not written to").stderr_text();
+    let said = out.says("whatever is at remote.img now was not written to").stderr_text();
     assert!(!said.contains("go back"), "{said}");
     let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
     assert_eq!(report["target_state"], "renamed", "{report}");
@@ -991,6 +991,31 @@ fn a_size_that_is_all_that_changes_counts_as_written() {
     out.says("all is written to h:remote.img, but not shown to be equal");
     let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
     assert_eq!(report["target_state"], "not_verified", "{report}");
+}
+
+#[test]
+fn another_target_in_the_new_size_on_another_host_is_told() {
+    let work = pair();
+    let source = [work.read("local.img"), random_bytes(9, 5000)].concat();
+    work.write("local.img", &source);
+    // When it is compared in its new size.
+    let replaces = "mv remote.img elsewhere; cp elsewhere remote.img; echo x >>remote.img";
+    let once = format!("case $1 in --server) test -e once && {{ {replaces}; }}; : >once;; esac");
+    script(&work, "bdsync", &format!("{once}; exec {} \"$@\"", binary()));
+    let words = ["--remote-path=./bdsync", "--undo=u", "-d", "local.img", "h:remote.img"];
+    let out = sync(&work, &words).run().expect(11);
+    let said = out.says("whatever is at h:remote.img now was not written to").stderr_text();
+    assert!(said.contains("with another --undo") && !said.contains("go back"), "{said}");
+    assert!(work.read("elsewhere") == source);
+}
+
+#[test]
+fn an_undo_patch_of_another_run_is_not_said_to_be_of_no_use() {
+    let work = pair();
+    work.write("u", b"of another run");
+    let out = sync(&work, &["--undo=u", "local.img", "remote.img"]).run().expect(1);
+    let said = out.says("nothing was written to remote.img").stderr_text();
+    assert!(!said.contains("remove"), "{said}");
 }
 
 #[test]

@@ -21,6 +21,8 @@ use crate::units::FileId;
 
 /// Between two signs of life: well below the shortest `--timeout`, which is a second.
 const SIGN_INTERVAL: Duration = Duration::from_millis(250);
+/// One of them.
+const SIGN: &[u8] = b"\n";
 
 /// Fails when `target` is another disk than `compared`, if that is known.
 ///
@@ -55,9 +57,12 @@ impl Life {
     fn show_on(mut output: File) -> Result<Self> {
         let life = Self { is_waiting: Arc::default() };
         let is_waiting = Arc::clone(&life.is_waiting);
+        if output.write_all(SIGN).is_err() {
+            // Without a reader there is nobody to tell.
+            return Ok(life);
+        }
         let signs = move || {
-            // Without a reader it comes to its end.
-            while is_waiting.load(Ordering::Relaxed) || output.write_all(b"\n").is_ok() {
+            while is_waiting.load(Ordering::Relaxed) || output.write_all(SIGN).is_ok() {
                 thread::sleep(SIGN_INTERVAL);
             }
         };

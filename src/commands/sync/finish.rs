@@ -1,5 +1,7 @@
 //! The end of a sync: what was written is compared again, and what was left out is told.
 
+use std::cell::Cell;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +14,7 @@ use crate::commands::touched::Touched;
 use crate::commands::{client, left_out};
 use crate::diff::{Engine, Plan};
 use crate::error::{Error, Kind, Result};
-use crate::naming::expect_name;
+use crate::naming::{expect_name, name_error};
 use crate::report;
 use crate::units::{FileId, SizeRule};
 
@@ -23,6 +25,8 @@ struct End<'a> {
     compared: Option<FileId>,
     /// Whether the target got another size.
     resized: bool,
+    /// Set when its name was found to lead elsewhere on another host.
+    is_renamed: Cell<bool>,
 }
 
 impl Sync<'_> {
@@ -48,12 +52,16 @@ impl Sync<'_> {
             plan: engine.plan(),
             compared: self.compared_disk(&session),
             resized: source_bytes != target_bytes && sizes.rule == SizeRule::Resize,
+            is_renamed: Cell::new(false),
         };
         let status = self.verify(session, sizes, &end, touched).inspect_err(|err| {
             // The list is news, whatever failed behind it.
             self.tell_left_out(&engine);
             let is_changed = !touched.is_empty() || end.resized;
-            if is_changed && !self.options.dry_run {
+            if self.record.facts().verified == Some(true) {
+                let target = self.options.target.as_given();
+                log::warn!("all is written to {}, and verified all the same", target.display());
+            } else if is_changed && !self.options.dry_run {
                 self.tell_way_on(self.state_unproven_by(err, &end), false);
             }
         })?;
@@ -83,6 +91,7 @@ impl Sync<'_> {
             let meeting = self.meet(self.sides.caller.server())?;
             let again = meeting.agree(&self.options.compare, sizes)?;
             self.add_stop(&again.engine);
+            self.expect_same_disk(&again, end)?;
             self.check(&again, touched)?;
             end_session(&again, self.record)?;
         }
@@ -94,10 +103,25 @@ impl Sync<'_> {
         Ok(status)
     }
 
+    /// Fails when the target that was opened anew is another one.
+    fn expect_same_disk(&self, again: &Session, end: &End) -> Result<()> {
+        match (end.compared, self.compared_disk(again)) {
+            (Some(before), Some(now)) if before != now && before != FileId::UNKNOWN => {
+                end.is_renamed.set(true);
+                self.is_ending.store(true, Ordering::SeqCst);
+                again.give_up(Error::new(Kind::Transmission, "the target is another one by now"));
+                Err(name_error(Path::new(&self.options.target.as_given()), "all is written"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What is true of a target that was written as a whole, and then not shown to be right.
     fn state_unproven_by(&self, err: &Error, end: &End) -> TargetState {
         match err.kind() {
-            _ if self.check_name(end).is_err() => TargetState::Renamed,
+            _ if end.is_renamed.get() || self.check_name(end.compared).is_err() => {
+                TargetState::Renamed
+            }
             _ if self.check_target_size(end).is_err() => TargetState::Resized,
             Kind::Checksum => TargetState::Unequal,
             _ => TargetState::NotVerified,
@@ -111,13 +135,15 @@ impl Sync<'_> {
             check::size_holds(path, source_bytes)?;
         }
         self.check_target_size(end)?;
-        self.check_name(end)
+        self.check_name(end.compared)
     }
 
     /// Whether a target on this host still has the size that it was given.
     fn check_target_size(&self, end: &End) -> Result<()> {
         let (source_bytes, target_bytes) = end.plan.source_and_target_bytes();
         match &self.options.target {
+            // What lies behind the common part is none of ours.
+            _ if end.plan.header_bytes < source_bytes.max(target_bytes) && !end.resized => Ok(()),
             Place::Local(path) if end.resized => check::size_holds(path, source_bytes),
             Place::Local(path) => check::size_holds(path, target_bytes),
             Place::Remote { .. } => Ok(()),
@@ -125,8 +151,8 @@ impl Sync<'_> {
     }
 
     /// Whether a target on this host still is what its name leads to.
-    fn check_name(&self, end: &End) -> Result<()> {
-        match (&self.options.target, end.compared) {
+    pub(super) fn check_name(&self, compared: Option<FileId>) -> Result<()> {
+        match (&self.options.target, compared) {
             (Place::Local(path), Some(disk)) => expect_name(path, disk, "all is written and equal"),
             _ => Ok(()),
         }

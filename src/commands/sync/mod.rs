@@ -232,6 +232,8 @@ impl Sync<'_> {
         let engine = Arc::clone(&session.engine);
         // The first bytes of the patch are waited for to be read: a bar over the prompt
         // of ssh would hide it.
+        let undo = self.options.undo.as_ref();
+        let had_undo = undo.is_some_and(|undo| undo.try_exists().unwrap_or(true));
         let word = LastWord::default();
         let sink = word.sink(caller.is_local());
         let connection = self.connect(&caller.patch(&arguments), sink, Manner::Consumer)?;
@@ -260,6 +262,8 @@ impl Sync<'_> {
             has_records: !touched.is_empty(),
             heard: says.heard(),
             was_killed: matches!(ended, Ok(Finished::Killed)),
+            is_renamed: self.check_name(compared).is_err(),
+            had_undo,
         };
         // Why the other end went away says more than that it did.
         let outcome = ended.and(made);

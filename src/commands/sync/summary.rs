@@ -54,12 +54,13 @@ pub fn way_on(options: &SyncOptions, state: TargetState, is_full: bool) -> Strin
         }
         (TargetState::Resized, _) => {
             let rule = match options.sizes.rule {
-                SizeRule::Resize => "",
-                SizeRule::Strict | SizeRule::MinSize => " with --diffsize=resize",
+                SizeRule::Strict => " with --diffsize=resize",
+                SizeRule::Resize | SizeRule::MinSize => "",
             };
+            // What was lost is in no undo patch.
             format!(
                 "{target} was cut or extended by something else, and is NOT equal to {source}: \
-                 {again}{rule}{back}"
+                 {again}{rule}"
             )
         }
         (TargetState::Renamed, undo) => {
@@ -70,7 +71,9 @@ pub fn way_on(options: &SyncOptions, state: TargetState, is_full: bool) -> Strin
                 ),
                 None => String::new(),
             };
-            format!("what is at {target} now was not written to: run the same command again{other}")
+            format!(
+                "whatever is at {target} now was not written to: run the same command again{other}"
+            )
         }
         (TargetState::PartlyChanged, _) => {
             format!("{target} may be partly changed: {again}, which finishes it{back}")
@@ -265,13 +268,13 @@ mod tests {
             (
                 &plain,
                 TargetState::Renamed,
-                format!("what is at h:b now was not written to: {again}"),
+                format!("whatever is at h:b now was not written to: {again}"),
             ),
             (
                 &undoable,
                 TargetState::Renamed,
                 format!(
-                    "what is at h:b now was not written to: {again} with another --undo (u is for \
+                    "whatever is at h:b now was not written to: {again} with another --undo (u is for \
                      what had the name before)"
                 ),
             ),

@@ -60,6 +60,10 @@ pub struct FailedWrite<'a> {
     pub heard: Heard,
     /// Whether it had to be killed, of what can be seen of it here.
     pub was_killed: bool,
+    /// Whether something else has the name of a target on this host by now.
+    pub is_renamed: bool,
+    /// Whether there was an undo patch on this host before, which is of another run.
+    pub had_undo: bool,
 }
 
 impl FailedWrite<'_> {
@@ -69,6 +73,8 @@ impl FailedWrite<'_> {
         let is_heard = self.heard.error || matches!(self.options.target, Place::Local(_));
         let ended_with = self.ended_with.filter(|_| is_heard);
         match ended_with {
+            _ if self.heard.untouched => return TargetState::Untouched,
+            _ if self.is_renamed => return TargetState::Renamed,
             Some(Kind::Transmission) if self.heard.resized => return TargetState::Resized,
             Some(Kind::Transmission) => return TargetState::Renamed,
             Some(Kind::Checksum) if self.heard.written => return TargetState::Unequal,
@@ -77,7 +83,7 @@ impl FailedWrite<'_> {
             _ => {}
         }
         let changes = self.has_records || self.may_be_resized();
-        if !changes || self.is_ungrown() {
+        if !self.heard.changed && (!changes || self.is_ungrown()) {
             return match self.near_undo_exists() {
                 Some(true) => TargetState::UnusedUndo,
                 _ => TargetState::Untouched,
@@ -109,17 +115,20 @@ impl FailedWrite<'_> {
 
     /// Whether the process that writes may still have something to write, on another host.
     fn is_out_of_sight(&self) -> bool {
-        let may_have_all = self.complete || self.was_killed;
         let is_silent = !self.heard.error || self.ended_with == Some(Kind::Connection);
-        may_have_all && is_silent && matches!(self.options.target, Place::Remote { .. })
-            // Kept back there, it is thrown away.
-            && (self.complete || self.options.undo.is_none())
+        // What is kept back there until it is whole is thrown away.
+        let has_some = self.complete || self.options.undo.is_none();
+        let ended_by_itself = self.ended_with.is_none() && !self.was_killed;
+        let is_remote = matches!(self.options.target, Place::Remote { .. });
+        is_remote && is_silent && has_some && !ended_by_itself
     }
 
-    /// Whether there is an undo patch here; `None` where that is not to be seen from here.
+    /// Whether this run has made an undo patch here; `None` where that is not to be seen from here.
     fn near_undo_exists(&self) -> Option<bool> {
         match (&self.options.undo, &self.options.target) {
-            (Some(undo), Place::Local(_)) => Some(undo.try_exists().unwrap_or(true)),
+            (Some(undo), Place::Local(_)) => {
+                Some(!self.had_undo && undo.try_exists().unwrap_or(true))
+            }
             _ => None,
         }
     }
@@ -189,6 +198,8 @@ mod tests {
             has_records: true,
             heard: Heard::default(),
             was_killed: false,
+            is_renamed: false,
+            had_undo: false,
         };
         change(&mut failed);
         failed.target_state()
@@ -215,6 +226,11 @@ mod tests {
         for complete in [false, true] {
             let state = |sizes, has| state(&remote, sizes, Some(Kind::Write), complete, has);
             assert_eq!(state(EQUAL, false), TargetState::Untouched);
+            let heard = state_with(&remote, EQUAL, |failed| {
+                (failed.has_records, failed.heard.changed) = (false, true);
+                (failed.heard.error, failed.ended_with) = (true, Some(Kind::Read));
+            });
+            assert_eq!(heard, TargetState::PartlyChanged, "it met another size");
             assert_eq!(state(EQUAL, true), TargetState::PartlyChanged);
             assert_eq!(state(GROWS, false), TargetState::PartlyChanged);
         }
@@ -229,7 +245,6 @@ mod tests {
         for words in [&["a", "h:b"][..], &["--undo=u", "a", "h:b"]] {
             let state = |kind, complete| state(&options(words), EQUAL, Some(kind), complete, true);
             assert_eq!(state(Kind::Connection, true), TargetState::OutOfSight);
-            assert_ne!(state(Kind::Connection, false), TargetState::OutOfSight);
             assert_eq!(state(Kind::Transmission, true), TargetState::Renamed);
         }
     }
@@ -260,6 +275,15 @@ mod tests {
             assert_eq!(state(&far), TargetState::OutOfSight, "{kind:?}");
             assert_eq!(state(&near), near_state, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn what_has_another_name_by_now_was_written_to_and_what_has_the_name_was_not() {
+        let near = options(&["a", "b"]);
+        let renamed = state_with(&near, EQUAL, |failed| failed.is_renamed = true);
+        assert_eq!(renamed, TargetState::Renamed);
+        let untouched = state_with(&near, EQUAL, |failed| failed.heard.untouched = true);
+        assert_eq!(untouched, TargetState::Untouched);
     }
 
     #[test]
@@ -301,7 +325,8 @@ mod tests {
     fn with_undo_the_target_is_changed_after_the_undo_patch_is_there() {
         let far = options(&["--undo=u", "a", "h:b"]);
         assert_eq!(state(&far, EQUAL, None, false, true), TargetState::Untouched);
-        assert_eq!(state(&far, EQUAL, None, true, true), TargetState::OutOfSight);
+        let lost = state_with(&far, EQUAL, |failed| failed.ended_with = Some(Kind::Read));
+        assert_eq!(lost, TargetState::OutOfSight);
 
         let folder = tempfile::tempdir().unwrap();
         let (undo, target) = (folder.path().join("u"), folder.path().join("b"));
@@ -316,6 +341,8 @@ mod tests {
         assert_eq!(state(&near, EQUAL, None, true, false), TargetState::UnusedUndo);
         let refused = state(&near, EQUAL, Some(Kind::Usage), true, true);
         assert_eq!(refused, TargetState::Untouched, "it is of another run");
+        let ended = state_with(&near, EQUAL, |failed| failed.had_undo = true);
+        assert_eq!(ended, TargetState::Untouched, "it is of another run");
     }
 
     #[test]
