@@ -359,4 +359,41 @@ mod tests {
             assert_eq!(state(&options, GROWS, Some(Kind::Write), true, true), expected);
         }
     }
+
+    #[test]
+    fn a_file_here_that_keeps_its_size_or_becomes_smaller_is_written_to_before_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("b");
+        let options = options(&["a", target.to_str().unwrap()]);
+        for (rule, sizes) in [
+            (SizeRule::Strict, EQUAL),
+            (SizeRule::Resize, EQUAL),
+            (SizeRule::MinSize, GROWS),
+            (SizeRule::MinSize, SHRINKS),
+            (SizeRule::Resize, SHRINKS),
+        ] {
+            File::create(&target).unwrap().set_len(sizes.1).unwrap();
+            let state = state_with(&options, sizes, |failed| {
+                (failed.rule, failed.ended_with) = (rule, Some(Kind::Write));
+            });
+            assert_eq!(state, TargetState::PartlyChanged, "{rule:?} {sizes:?}");
+        }
+    }
+
+    #[test]
+    fn no_size_is_changed_under_minsize_nor_where_both_have_the_same() {
+        let remote = options(&["a", "h:b"]);
+        for (rule, sizes) in
+            [(SizeRule::MinSize, GROWS), (SizeRule::MinSize, SHRINKS), (SizeRule::Resize, EQUAL)]
+        {
+            for complete in [false, true] {
+                let state = state_with(&remote, sizes, |failed| {
+                    (failed.rule, failed.ended_with) = (rule, Some(Kind::Write));
+                    failed.heard.error = true;
+                    (failed.complete, failed.has_records) = (complete, false);
+                });
+                assert_eq!(state, TargetState::Untouched, "{rule:?} {sizes:?} {complete}");
+            }
+        }
+    }
 }
