@@ -57,7 +57,9 @@ mod tests {
 
     #[test]
     fn grid_covers_the_device_once_in_no_more_rows_than_asked_for() {
-        for size in [0, 1, 511, 512, 513, 40_960, 1 << 20, (1 << 40) + 1, u64::MAX] {
+        let full = 70 * 16 * 512;
+        for size in [0, 1, 511, 512, 513, 40_960, full, full + 1, 1 << 20, (1 << 40) + 1, u64::MAX]
+        {
             let grid = Grid::new(size, 70, 16);
             let rows: Vec<_> = grid.rows().collect();
             assert!(rows.len() <= 16, "{size}: {} rows", rows.len());
@@ -77,5 +79,16 @@ mod tests {
         map.add(ByteRange::new(12345, 12346));
         let first = Grid::new(1 << 40, 80, 16).rows().next().unwrap()[0];
         assert_eq!(shade(&map, first), 1);
+    }
+
+    #[test]
+    fn shades_change_at_a_quarter_a_half_and_nearly_all() {
+        for (changed_bytes, expected) in
+            [(0, 0), (1, 1), (127, 1), (128, 2), (255, 2), (256, 3), (509, 3), (510, 4), (512, 4)]
+        {
+            let mut map = BlockMap::new(512);
+            map.add(ByteRange::new(0, changed_bytes));
+            assert_eq!(shade(&map, ByteRange::new(0, 512)), expected, "{changed_bytes}");
+        }
     }
 }

@@ -154,5 +154,24 @@ mod tests {
         let map = value["map"]["changed_bytes"].as_array().unwrap();
         assert_eq!(map.iter().filter_map(serde_json::Value::as_u64).sum::<u64>(), 8192);
         assert_eq!(map.len(), 1024);
+        assert_eq!(value["changed_share_max"], 8192.0 / f64::from(1 << 20));
+    }
+
+    #[test]
+    fn parts_of_the_map_are_whole_cells_and_cover_the_device() {
+        for size_bytes in [0, 1, 1 << 20, (1 << 20) + 1, (1 << 40) + 1, u64::MAX] {
+            let header = Header { size_bytes, name: vec![] };
+            let patch = PatchWriter::new(Vec::new(), &header).unwrap().finish(None).unwrap();
+            let report = inspect(&patch[..], "p", None, vec![]).unwrap();
+            let text = json(&report, "p");
+            assert!(text.ends_with("}\n"), "{text}");
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let part_bytes = value["map"]["part_bytes"].as_u64().unwrap();
+            let parts = value["map"]["changed_bytes"].as_array().unwrap().len() as u64;
+            assert_eq!(part_bytes % report.map.cell_bytes(), 0, "{size_bytes}");
+            assert_eq!(parts, size_bytes.div_ceil(part_bytes), "{size_bytes}");
+            assert!(parts <= MAP_PARTS_MAX, "{size_bytes}");
+            assert_eq!(value["changed_share_max"], 0.0, "{size_bytes}");
+        }
     }
 }

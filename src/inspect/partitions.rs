@@ -286,6 +286,59 @@ mod tests {
     }
 
     #[test]
+    fn first_table_serves_when_the_second_is_damaged() {
+        let mut disk = gpt_disk(LogicalBlockSize::Lb512);
+        disk[DISK_BYTES - 512..].fill(0xff);
+        check_gpt(&found(&disk));
+    }
+
+    /// Whether there is a table whose header is in sector `at` of `disk` after `change`; `sealed`
+    /// with the checksums that then belong there.
+    fn is_sound(disk: &[u8], at: usize, sealed: bool, change: impl FnOnce(&mut [u8])) -> bool {
+        let mut disk = disk.to_vec();
+        change(&mut disk);
+        let header = at * 512..at * 512 + GPT_HEADER_BYTES;
+        let at_table = u64_at(&disk[header.clone()], 72) as usize * 512;
+        let len = u32_at(&disk[header.clone()], 80) * u32_at(&disk[header.clone()], 84);
+        let table = crc32fast::hash(&disk[at_table..][..len as usize]);
+        if sealed {
+            let header = &mut disk[header];
+            header[88..92].copy_from_slice(&table.to_le_bytes());
+            header[16..20].fill(0);
+            let checksum = crc32fast::hash(header);
+            header[16..20].copy_from_slice(&checksum.to_le_bytes());
+        }
+        gpt(&MemoryDevice::new(disk), 512, at as u64).unwrap().is_some()
+    }
+
+    #[test]
+    fn table_is_believed_only_whole_and_where_it_says_that_it_is() {
+        let disk = &gpt_disk(LogicalBlockSize::Lb512);
+        let set = |at: usize, value: u32| {
+            move |disk: &mut [u8]| disk[at..at + 4].copy_from_slice(&value.to_le_bytes())
+        };
+        let (identity, count, entry_bytes, table) = (512 + 56, 512 + 80, 512 + 84, 1024);
+        assert!(is_sound(disk, 1, false, |_| {}));
+        assert!(!is_sound(disk, 1, false, set(identity, 0)), "its checksum");
+        assert!(is_sound(disk, 1, true, set(identity, 0)));
+        assert!(!is_sound(disk, 1, false, set(table, 0)), "the table's checksum");
+        assert!(is_sound(disk, 1, true, set(table, 0)));
+        assert!(!is_sound(disk, 1, true, set(512, 0)), "its mark");
+        let elsewhere = |disk: &mut [u8]| disk.copy_within(512..1024, 100 * 512);
+        assert!(!is_sound(disk, 100, false, elsewhere), "its own place");
+        let of_entries = |entries: u32, bytes: u32| {
+            is_sound(disk, 1, true, |disk| {
+                set(count, entries)(disk);
+                set(entry_bytes, bytes)(disk);
+            })
+        };
+        assert!(of_entries(64, 256), "longer entries");
+        assert!(!of_entries(256, 64), "entries that lack their end");
+        assert!(of_entries(8192, 128), "at the limit");
+        assert!(!of_entries(8193, 128), "behind the limit");
+    }
+
+    #[test]
     fn tables_of_the_mbrman_crate_are_read_with_logical_partitions() {
         let mut disk = Cursor::new(vec![0; DISK_BYTES]);
         let mut mbr = mbrman::MBR::new_from(&mut disk, 512, [1; 4]).unwrap();
@@ -304,15 +357,65 @@ mod tests {
         mbr.push(0x17, 6000, 2000).unwrap();
         mbr.write_into(&mut disk).unwrap();
         let found = found(disk.get_ref());
-        let shown: Vec<_> =
-            found.iter().map(|p| (p.number, &p.kind[..], p.range.start / 512)).collect();
         let expected = [
-            (1, "Linux", 2048),
-            (2, "extended", 4096),
-            (5, "Linux swap", 4097),
-            (6, "MBR type 0x17", 6001),
+            (1, "Linux", 2048, 2048),
+            (2, "extended", 4096, 8192),
+            (5, "Linux swap", 4097, 999),
+            (6, "MBR type 0x17", 6001, 1999),
         ];
-        assert_eq!(shown, expected);
+        assert_eq!(in_sectors(&found), expected);
+    }
+
+    /// Number, kind, first sector and count of sectors of each.
+    fn in_sectors(found: &[Partition]) -> Vec<(u32, &str, u64, u64)> {
+        let sectors = |p: &Partition| (p.range.start / 512, p.range.len() / 512);
+        found.iter().map(|p| (p.number, &p.kind[..], sectors(p).0, sectors(p).1)).collect()
+    }
+
+    /// A disk with an MBR: kind, first sector and count of sectors of its first entries.
+    fn mbr_disk(entries: &[(u8, u32, u32)]) -> Vec<u8> {
+        let mut disk = vec![0; DISK_BYTES];
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        for (entry, (kind, first, count)) in disk[446..510].chunks_mut(16).zip(entries) {
+            entry[4] = *kind;
+            entry[8..12].copy_from_slice(&first.to_le_bytes());
+            entry[12..16].copy_from_slice(&count.to_le_bytes());
+        }
+        disk
+    }
+
+    #[test]
+    fn partitions_of_an_mbr_are_in_order_and_end_with_the_disk() {
+        let mut disk = mbr_disk(&[(0x05, 100, 200), (0x83, 1000, u32::MAX)]);
+        put_table(&mut disk, 100, 50);
+        // What follows is no table, though there would be one.
+        disk[100 * 512 + 462 + 4] = 0x83;
+        put_table(&mut disk, 150, 0);
+        let rest = DISK_BYTES as u64 / 512 - 1000;
+        let expected = [(1, "extended", 100, 200), (2, "Linux", 1000, rest), (5, "Linux", 101, 1)];
+        assert_eq!(in_sectors(&found(&disk)), expected);
+    }
+
+    #[test]
+    fn unused_entries_of_an_mbr_and_the_one_that_guards_a_gpt_are_no_partitions() {
+        let disk = mbr_disk(&[(0, 1, 9), (MBR_PROTECTIVE, 1, 9), (0x83, 0, 0), (0x01, 10, 9)]);
+        assert_eq!(in_sectors(&found(&disk)), [(4, "FAT", 10, 9)]);
+    }
+
+    #[test]
+    fn boot_sector_of_a_file_system_is_no_table() {
+        let disk = mbr_disk(&[(0x83, 1, 9); 4]);
+        assert_eq!(found(&disk).len(), 4);
+        for i in 0..4 {
+            let mut disk = disk.clone();
+            disk[446 + 16 * i] = 0x80;
+            assert_eq!(found(&disk).len(), 4, "bootable");
+            disk[446 + 16 * i] = b'B';
+            assert_eq!(found(&disk), [], "code in entry {i}");
+        }
+        let mut disk = disk;
+        disk[511] = 0;
+        assert_eq!(found(&disk), [], "without the mark");
     }
 
     /// A table at this sector, with a logical partition of one sector, and the next table so many
@@ -329,11 +432,7 @@ mod tests {
 
     #[test]
     fn chain_of_tables_that_ends_in_itself_ends() {
-        let mut disk = vec![0; DISK_BYTES];
-        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
-        disk[446 + 4] = 0x05;
-        disk[446 + 8] = 100;
-        disk[446 + 12] = 200;
+        let mut disk = mbr_disk(&[(0x05, 100, 200)]);
         let count = |disk: &[u8]| found(disk).len();
         put_table(&mut disk, 100, 50);
         put_table(&mut disk, 150, 0);

@@ -235,7 +235,8 @@ mod tests {
         let report = inspect(&bytes[..], "p", None, vec![disk]).unwrap();
         assert_eq!((report.records, report.runs, report.data_bytes), (4, 3, 162));
         assert_eq!((report.zero_bytes, report.zero_record_bytes), (51, 50));
-        assert_eq!(report.patch_bytes, bytes.len() as u64);
+        assert_eq!((report.patch_bytes, report.read_to_end), (bytes.len() as u64, true));
+        assert_eq!(report.changed_bytes_max(), 162);
         assert!(!report.is_ascending() && report.faults.is_empty() && report.seal.is_none());
         assert_eq!(report.partitions[0].1, 30);
         assert_eq!(report.map.share(ByteRange::new(0, 512)), 162.0 / 512.0);
@@ -273,7 +274,23 @@ mod tests {
     #[test]
     fn first_record_out_of_order_is_named() {
         assert_eq!(report(&patch(&blocks(), None)).first_out_of_order, Some(27 + 182));
-        assert_eq!(report(&patch(&blocks()[..3], None)).first_out_of_order, None);
+        let ascending = report(&patch(&blocks()[..3], None));
+        assert_eq!(ascending.first_out_of_order, None);
+        assert!(ascending.is_ascending());
+    }
+
+    #[test]
+    fn no_more_is_changed_than_there_is_however_often_it_is_written() {
+        let disk = Partition {
+            number: 1,
+            range: ByteRange::new(0, 5000),
+            kind: String::new(),
+            name: String::new(),
+        };
+        let bytes = patch(&vec![(0, vec![1; 4096]); 3], None);
+        let report = inspect(&bytes[..], "p", None, vec![disk]).unwrap();
+        assert_eq!((report.data_bytes, report.changed_bytes_max()), (3 * 4096, 10_000));
+        assert_eq!(report.partitions[0].1, 5000);
     }
 
     #[test]
@@ -291,6 +308,7 @@ mod tests {
             assert!(fault.position <= len as u64 && fault.text.contains("ends early"));
             assert!(!fault.text.contains("offset"), "{}", fault.text);
             let expected = [header + 110, header + 170, header + 182, header + 202];
+            assert!(!found.read_to_end, "{len}");
             let records = expected.iter().filter(|&&end| end <= len).count();
             assert_eq!(found.records, records as u64, "{len}");
         }

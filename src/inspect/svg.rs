@@ -184,9 +184,11 @@ fn markup(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::partitions::Partition;
     use super::super::summary::inspect;
     use super::*;
     use crate::patch::{Header, PatchWriter};
+    use crate::units::ByteRange;
 
     #[test]
     fn hostile_names_stay_text() {
@@ -204,5 +206,48 @@ mod tests {
         assert_eq!(opened, svg.matches("</text>").count());
         assert!(svg.matches("<rect").count() >= 32);
         assert!(svg.len() < 200_000);
+    }
+
+    #[test]
+    fn picture_tells_what_the_text_does() {
+        let header = Header { size_bytes: 1 << 20, name: b"/dev/x".to_vec() };
+        let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
+        writer.write_block(4096, &[1; 8192]).unwrap();
+        let mut patch = writer.finish(None).unwrap();
+        patch.pop();
+        let range = ByteRange::new(4096, 1 << 19);
+        let disk = vec![Partition { number: 7, range, kind: "Linux".into(), name: "a".into() }];
+        let report = inspect(&patch[..], "p", None, disk).unwrap();
+        let svg = svg(&report, "p");
+        assert!(svg.contains(">What a patch changes in /dev/x (1.0 MiB)</text>"), "{svg}");
+        for (name, value) in facts(&report, "p") {
+            let [name, value] = [name, value].map(|text| format!(">{}</text>", markup(&text)));
+            assert!(svg.contains(&name) && svg.contains(&value), "{name} {value} {svg}");
+        }
+        let [fault] = &report.faults[..] else { panic!("{:?}", report.faults) };
+        assert!(svg.contains(&markup(&fault.text)), "{svg}");
+        let line = partition_line(&report.partitions[0].0, 8192);
+        assert!(svg.contains(&markup(&format!("7:  {line}"))), "{svg}");
+        for fill in SHADE_FILLS.iter().chain([&BAR_FILLS[0]]) {
+            assert!(svg.contains(fill), "{fill} {svg}");
+        }
+        assert!(svg.contains(">a cell is 512 bytes</text>"), "{svg}");
+        // It reaches into 11 rows of 96 cells, and has a line below.
+        assert_eq!(svg.matches(BAR_FILLS[0]).count(), 12, "{svg}");
+    }
+
+    #[test]
+    fn what_is_longer_than_a_line_is_cut() {
+        let fits = "\u{e4}".repeat(TEXT_CHARS_MAX);
+        assert_eq!(shortened(&fits), fits);
+        let cut = shortened(&format!("{fits}\u{e4}"));
+        assert_eq!(cut.chars().count(), TEXT_CHARS_MAX);
+        assert!(cut.ends_with("\u{e4}\u{2026}"), "{cut}");
+    }
+
+    #[test]
+    fn text_that_markup_would_take_for_its_own_is_quoted() {
+        assert_eq!(markup("a&<>\"'b"), "a&amp;&lt;&gt;&quot;&apos;b");
+        assert_eq!(markup("\x1b\u{85}\u{fffe}\u{ffff}"), "????");
     }
 }

@@ -245,7 +245,8 @@ fn painted(text: &str, colour: &str, style: Style) -> String {
 mod tests {
     use super::super::summary::inspect;
     use super::*;
-    use crate::patch::{Header, PatchWriter};
+    use crate::digest::Algorithm;
+    use crate::patch::{BaseMaker, Checksum, Header, PatchWriter, Seal};
     use crate::units::MIB;
 
     fn sample(disk: Vec<Partition>) -> Report {
@@ -301,6 +302,9 @@ mod tests {
         );
         assert!(text.contains("  12  44.0 MiB at 20.0 MiB  Linux: unchanged"), "{text}");
         assert!(text.contains("/dev/\\x1b[31mx"));
+        assert!(text.contains("each 256.0 KiB:  "), "{text}");
+        let first = r#"1  19.0 MiB at 1.0 MiB  Linux "a\xe2\x80\xaeb": 3.0 MiB changed, 15.8 %"#;
+        assert!(text.contains(&format!("\n\npartitions\n   {first}\n")), "{text}");
     }
 
     #[test]
@@ -321,5 +325,114 @@ mod tests {
         let trimmed =
             |text: &str| text.lines().map(|l| l.trim_end().to_owned()).collect::<Vec<_>>();
         assert_eq!(trimmed(&stripped), trimmed(&plain));
+    }
+
+    #[test]
+    fn facts_and_faults_are_told_before_the_map() {
+        let header = Header { size_bytes: 8192, name: vec![] };
+        let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
+        for (offset, data) in [(4096, vec![1; 512]), (4608, vec![0; 512]), (0, vec![0, 1])] {
+            writer.write_block(offset, &data).unwrap();
+        }
+        let checksum = Checksum { name: b"sum".to_vec(), digest: vec![0xab, 1] };
+        let patch = writer.finish(Some(&checksum)).unwrap();
+        let told = |patch: &[u8]| {
+            let report = inspect(patch, "p", Some("gzip"), vec![]).unwrap();
+            let text = text(&report, "p", Style { columns: 80, colour: false });
+            text.split_once("\n\n").unwrap().0.to_owned()
+        };
+        assert_eq!(
+            told(&patch),
+            "patch       p: 1.1 KiB (1094 bytes), decompressed from gzip\n\
+             target      (none is named)\n\
+             size        8.0 KiB (8192 bytes)\n\
+             records     3 records in 2 runs, not in ascending order from byte 1065 on\n\
+             changed     1.0 KiB (1026 bytes), at most 12.5 % of the device\n\
+             zeros       513 bytes, 512 bytes of them in records of nothing else\n\
+             checksum    sum ab01\n\
+             seal        none\n\
+             FAULT       at offset 1094: the patch's checksum is of an unknown digest, 'sum'"
+        );
+        let cut = told(&patch[..30]);
+        assert!(
+            cut.contains("p: 21 bytes, as far as it was read, decompressed from gzip\n"),
+            "{cut}"
+        );
+    }
+
+    #[test]
+    fn bar_begins_and_ends_where_its_partition_does() {
+        let partition = |number, start, end| {
+            let (kind, name) = (String::new(), String::new());
+            (Partition { number, range: ByteRange::new(start, end), kind, name }, 0)
+        };
+        let partitions = [
+            partition(1, 10, 30),
+            partition(12, 50, 60),
+            partition(3, 80, 200),
+            partition(4, 230, 320),
+            partition(5, 240, 270),
+        ];
+        // As ASCII: both corners, and the mark of a partition that has a single cell.
+        let ascii = |ch| match ch {
+            '\u{2500}' => '-',
+            '\u{2514}' => 'L',
+            '\u{2518}' => 'J',
+            '\u{2575}' => '|',
+            ch => ch,
+        };
+        let shown = |start, end| {
+            let row: Vec<_> = ByteRange::new(start, end).pieces(10).collect();
+            let (chars, turns): (Vec<_>, Vec<_>) = bar(&row, &partitions).into_iter().unzip();
+            (chars.into_iter().map(ascii).collect::<String>(), turns)
+        };
+        let (first, turns) = shown(0, 160);
+        assert_eq!(first, " LJ  |  L3------");
+        assert_eq!(turns, [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(shown(160, 320).0, "---J   |L5J----J");
+    }
+
+    #[test]
+    fn colours_change_only_where_they_must_and_end_with_the_line() {
+        let shown = |items: &[char], colour| {
+            let mut out = String::new();
+            let style = Style { columns: 80, colour };
+            push_runs(&mut out, items.iter(), style, |&ch| {
+                (ch, if ch == 'r' { "31" } else { "2" })
+            });
+            out
+        };
+        assert_eq!(shown(&['r', 'r', 'a', 'b'], true), "\x1b[0;31mrr\x1b[0;2mab\x1b[0m");
+        assert_eq!(shown(&['r', 'r', 'a', 'b'], false), "rrab");
+        assert_eq!(shown(&[], true), "");
+    }
+
+    #[test]
+    fn seal_says_what_it_is_good_for_and_what_it_was_made_from() {
+        let told = |seal: Seal| {
+            let report = Report { seal: Some(seal), ..sample(vec![]) };
+            let mut told = vec![];
+            seal_facts(&report, &mut |name, value| told.push(format!("{name}: {value}")));
+            told
+        };
+        let mut base = BaseMaker::new(4096, Algorithm::Md5, &[]);
+        base.add(0, &[1; 16]);
+        let known = Seal { base: Some(base.finish()), ..Seal::default() };
+        let what = "knows what the target held when the patch was made: 1 block of 4.0 KiB, by md5";
+        assert_eq!(told(known), [format!("seal: {what}")]);
+        let resize = true;
+        assert_eq!(
+            told(Seal { resize, ..Seal::default() }),
+            ["seal: whole, and sets the target's size (an undo patch)"]
+        );
+        let [source, target] = [&b"path=a\nsize=1\n"[..], b"path=\x1b\n"].map(<[u8]>::to_vec);
+        assert_eq!(
+            told(Seal { source, target, ..Seal::default() }),
+            [
+                "seal: whole; it does not say what the target held",
+                "made from: path=a, size=1",
+                "made for: path=\\x1b"
+            ]
+        );
     }
 }

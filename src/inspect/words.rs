@@ -37,6 +37,8 @@ mod tests {
     #[test]
     fn sizes_are_said_twice_where_the_unit_hides_something() {
         assert_eq!(exact_bytes(5), "5 bytes");
+        assert_eq!(exact_bytes(1023), "1023 bytes");
+        assert_eq!(exact_bytes(1024), "1.0 KiB (1024 bytes)");
         assert_eq!(exact_bytes(2048), "2.0 KiB (2048 bytes)");
     }
 
@@ -44,8 +46,10 @@ mod tests {
     fn shares_are_nothing_or_all_only_when_they_are() {
         for (part, whole, text) in [
             (0, 0, "0 %"),
+            (9, 0, "0 %"),
             (0, 9, "0 %"),
             (9, 9, "100 %"),
+            (1, 2, "50.0 %"),
             (1, 1 << 40, "under 0.001 %"),
             ((1 << 40) - 1, 1 << 40, "over 99.9 %"),
             (1, 8, "12.5 %"),
@@ -53,5 +57,10 @@ mod tests {
         ] {
             assert_eq!(percent(part, whole), text);
         }
+    }
+
+    #[test]
+    fn only_one_is_singular() {
+        assert_eq!([0, 1, 2].map(plural), ["s", "", "s"]);
     }
 }
