@@ -308,4 +308,28 @@ mod tests {
             assert_eq!(refusal(words), None, "{words:?}");
         }
     }
+
+    #[test]
+    fn what_is_changed_is_not_read_whichever_is_known_first() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (at, claims) = (file.path(), [Claims::default(), Claims::default()]);
+        claims[0].changes("the target", at).unwrap();
+        claims[1].reads("the patch", at).unwrap();
+        let refused = [claims[0].reads("the patch", at), claims[1].changes("the target", at)];
+        for (err, names) in
+            refused.into_iter().zip(["the target and the patch", "the patch and the target"])
+        {
+            let err = err.unwrap_err();
+            assert_eq!(err.words(), format!("{names} are the same file"));
+            assert_eq!(err.path(), Some(at));
+        }
+        assert!(claims.iter().all(Claims::were_refused));
+    }
+
+    #[test]
+    fn what_holds_no_data_may_be_read_and_changed() {
+        let (claims, null) = (Claims::default(), Path::new("/dev/null"));
+        claims.reads("the patch", null).unwrap();
+        claims.changes("the target", null).unwrap();
+    }
 }

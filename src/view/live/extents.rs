@@ -93,5 +93,10 @@ mod tests {
         assert!(matches!(look(&map, 15, 18), Look::Found(10, 18)));
         map.learn(0, 5, State::Differs);
         assert!(matches!(look(&map, 2, 100), Look::Found(0, 5)));
+        let mut map = Map::new(100);
+        map.learn(0, 1, State::Same);
+        map.learn(1, 5, State::Differs);
+        map.learn(5, 6, State::Same);
+        assert!(matches!(look(&map, 3, 100), Look::Found(1, 5)), "the first block is not in it");
     }
 }
