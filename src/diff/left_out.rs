@@ -62,12 +62,52 @@ impl LeftOut {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-    use crate::device::MemoryDevice;
-    use crate::error::Kind;
+    use crate::device::{Device, MemoryDevice};
+    use crate::error::{Kind, Result};
 
     fn fault(ranges: Vec<ByteRange>) -> Error {
         Fault::error(ranges, b"broken")
+    }
+
+    /// A device whose second page cannot be read.
+    struct Broken;
+
+    impl Device for Broken {
+        fn path(&self) -> &Path {
+            Path::new("broken")
+        }
+
+        fn size(&self) -> u64 {
+            4 * 4096
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            let range = ByteRange::new(offset, offset + buf.len() as u64);
+            if range.intersect(&ByteRange::new(4096, 8192)).is_empty() {
+                buf.fill(1);
+                return Ok(());
+            }
+            Err(Error::new(Kind::Read, "broken").with_range(range))
+        }
+
+        fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
+            Ok((from < self.size()).then(|| ByteRange::new(from, self.size())))
+        }
+    }
+
+    #[test]
+    fn what_either_side_cannot_read_is_left_out() {
+        let local = Arc::new(TolerantDevice::new(Box::new(Broken)));
+        let left_out = LeftOut::new(Arc::clone(&local));
+        local.read_exact_at(&mut [0; 4 * 4096], 0).unwrap();
+        let page = |i: u64| ByteRange::new(4096 * i, 4096 * (i + 1));
+        assert!(left_out.take(&fault(vec![page(2)]), 0));
+        assert_eq!([0, 1, 2, 3].map(|i| left_out.touches(page(i))), [false, true, true, false]);
+        assert_eq!(left_out.local().ranges(), [page(1)]);
+        assert_eq!(left_out.remote().ranges(), [page(2)]);
     }
 
     #[test]
@@ -97,5 +137,7 @@ mod tests {
         assert!(left_out.take(&pages(UNREADABLE_RANGES_MAX, UNREADABLE_RANGES_MAX + 1), 0));
         assert_eq!(left_out.remote().len(), UNREADABLE_RANGES_MAX);
         assert!(!left_out.take(&pages(0, 1), 0));
+        assert!(!left_out.take(&pages(UNREADABLE_RANGES_MAX + 1, UNREADABLE_RANGES_MAX + 2), 0));
+        assert_eq!(left_out.remote().len(), UNREADABLE_RANGES_MAX);
     }
 }

@@ -63,3 +63,50 @@ pub(super) fn next_data(device: &dyn Device, from: u64, limit: u64) -> Result<Op
     });
     Ok(data.filter(|data| !data.is_empty()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A device of zeros that says, wherever it is asked, that this is its data.
+    struct Stubborn(Option<ByteRange>);
+
+    impl Device for Stubborn {
+        fn path(&self) -> &Path {
+            Path::new("stubborn")
+        }
+
+        fn size(&self) -> u64 {
+            100
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+            buf.fill(0);
+            Ok(())
+        }
+
+        fn next_data(&self, _from: u64) -> Result<Option<ByteRange>> {
+            Ok(self.0)
+        }
+    }
+
+    #[test]
+    fn data_is_inside_of_what_was_asked_for_and_missed_nowhere() {
+        let range = |start, end| Some(ByteRange::new(start, end));
+        for (said, expected) in [
+            (None, None),
+            (range(30, 40), range(30, 40)),
+            (range(0, 40), range(20, 40)),
+            (range(30, 90), range(30, 80)),
+            (range(80, 90), None),
+            // That is before it.
+            (range(10, 20), range(20, 80)),
+            (range(10, 15), range(20, 80)),
+        ] {
+            assert_eq!(next_data(&Stubborn(said), 20, 80).unwrap(), expected, "{said:?}");
+        }
+        assert_eq!(next_data(&Stubborn(range(0, 100)), 80, 80).unwrap(), None);
+    }
+}

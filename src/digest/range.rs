@@ -251,6 +251,8 @@ fn hash_long_block(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use proptest::prelude::*;
 
     use super::super::algorithm::Algorithm;
@@ -317,6 +319,58 @@ mod tests {
         let hashes = hash_range(&device, &hasher(), 1 << 50, 1 << 20, 3, &mut Scratch::new());
         assert_eq!(hashes.expect("hashes"), hasher().zero_hash(1 << 20).repeat(3));
         assert!(device.reads().is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_in_part_is_read_behind_that() {
+        let device = TestDevice::new(vec![1; 1000]);
+        let cache = LeafCache::new(hasher().hash_len(), 1000);
+        let hash = |n| {
+            let (blocks, kept) = (BlockSpan::new(0, 100, n), Kept { cache: &cache, adds: true });
+            let scratch = &mut Scratch::new();
+            hash_range_with(&device, &hasher(), blocks.unwrap(), Some(kept), scratch).unwrap()
+        };
+        for n in [3, 10] {
+            assert_eq!(hash(n), naive_hashes(&device, &hasher(), 0, 100, n));
+        }
+        assert_eq!(device.reads(), [ByteRange::new(0, 300), ByteRange::new(300, 1000)]);
+    }
+
+    /// A device that nobody is interested in any more.
+    struct Unwanted(TestDevice);
+
+    impl Device for Unwanted {
+        fn path(&self) -> &Path {
+            self.0.path()
+        }
+
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            self.0.read_exact_at(buf, offset)
+        }
+
+        fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
+            self.0.next_data(from)
+        }
+
+        fn check(&self) -> Result<()> {
+            Err(Error::new(Kind::Connection, "nobody waits for it"))
+        }
+    }
+
+    /// There may be gigabytes in a block.
+    #[test]
+    fn the_hash_of_a_block_of_zeros_can_be_ended() {
+        let mut data_behind_a_hole = TestDevice::new(vec![1; 3 << 16]);
+        data_behind_a_hole.punch(ByteRange::new(0, 2 << 16));
+        for device in [TestDevice::new(vec![]), data_behind_a_hole] {
+            let hashes =
+                hash_range(&Unwanted(device), &hasher(), 0, 1 << 16, 3, &mut Scratch::new());
+            assert_eq!(hashes.unwrap_err().kind(), Kind::Connection);
+        }
     }
 
     #[test]
