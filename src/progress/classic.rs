@@ -173,17 +173,25 @@ mod tests {
     fn nothing_is_told_but_of_the_main_part() {
         let lines = ClassicLines::new(true);
         lines.begin(Part::Writing, Some(1000));
-        lines.advance(1000, 77);
+        lines.advance(500, 77);
         let last = lines.state.lock().last;
         lines.begin(Part::Verifying, Some(10));
-        lines.advance(5, 0);
-        let state = lines.state.lock();
-        assert_eq!((state.size_bytes, state.diff_bytes, state.last), (1000, 77, last));
+        lines.advance(900, 80);
+        {
+            let state = lines.state.lock();
+            let told = (state.size_bytes, state.position_bytes, state.diff_bytes, state.last);
+            assert_eq!(told, (1000, 500, 77, last));
+        }
+        lines.begin(Part::Writing, Some(10));
+        lines.advance(5, 1);
+        assert_eq!(lines.state.lock().position_bytes, 5, "after a silent one");
     }
 
     #[test]
     fn an_empty_device_is_done_at_once() {
         assert_eq!(percent(0, 0), 100);
         assert_eq!(percent(u64::MAX, u64::MAX), 100);
+        assert_eq!(percent(2, 1), 100, "and one that became shorter is done");
+        assert_eq!(percent(999, 1000), 99, "but not before its end");
     }
 }

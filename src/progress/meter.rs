@@ -158,7 +158,8 @@ mod tests {
         meter.begin(Part::Comparing, Some(10));
         assert_eq!(meter.snapshot().unwrap().position_bytes, 0);
         meter.finish();
-        assert_eq!(meter.snapshot().unwrap().percent(), Some(100));
+        let now = meter.snapshot().unwrap();
+        assert_eq!((now.size_bytes, now.percent()), (Some(10), Some(100)), "of the last one");
     }
 
     #[test]
@@ -201,7 +202,13 @@ mod tests {
             unsized_now.line(),
             "keeping: 1.0 MiB done, 512.0 KiB/s, 2 s so far, time left unknown"
         );
+        let at_once = Snapshot { elapsed: Duration::ZERO, ..now };
+        assert_eq!(at_once.bytes_per_second(), 0);
         now.position_bytes = 0;
+        let empty = Snapshot { size_bytes: Some(0), ..now };
+        assert_eq!(empty.remaining(), Some(Duration::ZERO));
+        let a_byte = Snapshot { size_bytes: Some(1), ..now };
+        assert_eq!(a_byte.remaining(), None);
         assert_eq!((now.remaining(), now.bytes_per_second()), (None, 0));
         now.elapsed = Duration::ZERO;
         assert!(now.line().ends_with("time left unknown"));

@@ -99,7 +99,13 @@ mod tests {
         let outer = OnSignal::new(Box::new(Shared(Arc::clone(&recording)))).unwrap();
         outer.begin(Part::Writing, Some(10));
         outer.advance(5, 1);
+        let known = |outer: &OnSignal| {
+            let now = outer.meter.snapshot().unwrap();
+            (now.part, now.size_bytes, now.position_bytes, now.diff_bytes)
+        };
+        assert_eq!(known(&outer), (Part::Writing, Some(10), 5, 1));
         outer.finish();
+        assert_eq!(known(&outer), (Part::Writing, Some(10), 10, 1));
         drop(outer);
         assert_eq!(*recording.begun.lock(), [(Part::Writing, Some(10))]);
         assert_eq!(*recording.steps.lock(), [(5, 1)]);

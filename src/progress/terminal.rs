@@ -199,4 +199,13 @@ mod tests {
             assert!(bar.bar.is_finished());
         }
     }
+
+    #[test]
+    fn a_bar_that_is_dropped_is_gone() {
+        let bar = Bar::new(ProgressDrawTarget::hidden());
+        bar.begin(Part::Writing, Some(100));
+        let shown = bar.bar.clone();
+        drop(bar);
+        assert!(shown.is_finished());
+    }
 }
