@@ -440,11 +440,15 @@ mod tests {
             // Time stamps go in ticks of the kernel's clock: wait for another one.
             std::thread::sleep(Duration::from_millis(30));
             fs::OpenOptions::new().write(true).open(spoiled).unwrap().set_len(100).unwrap();
+            let status = change.status();
+            assert!(status.source_changed, "before anybody reads");
+            assert_eq!((status.failed_reads, status.last_error), (0, None));
             for range in [ByteRange::new(0, 50), ByteRange::new(6000, 7000)] {
                 let err = read(&change, Image::Merged, range).unwrap_err();
                 assert_eq!(err.kind().errno(), libc::EIO);
                 assert_eq!(err.path(), Some(spoiled.as_path()));
             }
+            assert_eq!(change.status().failed_reads, 2);
             assert!(change.next_data(Image::Merged, 6000).is_err());
             assert!(change.status().source_changed);
         }
