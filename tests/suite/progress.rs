@@ -1,6 +1,7 @@
 //! What is told while a run goes on, and what is left on record of it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -256,8 +257,12 @@ fn a_report_of_a_mount_tells_what_was_compared() {
     let live = json(&work, "r");
     assert_eq!((&live["mode"], &live["compared_bytes"]), (&"mount".into(), &2_000_000.into()));
     assert_eq!(live["patch_bytes"], patch.len());
+    assert_eq!((&live["direction"], &live["hash"]), (&"push".into(), &"blake3".into()));
+    assert_eq!(live["source"]["path"], local.to_str().unwrap());
+    assert!(live["differing_bytes"].as_u64() > Some(0), "{live}");
     assert!(live["wire_received_bytes"].as_u64() > Some(0), "{live}");
 
+    let patch = work.patch(&["--checksum=sha256"]);
     work.write("p", &patch);
     let from = format!("--from={}", work.path("p").display());
     let args = [&report, &from, remote.to_str().unwrap()];
@@ -269,6 +274,7 @@ fn a_report_of_a_mount_tells_what_was_compared() {
     assert_eq!(stored["target"]["identity"]["kind"], "file");
     assert!(stored["records"].as_u64() > Some(0), "{stored}");
     assert_eq!(stored["differing_bytes"], live["differing_bytes"]);
+    assert_eq!(stored["checksum"]["name"], "sha256");
 }
 
 #[test]
@@ -309,6 +315,31 @@ fn a_report_is_written_of_failures_and_by_servers_too() {
         .expect(0);
     let report = json(&work, "y");
     assert_eq!((&report["direction"], &report["verified"]), (&"local".into(), &true.into()));
+}
+
+#[test]
+fn a_report_says_which_disks_were_compared_and_by_what() {
+    let work = pair();
+    let inode = |name: &str| Value::from(fs::metadata(work.path(name)).unwrap().ino());
+    let words = ["sync", "--dry-run", "--report=y", "local.img", "remote.img"];
+    bdsync(words).in_folder(work.folder()).run().expect(0);
+    work.client(&["--report=c", "--hash=md5", "--blocksize=8192"]).run().expect(0);
+    for (name, dry_run, direction, hash, block_bytes, target) in [
+        ("y", true.into(), "local", "blake3", 4096, inode("remote.img")),
+        // On another host nobody asked for it.
+        ("c", Value::Null, "push", "md5", 8192, Value::Null),
+    ] {
+        let report = json(&work, name);
+        assert_eq!(report["dry_run"], dry_run, "{report}");
+        assert_eq!((&report["direction"], &report["hash"]), (&direction.into(), &hash.into()));
+        assert_eq!(report["block_bytes"], block_bytes);
+        assert_eq!(report["source"]["identity"]["inode"], inode("local.img"));
+        assert_eq!(report["target"]["identity"]["inode"], target);
+        for (side, file) in [("source", "local.img"), ("target", "remote.img")] {
+            assert_eq!(report[side]["path"], file);
+            assert_eq!(report[side]["size_bytes"], fs::metadata(work.path(file)).unwrap().len());
+        }
+    }
 }
 
 #[test]

@@ -95,6 +95,23 @@ fn a_link_to_a_stream_is_written_through_and_stays() {
 }
 
 #[test]
+fn a_patch_that_is_read_is_not_written_to_as_stdout() {
+    let work = pair();
+    let patch = work.patch(&[]);
+    work.write("p", &patch);
+    for words in [&["info", "p"][..], &["squash", "p", "p"]] {
+        let stdout = File::options().append(true).open(work.path("p")).unwrap();
+        let mut command = Command::new(binary());
+        command.args(words).current_dir(work.folder()).stdin(Stdio::null()).stdout(stdout);
+        let out = command.stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.contains("the patch and standard output are the same file"), "{said}");
+        assert!(work.read("p") == patch, "{words:?}");
+    }
+}
+
+#[test]
 fn stdout_is_a_place_for_a_report_but_not_behind_a_patch() {
     let work = pair();
     symlink("/proc/self/fd/1", work.path("out")).unwrap();
