@@ -831,6 +831,24 @@ fn a_target_whose_disk_is_slow_is_waited_for() {
     }
 }
 
+/// A single call that takes longer than anything may be silent: nothing comes or goes meanwhile.
+#[test]
+fn a_disk_that_takes_long_for_what_it_was_given_is_waited_for() {
+    require!(program("strace"));
+    if !has_traced(&Command::new("strace").args(["-o", "/dev/null", "true"]).output().unwrap()) {
+        return;
+    }
+    let work = pair();
+    script(&work, "rsh", "shift; exec sh -c \"$*\"");
+    let slow = "strace -f -qq -o /dev/null -e inject=fsync,fdatasync:delay_enter=5000000:when=1";
+    let patches = format!("--patch*) exec {slow} {} \"$@\";;", binary());
+    script(&work, "bdsync", &format!("case $1 in {patches} esac; exec {} \"$@\"", binary()));
+    let words = ["sync", "-e", "./rsh", "--remote-path=./bdsync", "--timeout=3"];
+    let words = [&words[..], &["local.img", "h:remote.img"]].concat();
+    bdsync(words).in_folder(work.folder()).run().expect(0).says(", verified");
+    assert!(work.read("remote.img") == work.read("local.img"));
+}
+
 /// There a file may become another one as soon as it is opened for writing.
 #[test]
 fn a_target_on_an_overlay_is_taken_for_what_it_is() {
