@@ -1,6 +1,6 @@
 //! The first line of a sync and the last. Pure.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::target_state::TargetState;
@@ -27,58 +27,43 @@ pub fn way_on(options: &SyncOptions, state: TargetState, is_full: bool) -> Strin
         Some(undo) => format!(", or go back{}", way_back(options, undo)),
         None => String::new(),
     };
-    match (state, &options.undo) {
-        (TargetState::Untouched, _) => nothing,
-        (TargetState::UnusedUndo, Some(undo)) => {
-            format!("{nothing}; remove {} before the next try", undo.display())
-        }
-        (TargetState::UnusedUndo, None) => nothing,
-        (TargetState::NotVerified, _) => {
+    match state {
+        TargetState::Untouched => nothing,
+        TargetState::UnusedUndo => nothing + &of_undo(options, "; remove ", " before the next try"),
+        TargetState::NotVerified => {
             format!("all is written to {target}, but not shown to be equal: {again}{back}")
         }
-        (TargetState::Unequal, _) => {
+        TargetState::Unequal => {
             format!("{target} was written to, but is NOT equal to {source}: {again}{back}")
         }
-        (TargetState::OutOfSight, undo) => {
-            let still = format!(
-                "{target} may still be written to by the bdsync on that host: when that has ended, \
-                 run the same command again"
-            );
-            match undo {
-                None => still,
-                Some(undo) => format!(
-                    "{still}, without --undo if there is a {} on that host by then",
-                    undo.display()
-                ),
-            }
-        }
-        (TargetState::Resized, _) => {
-            let rule = match options.sizes.rule {
-                SizeRule::Strict => " with --diffsize=resize",
-                SizeRule::Resize | SizeRule::MinSize => "",
-            };
+        TargetState::OutOfSight => format!(
+            "{target} may still be written to by the bdsync on that host: when that has ended, run \
+             the same command again{}",
+            of_undo(options, ", without --undo if there is a ", " on that host by then")
+        ),
+        TargetState::Resized => {
+            let is_strict = options.sizes.rule == SizeRule::Strict;
+            let rule = if is_strict { " with --diffsize=resize" } else { "" };
             // What was lost is in no undo patch.
             format!(
                 "{target} was cut or extended by something else, and is NOT equal to {source}: \
                  {again}{rule}"
             )
         }
-        (TargetState::Renamed, undo) => {
-            let other = match undo {
-                Some(undo) => format!(
-                    " with another --undo ({} is for what had the name before)",
-                    undo.display()
-                ),
-                None => String::new(),
-            };
-            format!(
-                "whatever is at {target} now was not written to: run the same command again{other}"
-            )
-        }
-        (TargetState::PartlyChanged, _) => {
+        TargetState::Renamed => format!(
+            "whatever is at {target} now was not written to: run the same command again{}",
+            of_undo(options, " with another --undo (", " is for what had the name before)")
+        ),
+        TargetState::PartlyChanged => {
             format!("{target} may be partly changed: {again}, which finishes it{back}")
         }
     }
+}
+
+/// The undo patch's name between these words, if there is to be one.
+fn of_undo(options: &SyncOptions, before: &str, behind: &str) -> String {
+    let words = |undo: &PathBuf| format!("{before}{}{behind}", undo.display());
+    options.undo.as_ref().map(words).unwrap_or_default()
 }
 
 /// The command that takes a sync back, and where.
