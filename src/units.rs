@@ -39,6 +39,13 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{rest:.decimals$} {}", units[unit])
 }
 
+/// `1 block`, `3 blocks`.
+#[must_use]
+pub fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 /// Bytes in lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
@@ -226,6 +233,11 @@ pub fn push_joined(ranges: &mut Vec<ByteRange>, range: ByteRange) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_one_is_singular() {
+        assert_eq!([0, 1, 2].map(|n| counted(n, "run")), ["0 runs", "1 run", "2 runs"]);
+    }
 
     #[test]
     fn range_whose_end_overflows_is_refused() {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::diff::{Engine, Plan};
 use crate::error::{Error, Kind};
 use crate::report;
-use crate::units::{ByteRange, RangeSet};
+use crate::units::{ByteRange, RangeSet, counted};
 
 /// Whether anything was left out.
 pub(super) fn is_any(engine: &Engine) -> bool {
@@ -34,10 +34,7 @@ pub(super) fn tell(
         return None;
     }
     let bytes: u64 = all.ranges().iter().map(ByteRange::len).sum();
-    let ranges = match all.len() {
-        1 => "1 range".to_owned(),
-        count => format!("{count} ranges"),
-    };
+    let ranges = counted(all.len() as u64, "range");
     let what = format!("{bytes} bytes in {ranges} could not be read {what_became}");
     Some(Error::new(Kind::Skipped, what))
 }

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use super::grid::{Grid, SHADES, shade};
 use super::partitions::Partition;
 use super::summary::Report;
-use super::words::{exact_bytes, percent, plural};
+use super::words::{exact_bytes, percent};
 use crate::report::escape;
-use crate::units::{ByteRange, hex, human_bytes};
+use crate::units::{ByteRange, counted, hex, human_bytes};
 
 /// The most rows of the map.
 const ROWS_MAX: u64 = 16;
@@ -71,9 +71,8 @@ pub(super) fn facts(report: &Report, path: &str) -> Vec<(String, String)> {
         None => String::new(),
         Some(position) => format!(", not in ascending order from byte {position} on"),
     };
-    let (records, runs) = (report.records, report.runs);
-    let (records_s, runs_s) = (plural(records), plural(runs));
-    add("records", format!("{records} record{records_s} in {runs} run{runs_s}{order}"));
+    let (records, runs) = (counted(report.records, "record"), counted(report.runs, "run"));
+    add("records", format!("{records} in {runs}{order}"));
     // Records that overlap can only be told where they come in order.
     let most = if report.is_ascending() { "" } else { "at most " };
     let share = percent(report.changed_bytes_max(), report.header.size_bytes);
@@ -102,9 +101,8 @@ fn seal_facts(report: &Report, add: &mut impl FnMut(&str, String)) {
         "seal",
         match &seal.base {
             Some(base) => format!(
-                "knows what the target held when the patch was made: {} block{} of {}, by {}",
-                base.fingerprint.blocks,
-                plural(base.fingerprint.blocks),
+                "knows what the target held when the patch was made: {} of {}, by {}",
+                counted(base.fingerprint.blocks, "block"),
                 human_bytes(base.block_bytes),
                 base.algorithm.name()
             ),

@@ -25,11 +25,6 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// `s` unless there is one.
-pub(super) fn plural(count: u64) -> &'static str {
-    if count == 1 { "" } else { "s" }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,10 +52,5 @@ mod tests {
         ] {
             assert_eq!(percent(part, whole), text);
         }
-    }
-
-    #[test]
-    fn only_one_is_singular() {
-        assert_eq!([0, 1, 2].map(plural), ["s", "", "s"]);
     }
 }

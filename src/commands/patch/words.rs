@@ -9,6 +9,7 @@ use crate::device::{Device, FileDevice, identity};
 use crate::error::{Error, Kind};
 use crate::patch::{Seal, SizePlan, Trailer, Written};
 use crate::report;
+use crate::units::counted;
 
 impl Job<'_> {
     /// Tells of a size that nobody asked for.
@@ -54,9 +55,9 @@ impl Job<'_> {
             _ => format!("{again} to finish"),
         };
         log::warn!(
-            "{shown} is patched in part (up to {} bytes in {} records): {on}",
+            "{shown} is patched in part (up to {} bytes in {}): {on}",
             written.bytes,
-            written.records,
+            counted(written.records, "record"),
         );
         self.tell_undo(target);
     }

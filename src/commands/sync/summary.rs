@@ -7,7 +7,7 @@ use super::target_state::TargetState;
 use crate::cli::{Place, SyncOptions};
 use crate::commands::patch::undo_command;
 use crate::commands::record::{Facts, Record};
-use crate::units::{Direction, SizeRule, human_bytes};
+use crate::units::{Direction, SizeRule, counted, human_bytes};
 
 /// A place as the user gave it.
 fn place(place: &Place) -> String {
@@ -150,11 +150,11 @@ fn summary(options: &SyncOptions, facts: &Facts, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
     // A float that is out of range becomes the largest number.
     let rate_bytes = (compared_bytes as f64 / seconds.max(0.001)) as u64;
+    let blocks = counted(facts.differing_blocks.unwrap_or(0), "block");
     format!(
-        "{} compared, {} in {} blocks differ, {} transferred, {seconds:.1} s, {}/s",
+        "{} compared, {} in {blocks} differ, {} transferred, {seconds:.1} s, {}/s",
         human_bytes(compared_bytes),
         human_bytes(facts.differing_bytes.unwrap_or(0)),
-        facts.differing_blocks.unwrap_or(0),
         human_bytes(patch_bytes.saturating_add(wire_bytes)),
         human_bytes(rate_bytes),
     )
