@@ -41,16 +41,6 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// What is said of a file whose size has changed under us.
-pub const SIZE_CHANGED: &str = "its size was changed by something else";
-
-/// The file at `path` has another size than it was opened with, or was given.
-#[must_use]
-pub fn size_error(path: &Path, expected_bytes: u64, found_bytes: u64) -> Error {
-    let what = format!("{SIZE_CHANGED}: expected {expected_bytes} bytes, found {found_bytes}");
-    Error::new(Kind::Transmission, what).with_path(path)
-}
-
 /// Fails when `path` leads elsewhere than to `disk`, which was written to by this name, as far as
 /// that can be told; `done` is what is true of it.
 ///

@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use file_id::FileId;
+pub use file_id::{FileId, device_number, major_minor};
 pub use range_set::RangeSet;
 
 /// A kibibyte, in bytes.

@@ -19,7 +19,7 @@ use crate::diff::Plan;
 use crate::error::{Error, Kind, Result};
 use crate::patch::Header;
 use crate::report;
-use crate::units::{Direction, hex};
+use crate::units::{Direction, hex, major_minor};
 use crate::wire::Counters;
 
 /// The form of the object; raised when a field changes its meaning.
@@ -175,8 +175,7 @@ fn identity(path: &Path) -> io::Result<Identity> {
         kind if kind.is_file() => ("file", meta.dev()),
         _ => ("other", meta.dev()),
     };
-    let device = format!("{}:{}", libc::major(number), libc::minor(number));
-    Ok(Identity { kind, device, inode: meta.ino() })
+    Ok(Identity { kind, device: major_minor(number), inode: meta.ino() })
 }
 
 impl Record {

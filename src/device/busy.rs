@@ -17,9 +17,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
 
-use super::stack::{Relative, Sharing, Stack, parse_number};
+use super::stack::{Relative, Sharing, Stack};
 use crate::mountinfo::{Mount, mounts, unescape};
-use crate::units::FileId;
+use crate::units::{FileId, device_number};
 
 /// Where the kernel tells about itself; other folders in tests.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl Kernel {
     }
 
     fn use_by_mount(&self, mount: &Mount, relatives: &[Relative]) -> Option<String> {
-        let shown = parse_number(&String::from_utf8_lossy(mount.device));
+        let shown = device_number(&String::from_utf8_lossy(mount.device));
         // File systems over several devices have a number of their own; their source is one.
         let numbers = [shown, (self.number_of)(&mount.source)];
         let found = relatives.iter().find(|one| numbers.contains(&Some(one.number)))?;

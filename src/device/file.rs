@@ -21,7 +21,6 @@ use super::residency::Residency;
 use super::stamp::Stamp;
 use super::{Device, DeviceMut, write_zeros};
 use crate::error::{Error, Kind, Result};
-use crate::naming::size_error;
 use crate::units::{ByteRange, FileId, KIB};
 
 /// The most slices that one `pwritev` takes (`IOV_MAX`, which is 1024 on Linux).
@@ -40,6 +39,16 @@ pub enum FileKind {
     Block,
     /// `/dev/null`, a disk of 0 bytes.
     Empty,
+}
+
+/// What is said of a file whose size has changed under us.
+pub const SIZE_CHANGED: &str = "its size was changed by something else";
+
+/// The file at `path` has another size than it was opened with, or was given.
+#[must_use]
+pub fn size_error(path: &Path, expected_bytes: u64, found_bytes: u64) -> Error {
+    let what = format!("{SIZE_CHANGED}: expected {expected_bytes} bytes, found {found_bytes}");
+    Error::new(Kind::Transmission, what).with_path(path)
 }
 
 /// A disk behind a path.
@@ -176,15 +185,7 @@ impl FileDevice {
             .with_path(&self.path)
             .with_range(range)
     }
-}
 
-impl AsFd for FileDevice {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
-impl FileDevice {
     /// Fails when something else has changed the size of a file that we have written to.
     ///
     /// # Errors
@@ -198,6 +199,12 @@ impl FileDevice {
             true => Ok(()),
             false => Err(size_error(&self.path, self.size(), found.len())),
         }
+    }
+}
+
+impl AsFd for FileDevice {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

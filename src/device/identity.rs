@@ -5,10 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use nix::sys::stat::{major, minor};
-
 use super::Device;
 use super::stack::Stack;
+use crate::units::major_minor;
 
 /// Properties of udev that tell a device, a file system on it, or a volume.
 const UDEV_KEYS: [&str; 8] = [
@@ -44,8 +43,8 @@ pub fn identity(device: &dyn Device) -> Vec<u8> {
             push(&mut text, &name.replace('/', "."), &value);
         }
     }
-    let number = format!("b{}:{}", major(found.rdev()), minor(found.rdev()));
-    let udev = fs::read_to_string(Path::new("/run/udev/data").join(number));
+    let entry = format!("b{}", major_minor(found.rdev()));
+    let udev = fs::read_to_string(Path::new("/run/udev/data").join(entry));
     for (key, value) in udev.unwrap_or_default().lines().filter_map(udev_property) {
         push(&mut text, key, value);
     }

@@ -35,7 +35,7 @@ mod tolerant;
 pub(crate) use cached::is_cached;
 pub use direct::DirectDevice;
 pub(crate) use direct::open_directly;
-pub use file::{FileDevice, FileKind};
+pub use file::{FileDevice, FileKind, SIZE_CHANGED, size_error};
 pub use identity::identity;
 pub use memory::MemoryDevice;
 pub use open::{TargetOptions, open_source, open_target};

@@ -18,10 +18,9 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
-use nix::sys::stat::{major, makedev, minor};
 
 use super::backing::backing_of;
-use crate::units::{ByteRange, FileId};
+use crate::units::{ByteRange, FileId, device_number, major_minor};
 
 /// Sizes and offsets in sysfs count these, whatever a device's sectors are.
 const SYSFS_SECTOR_BYTES: u64 = 512;
@@ -129,8 +128,7 @@ impl Stack {
 
     /// The device's folder in sysfs.
     pub(super) fn folder(&self, number: u64) -> Option<PathBuf> {
-        let name = format!("{}:{}", major(number), minor(number));
-        fs::canonicalize(self.sys.join("dev/block").join(name)).ok()
+        fs::canonicalize(self.sys.join("dev/block").join(major_minor(number))).ok()
     }
 
     /// What the part lies over.
@@ -302,13 +300,7 @@ fn relative_at(folder: &Path) -> Option<Relative> {
 }
 
 fn number_in(folder: &Path) -> Option<u64> {
-    parse_number(fs::read_to_string(folder.join("dev")).ok()?.trim())
-}
-
-/// `MAJOR:MINOR` as a `st_rdev`.
-pub(super) fn parse_number(text: &str) -> Option<u64> {
-    let (major, minor) = text.split_once(':')?;
-    Some(makedev(major.parse().ok()?, minor.parse().ok()?))
+    device_number(fs::read_to_string(folder.join("dev")).ok()?.trim())
 }
 
 fn decimal_at(path: &Path) -> Option<u64> {
@@ -322,6 +314,8 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+
+    use nix::sys::stat::makedev;
 
     use super::*;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 use crate::mountinfo::{Mount, mounts};
-use crate::units::FileId;
+use crate::units::{FileId, major_minor};
 
 /// What the kernel's table calls our file systems.
 const KIND: &[u8] = b"fuse.bdsync";
@@ -99,8 +99,7 @@ impl Mountpoint {
         let Ok(table) = fs::read("/proc/self/mountinfo") else {
             return Place::Seen(self.path.clone());
         };
-        let id = format!("{}:{}", libc::major(device), libc::minor(device));
-        place_of(&table, id.as_bytes(), &self.path)
+        place_of(&table, major_minor(device).as_bytes(), &self.path)
     }
 }
 

@@ -37,7 +37,7 @@ use super::mountpoint::{Mountpoint, Place, is_dead};
 use super::unmount::{HELPER, detach_lazily, umount, unmount, unmount_with_helper};
 use crate::error::{Error, Kind, Result};
 use crate::report;
-use crate::units::Readers;
+use crate::units::{Readers, major_minor};
 use crate::view::View;
 
 const DEVICE: &str = "/dev/fuse";
@@ -325,8 +325,7 @@ fn cannot_mount(err: &io::Error) -> Error {
 
 /// Root may; for everybody else the kernel's default stays.
 fn raise_read_ahead(device: u64) {
-    let (major, minor) = (libc::major(device), libc::minor(device));
-    let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    let path = format!("/sys/class/bdi/{}/read_ahead_kb", major_minor(device));
     if let Err(err) = fs::write(&path, READ_AHEAD_KIB.to_string()) {
         log::debug!("the kernel's read-ahead stays as it is: {path}: {err}");
     }

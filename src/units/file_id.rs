@@ -5,6 +5,21 @@ use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::str::FromStr;
 
+use nix::sys::stat::{major, makedev, minor};
+
+/// `MAJOR:MINOR` of a `st_dev` or `st_rdev`, as the kernel writes it in /proc and /sys.
+#[must_use]
+pub fn major_minor(number: u64) -> String {
+    format!("{}:{}", major(number), minor(number))
+}
+
+/// The `st_dev` or `st_rdev` that the kernel writes so.
+#[must_use]
+pub fn device_number(text: &str) -> Option<u64> {
+    let (major, minor) = text.split_once(':')?;
+    Some(makedev(major.parse().ok()?, minor.parse().ok()?))
+}
+
 /// Tells a file, folder or block device from every other one on its host, for as long as somebody
 /// has it open: no longer, as the kernel gives numbers anew. By whatever name it is found, and
 /// through whatever node of a block device, it is the same.
@@ -79,6 +94,17 @@ mod tests {
         assert_ne!(id(&a), id(&c));
         fs::rename(&c, &a).unwrap();
         assert_ne!(id(&a), id(&b));
+    }
+
+    #[test]
+    fn numbers_are_written_and_read_as_the_kernel_does() {
+        for (number, text) in [(makedev(259, 1), "259:1"), (makedev(0, 50), "0:50")] {
+            assert_eq!(major_minor(number), text);
+            assert_eq!(device_number(text), Some(number));
+        }
+        for wrong in ["", "8", "8:", "8:x", ":1"] {
+            assert_eq!(device_number(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -8,10 +8,10 @@ use crossbeam_channel::unbounded;
 
 use crate::commands::session::Session;
 use crate::commands::touched::Touched;
+use crate::device::size_error;
 use crate::diff::{Found, Ladder};
 use crate::digest::{Scratch, hash_range};
 use crate::error::{Error, Kind, Result};
-use crate::naming::size_error;
 use crate::progress::{Part, Progress};
 use crate::units::{ByteRange, Direction, MIB, Priority};
 use crate::wire::{Answer, Extensions, Request};

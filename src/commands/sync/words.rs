@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::naming::SIZE_CHANGED;
+use crate::device::SIZE_CHANGED;
 use crate::report;
 use crate::transport::StderrSink;
 
