@@ -57,16 +57,18 @@ impl Life {
     fn show_on(mut output: File) -> Result<Self> {
         let life = Self { is_waiting: Arc::default() };
         let is_waiting = Arc::clone(&life.is_waiting);
-        if output.write_all(SIGN).is_err() {
-            // Without a reader there is nobody to tell.
-            return Ok(life);
-        }
-        let signs = move || {
-            while is_waiting.load(Ordering::Relaxed) || output.write_all(SIGN).is_ok() {
+        let mut is_heard =
+            move || is_waiting.load(Ordering::Relaxed) || output.write_all(SIGN).is_ok();
+        // The first at once. Without a reader there is nobody to tell.
+        if is_heard() {
+            let signs = move || loop {
                 thread::sleep(SIGN_INTERVAL);
-            }
-        };
-        background::spawn("life", Kind::Write, "cannot start a thread", signs)?;
+                if !is_heard() {
+                    break;
+                }
+            };
+            background::spawn("life", Kind::Write, "cannot start a thread", signs)?;
+        }
         Ok(life)
     }
 }

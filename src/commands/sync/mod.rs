@@ -175,8 +175,8 @@ impl Sync<'_> {
     fn named(&self, err: Error) -> Error {
         // A device that became shorter has no such cause.
         let is_of_bytes = err.range().is_some() && err.cause::<io::Error>().is_some();
-        let is_unreadable = err.kind() == Kind::Read && (is_of_bytes || Fault::of(&err).is_some());
         let is_far = Fault::of(&err).is_some();
+        let is_unreadable = err.kind() == Kind::Read && (is_of_bytes || is_far);
         let is_source = is_far == (self.sides.direction == Direction::Pull);
         if is_unreadable && is_source && !self.options.compare.skip_unreadable {
             report::notice("--on-read-error=skip copies the rest of SRC, and ends with status 15");
@@ -230,10 +230,9 @@ impl Sync<'_> {
         let compared = self.compared_disk(session);
         let arguments = call::patch_arguments(self.options, sizes.rule, name, is_classic, compared);
         let engine = Arc::clone(&session.engine);
+        let had_undo = target_state::near_undo_exists(self.options) == Some(true);
         // The first bytes of the patch are waited for to be read: a bar over the prompt
         // of ssh would hide it.
-        let undo = self.options.undo.as_ref();
-        let had_undo = undo.is_some_and(|undo| undo.try_exists().unwrap_or(true));
         let word = LastWord::default();
         let sink = word.sink(caller.is_local());
         let connection = self.connect(&caller.patch(&arguments), sink, Manner::Consumer)?;
@@ -253,23 +252,25 @@ impl Sync<'_> {
         let made = job.make_patch(self.progress, output, Some(touched)).map(drop);
         let complete = made.is_ok();
         let ended = target.finish(complete);
-        let failed = FailedWrite {
-            options: self.options,
-            plan: session.engine.plan(),
-            rule: sizes.rule,
-            ended_with: ended.as_ref().err().map(Error::kind),
-            complete,
-            has_records: !touched.is_empty(),
-            heard: says.heard(),
-            was_killed: matches!(ended, Ok(Finished::Killed)),
-            is_renamed: self.check_name(compared).is_err(),
-            had_undo,
-        };
+        let ended_with = ended.as_ref().err().map(Error::kind);
+        let was_killed = matches!(ended, Ok(Finished::Killed));
         // Why the other end went away says more than that it did.
         let outcome = ended.and(made);
         if let Err(err) = &outcome {
             // What the server ended with is told by it, and the cause.
             self.is_ending.fetch_or(RemoteEnd::of(err).is_none(), Ordering::SeqCst);
+            let failed = FailedWrite {
+                options: self.options,
+                plan: session.engine.plan(),
+                rule: sizes.rule,
+                ended_with,
+                complete,
+                has_records: !touched.is_empty(),
+                heard: says.heard(),
+                was_killed,
+                is_renamed: self.check_name(compared).is_err(),
+                had_undo,
+            };
             let state = failed.target_state();
             match failed.heard.untouched {
                 true => self.record.tell(|facts| facts.target_state = Some(state.word())),

@@ -123,12 +123,13 @@ pub fn first_line(
 
 /// What was done to a target that lost `cut_bytes` at its end; `is_whole` unless some was left out.
 pub fn last_line(options: &SyncOptions, record: &Record, cut_bytes: u64, is_whole: bool) -> String {
-    let mut line = summary(options, &record.facts(), record.elapsed());
+    let facts = record.facts();
+    let mut line = summary(options, &facts, record.elapsed());
     if cut_bytes > 0 {
         let would_be = if options.dry_run { "would be " } else { "" };
         line.push_str(&format!(", {} {would_be}cut off", human_bytes(cut_bytes)));
     }
-    line.push_str(match (options.dry_run, record.facts().verified) {
+    line.push_str(match (options.dry_run, facts.verified) {
         (true, _) => ", nothing changed (--dry-run)",
         (false, Some(true)) if is_whole => ", verified",
         (false, Some(true)) => ", verified but for what was left out",

@@ -84,7 +84,7 @@ impl FailedWrite<'_> {
         }
         let changes = self.has_records || self.may_be_resized();
         if !self.heard.changed && (!changes || self.is_ungrown()) {
-            return match self.near_undo_exists() {
+            return match self.has_made_undo() {
                 Some(true) => TargetState::UnusedUndo,
                 _ => TargetState::Untouched,
             };
@@ -93,7 +93,7 @@ impl FailedWrite<'_> {
         if self.is_out_of_sight() {
             return TargetState::OutOfSight;
         }
-        match (&self.options.undo, self.near_undo_exists()) {
+        match (&self.options.undo, self.has_made_undo()) {
             (None, _) => TargetState::PartlyChanged,
             // The other end holds the patch back until it has all of it.
             (Some(_), _) if !self.complete => TargetState::Untouched,
@@ -124,13 +124,8 @@ impl FailedWrite<'_> {
     }
 
     /// Whether this run has made an undo patch here; `None` where that is not to be seen from here.
-    fn near_undo_exists(&self) -> Option<bool> {
-        match (&self.options.undo, &self.options.target) {
-            (Some(undo), Place::Local(_)) => {
-                Some(!self.had_undo && undo.try_exists().unwrap_or(true))
-            }
-            _ => None,
-        }
+    fn has_made_undo(&self) -> Option<bool> {
+        near_undo_exists(self.options).map(|exists| exists && !self.had_undo)
     }
 
     /// Whether the process that writes to the target ends with this before its first write.
@@ -162,6 +157,14 @@ impl FailedWrite<'_> {
         self.rule == SizeRule::Resize
             && target_bytes < source_bytes
             && fs::metadata(target).is_ok_and(|found| found.len() == target_bytes)
+    }
+}
+
+/// Whether there is an undo patch on this host; `None` where none is made here.
+pub fn near_undo_exists(options: &SyncOptions) -> Option<bool> {
+    match (&options.undo, &options.target) {
+        (Some(undo), Place::Local(_)) => Some(undo.try_exists().unwrap_or(true)),
+        _ => None,
     }
 }
 
