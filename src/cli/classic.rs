@@ -13,9 +13,8 @@ use super::table::{
     optional_value, other, reporting, sizes, unreadable,
 };
 use super::values::{
-    attached_hint, compare_options, direction, exactly, is_given, new_file, operand_list,
-    refuse_empty, reporting_options, server_reporting_options, size_options, timeout, usage,
-    version,
+    attached_hint, compare_options, direction, exactly, is_given, operand_list, refuse_empty,
+    reporting_options, server_reporting_options, size_options, timeout, undo_file, usage, version,
 };
 use crate::error::Result;
 use crate::units::FileId;
@@ -258,7 +257,7 @@ fn patch(found: &ArgMatches) -> Result<PatchOptions> {
         flush_cache: found.get_flag("flushcache"),
         spool: is_given(found, "spool"),
         spool_folder: path("spool"),
-        undo: new_file(found, "undo")?,
+        undo: undo_file(found)?,
         verify: found.get_flag("verify"),
         sparse: found.get_flag("sparse"),
         force: found.get_flag("force"),

@@ -8,8 +8,8 @@ use super::options::{Command as Parsed, Place, SyncOptions};
 use super::place::place;
 use super::table;
 use super::values::{
-    asked_for_words, compare_options, decimal, exactly, new_file, reporting_options, size_options,
-    timeout, usage,
+    asked_for_words, compare_options, decimal, exactly, reporting_options, size_options, timeout,
+    undo_file, usage,
 };
 use crate::error::Result;
 use crate::units::{GIB, KIB, MIB, RATE_BYTES_MIN};
@@ -109,7 +109,7 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Parsed> {
         Some(given) if given.is_empty() => Err(usage(format!("--{name} is empty"))),
         given => Ok(given.map_or_else(|| OsString::from(default), Clone::clone)),
     };
-    let undo = new_file(found, "undo")?;
+    let undo = undo_file(found)?;
     let dry_run = found.get_flag("dry-run");
     if dry_run && undo.is_some() {
         return Err(usage("--dry-run changes nothing that --undo could take back"));

@@ -138,14 +138,21 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
 pub(super) fn new_file(found: &ArgMatches, name: &str) -> Result<Option<PathBuf>> {
     match found.get_one::<OsString>(name) {
         Some(path) if path.is_empty() => Err(usage(format!("--{name} needs the name of a file"))),
-        Some(path) if path == "-" && name == "undo" => {
-            Err(usage(format!("--{name}=- names no file: give ./- for one of that name")))
-        }
         // For some it would be a file, for others stdout, where a patch may go.
         Some(path) if path == "-" => Err(usage(format!(
             "--{name}=- could mean two things: give ./- for a file, or /dev/stdout"
         ))),
         path => Ok(path.map(PathBuf::from)),
+    }
+}
+
+/// `--undo=FILE`, which is never a stream.
+pub(super) fn undo_file(found: &ArgMatches) -> Result<Option<PathBuf>> {
+    match found.get_one::<OsString>("undo") {
+        Some(path) if path == "-" => {
+            Err(usage("--undo=- names no file: give ./- for one of that name"))
+        }
+        _ => new_file(found, "undo"),
     }
 }
 

@@ -36,15 +36,12 @@ struct State {
 struct Claim {
     /// What messages call it.
     name: &'static str,
-    /// Or where it is.
-    path: PathBuf,
+    /// Where it is; `None` of a stream.
+    path: Option<PathBuf>,
     id: Id,
     /// Whether nobody else may use it.
     exclusive: bool,
 }
-
-/// What standard output is called.
-const STDOUT_NAME: &str = "standard output";
 
 /// What makes two paths the same file.
 #[derive(PartialEq, Eq)]
@@ -166,7 +163,7 @@ impl Claims {
     /// # Errors
     /// `Kind::Usage` when it is also to be written.
     pub fn reads(&self, name: &'static str, path: &Path) -> Result<()> {
-        self.add(Id::at(path), name, false, path)
+        self.add(Id::at(path), name, false, Some(path))
     }
 
     /// The run changes `path`.
@@ -174,7 +171,7 @@ impl Claims {
     /// # Errors
     /// `Kind::Usage` when it is anything else as well.
     pub fn changes(&self, name: &'static str, path: &Path) -> Result<()> {
-        self.add(Id::at(path), name, true, path)
+        self.add(Id::at(path), name, true, Some(path))
     }
 
     /// The run puts a file of its own at `path`.
@@ -189,36 +186,41 @@ impl Claims {
         if destination.is_own_stream() && !self.0.lock().data_on_stdout {
             return Ok(());
         }
-        self.add(Id::of_destination(&destination), name, true, path)
+        self.add(Id::of_destination(&destination), name, true, Some(path))
     }
 
     fn stdin(&self) -> Result<()> {
         // Of a socket, stdin and stdout may be the same one.
         let id = open_file(io::stdin().as_fd()).filter(|found| holds_data(found.file_type()));
-        self.add(id.as_ref().map(Id::of), STDIN_NAME, false, Path::new(STDIN_NAME))
+        self.add(id.as_ref().map(Id::of), STDIN_NAME, false, None)
     }
 
     fn stdout(&self) -> Result<()> {
         let id = open_file(io::stdout().as_fd()).filter(|at| !at.file_type().is_char_device());
-        self.add(id.as_ref().map(Id::of), STDOUT_NAME, true, Path::new(STDOUT_NAME))
+        self.add(id.as_ref().map(Id::of), "standard output", true, None)
     }
 
-    /// `path` is for messages.
-    fn add(&self, id: Option<Id>, name: &'static str, exclusive: bool, path: &Path) -> Result<()> {
+    /// `path`, which a stream has not, is for messages.
+    fn add(
+        &self,
+        id: Option<Id>,
+        name: &'static str,
+        exclusive: bool,
+        path: Option<&Path>,
+    ) -> Result<()> {
         let Some(id) = id else { return Ok(()) };
         let other = {
             let mut state = self.0.lock();
             let clash = |other: &&Claim| other.id == id && (other.exclusive || exclusive);
             let other = state.claims.iter().find(clash);
             let other = other.map(|other| (other.name, other.path.clone()));
-            state.claims.push(Claim { name, path: path.to_owned(), id, exclusive });
+            state.claims.push(Claim { name, path: path.map(Path::to_owned), id, exclusive });
             other
         };
         match other {
             None => Ok(()),
             Some((other, other_path)) => {
-                // Of a stream the path says nothing.
-                let path = if path == Path::new(name) { &other_path } else { path };
+                let path = path.or(other_path.as_deref()).unwrap_or(Path::new(name));
                 Err(self.refuse(format!("{other} and {name} are the same file"), path))
             }
         }

@@ -40,9 +40,9 @@ pub(super) fn judge(
     let state = base_state(base, sealed, sizes.limit_bytes, &open, &|| Ok(()))?;
     let BaseState::Foreign { first, differing, parts } = state else { return Ok(None) };
     Ok(Some(format!(
-        "{} is not in the state that the patch is sealed for: {differing} of the {parts} \
-         changed places hold something else, the first one is at {first}; bdsync --patch would refuse it, and merged is not what the patch \
-         was made to make",
+        "{} is not in the state that the patch is sealed for: {differing} of the {parts} changed \
+         places hold something else, the first one is at {first}; bdsync --patch would refuse it, \
+         and merged is not what the patch was made to make",
         base.path().display()
     )))
 }

@@ -64,7 +64,8 @@ pub fn zero_nodes(hasher: &BlockHasher, step: u64, top: u8) -> Vec<Digest> {
 /// The hash of the node of `level` over the leaves of `step` bytes from `start` on, in one
 /// pass over the device and in memory that does not depend on its size.
 ///
-/// Holes cost neither reading nor hashing. Leaves are taken from what is `kept`, and added if they are to be.
+/// Holes cost neither reading nor hashing. Leaves are taken from what is `kept`, and added if they
+/// are to be.
 ///
 /// # Errors
 /// `Kind::Protocol` when the node does not fit 64 bits; `Kind::Read` as the device's.

@@ -106,8 +106,8 @@
 //!   long checksum from a link that is dead, or a disk.
 //! - `disk`: right after its size, and before an `early`, the server tells which disk of its host it
 //!   has open: the number of the block device and 0, or of a file those of its file system and of
-//!   itself, or 0 and 0 where there is none or it may change. So a second bdsync there can make sure that the same
-//!   name leads it to the same disk.
+//!   itself, or 0 and 0 where there is none or it may change. So a second bdsync there can make sure
+//!   that the same name leads it to the same disk.
 
 mod early;
 mod fault;

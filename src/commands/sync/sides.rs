@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use super::call::Caller;
 use crate::cli::{Place, SyncOptions};
 use crate::error::{Error, Kind, Result};
-use crate::units::Direction;
-use crate::units::FileId;
+use crate::units::{Direction, FileId};
 
 /// Stands for a target that does not exist, in a dry run.
 const NOTHING: &str = "/dev/null";
