@@ -9,10 +9,11 @@
 //!             +-> serve     +-> diff  the answering side; the asking side's engine
 //!             |     \________/ |
 //!             |       |        wire -> transport   messages; the connection under them
+//!             |       |        wire -> compress    a block that comes compressed
 //!             |       digest -> device             hashes of blocks; bytes of one disk
 //!             +-> patch -> digest                  BDSYNC 0.3 files, read, written, applied
 //!             +-> inspect -> patch                 a patch in words, numbers and pictures
-//!             +-> compress                         gzip and zstd streams
+//!             +-> compress                         gzip and zstd, streams and blocks
 //!   all -> background, buffer, error, mountinfo, naming, patient, units, progress, report, signals
 //! ```
 //! Each may use what its arrows lead to, as far as they lead. A test (`tests/suite/layout.rs`) has

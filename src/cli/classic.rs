@@ -308,6 +308,7 @@ mod tests {
                 fixed_salt: true,
                 flush_cache: true,
                 skip_unreadable: false,
+                compress_link: false,
             }
         );
         assert_eq!(options.reporting.progress, Some(ProgressStyle::NoScroll));

@@ -1,8 +1,9 @@
-//! `--compress`: the option of every command that writes a patch, and what it means.
+//! `--compress`: of every command that writes a patch, in which format; of those that only have a
+//! link, whether.
 
 use clap::{Arg, ArgMatches};
 
-use super::table::long_valued;
+use super::table::{long_flag, long_valued};
 use super::values::{decimal, usage};
 use crate::error::Result;
 use crate::units::Compression;
@@ -18,6 +19,14 @@ pub(super) fn option() -> Arg {
     long_valued("compress", "FORMAT").help(
         "Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, \
          squash and mount read it; a classic bdsync needs it decompressed [default: not compressed]",
+    )
+}
+
+/// Of a link.
+pub(super) fn link_flag() -> Arg {
+    long_flag(
+        "compress",
+        "Compress what is fetched or sent, with zstd; a classic bdsync at the other end cannot",
     )
 }
 

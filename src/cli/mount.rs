@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Command as Table, ValueHint, value_parser};
 
 use super::classic::session;
+use super::compression::link_flag;
 use super::options::{CACHE_MIB_DEFAULT, CACHE_MIB_MAX, Command, MountOptions, MountSource};
 use super::table::{
     base, comparing, connection, headed, long_flag, long_valued, operands, other, reporting, sizes,
@@ -62,6 +63,7 @@ fn mounting() -> Vec<Arg> {
             ),
             long_valued("cache-mib", "N")
                 .help("Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]"),
+            link_flag(),
         ],
     )
 }
@@ -107,7 +109,8 @@ fn mount_live(found: &ArgMatches) -> Result<(MountSource, OsString)> {
             return Err(usage(format!("--scan is lazy or background, found '{other}'")));
         }
     };
-    let session = session(found, [command, local, remote])?;
+    let mut session = session(found, [command, local, remote])?;
+    session.compare.compress_link = found.get_flag("compress");
     let cache_mib = cache_mib(found)?;
     Ok((MountSource::Live { session, scan_in_background, cache_mib }, mountpoint))
 }
@@ -127,6 +130,7 @@ fn mount_stored(found: &ArgMatches, patch: &OsString) -> Result<(MountSource, Os
         "progress",
         "scan",
         "cache-mib",
+        "compress",
     ] {
         if is_given(found, name) {
             return Err(usage(format!("--{name} means nothing with --from")));
@@ -186,6 +190,7 @@ mod tests {
             &["mount", "--from=", "base", "m"],
             &["mount", "--from=p", "-r", "base", "m"],
             &["mount", "--from=p", "--cache-mib=8", "base", "m"],
+            &["mount", "--from=p", "--compress", "base", "m"],
             &["mount", "c", "l", "r", "m", "--cache-mib=0"],
             &["mount", "c", "l", "r", "m", "--cache-mib=65537"],
             &["mount", "c", "l", "r", "m", "--scan=never"],

@@ -121,6 +121,8 @@ pub struct CompareOptions {
     pub flush_cache: bool,
     /// Leave out what cannot be read, and end with exit code 15, instead of failing.
     pub skip_unreadable: bool,
+    /// Have the remote side compress what is fetched from it.
+    pub compress_link: bool,
 }
 
 /// What is compared with what over which connection.

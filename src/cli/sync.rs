@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgMatches, Command, ValueHint, value_parser};
 
-use super::options::{Command as Parsed, Place, SyncOptions};
+use super::compression;
+use super::options::{Command as Parsed, CompareOptions, Place, SyncOptions};
 use super::place::place;
 use super::table;
 use super::values::{
@@ -90,6 +91,7 @@ fn network() -> Vec<Arg> {
                 "Carry at most RATE bytes a second each way between the hosts, hashes and patch \
                  together, at least 1K; K, M and G stand for 2^10, 2^20, 2^30 [default: no limit]",
             ),
+            compression::link_flag(),
         ],
     )
 }
@@ -119,7 +121,10 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Parsed> {
         target,
         remote_shell: word("rsh", REMOTE_SHELL)?,
         remote_program: word("remote-path", REMOTE_PROGRAM)?,
-        compare: compare_options(found)?,
+        compare: CompareOptions {
+            compress_link: found.get_flag("compress"),
+            ..compare_options(found)?
+        },
         sizes: size_options(found)?,
         create: found.get_flag("create"),
         dry_run,
@@ -177,6 +182,7 @@ mod tests {
         assert_eq!(options.target, Place::Remote { host: "host".into(), path: "b".into() });
         assert_eq!((options.remote_shell, options.remote_program), ("ssh".into(), "bdsync".into()));
         assert!(options.verify && !options.create && !options.dry_run && !options.force);
+        assert!(!options.compare.compress_link);
         assert_eq!(
             (options.sizes, options.rate_bytes_max),
             (crate::cli::SizeOptions::default(), None)
@@ -195,6 +201,7 @@ mod tests {
             "--sparse",
             "--force",
             "--bwlimit=2M",
+            "--compress",
             "-dresize",
             "-b512",
             "--report=r",
@@ -205,6 +212,7 @@ mod tests {
         assert_eq!(options.remote_shell, "ssh -p 22");
         assert_eq!(options.remote_program, "sudo bdsync");
         assert!(options.create && !options.verify && options.sparse && options.force);
+        assert!(options.compare.compress_link);
         assert_eq!(options.undo, Some("u".into()));
         assert_eq!(options.rate_bytes_max, Some(2 * MIB));
         assert_eq!(options.sizes.rule, SizeRule::Resize);

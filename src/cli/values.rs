@@ -93,6 +93,8 @@ pub(super) fn compare_options(found: &ArgMatches) -> Result<CompareOptions> {
         fixed_salt: found.get_flag("fixedsalt"),
         flush_cache: found.get_flag("flushcache"),
         skip_unreadable: skip_unreadable(found)?,
+        // For who compares and fetches over one link, and says so.
+        compress_link: false,
     })
 }
 

@@ -111,6 +111,9 @@ pub struct Facts {
     /// Length of the patch, decompressed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch_bytes: Option<u64>,
+    /// Of a sync that sends it: bytes of the patch as they were sent, compressed if so wished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch_sent_bytes: Option<u64>,
     /// Bytes written to the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written_bytes: Option<u64>,

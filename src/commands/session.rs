@@ -71,6 +71,7 @@ impl Meeting {
         let local = open_source(local)?;
         let offer = Extensions {
             skip: compare.skip_unreadable,
+            zstd: compare.compress_link,
             // A hash that was asked for is the only one. NH needs keys that nobody could foresee.
             nh: named_hash.is_none() && !compare.fixed_salt,
             // The hint about the page cache has to come before the first look. It is not in
@@ -128,6 +129,11 @@ impl Meeting {
             Direction::Pull => checksum,
             Direction::Push => None,
         };
+        if compare.compress_link && !extensions.zstd {
+            log::warn!(
+                "the remote bdsync cannot compress: what goes between the two goes as it is"
+            );
+        }
         let peer = Peer::start(opening, &digests(&salt, &hasher, remote_checksum))?;
         let pool = HashPool::new()?;
         let engine = if compare.skip_unreadable {

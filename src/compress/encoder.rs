@@ -62,11 +62,12 @@ impl<W: Write> Write for Encoder<W> {
         }
     }
 
-    /// Flushes the output of plain data only: a flush in the middle costs compression.
+    /// What was written by now can be decoded then. In the middle it costs compression.
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.0 {
             Inner::Plain(output) => output.flush(),
-            Inner::Gzip(_) | Inner::Zstd(_) => Ok(()),
+            Inner::Gzip(encoder) => encoder.flush(),
+            Inner::Zstd(encoder) => encoder.flush(),
         }
     }
 }

@@ -4,16 +4,24 @@
 //!   bytes --> source.rs     the first few are looked at, and come out again
 //!                \--> decoder.rs    plain, gzip or zstd --> plain
 //!   plain --> encoder.rs --> bytes
+//!   block <-> block.rs  <-> zstd frame
 //! ```
-//! Knows nothing of patches. Memory is bounded, however much comes out of a few bytes: what is
-//! decoded is never held, and a zstd window has at most [`WINDOW_LOG_MAX`] bits. For `commands`.
+//! Knows nothing of patches. Memory is bounded, however much comes out of a few bytes: of a stream
+//! what is decoded is never held, and a zstd window has at most [`WINDOW_LOG_MAX`] bits; of a block
+//! the length is known. Streams are for `commands`, blocks for `wire` and `serve`.
 
+mod block;
 mod decoder;
 mod encoder;
 mod source;
 
+pub use block::{pack, unpack};
 pub use decoder::{Decoder, WINDOW_LOG_MAX};
 pub use encoder::Encoder;
+
+/// zstd's level for what crosses a link, which is its own default: faster than most links, and
+/// better than the levels below.
+pub const LINK_LEVEL: u8 = 3;
 
 /// Bytes that tell the formats apart.
 pub const MAGIC_BYTES: usize = 4;

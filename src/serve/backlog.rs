@@ -79,7 +79,10 @@ impl Answer {
             Answer::Runs { step, level, print, task } => {
                 Message::Runs { step, level, print, hashes: task.take_result()? }
             }
-            Answer::Block { offset, task } => Message::Block { offset, data: task.take_result()? },
+            Answer::Block { offset, task } => {
+                let data = task.take_result()?;
+                task.take_packed().unwrap_or(Message::Block { offset, data })
+            }
             Answer::Checksum(cell) => Message::Checksum(cell.value()?.to_vec()),
             Answer::Release { below } => {
                 source.release_below(below);

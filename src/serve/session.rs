@@ -101,6 +101,7 @@ fn answer_requests(
         device,
         tolerant,
         hasher: digests.hasher,
+        packs: extensions.zstd,
         leaves,
         flush: AtomicBool::new(false),
         bell: Bell::default(),

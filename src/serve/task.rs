@@ -14,7 +14,7 @@ use crate::digest::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, MIB, Priority};
-use crate::wire::{FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX, Message};
+use crate::wire::{FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX, Message, packed};
 
 /// How many bytes of one task the device is told of ahead of the unit that is worked on, or the
 /// next unit's first ones: a disk has enough to do, and little is in memory too early.
@@ -94,6 +94,8 @@ pub(super) struct Source {
     /// The same, reading around unreadable places, for a client that asked for that.
     pub(super) tolerant: Option<TolerantDevice>,
     pub(super) hasher: BlockHasher,
+    /// Whether bytes of the device go out compressed.
+    pub(super) packs: bool,
     /// `None` where the client does not ask for trees.
     pub(super) leaves: Option<LeafCache>,
     /// Whether the page cache shall forget what was read.
@@ -246,6 +248,8 @@ fn units_range(plan: &HashPlan, from: u64, to: u64) -> ByteRange {
 struct State {
     /// The results of all units, each in its place.
     parts: Vec<u8>,
+    /// Of bytes that were read: the same, packed, where that is shorter.
+    packed: Option<Message>,
     units_left: u64,
     failed: Option<Error>,
     /// Whether all units are done, or one has failed.
@@ -279,6 +283,7 @@ impl Task {
         let ahead = ahead.into_iter().map(|range| source.read_ahead.add(range)).collect();
         let state = State {
             parts: vec![0; bytes],
+            packed: None,
             units_left: units,
             failed: None,
             is_finished: units == 0,
@@ -328,6 +333,11 @@ impl Task {
             }
             _ => parts,
         })
+    }
+
+    /// The same bytes as a message of their own; `None` where they go out as they are.
+    pub(super) fn take_packed(&self) -> Option<Message> {
+        self.state.lock().packed.take()
     }
 
     /// The hashes that were asked for, of those that the units made.
@@ -393,18 +403,19 @@ impl Task {
 
     fn run_unit(&self, unit: u64, scratch: &mut Scratch) -> Result<()> {
         let source = &*self.source;
-        let (at, bytes) = match &self.work {
+        let (at, bytes, packed) = match &self.work {
             Work::Read(range) => {
                 let mut data = vec![0; range.len() as usize];
                 source.answers().read_exact_at(&mut data, range.start)?;
                 source.was_read(*range);
-                (0, data)
+                let packed = if source.packs { packed(range.start, &data) } else { None };
+                (0, data, packed)
             }
             Work::Hashes(all) => {
                 let (plan, unit, nodes_before) = all.unit(unit);
                 let hashes = hash_unit(source, plan, unit, scratch)?;
                 source.was_read(plan.unit(unit).range());
-                (nodes_before as usize * source.hash_len(plan), hashes)
+                (nodes_before as usize * source.hash_len(plan), hashes, None)
             }
         };
         let mut state = self.state.lock();
@@ -412,6 +423,7 @@ impl Task {
         if let Some(place) = state.parts.get_mut(at..at + bytes.len()) {
             place.copy_from_slice(&bytes);
         }
+        state.packed = packed;
         state.units_left -= 1;
         if state.units_left == 0 {
             self.end(state);

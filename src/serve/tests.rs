@@ -9,6 +9,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::session;
+use crate::compress::unpack;
 use crate::device::faulty::{Fault, FaultyDevice, Operation};
 use crate::device::{Device, MemoryDevice, open_source};
 use crate::digest::{Algorithm, BlockHasher, Hasher, Scratch, core_count, fold, hash_range};
@@ -281,6 +282,38 @@ fn answers_keep_the_order_of_their_requests() {
             (Message::Done, Message::Done) => {}
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[test]
+fn blocks_that_shrink_are_packed_for_clients_that_ask_for_it() {
+    let noise = (0..50_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8 ^ (i >> 3) as u8);
+    let content: Vec<u8> = std::iter::repeat_n(9, 50_000).chain(noise).collect();
+    let device = Recorded::new(content.clone());
+    let block = |offset, len| Message::GetBlock { offset, len };
+    let requests = [block(5, 40_000), block(50_000, 10), block(99_999, 1), Message::Done];
+    for (hello, packs) in [("CLIENT+zstd 0.5", true), ("CLIENT 0.5", false), (EXTENDED, false)] {
+        let (answers, end) = ask(&device, opening(hello, "md5", ""), &requests);
+        end.expect("a good session");
+        let [first, rest @ ..] = &answers[..] else { panic!("no answer") };
+        match first {
+            Message::Packed { offset: 5, len: 40_000, frame } if packs => {
+                assert!(frame.len() < 100, "{} bytes", frame.len());
+                assert!(unpack(frame, 40_000).unwrap() == content[5..40_005]);
+            }
+            Message::Block { offset: 5, data } if !packs => assert!(data[..] == content[5..40_005]),
+            other => panic!("{hello}: {}", other.name()),
+        }
+        // What does not shrink goes as it is.
+        let [
+            Message::Block { offset: 50_000, data },
+            Message::Block { offset: 99_999, .. },
+            Message::Done,
+        ] = rest
+        else {
+            panic!("{rest:?}")
+        };
+        assert!(data[..] == content[50_000..50_010]);
     }
 }
 

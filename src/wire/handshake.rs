@@ -56,6 +56,8 @@ extensions! {
     alive,
     /// The message `disk`.
     disk,
+    /// The message `packed`.
+    zstd,
 }
 
 impl Extensions {
@@ -81,6 +83,7 @@ impl Extensions {
             runs: self.runs && other.runs,
             alive: self.alive && other.alive,
             disk: self.disk && other.disk,
+            zstd: self.zstd && other.zstd,
         }
     }
 
@@ -264,7 +267,7 @@ mod tests {
 
     #[test]
     fn words_have_their_order() {
-        let words = "blake3,tree,faults,skip,nh,reorder,early,runs,alive,disk";
+        let words = "blake3,tree,faults,skip,nh,reorder,early,runs,alive,disk,zstd";
         assert_eq!(Extensions::ALL.hello("X"), format!("X+{words} 0.5").as_bytes());
         assert_eq!(Extensions::NONE.hello("X"), b"X 0.5");
     }
@@ -343,9 +346,11 @@ mod tests {
             runs: bool,
             alive: bool,
             disk: bool,
+            zstd: bool,
         ) {
-            let mine =
-                Extensions { blake3, tree, faults, skip, nh, reorder, early, runs, alive, disk };
+            let mine = Extensions {
+                blake3, tree, faults, skip, nh, reorder, early, runs, alive, disk, zstd,
+            };
             prop_assert_eq!(Extensions::from_hello(&mine.hello("CLIENT")).unwrap(), mine);
         }
 

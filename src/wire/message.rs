@@ -29,6 +29,7 @@ const GETRUNS: u8 = 69;
 const RUNS: u8 = 70;
 const ALIVE: u8 = 71;
 const DISK: u8 = 72;
+const PACKED: u8 = 73;
 
 /// The most bytes of hashes that one `hashes` message holds.
 pub const HASHES_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1 - 24;
@@ -136,6 +137,8 @@ pub enum Message {
     Alive { digested_bytes: u64 },
     /// Extension `disk`: which one the server has open.
     Disk(FileId),
+    /// Extension `zstd`: the answer to a `getblock`, its `len` bytes of data as one frame.
+    Packed { offset: u64, len: u32, frame: Vec<u8> },
 }
 
 impl Message {
@@ -163,6 +166,7 @@ impl Message {
             Message::Runs { .. } => "runs",
             Message::Alive { .. } => "alive",
             Message::Disk(_) => "disk",
+            Message::Packed { .. } => "packed",
         }
     }
 
@@ -204,6 +208,9 @@ impl Message {
             }
             Message::Disk(FileId { device, inode }) => {
                 encode_frame(DISK, &[&device.to_le_bytes(), &inode.to_le_bytes()], out)
+            }
+            Message::Packed { offset, len, frame } => {
+                encode_frame(PACKED, &[&offset.to_le_bytes(), &len.to_le_bytes(), frame], out)
             }
             Message::GetRuns { step, level, runs } => encode_getruns(*step, *level, runs, out),
             Message::Runs { step, level, print, hashes } => {
@@ -252,6 +259,10 @@ impl Message {
                 .exactly(|f| Ok(Message::Alive { digested_bytes: f.u64()? })),
             DISK => Fields::new("disk", payload)
                 .exactly(|f| Ok(Message::Disk(FileId { device: f.u64()?, inode: f.u64()? }))),
+            PACKED => Fields::new("packed", payload).exactly(|f| {
+                let (offset, len) = (f.u64()?, f.u32()?);
+                Ok(Message::Packed { offset, len, frame: f.rest().to_vec() })
+            }),
             GETRUNS => Fields::new("getruns", payload).exactly(decode_getruns),
             RUNS => Fields::new("runs", payload).exactly(|f| {
                 let (step, level, print) = (f.u64()?, f.level_or_none()?, f.u64()?);
@@ -281,6 +292,7 @@ impl Message {
             Message::Done | Message::GetChecksum => 0,
             Message::GetBlock { .. } | Message::Disk(_) => 16,
             Message::Block { data, .. } => 8 + data.len(),
+            Message::Packed { frame, .. } => 12 + frame.len(),
             Message::GetTree(_) => LOOK_BYTES,
             Message::Tree { hashes, .. } => LOOK_BYTES + hashes.len(),
             Message::Fault { ranges, text } => 2 + 16 * ranges.len() + text.len(),
@@ -459,6 +471,11 @@ mod tests {
             any::<u32>().prop_map(|older| Message::Turn { older }),
             any::<u64>().prop_map(|digested_bytes| Message::Alive { digested_bytes }),
             any::<(u64, u64)>().prop_map(|(device, inode)| Message::Disk(FileId { device, inode })),
+            (any::<(u64, u32)>(), bytes()).prop_map(|((offset, len), frame)| Message::Packed {
+                offset,
+                len,
+                frame
+            }),
             (any::<u64>(), any_level(), vec(any::<(u64, u32)>(), 1..20)).prop_map(
                 |(step, level, runs)| {
                     let runs = runs.into_iter().map(|(start, n)| HashRun { start, n }).collect();
@@ -495,7 +512,7 @@ mod tests {
 
         #[test]
         fn arbitrary_payloads_never_panic_and_encode_to_themselves(
-            token in prop_oneof![0u8..14, 63u8..73],
+            token in prop_oneof![0u8..14, 63u8..74],
             payload in vec(any::<u8>(), 0..300),
         ) {
             if let Ok(message) = Message::decode(token, &payload) {

@@ -15,6 +15,7 @@
 //!   link.rs       traffic counters; REMSHCMD's end and how it explains a failure
 //!   handshake.rs  hello, version, extensions
 //!   fault.rs      a remote's read error as the cause of ours
+//!   packed.rs     a block that comes compressed (pure)
 //!   message.rs    Message <-> payload (pure)
 //!   fields.rs     the fields of a payload, one by one (pure)
 //!   layout.rs     payload -> length, token, payload: a frame (pure)
@@ -48,6 +49,7 @@
 //! | 70 | runs | server | the same step and level, u64 print of the runs, then the hashes of all of them |
 //! | 71 | alive | server | u64 bytes digested |
 //! | 72 | disk | server | u64 device, u64 inode |
+//! | 73 | packed | server | u64 offset, u32 length, then the data as a zstd frame |
 //!
 //! Order: both sides greet, the client without waiting, nor with its devfile. Then size, digests,
 //! then any mix of requests, which are answered in order (but see `reorder`), then done from the
@@ -108,6 +110,9 @@
 //!   has open: the number of the block device and 0, or of a file those of its file system and of
 //!   itself, or 0 and 0 where there is none or it may change. So a second bdsync there can make sure
 //!   that the same name leads it to the same disk.
+//! - `zstd`: the answer to a `getblock` may be a `packed` in place of a `block`, where that is
+//!   shorter: one frame (RFC 8878) for each, which decodes to exactly the length that it names. Only a
+//!   client that was asked for it announces it.
 
 mod early;
 mod fault;
@@ -120,6 +125,7 @@ mod link;
 mod message;
 mod opening;
 mod pace;
+mod packed;
 mod peer;
 mod request;
 
@@ -138,6 +144,7 @@ pub use message::{
 };
 pub use opening::{Digests, Opening};
 pub use pace::{BULK_BYTES_MIN, IN_FLIGHT_BYTES_MAX};
+pub use packed::packed;
 pub use peer::Peer;
 pub use request::{Answer, Done, Request, Session};
 

@@ -25,6 +25,7 @@ use super::inbox::{Inbox, QUEUED_REQUESTS_MAX};
 use super::link::{Counters, Link};
 use super::message::Message;
 use super::opening::{Digests, LinkGuard, Opening, Reader, Writer};
+use super::packed::unpacked;
 use super::request::{Answer, Done, Request, Session};
 use crate::background::spawn;
 use crate::error::{Error, Kind, Result};
@@ -119,7 +120,7 @@ impl Peer {
         let shared = peer.shared.clone();
         peer.spawn("wire reader", move || {
             let _last = FailAtEnd(&shared);
-            shared.read_answers(reader);
+            shared.read_answers(reader, session.extensions);
         })?;
         let shared = peer.shared.clone();
         peer.spawn("wire writer", move || {
@@ -340,10 +341,10 @@ impl Drop for FailAtEnd<'_> {
 
 impl Shared {
     /// The reader thread.
-    fn read_answers(&self, mut reader: Reader) {
+    fn read_answers(&self, mut reader: Reader, extensions: Extensions) {
         loop {
-            let outcome = reader.expect_message().and_then(|message| self.take_answer(message));
-            match outcome {
+            let message = reader.expect_message().and_then(|found| unpacked(found, extensions));
+            match message.and_then(|message| self.take_answer(message)) {
                 Ok(Taken::Answer(done, answer)) => done(answer),
                 Ok(Taken::Word) => {}
                 Ok(Taken::End) => break,

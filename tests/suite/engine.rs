@@ -161,6 +161,7 @@ fn ways(same_size: bool, large: bool) -> impl Strategy<Value = Way> {
         Extensions { reorder: false, ..Extensions::ALL },
         Extensions { early: false, ..Extensions::ALL },
         Extensions { runs: false, ..Extensions::ALL },
+        Extensions { zstd: false, ..Extensions::ALL },
         Extensions::ALL,
     ];
     (

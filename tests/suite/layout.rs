@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("inspect", &["patch", "device"]),
     ("compress", &[]),
     ("digest", &["device"]),
-    ("wire", &["transport"]),
+    ("wire", &["compress", "transport"]),
     ("transport", &[]),
     ("device", &[]),
     ("background", &[]),

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::ssh::two_file_systems;
-use crate::support::images::{changed, random_bytes, sparse_file};
+use crate::support::images::{changed, random_bytes, sparse_file, text};
 use crate::support::mounted::{LoopMount, Mounted, is_mounted, live_mount, take_away, umount};
 use crate::support::requirements::{fuse, loop_devices, program, require, sshd};
 use crate::support::run::{binary, example, server_command, shell_command};
@@ -50,6 +50,21 @@ fn pair(seed: u64) -> (Workdir, Vec<u8>, Vec<u8>) {
     let local = random_bytes(seed, SIZE + 1234);
     let remote = changed(&local, seed + 1, 40);
     (Workdir::with_pair(&local, &remote), local, remote)
+}
+
+#[test]
+fn what_a_mount_fetches_is_compressed_if_asked_for() {
+    require!(fuse());
+    let text = text(100_000);
+    let received = [&[][..], &["--compress"]].map(|options| {
+        let work = Workdir::with_pair(&vec![0; text.len()], &text);
+        let options = [&["--remdata"], options].concat();
+        let mounted = live_mount(&work, &options, &server_command(&[]));
+        assert!(fs::read(mounted.path("merged")).unwrap() == text);
+        number(&status(&mounted), "received_bytes")
+    });
+    assert!(received[0] > text.len() as u64, "{received:?}");
+    assert!(received[1] < text.len() as u64 / 3, "{received:?}");
 }
 
 /// Its size is not known before all is compared.

@@ -13,8 +13,9 @@ use nix::libc::flock;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Pid;
+use serde_json::Value;
 
-use crate::support::images::{changed, random_bytes};
+use crate::support::images::{changed, random_bytes, text};
 use crate::support::loop_device::LoopDevice;
 use crate::support::requirements::{has_traced, loop_devices, program, require, root, skip, sshd};
 use crate::support::run::{Bdsync, binary, server_command};
@@ -192,6 +193,55 @@ fn what_the_classic_cannot_skip_or_hash_is_told() {
     out.expect(1).says("does not know the hash blake3").says("--hash");
 }
 
+/// The numbers of a report that tell what went between the hosts.
+fn sent_and_received(work: &Workdir) -> (u64, u64) {
+    let report: Value = serde_json::from_slice(&work.read("report")).unwrap();
+    let number = |name: &str| report[name].as_u64().unwrap_or(0);
+    (number("patch_sent_bytes") + number("wire_sent_bytes"), number("wire_received_bytes"))
+}
+
+#[test]
+fn what_goes_between_hosts_is_compressed_if_asked_for() {
+    let text = text(200_000);
+    for (source, target) in [("local.img", "h:remote.img"), ("h:local.img", "remote.img")] {
+        let mut most = [0; 2];
+        for (compressed, most) in [false, true].into_iter().zip(&mut most) {
+            let work = Workdir::with_pair(&text, &vec![0; text.len()]);
+            script(&work, "rsh", "shift; exec sh -c \"$*\"");
+            let compress = if compressed { &["--compress"][..] } else { &[] };
+            let words = [compress, &["--report=report", "--undo=u", source, target]].concat();
+            let out = sync(&work, &words).run().expect(0);
+            assert!(!out.stderr_text().contains("cannot compress"), "{out}");
+            out.says(", verified");
+            assert!(work.read("remote.img") == text, "{source}");
+            let (sent, received) = sent_and_received(&work);
+            *most = sent.max(received);
+            bdsync(["--patch=remote.img"])
+                .in_folder(work.folder())
+                .stdin_file(&work.path("u"))
+                .run()
+                .expect(0);
+            assert!(work.read("remote.img").iter().all(|&byte| byte == 0), "{source}");
+        }
+        assert!(most[0] > text.len() as u64, "{source}: {most:?}");
+        assert!(most[1] < text.len() as u64 / 3, "{source}: {most:?}");
+    }
+}
+
+#[test]
+fn a_classic_that_cannot_compress_is_told_of_and_will_do() {
+    for (source, target) in [("local.img", "h:remote.img"), ("h:local.img", "remote.img")] {
+        let work = pair();
+        classic(&work);
+        let out = sync_classic(&work, &["--compress", source, target]).run().expect(0);
+        out.says("the remote bdsync cannot compress").says(", verified");
+        assert!(work.read("remote.img") == work.read("local.img"));
+    }
+    let work = pair();
+    let out = sync(&work, &["--compress", "local.img", "remote.img"]).run().expect(0);
+    assert!(!out.stderr_text().contains("compress"), "{out}");
+}
+
 #[test]
 fn a_file_that_was_made_for_nothing_does_not_stay() {
     let work = pair();
@@ -252,7 +302,7 @@ fn a_dry_run_of_a_pull_counts_what_differs_and_fetches_none_of_it() {
     let run = |words: &[&str]| {
         let words = [&["--report=report.json", "h:local.img"], words].concat();
         sync(&work, &words).run().expect(0);
-        let report: serde_json::Value = serde_json::from_slice(&work.read("report.json")).unwrap();
+        let report: Value = serde_json::from_slice(&work.read("report.json")).unwrap();
         ["differing_blocks", "differing_bytes", "wire_received_bytes"]
             .map(|name| report[name].as_u64().unwrap())
     };
@@ -384,7 +434,7 @@ fn a_target_that_does_not_keep_what_is_written_is_found_out() {
         let out = sync(&work, &words).run().expect(5).says("still differ where DST was written");
         let said = out.says("is NOT equal to local.img: run the same").stderr_text();
         assert!(!said.contains("went away"), "{said}");
-        let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
+        let report: Value = serde_json::from_slice(&work.read("report")).unwrap();
         assert_eq!(report["verified"], false, "{report}");
         assert_eq!(report["target_state"], "unequal", "{report}");
     }
@@ -409,7 +459,7 @@ fn a_file_here_that_changes_its_size_meanwhile_is_not_said_to_be_verified() {
         out.says("its size was changed by something else: expected 3000000 bytes, found 3000005");
     let said = out.stderr_text();
     assert!(!said.contains(", verified") && !said.contains("--on-read-error"), "{said}");
-    let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
+    let report: Value = serde_json::from_slice(&work.read("report")).unwrap();
     assert_eq!(report["verified"], false);
 }
 
@@ -552,7 +602,7 @@ fn a_target_that_is_written_and_not_compared_is_said_to_be_that() {
         assert_ne!(out.code(), 0, "{out}");
         out.says(all).says(on);
         assert!(work.read("remote.img") == source);
-        let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
+        let report: Value = serde_json::from_slice(&work.read("report")).unwrap();
         assert!(report.get("verified").is_none(), "{report}");
         work.write("remote.img", &before);
     }
@@ -641,7 +691,7 @@ fn a_report_names_the_host_of_a_device() {
     let work = pair();
     for (source, target) in [("h:local.img", "remote.img"), ("local.img", "u@h:remote.img")] {
         sync(&work, &["--report=r", source, target]).run().expect(0);
-        let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
+        let report: Value = serde_json::from_slice(&work.read("r")).unwrap();
         assert_eq!(report["source"]["path"], source);
         assert_eq!(report["target"]["path"], target);
     }
@@ -780,7 +830,7 @@ fn what_took_the_place_of_the_written_target_is_not_said_to_be_written() {
     assert_ne!(out.code(), 0, "{out}");
     let said = out.says("whatever is at remote.img now was not written to").stderr_text();
     assert!(!said.contains("go back"), "{said}");
-    let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
+    let report: Value = serde_json::from_slice(&work.read("r")).unwrap();
     assert_eq!(report["target_state"], "renamed", "{report}");
     assert!(work.read("elsewhere") == source && work.read("remote.img") == b"other\n");
 }
@@ -990,7 +1040,7 @@ fn a_target_whose_size_something_else_changes_is_told_of() {
             assert!(said.contains(part), "{part}: {said}");
         }
         if !options.is_empty() {
-            let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
+            let report: Value = serde_json::from_slice(&work.read("r")).unwrap();
             assert_eq!(report["verified"], false, "{report}");
         }
     }
@@ -1007,7 +1057,7 @@ fn a_size_that_is_all_that_changes_counts_as_written() {
     let out = sync(&work, &words).run();
     assert_ne!(out.code(), 0, "{out}");
     out.says("all is written to h:remote.img, but not shown to be equal");
-    let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
+    let report: Value = serde_json::from_slice(&work.read("r")).unwrap();
     assert_eq!(report["target_state"], "not_verified", "{report}");
 }
 
@@ -1049,7 +1099,7 @@ fn a_process_that_may_go_on_elsewhere_is_not_said_to_have_stopped() {
         out.expect(if code == 255 { 6 } else { code })
             .says("h:remote.img may still be written to by the bdsync on that host");
         assert!(work.read("remote.img") == source);
-        let report: serde_json::Value = serde_json::from_slice(&work.read("r")).unwrap();
+        let report: Value = serde_json::from_slice(&work.read("r")).unwrap();
         assert_eq!(report["target_state"], "unknown", "{report}");
         work.write("remote.img", &before);
     }

@@ -32,26 +32,30 @@ mod testing;
 mod watch;
 mod words;
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::client::Job;
+use super::counted::Counted;
+use super::input::{self, encoded};
 use super::record::{DeviceFacts, Record};
 use super::session::Session;
 use super::touched::Touched;
 use crate::cli::{Place, SizeOptions, SyncOptions};
+use crate::compress::LINK_LEVEL;
 use crate::device::{Device, TargetOptions, open_target};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::report;
 use crate::signals::{Signals, interrupted};
 use crate::transport::{Manner, RemoteEnd, Throttle, ThrottledWriter};
-use crate::units::{Direction, FileId, SizeRule};
+use crate::units::{Compression, Direction, FileId, SizeRule};
 use crate::wire::{Extensions, Fault};
 
 use call::Caller;
@@ -209,6 +213,26 @@ impl Sync<'_> {
         Job { session, name, compare, sealed_for: None, closes, only_counts, record }
     }
 
+    /// Makes the patch, and has `output` take it, compressed if so wished.
+    fn send_patch(
+        &self,
+        job: &Job<'_>,
+        output: impl Write,
+        packs: bool,
+        touched: &mut Touched,
+    ) -> Result<()> {
+        let sent_bytes = Cell::new(0);
+        let output = Counted::new(output, |bytes| sent_bytes.set(bytes));
+        let made = encoded(output, packs.then_some(Compression::Zstd(LINK_LEVEL)))
+            .and_then(|output| job.make_patch(self.progress, output, Some(touched)))
+            .and_then(input::finish);
+        // In a pull the patch is made, and stays, on the target's host.
+        if self.sides.direction == Direction::Push {
+            self.record.tell(|facts| facts.patch_sent_bytes = Some(sent_bytes.get()));
+        }
+        made
+    }
+
     /// Which disk the target was when it was compared; `None` where a server does not tell, of which
     /// the process that writes knows no `--sync-disk` either.
     fn compared_disk(&self, session: &Session) -> Option<FileId> {
@@ -249,7 +273,9 @@ impl Sync<'_> {
             false => self.throttles.as_ref().map(|(up, _)| Arc::clone(up)),
         };
         let output = ThrottledWriter::new(target.writer(), up);
-        let made = job.make_patch(self.progress, output, Some(touched)).map(drop);
+        // Between hosts only, and where the bdsync there knows that format.
+        let packs = is_remote && session.extensions.zstd;
+        let made = self.send_patch(&job, output, packs, touched);
         let complete = made.is_ok();
         let ended = target.finish(complete);
         let ended_with = ended.as_ref().err().map(Error::kind);

@@ -124,7 +124,7 @@ pub fn first_line(
 /// What was done to a target that lost `cut_bytes` at its end; `is_whole` unless some was left out.
 pub fn last_line(options: &SyncOptions, record: &Record, cut_bytes: u64, is_whole: bool) -> String {
     let facts = record.facts();
-    let mut line = summary(options, &facts, record.elapsed());
+    let mut line = summary(&facts, record.elapsed());
     if cut_bytes > 0 {
         let would_be = if options.dry_run { "would be " } else { "" };
         line.push_str(&format!(", {} {would_be}cut off", human_bytes(cut_bytes)));
@@ -141,11 +141,9 @@ pub fn last_line(options: &SyncOptions, record: &Record, cut_bytes: u64, is_whol
     line
 }
 
-fn summary(options: &SyncOptions, facts: &Facts, elapsed: Duration) -> String {
+fn summary(facts: &Facts, elapsed: Duration) -> String {
     let compared_bytes = facts.compared_bytes.unwrap_or(0);
-    // In a pull the patch is made here of what came over the wire.
-    let patch_stays = options.dry_run || matches!(options.source, Place::Remote { .. });
-    let patch_bytes = if patch_stays { 0 } else { facts.patch_bytes.unwrap_or(0) };
+    let patch_bytes = facts.patch_sent_bytes.unwrap_or(0);
     let wire_bytes =
         facts.wire_sent_bytes.unwrap_or(0).saturating_add(facts.wire_received_bytes.unwrap_or(0));
     let seconds = elapsed.as_secs_f64();
@@ -293,20 +291,19 @@ mod tests {
             compared_bytes: Some(4 << 20),
             differing_blocks: Some(3),
             differing_bytes: Some(3 * 4096),
-            patch_bytes: Some(13_000),
+            patch_bytes: Some(130_000),
+            patch_sent_bytes: Some(13_000),
             wire_sent_bytes: Some(1000),
             wire_received_bytes: Some(2000),
             verified: Some(true),
             ..Facts::default()
         };
         assert_eq!(
-            summary(&options(&["a", "b"]), &facts, Duration::from_secs(2)),
+            summary(&facts, Duration::from_secs(2)),
             "4.0 MiB compared, 12.0 KiB in 3 blocks differ, 15.6 KiB transferred, 2.0 s, 2.0 MiB/s"
         );
-        for words in [&["--dry-run", "a", "b"][..], &["h:a", "b"]] {
-            let line = summary(&options(words), &facts, Duration::ZERO);
-            assert!(line.contains("2.9 KiB transferred"), "{line}");
-        }
+        let kept = Facts { patch_sent_bytes: None, ..facts };
+        assert!(summary(&kept, Duration::ZERO).contains("2.9 KiB transferred"));
     }
 
     #[test]

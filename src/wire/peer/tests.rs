@@ -1,6 +1,7 @@
 //! The peer against scripted servers, in this process and as commands.
 
 use super::*;
+use crate::compress::pack;
 use crate::transport::{Connection, Manner, connect, pair, split_command};
 use crate::units::ByteRange;
 use crate::wire::opening::Digests;
@@ -177,6 +178,33 @@ fn answers_reach_their_callbacks_and_finish_ends_in_order() {
     assert_eq!(requests.len(), 5);
     assert!(stdin_closed);
     assert_eq!(failed(&scan(&peer, hint(0))).kind(), Kind::Connection);
+}
+
+/// A block of 100 sevens, packed to `frame`, as the answer to the first request.
+fn packed_answer(extensions: Extensions, frame: Vec<u8>) -> Result<Answer> {
+    let (peer, server) = meet_with(extensions, None, |reader, writer| {
+        reader.expect_message().unwrap();
+        send(writer, &Message::Packed { offset: 5, len: 100, frame });
+        // Until the client has seen enough.
+        let _ = reader.read_message();
+    });
+    let answer = scan(&peer, Request::Block { range: ByteRange::new(5, 105) }).recv().unwrap();
+    drop(peer);
+    server.join().unwrap();
+    answer
+}
+
+#[test]
+fn a_packed_block_is_the_answer_where_that_was_agreed_on_and_it_is_whole() {
+    let frame = pack(&[7; 100]).unwrap();
+    let answer = packed_answer(ALL_BUT_EARLY, frame.clone());
+    assert_eq!(answer.unwrap(), Answer::Block(vec![7; 100]));
+    let err = packed_answer(ALL_BUT_EARLY, pack(&[7; 99]).unwrap()).unwrap_err();
+    assert_eq!(err.kind(), Kind::Protocol);
+    assert!(err.to_string().contains("100 bytes that cannot be unpacked"), "{err}");
+    let none = Extensions { zstd: false, ..ALL_BUT_EARLY };
+    let err = packed_answer(none, frame).unwrap_err();
+    assert!(err.to_string().contains("expected block, found packed"), "{err}");
 }
 
 #[test]

@@ -35,6 +35,11 @@ pub fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Lines that compress well, and of which no two are alike.
+pub fn text(lines: u32) -> Vec<u8> {
+    (0..lines).flat_map(|i| format!("{i} and on\n").into_bytes()).collect()
+}
+
 /// `base` with `count` short runs of bytes changed here and there.
 pub fn changed(base: &[u8], seed: u64, count: usize) -> Vec<u8> {
     let mut random = Random::new(seed);
