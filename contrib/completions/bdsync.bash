@@ -47,7 +47,7 @@ _bdsync() {
 
     case "${cmd}" in
         bdsync)
-            opts="-s -p -b -h -c -r -t -z -F -d -w -v -P -H --server --patch --blocksize --digest --hash --checksum --remdata --twopass --zeroblocks --flushcache --on-read-error --diffsize --seal --compress --warndev --spool --undo --verify --sparse --force --allow --timeout --verbose --progress --report --help --version sync mount info squash help"
+            opts="-s -p -b -h -c -r -t -z -F -d -w -v -P -H --server --patch --blocksize --digest --hash --checksum --remdata --twopass --zeroblocks --flushcache --on-read-error --diffsize --seal --compress --warndev --spool --undo --dry-run --verify --sparse --force --allow --timeout --verbose --progress --report --help --version sync mount info squash help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

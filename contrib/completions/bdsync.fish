@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_bdsync_global_optspecs
-    string join \n s/server p/patch= b/blocksize= h/hash= c/checksum= r/remdata t/twopass z/zeroblocks F/flushcache on-read-error= d/diffsize= seal compress= w/warndev spool= undo= verify sparse force allow= timeout= v/verbose P/progress= report= H/help version
+    string join \n s/server p/patch= b/blocksize= h/hash= c/checksum= r/remdata t/twopass z/zeroblocks F/flushcache on-read-error= d/diffsize= seal compress= w/warndev spool= undo= dry-run verify sparse force allow= timeout= v/verbose P/progress= report= H/help version
 end
 
 function __fish_bdsync_needs_command
@@ -82,6 +82,7 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -s z -l zeroblocks -d 'Accep
 complete -c bdsync -n "__fish_bdsync_needs_command" -s F -l flushcache -d 'Drop from the page cache what was read or written'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l seal -d 'Record in the patch what the changed blocks hold now: applying is refused when they hold something else, or the patch is damaged (from a pipe: with --spool)'
 complete -c bdsync -n "__fish_bdsync_needs_command" -s w -l warndev -d 'Warn when the patch names another device than DEVICE'
+complete -c bdsync -n "__fish_bdsync_needs_command" -l dry-run -d 'Check the patch and the target as before the first write, say what would be written, and change nothing. Implies --spool'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l verify -d 'Read back what was written, past the cache, and compare. Implies --spool'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l sparse -d 'Make holes, or zeros by the device itself, of runs of zeros'
 complete -c bdsync -n "__fish_bdsync_needs_command" -l force -d 'Patch a device that is in use, or not in the state that the patch is sealed for, as after a power failure during an earlier apply'

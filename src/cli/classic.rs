@@ -13,8 +13,9 @@ use super::table::{
     optional_value, other, reporting, sizes, unreadable,
 };
 use super::values::{
-    attached_hint, compare_options, direction, exactly, is_given, operand_list, refuse_empty,
-    reporting_options, server_reporting_options, size_options, timeout, undo_file, usage, version,
+    UNDO_OF_NOTHING, attached_hint, compare_options, direction, exactly, is_given, operand_list,
+    refuse_empty, reporting_options, server_reporting_options, size_options, timeout, undo_file,
+    usage, version,
 };
 use crate::error::Result;
 use crate::units::FileId;
@@ -111,6 +112,11 @@ fn applying() -> Vec<Arg> {
                      this one back; --patch=DEVICE <FILE applies it. Implies --spool",
                 ),
             long_flag(
+                "dry-run",
+                "Check the patch and the target as before the first write, say what would be \
+                 written, and change nothing. Implies --spool",
+            ),
+            long_flag(
                 "verify",
                 "Read back what was written, past the cache, and compare. Implies --spool",
             ),
@@ -183,6 +189,9 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
         (given("checksum") && patch, "--checksum means nothing with --patch"),
         (given("seal") && (server || patch), "--seal is for the client, which makes the patch"),
         (given("spool") && !patch, "--spool needs --patch"),
+        (given("dry-run") && !patch, "--dry-run needs --patch, or sync"),
+        (given("dry-run") && given("undo"), UNDO_OF_NOTHING),
+        (given("dry-run") && given("verify"), "--dry-run writes nothing that --verify could read"),
         (given("undo") && !patch, "--undo needs --patch"),
         (given("verify") && !patch, "--verify needs --patch"),
         (given("sparse") && !patch, "--sparse needs --patch"),
@@ -259,6 +268,7 @@ fn patch(found: &ArgMatches) -> Result<PatchOptions> {
         spool_folder: path("spool"),
         undo: undo_file(found)?,
         verify: found.get_flag("verify"),
+        dry_run: found.get_flag("dry-run"),
         sparse: found.get_flag("sparse"),
         force: found.get_flag("force"),
         sync_disk: found.get_one("sync-disk").copied(),

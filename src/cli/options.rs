@@ -187,6 +187,8 @@ pub struct PatchOptions {
     pub undo: Option<PathBuf>,
     /// Read back what was written and compare.
     pub verify: bool,
+    /// Only check, and change nothing.
+    pub dry_run: bool,
     /// Make holes of zeros.
     pub sparse: bool,
     /// Patch a device that is in use or not in the expected state.

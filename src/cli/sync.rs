@@ -9,8 +9,8 @@ use super::options::{Command as Parsed, CompareOptions, Place, SyncOptions};
 use super::place::place;
 use super::table;
 use super::values::{
-    asked_for_words, compare_options, decimal, exactly, reporting_options, size_options, timeout,
-    undo_file, usage,
+    UNDO_OF_NOTHING, asked_for_words, compare_options, decimal, exactly, reporting_options,
+    size_options, timeout, undo_file, usage,
 };
 use crate::error::Result;
 use crate::units::{GIB, KIB, MIB, RATE_BYTES_MIN};
@@ -114,7 +114,7 @@ pub(super) fn resolve(found: &ArgMatches) -> Result<Parsed> {
     let undo = undo_file(found)?;
     let dry_run = found.get_flag("dry-run");
     if dry_run && undo.is_some() {
-        return Err(usage("--dry-run changes nothing that --undo could take back"));
+        return Err(usage(UNDO_OF_NOTHING));
     }
     Ok(Parsed::Sync(SyncOptions {
         source,

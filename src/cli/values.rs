@@ -158,6 +158,9 @@ pub(super) fn undo_file(found: &ArgMatches) -> Result<Option<PathBuf>> {
     }
 }
 
+/// Why `--undo` has no place beside `--dry-run`.
+pub(super) const UNDO_OF_NOTHING: &str = "--dry-run changes nothing that --undo could take back";
+
 /// What to tell beside the result.
 pub(super) fn reporting_options(found: &ArgMatches) -> Result<Reporting> {
     Ok(Reporting { progress: progress(found)?, ..server_reporting_options(found)? })

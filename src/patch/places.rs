@@ -39,7 +39,8 @@ impl Places {
     }
 
     /// How many records there are.
-    pub(super) fn records(self) -> u64 {
+    #[must_use]
+    pub fn records(self) -> u64 {
         self.records
     }
 

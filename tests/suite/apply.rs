@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::support::images::{Random, changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
@@ -40,6 +41,48 @@ fn a_cut_patch_changes_nothing_when_it_can_be_read_twice() {
     assert!(work.read("remote.img") == new);
     assert_eq!(fs::read_dir(work.folder()).unwrap().count(), 3, "the copy is gone");
     work.apply(&["--spool=missing"], &patch).expect(9).says("missing");
+}
+
+#[test]
+fn a_dry_run_ends_as_the_apply_would_and_changes_nothing() {
+    let old = random_bytes(1, 200_000);
+    let new = changed(&old, 2, 20);
+    let work = Workdir::with_pair(&new, &old);
+    let before = fs::metadata(work.path("remote.img")).unwrap();
+    let sealed = work.patch(&["--seal"]);
+    let longer = [&new[..], &[7; 5000]].concat();
+    let larger = Workdir::with_pair(&longer, &old).patch(&["-d"]);
+    let other = Workdir::with_pair(&new, &changed(&old, 3, 90)).patch(&["--seal"]);
+    for (options, patch, code, says) in [
+        (&["--report=report"][..], &sealed, 0, " records would be written to remote.img; nothing"),
+        (&["-d"], &larger, 0, "which would be extended to 200.2 KiB; nothing changed (--dry-run)"),
+        (&["--diffsize=minsize"], &larger, 0, "at most "),
+        (&[], &larger, 3, "sizes differ"),
+        (&[], &other, 14, "nothing is written"),
+        (&[], &sealed[..sealed.len() - 9].to_vec(), 2, "seal"),
+        (&["--patch=missing"], &sealed, 12, "missing"),
+    ] {
+        // As the pipe's, and in a file.
+        let words = [&["--dry-run"], options].concat();
+        work.apply(&words, patch).expect(code).says(says);
+        let target = ["--patch=remote.img"];
+        let run = bdsync(target.iter().chain(&words)).in_folder(work.folder());
+        run.stdin_file(&work.write("patch", patch)).run().expect(code).says(says);
+        assert!(work.read("remote.img") == old, "{words:?}");
+    }
+    let after = fs::metadata(work.path("remote.img")).unwrap();
+    assert_eq!(
+        (after.mtime_nsec(), after.ctime_nsec()),
+        (before.mtime_nsec(), before.ctime_nsec())
+    );
+    let report: Value = serde_json::from_slice(&work.read("report")).unwrap();
+    assert_eq!((&report["dry_run"], &report["written_bytes"]), (&Value::Bool(true), &Value::Null));
+    assert!(report["records"].as_u64() > Some(5), "{report}");
+    work.apply(&[], &sealed).expect(0);
+    work.apply(&["--dry-run"], &sealed).expect(0).says("remote.img holds the patch already\n");
+    for option in ["--undo=u", "--verify"] {
+        work.apply(&["--dry-run", option], &sealed).expect(1).says(option.trim_end_matches("=u"));
+    }
 }
 
 #[test]

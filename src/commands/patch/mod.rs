@@ -6,6 +6,7 @@
 //!     check all of it; its seal                         |
 //!     open the target, plan its size                  open the target, plan its size
 //!     the target's state, against the seal              |
+//!     --dry-run: say what would be written              |
 //!     --undo: save what will change                     |
 //!     write, sync                                     write as it comes, sync
 //!     --verify: read back                             its seal, which stands at its end
@@ -57,6 +58,7 @@ pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
         refuse_existing(path)?;
     }
     refuse_terminal()?;
+    record.tell(|facts| facts.dry_run = options.dry_run.then_some(true));
     let signals = Signals::catch()?;
     let progress = super::progress(options.reporting.progress)?;
     let stdin = io::stdin();
@@ -100,7 +102,7 @@ impl Job<'_> {
         let is_at_end = input.is_at_end();
         let input = Awaited::new(input, self.life.clone());
         let options = self.options;
-        if options.spool || options.undo.is_some() || options.verify {
+        if options.spool || options.undo.is_some() || options.verify || options.dry_run {
             let folder = options.spool_folder.clone().unwrap_or_else(temp_folder);
             // Before the wait for the patch: nobody else is to write to it meanwhile.
             let target =
@@ -158,6 +160,10 @@ impl Job<'_> {
         let sizes = self.plan_sizes(&target, summary.header.size_bytes, rule)?;
         if let Some(found) = &seal {
             self.check_base(&target, found, &sizes, file)?;
+        }
+        if self.options.dry_run {
+            self.tell_dry_run(&target, &summary, &sizes);
+            return Ok(());
         }
         self.tell_sealed_size(&target, &sizes);
         if let Some(path) = &self.options.undo {
@@ -264,12 +270,14 @@ impl Job<'_> {
         match base_state(target, base, sizes.limit_bytes, &open, &checking)? {
             BaseState::Original => Ok(()),
             BaseState::Applied => {
-                log::warn!("{} holds the patch already: writing it again", target.path().display());
+                let then = if self.options.dry_run { "" } else { ": writing it again" };
+                log::warn!("{} holds the patch already{then}", target.path().display());
                 self.warn_of_late_undo();
                 Ok(())
             }
             BaseState::Interrupted => {
-                log::warn!("an earlier apply of this patch was cut short: going on with it");
+                let then = if self.options.dry_run { "" } else { ": going on with it" };
+                log::warn!("an earlier apply of this patch was cut short{then}");
                 self.warn_of_late_undo();
                 Ok(())
             }

@@ -7,11 +7,30 @@ use super::{How, Job};
 use crate::commands::shell_word::printable;
 use crate::device::{Device, FileDevice, identity};
 use crate::error::{Error, Kind};
-use crate::patch::{Seal, SizePlan, Trailer, Written};
+use crate::patch::{Seal, SizePlan, Summary, Trailer, Written};
 use crate::report;
-use crate::units::counted;
+use crate::units::{counted, human_bytes};
 
 impl Job<'_> {
+    /// Tells what a run with `--dry-run` would have done, all of whose checks went well.
+    pub(super) fn tell_dry_run(&self, target: &FileDevice, summary: &Summary, sizes: &SizePlan) {
+        let records = summary.places.records();
+        self.record.tell(|facts| facts.records = Some(records));
+        let resized = sizes.resize_bytes.map_or(String::new(), |bytes| {
+            let change = if bytes < sizes.before_bytes { "cut" } else { "extended" };
+            format!(", which would be {change} to {}", human_bytes(bytes))
+        });
+        // Of records behind the end of a smaller target nothing is written.
+        let is_part = sizes.limit_bytes < summary.header.size_bytes;
+        let at_most = if is_part { "at most " } else { "" };
+        report::notice(&format!(
+            "{at_most}{} in {} would be written to {}{resized}; nothing changed (--dry-run)",
+            human_bytes(summary.data_bytes),
+            counted(records, "record"),
+            target.path().display(),
+        ));
+    }
+
     /// Tells of a size that nobody asked for.
     pub(super) fn tell_sealed_size(&self, target: &FileDevice, sizes: &SizePlan) {
         if let Some(bytes) = sizes.resize_bytes.filter(|_| !self.options.sizes.is_given) {
