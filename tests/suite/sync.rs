@@ -27,7 +27,12 @@ const BYTES: usize = 3_000_000;
 /// `local.img` and an older `remote.img`, and a remote shell that runs things right here.
 fn pair() -> Workdir {
     let remote = random_bytes(1, BYTES);
-    let work = Workdir::with_pair(&changed(&remote, 2, 60), &remote);
+    pair_of(&changed(&remote, 2, 60), &remote)
+}
+
+/// The same of these contents.
+fn pair_of(local: &[u8], remote: &[u8]) -> Workdir {
+    let work = Workdir::with_pair(local, remote);
     script(&work, "rsh", "shift; exec sh -c \"$*\"");
     work
 }
@@ -206,8 +211,7 @@ fn what_goes_between_hosts_is_compressed_if_asked_for() {
     for (source, target) in [("local.img", "h:remote.img"), ("h:local.img", "remote.img")] {
         let mut most = [0; 2];
         for (compressed, most) in [false, true].into_iter().zip(&mut most) {
-            let work = Workdir::with_pair(&text, &vec![0; text.len()]);
-            script(&work, "rsh", "shift; exec sh -c \"$*\"");
+            let work = pair_of(&text, &vec![0; text.len()]);
             let compress = if compressed { &["--compress"][..] } else { &[] };
             let words = [compress, &["--report=report", "--undo=u", source, target]].concat();
             let out = sync(&work, &words).run().expect(0);
@@ -664,6 +668,25 @@ fn what_cannot_be_read_is_left_out_of_a_sync_if_that_is_asked_for() {
         assert!(found[..cut] == source[..cut], "{direction}: what can be read is there");
         assert!(found[cut..] == before[cut..], "{direction}: the rest is as it was");
     }
+}
+
+#[test]
+fn what_was_left_out_is_listed_whatever_fails_behind_that() {
+    require!(loop_devices());
+    let (whole, cut) = (400_000_usize.next_multiple_of(4096), 204_800);
+    let work = pair_of(b"", &random_bytes(4, 1000));
+    let image = work.write("disk", &random_bytes(3, whole));
+    let disk = LoopDevice::attach(&image);
+    fs::File::options().write(true).open(&image).unwrap().set_len(cut).unwrap();
+    // The comparison in the new size fails.
+    let once = "case $1 in --server) test -e once && exit 1; : >once;; esac";
+    script(&work, "bdsync", &format!("{once}; exec {} \"$@\"", binary()));
+    let from = format!("h:{}", disk.name());
+    let words = ["--remote-path=./bdsync", "--on-read-error=skip", "-d", &from, "remote.img"];
+    let out = sync(&work, &words).run();
+    assert!(![0, 15].contains(&out.code()), "{out}");
+    out.says(&format!("unreadable, left out: SRC {from}, bytes [{cut}, {whole})"))
+        .says("all is written to remote.img, but not shown to be equal");
 }
 
 /// So many ranges are written that their neighbours are compared again with them.
