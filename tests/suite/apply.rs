@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -217,6 +217,55 @@ fn a_write_that_did_not_reach_the_disk_is_found_by_verify_and_can_be_undone() {
     }
     let report: serde_json::Value = serde_json::from_slice(&work.read("report")).unwrap();
     assert!(report["exit_code"] == 5 && report["verified"] == false, "{report}");
+}
+
+/// Has the record at `from`, the last one of the patch, go to `to`, at the time when the file was
+/// last changed.
+fn redirect_last_record(path: &Path, patch: &[u8], from: u64, to: u64) {
+    let head = [&from.to_le_bytes()[..], &4096_u16.to_le_bytes()].concat();
+    let at = patch.windows(head.len()).rposition(|found| found == head).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(&to.to_le_bytes(), at as u64).unwrap();
+    file.set_modified(time).unwrap();
+}
+
+/// Neither its size nor its time tells.
+#[test]
+fn a_patch_file_that_changes_unseen_behind_its_check_is_told() {
+    const BYTES: usize = 64 << 20;
+    let last = BYTES as u64 - 4096;
+    let work = Workdir::with_pair(&random_bytes(1, BYTES), &vec![0; BYTES]);
+    let patch = work.patch(&[]);
+    let target = File::open(work.path("remote.img")).unwrap();
+    for attempt in 0.. {
+        work.write("remote.img", &vec![0; BYTES]);
+        let path = work.write("patch", &patch);
+        let apply = bdsync(["--patch", "--report=report"]).in_folder(work.folder());
+        let out = apply.stdin_file(&path).run_meanwhile(|child| {
+            let pid = Pid::from_raw(child.id().try_into().unwrap());
+            let mut block = [0; 4096];
+            while block == [0; 4096] {
+                if child.try_wait().unwrap().is_some() {
+                    return;
+                }
+                target.read_exact_at(&mut block, 0).unwrap();
+            }
+            // It writes by now, and shall not come to the end before the file has changed.
+            kill(pid, Signal::SIGSTOP).unwrap();
+            redirect_last_record(&path, &patch, last, 4096);
+            kill(pid, Signal::SIGCONT).unwrap();
+        });
+        if out.code() == 0 && attempt < 20 {
+            // It was at the last record already.
+            continue;
+        }
+        out.expect(2).says("the patch file was changed while it was applied: remote.img has bytes");
+        let mut untouched = [1; 4096];
+        target.read_exact_at(&mut untouched, last).unwrap();
+        assert_eq!(untouched, [0; 4096]);
+        break;
+    }
 }
 
 /// `--patch` of `remote.img`, and what it reads the patch from.
