@@ -121,7 +121,7 @@ pub struct CompareOptions {
     pub flush_cache: bool,
     /// Leave out what cannot be read, and end with exit code 15, instead of failing.
     pub skip_unreadable: bool,
-    /// Have the remote side compress what is fetched from it.
+    /// Compress blocks, and a patch, that cross the link, where the remote side can.
     pub compress_link: bool,
 }
 

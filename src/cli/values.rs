@@ -93,7 +93,7 @@ pub(super) fn compare_options(found: &ArgMatches) -> Result<CompareOptions> {
         fixed_salt: found.get_flag("fixedsalt"),
         flush_cache: found.get_flag("flushcache"),
         skip_unreadable: skip_unreadable(found)?,
-        // For who compares and fetches over one link, and says so.
+        // Of sync and mount, which set it.
         compress_link: false,
     })
 }
