@@ -92,6 +92,19 @@ impl Meeting {
         self.opening.extensions()
     }
 
+    /// Tells what was asked for that the remote side lacks, and that is done without it.
+    pub fn warn_of_what_it_lacks(&self, compare: &CompareOptions) {
+        let extensions = self.extensions();
+        if compare.skip_unreadable && !extensions.skip {
+            log::warn!("the remote bdsync cannot skip what it cannot read; this side can");
+        }
+        if compare.compress_link && !extensions.zstd {
+            log::warn!(
+                "the remote bdsync cannot compress: what goes between the two goes as it is"
+            );
+        }
+    }
+
     /// Size of the local device.
     pub fn local_bytes(&self) -> u64 {
         self.local.size()
@@ -129,17 +142,9 @@ impl Meeting {
             Direction::Pull => checksum,
             Direction::Push => None,
         };
-        if compare.compress_link && !extensions.zstd {
-            log::warn!(
-                "the remote bdsync cannot compress: what goes between the two goes as it is"
-            );
-        }
         let peer = Peer::start(opening, &digests(&salt, &hasher, remote_checksum))?;
         let pool = HashPool::new()?;
         let engine = if compare.skip_unreadable {
-            if !extensions.skip {
-                log::warn!("the remote bdsync cannot skip what it cannot read; this side can");
-            }
             let local = Arc::new(TolerantDevice::new(Box::new(local)));
             Engine::leaving_out(plan, local, peer, pool, hasher)
         } else {
@@ -167,7 +172,9 @@ impl Session {
             let words = split_command(remote_command)?;
             transport::connect(&words, manner, *timeout, Box::new(report::remote_line))
         };
-        Meeting::open(local, remote, *direction, reading, compare, connect)?.agree(compare, *sizes)
+        let meeting = Meeting::open(local, remote, *direction, reading, compare, connect)?;
+        meeting.warn_of_what_it_lacks(compare);
+        meeting.agree(compare, *sizes)
     }
 
     /// Ends the session and REMSHCMD at once, because of `err`, and returns when that is gone: the

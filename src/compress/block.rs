@@ -3,6 +3,7 @@
 use std::io;
 
 use zstd::bulk;
+use zstd::zstd_safe::find_frame_compressed_size;
 
 use super::LINK_LEVEL;
 
@@ -16,9 +17,13 @@ pub fn pack(data: &[u8]) -> Option<Vec<u8>> {
 /// The `len` bytes that were packed, of which no more than that are ever made.
 ///
 /// # Errors
-/// `InvalidData` when `frame` is damaged or holds another number of bytes.
+/// `InvalidData` when `frame` is damaged, is not one frame, or holds another number of bytes.
 pub fn unpack(frame: &[u8], len: usize) -> io::Result<Vec<u8>> {
     let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    // The decoder would take several, and frames that are to be skipped.
+    if find_frame_compressed_size(frame) != Ok(frame.len()) {
+        return Err(invalid("it is not one whole frame".to_owned()));
+    }
     let data = bulk::decompress(frame, len).map_err(|err| invalid(err.to_string()))?;
     match data.len() == len {
         true => Ok(data),
@@ -65,5 +70,20 @@ mod tests {
             assert_eq!(unpack(&frame, len).unwrap_err().kind(), io::ErrorKind::InvalidData);
         }
         assert!(unpack(&frame[..frame.len() - 1], 4096).is_err());
+    }
+
+    #[test]
+    fn only_one_frame_is_unpacked() {
+        let (frame, skipped) = (pack(&[7; 4096]).unwrap(), [0x5a, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]);
+        for (frames, len) in [
+            (frame.repeat(2), 8192),
+            ([&skipped[..], &frame].concat(), 4096),
+            ([&frame[..], &skipped].concat(), 4096),
+            (skipped.to_vec(), 1),
+            (vec![], 0),
+        ] {
+            let err = unpack(&frames, len).unwrap_err();
+            assert_eq!(err.kind(), io::ErrorKind::InvalidData, "{err}");
+        }
     }
 }

@@ -132,6 +132,7 @@ impl Sync<'_> {
             sizes.rule,
             meeting.extensions() == Extensions::NONE,
         ));
+        meeting.warn_of_what_it_lacks(&self.options.compare);
         let session = meeting.agree(&self.options.compare, sizes)?;
         let engine = &session.engine;
         self.add_stop(engine);
