@@ -56,7 +56,7 @@ impl HashPlan {
     fn tree_of_part(look: Look, hash_len: usize, part_bytes: u64) -> Result<Self> {
         let Look { start, step, n, level } = look;
         let leaves = n.checked_mul(node_leaves(level)).ok_or_else(|| {
-            let what = format!("the remote asked for too much: {n} nodes of level {level}");
+            let what = format!("the client asked for too much: {n} nodes of level {level}");
             Error::new(Kind::Protocol, what).with_offset(start)
         })?;
         let leaves = BlockSpan::new(start, step, leaves)?;
@@ -75,14 +75,14 @@ impl HashPlan {
         let (step, hash_len) = (leaves.step(), hash_len as u64);
         if step > STEP_BYTES_MAX {
             let what = format!(
-                "the remote asked for a step of {step} bytes, at most {STEP_BYTES_MAX} are allowed"
+                "the client asked for a step of {step} bytes, at most {STEP_BYTES_MAX} are allowed"
             );
             return Err(Error::new(Kind::Protocol, what).with_offset(leaves.start()));
         }
         let n = leaves.n() / node_leaves(request_level);
         if n > answer_max as u64 / hash_len {
             let what = format!(
-                "the remote asked for {n} hashes, at most {} fit an answer",
+                "the client asked for {n} hashes, at most {} fit an answer",
                 answer_max as u64 / hash_len
             );
             return Err(Error::new(Kind::Protocol, what).with_offset(leaves.start()));
@@ -180,7 +180,7 @@ impl HashWork {
         let most = (RUNS_BYTES_MAX / hash_len) as u64;
         if n > most {
             let what =
-                format!("the remote asked for {n} hashes in runs, at most {most} fit an answer");
+                format!("the client asked for {n} hashes in runs, at most {most} fit an answer");
             return Err(Error::new(Kind::Protocol, what));
         }
         let part_bytes = PART_BYTES_MAX / runs.len().max(1) as u64;
@@ -241,7 +241,7 @@ impl From<HashPlan> for HashWork {
 pub(super) fn block_range(offset: u64, len: u64, device_bytes: u64) -> Result<ByteRange> {
     if len > BLOCK_MESSAGE_BYTES_MAX as u64 {
         let what = format!(
-            "the remote asked for a block of {len} bytes, at most {BLOCK_MESSAGE_BYTES_MAX} fit"
+            "the client asked for a block of {len} bytes, at most {BLOCK_MESSAGE_BYTES_MAX} fit"
         );
         return Err(Error::new(Kind::Protocol, what).with_offset(offset));
     }
@@ -249,7 +249,7 @@ pub(super) fn block_range(offset: u64, len: u64, device_bytes: u64) -> Result<By
         Some(range) if range.end <= device_bytes => Ok(range),
         _ => {
             let what = format!(
-                "the remote asked for a block of {len} bytes outside the device of {device_bytes} bytes"
+                "the client asked for a block of {len} bytes outside the device of {device_bytes} bytes"
             );
             Err(Error::new(Kind::Protocol, what).with_offset(offset))
         }

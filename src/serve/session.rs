@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control};
 use crate::units::Priority;
 use crate::wire::{
-    Extensions, FrameReader, FrameWriter, Message, runs_print, server_handshake, unexpected,
+    Extensions, FrameReader, FrameWriter, Message, Other, runs_print, server_handshake,
 };
 
 /// How many bytes the kept hashes may take: those of 4 GiB at 16 KiB a leaf and 32 bytes a hash.
@@ -53,7 +53,7 @@ pub fn session(
     let device = match reader.expect_message()? {
         Message::DevFile(path) => open(Path::new(OsStr::from_bytes(&path)))?,
         Message::Done => return write_done(&mut writer),
-        other => return Err(unexpected("devfile", &other)),
+        other => return Err(Other::Client.unexpected("devfile", &other)),
     };
     log::info!("serving {}, {} bytes", device.path().display(), device.size());
     writer.write(&Message::Size(device.size()))?;
@@ -74,7 +74,7 @@ pub fn session(
                 (None, Digests::find(&salt, &hash, &checksum, extensions)?)
             }
             Message::Done => return write_done(&mut writer),
-            other => return Err(unexpected("digests", &other)),
+            other => return Err(Other::Client.unexpected("digests", &other)),
         },
     };
     answer_requests(reader, writer, control, device, digests, early, extensions)
@@ -183,7 +183,7 @@ impl Requests {
                 Ok(true)
             }
             done @ Message::Done => self.take(done),
-            other => Err(unexpected("digests", &other)),
+            other => Err(Other::Client.unexpected("digests", &other)),
         }
     }
 
@@ -238,12 +238,12 @@ impl Requests {
             Message::GetChecksum => match &self.checksum {
                 Some(cell) => Answer::Checksum(Arc::clone(cell)),
                 None => {
-                    let what = "the remote asked for a checksum without having named one";
+                    let what = "the client asked for a checksum without having named one";
                     return Err(Error::new(Kind::Protocol, what));
                 }
             },
             Message::Done => Answer::Done,
-            other => return Err(unexpected("a request", &other)),
+            other => return Err(Other::Client.unexpected("a request", &other)),
         })
     }
 

@@ -126,9 +126,7 @@ impl<'a> Fields<'a> {
 
     pub(super) fn malformed(&self, why: &str) -> Error {
         let Self { message, payload_bytes, .. } = self;
-        let what = format!(
-            "the remote sent a malformed {message} message of {payload_bytes} bytes: {why}"
-        );
+        let what = format!("a malformed {message} message of {payload_bytes} bytes: {why}");
         Error::new(Kind::Protocol, what)
     }
 }

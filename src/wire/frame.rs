@@ -1,50 +1,21 @@
 //! Messages in their [frames](super::layout), read from and written to byte streams.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 
 use super::layout::{FRAME_HEAD_BYTES, MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use super::message::{HELLO, Message};
+use super::other::Other;
 use crate::buffer::PageReader;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 
-/// The largest value of a hello's length field: one with all our extensions has 68 bytes.
+/// The largest value of a hello's length field: one with all our extensions has 73 bytes.
 pub const HELLO_BYTES_MAX: usize = 1024;
-
-/// How many bytes of what is no hello, or none of ours, an error message shows.
-pub(super) const SHOWN_BYTES_MAX: usize = 40;
-
-/// Where bytes that are not the protocol's come from, most often.
-const NOISE_HINT: &str = "is --server missing, or does a login script print something?";
-
-/// What a patch begins with, in any version.
-const PATCH_BEGIN: &[u8] = b"BDSYNC ";
-
-/// Where a patch in place of a hello comes from.
-const PATCH_HINT: &str = "it is a patch, for a bdsync --patch: where a login is forced to serve, as by \
-                          command= in authorized_keys, its devices can be read and not written";
 
 /// Read buffer, in bytes: two of the largest messages.
 const READ_BUFFER_BYTES: usize = 2 * MESSAGE_BYTES_MAX;
 
 /// [`FrameWriter`] passes its frames on by itself once it holds so many bytes.
 const BATCH_BYTES: usize = MESSAGE_BYTES_MAX;
-
-/// Who is at the other end, for messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Other {
-    Server,
-    Client,
-}
-
-impl fmt::Display for Other {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Server => "the remote side",
-            Self::Client => "the client",
-        })
-    }
-}
 
 /// Cuts a byte stream into frames. Holds at most one payload.
 #[derive(Debug)]
@@ -66,6 +37,11 @@ impl<R: Read> FrameReader<R> {
         Self { other: Other::Client, ..Self::new(input) }
     }
 
+    /// Who sends them.
+    pub(super) fn other(&self) -> Other {
+        self.other
+    }
+
     /// The next frame's token and payload; `None` when the stream ends between two frames.
     ///
     /// # Errors
@@ -74,29 +50,29 @@ impl<R: Read> FrameReader<R> {
     pub fn read(&mut self) -> Result<Option<(u8, &[u8])>> {
         let mut length = [0; 4];
         let other = self.other;
-        let failed = |err| read_error(err, other);
+        let failed = |err| other.unread(err);
         let got = read_up_to(&mut self.input, &mut length).map_err(failed)?;
         if got == 0 {
             return Ok(None);
         }
         if got < length.len() {
-            return Err(cut_error(other));
+            return Err(other.cut());
         }
         // Before anything else is waited for: behind a wrong length it may never come.
         let payload_bytes = match u32::from_le_bytes(length).checked_sub(1) {
             Some(n) if n as usize <= PAYLOAD_BYTES_MAX => u64::from(n),
-            _ => return Err(length_error(length, self.input.buffered(), other)),
+            _ => return Err(other.bad_length(length, self.input.buffered())),
         };
         let mut token = [0];
         if read_up_to(&mut self.input, &mut token).map_err(failed)? == 0 {
-            return Err(cut_error(other));
+            return Err(other.cut());
         }
         // Grows with what arrives, not with what is announced.
         self.payload.clear();
         let mut body = (&mut self.input).take(payload_bytes);
         let got = body.read_to_end(&mut self.payload).map_err(failed)?;
         if got as u64 != payload_bytes {
-            return Err(cut_error(other));
+            return Err(other.cut());
         }
         Ok(Some((token[0], &self.payload)))
     }
@@ -106,8 +82,11 @@ impl<R: Read> FrameReader<R> {
     /// # Errors
     /// Those of [`read`](Self::read), and `Kind::Protocol` for a malformed message.
     pub fn read_message(&mut self) -> Result<Option<Message>> {
+        let other = self.other;
         match self.read()? {
-            Some((token, payload)) => Message::decode(token, payload).map(Some),
+            Some((token, payload)) => {
+                Message::decode(token, payload).map(Some).map_err(|err| other.sent(err))
+            }
             None => Ok(None),
         }
     }
@@ -118,7 +97,7 @@ impl<R: Read> FrameReader<R> {
     /// Those of [`read_message`](Self::read_message), and `Kind::Read` when the stream ends.
     pub fn expect_message(&mut self) -> Result<Message> {
         let other = self.other;
-        self.read_message()?.ok_or_else(|| gone_error(other))
+        self.read_message()?.ok_or_else(|| other.gone())
     }
 
     /// The text of the hello that the stream must begin with.
@@ -134,14 +113,14 @@ impl<R: Read> FrameReader<R> {
         while !is_whole(&frame) {
             let mut byte = [0];
             match read_up_to(&mut self.input, &mut byte) {
-                Ok(0) if frame.is_empty() => return Err(gone_error(self.other)),
-                Ok(0) => return Err(cut_error(self.other)),
+                Ok(0) if frame.is_empty() => return Err(self.other.gone()),
+                Ok(0) => return Err(self.other.cut()),
                 Ok(_) => frame.push(byte[0]),
-                Err(err) => return Err(hello_read_error(err, &frame, self.other)),
+                Err(err) => return Err(self.other.unread_behind(err, &frame)),
             }
             if !may_be_hello(&frame) {
                 frame.extend_from_slice(self.input.buffered());
-                return Err(noise_error(&frame, self.other));
+                return Err(self.other.no_hello(&frame));
             }
         }
         Ok(frame.split_off(FRAME_HEAD_BYTES))
@@ -204,7 +183,7 @@ impl<W: Write> FrameWriter<W> {
     pub fn flush(&mut self) -> Result<()> {
         let sent = self.output.write_all(&self.batch).and_then(|()| self.output.flush());
         self.batch.clear();
-        sent.map_err(|err| write_error(err, self.other))
+        sent.map_err(|err| self.other.unwritten(err))
     }
 }
 
@@ -245,77 +224,10 @@ fn read_up_to(input: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
     Ok(got)
 }
 
-/// The stream ended where a message was due.
-pub(super) fn gone_error(other: Other) -> Error {
-    Error::new(Kind::Read, format!("{other} went away"))
-}
-
-fn cut_error(other: Other) -> Error {
-    Error::new(Kind::Read, format!("{other} went away in the middle of a message"))
-}
-
-fn read_error(source: io::Error, other: Other) -> Error {
-    match source.kind() {
-        // The transport's own words, which name the time.
-        io::ErrorKind::TimedOut => Error::new(Kind::Connection, source.to_string()),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => gone_error(other),
-        _ => Error::io(Kind::Read, format!("cannot read from {other}"), source),
-    }
-}
-
-/// As [`read_error`]; a silence that follows stray bytes is told with them.
-fn hello_read_error(source: io::Error, begun: &[u8], other: Other) -> Error {
-    match source.kind() {
-        io::ErrorKind::TimedOut if !begun.is_empty() => {
-            let what = format!("{source}, only \"{}\"", begun.escape_ascii());
-            Error::new(Kind::Connection, what)
-        }
-        _ => read_error(source, other),
-    }
-}
-
-/// What stands in a hello's place is most often words of a remote: show them.
-fn noise_error(found: &[u8], other: Other) -> Error {
-    let shown = &found[..found.len().min(SHOWN_BYTES_MAX)];
-    let hint = if found.starts_with(PATCH_BEGIN) {
-        format!(" ({PATCH_HINT})")
-    } else if other == Other::Server {
-        format!(" ({NOISE_HINT})")
-    } else {
-        String::new()
-    };
-    let shown = shown.escape_ascii();
-    let what = format!("{other} does not begin with a hello but with \"{shown}\"{hint}");
-    Error::new(Kind::Protocol, what)
-}
-
-fn write_error(source: io::Error, other: Other) -> Error {
-    match source.kind() {
-        io::ErrorKind::BrokenPipe
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted => gone_error(other),
-        _ => Error::io(Kind::Connection, format!("cannot write to {other}"), source),
-    }
-}
-
-/// What a length out of bounds most often means is a remote that prints words: show them.
-fn length_error(length: [u8; 4], behind: &[u8], other: Other) -> Error {
-    let mut what = format!(
-        "{other} sent a message of impossible length: expected 1 to {MESSAGE_BYTES_MAX}, \
-         found {}",
-        u32::from_le_bytes(length)
-    );
-    if length.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) {
-        let shown = [&length[..], &behind[..behind.len().min(SHOWN_BYTES_MAX)]].concat();
-        let hint = if other == Other::Server { NOISE_HINT } else { "no bdsync says that" };
-        what.push_str(&format!(" (the text \"{}\"; {hint})", shown.escape_ascii()));
-    }
-    Error::new(Kind::Protocol, what)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
     use proptest::prelude::*;
 
     fn frame_of(length: u32, payload_bytes: usize) -> Vec<u8> {
@@ -335,6 +247,11 @@ mod tests {
         assert_eq!(said(b"GET / HTTP"), noise);
         let err = FrameReader::of_client(&b"GET / HTTP"[..]).read().unwrap_err().full_message();
         assert!(err.starts_with("the client sent") && !err.contains("--server"), "{err}");
+        let err = FrameReader::of_client(&b"\x01\0\0\0\x63"[..]).read_message().unwrap_err();
+        assert_eq!(err.to_string(), "the client sent a message of unknown kind 99");
+        let err = Other::Client.unexpected("size", &Message::Done);
+        let expected = "the client sent a message out of order: expected size, found done";
+        assert_eq!(err.to_string(), expected);
     }
 
     #[test]

@@ -5,8 +5,9 @@
 
 use std::io::{Read, Write};
 
-use super::frame::{FrameReader, FrameWriter, SHOWN_BYTES_MAX};
+use super::frame::{FrameReader, FrameWriter};
 use super::message::Message;
+use super::other::SHOWN_BYTES_MAX;
 use crate::error::{Error, Kind, Result};
 
 /// The version of the protocol, as both sides must announce it.
@@ -108,8 +109,7 @@ impl Extensions {
         if parts.next() != Some(VERSION.as_bytes()) {
             let shown = &hello[..hello.len().min(SHOWN_BYTES_MAX)];
             let what = format!(
-                "the remote speaks another protocol: expected a hello of version {VERSION}, \
-                 found \"{}\"",
+                "expected a hello of version {VERSION}, found \"{}\"",
                 shown.escape_ascii()
             );
             return Err(Error::new(Kind::Protocol, what));
@@ -180,7 +180,10 @@ pub fn server_handshake(
 }
 
 fn read_hello(reader: &mut FrameReader<impl Read>) -> Result<Extensions> {
-    Extensions::from_hello(&reader.expect_hello()?)
+    Extensions::from_hello(&reader.expect_hello()?).map_err(|err| {
+        let what = format!("{} speaks another protocol: {err}", reader.other());
+        err.reworded(what)
+    })
 }
 
 /// Adds to the news that the remote was silent for too long what it is that was silent.
@@ -193,18 +196,6 @@ fn with_silence_hint(err: Error) -> Error {
          can it log in without a password?"
     );
     Error::new(err.kind(), what)
-}
-
-/// The error for a message that is not due.
-#[must_use]
-pub fn unexpected(expected: &str, found: &Message) -> Error {
-    Error::new(
-        Kind::Protocol,
-        format!(
-            "the remote sent a message out of order: expected {expected}, found {}",
-            found.name()
-        ),
-    )
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::fault::Fault;
-use super::handshake::{Extensions, unexpected};
+use super::handshake::Extensions;
 use super::layout::FRAME_HEAD_BYTES;
 use super::message::Message;
+use super::other::Other;
 use super::pace::{IN_FLIGHT_BYTES_MAX, Pace};
 use super::request::{Answer, Request};
 use crate::error::{Error, Kind, Result};
@@ -181,7 +182,7 @@ impl<T> Inbox<T> {
     /// `Kind::Protocol` when it may not say that, or there is no such request.
     pub(super) fn turn(&mut self, older: u32) -> Result<()> {
         if !self.extensions.reorder || self.turn.is_some() {
-            return Err(unexpected("an answer", &Message::Turn { older }));
+            return Err(Other::Server.unexpected("an answer", &Message::Turn { older }));
         }
         match usize::try_from(older) {
             Ok(index) if index < self.in_flight.len() => {

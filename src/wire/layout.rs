@@ -25,7 +25,7 @@ pub(super) fn encode_frame(token: u8, payload: &[&[u8]], out: &mut Vec<u8>) -> R
         Ok(length) if payload_bytes <= PAYLOAD_BYTES_MAX => length,
         _ => {
             let what = format!(
-                "a message to the remote is too long: at most {PAYLOAD_BYTES_MAX} bytes fit, \
+                "a message is too long: at most {PAYLOAD_BYTES_MAX} bytes fit, \
                  {payload_bytes} given"
             );
             return Err(Error::new(Kind::Protocol, what));

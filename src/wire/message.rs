@@ -268,10 +268,7 @@ impl Message {
                 let (step, level, print) = (f.u64()?, f.level_or_none()?, f.u64()?);
                 Ok(Message::Runs { step, level, print, hashes: f.rest().to_vec() })
             }),
-            _ => Err(Error::new(
-                Kind::Protocol,
-                format!("the remote sent a message of unknown kind {token}"),
-            )),
+            _ => Err(Error::new(Kind::Protocol, format!("a message of unknown kind {token}"))),
         }
     }
 
@@ -627,11 +624,8 @@ mod tests {
     #[test]
     fn errors_name_the_message() {
         let err = Message::decode(SIZE, &[0; 7]).unwrap_err();
-        assert_eq!(
-            err.to_string(),
-            "the remote sent a malformed size message of 7 bytes: it is cut short"
-        );
+        assert_eq!(err.to_string(), "a malformed size message of 7 bytes: it is cut short");
         let err = Message::decode(99, &[]).unwrap_err();
-        assert_eq!(err.to_string(), "the remote sent a message of unknown kind 99");
+        assert_eq!(err.to_string(), "a message of unknown kind 99");
     }
 }

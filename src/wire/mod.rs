@@ -20,6 +20,7 @@
 //!   fields.rs     the fields of a payload, one by one (pure)
 //!   layout.rs     payload -> length, token, payload: a frame (pure)
 //!   frame.rs      frames <-> a byte stream
+//!   other.rs      who is at the other end of it, and the errors that speak of it
 //! ```
 //!
 //! # The protocol
@@ -124,6 +125,7 @@ mod layout;
 mod link;
 mod message;
 mod opening;
+mod other;
 mod pace;
 mod packed;
 mod peer;
@@ -132,9 +134,7 @@ mod request;
 pub use fault::Fault;
 pub use fields::{DIGEST_NAME_BYTES_MAX, Look, SALT_BYTES_MAX, TREE_LEVEL_MAX};
 pub use frame::{FrameReader, FrameWriter};
-pub use handshake::{
-    Extensions, await_server_hello, send_client_hello, server_handshake, unexpected,
-};
+pub use handshake::{Extensions, await_server_hello, send_client_hello, server_handshake};
 pub use inbox::{IN_FLIGHT_AHEAD_MAX, IN_FLIGHT_REQUESTS_MAX, QUEUED_REQUESTS_MAX};
 pub use layout::MESSAGE_BYTES_MAX;
 pub use link::Counters;
@@ -143,6 +143,7 @@ pub use message::{
     HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX, TREE_BYTES_MAX, runs_print,
 };
 pub use opening::{Digests, Opening};
+pub use other::Other;
 pub use pace::{BULK_BYTES_MIN, IN_FLIGHT_BYTES_MAX};
 pub use packed::packed;
 pub use peer::Peer;

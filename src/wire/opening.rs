@@ -10,9 +10,10 @@ use crossbeam_channel::Sender;
 
 use super::early::Early;
 use super::frame::{FrameReader, FrameWriter};
-use super::handshake::{Extensions, await_server_hello, send_client_hello, unexpected};
+use super::handshake::{Extensions, await_server_hello, send_client_hello};
 use super::link::{EXIT_GRACE, Link, LinkStream};
 use super::message::Message;
+use super::other::Other;
 use super::request::Session;
 use crate::background::{Background, later};
 use crate::error::{Error, Kind, Result};
@@ -180,20 +181,20 @@ fn watch_for_hello(link: &Arc<Link>, is_sent: bool) -> Option<Background<Sender<
 fn read_early(reader: &mut Reader) -> Result<Early> {
     match reader.expect_message()? {
         Message::Early { salt, looks } => Ok(Early { salt, looks }),
-        other => Err(unexpected("early", &other)),
+        other => Err(Other::Server.unexpected("early", &other)),
     }
 }
 
 fn read_disk(reader: &mut Reader) -> Result<FileId> {
     match reader.expect_message()? {
         Message::Disk(id) => Ok(id),
-        other => Err(unexpected("disk", &other)),
+        other => Err(Other::Server.unexpected("disk", &other)),
     }
 }
 
 fn read_size(reader: &mut Reader) -> Result<u64> {
     match reader.expect_message()? {
         Message::Size(size) => Ok(size),
-        other => Err(unexpected("size", &other)),
+        other => Err(Other::Server.unexpected("size", &other)),
     }
 }

@@ -19,12 +19,12 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::early::{Claim, EarlyAnswers};
-use super::frame::{Other, gone_error};
-use super::handshake::{Extensions, unexpected};
+use super::handshake::Extensions;
 use super::inbox::{Inbox, QUEUED_REQUESTS_MAX};
 use super::link::{Counters, Link};
 use super::message::Message;
 use super::opening::{Digests, LinkGuard, Opening, Reader, Writer};
+use super::other::Other;
 use super::packed::unpacked;
 use super::request::{Answer, Done, Request, Session};
 use crate::background::spawn;
@@ -335,7 +335,7 @@ struct FailAtEnd<'a>(&'a Shared);
 
 impl Drop for FailAtEnd<'_> {
     fn drop(&mut self) {
-        self.0.fail(gone_error(Other::Server));
+        self.0.fail(Other::Server.gone());
     }
 }
 
@@ -377,8 +377,8 @@ impl Shared {
                 self.progress.notify_all();
                 Ok(Taken::End)
             }
-            (Err(message), Phase::DoneSent) => Err(unexpected("done", &message)),
-            (Err(message), _) => Err(unexpected("nothing", &message)),
+            (Err(message), Phase::DoneSent) => Err(Other::Server.unexpected("done", &message)),
+            (Err(message), _) => Err(Other::Server.unexpected("nothing", &message)),
         }
     }
 

@@ -1,11 +1,12 @@
 //! What one can ask for, what one gets, and whether an answer is that of its request. Pure.
 
 use super::fields::{Look, TREE_LEVEL_MAX};
-use super::handshake::{Extensions, unexpected};
+use super::handshake::Extensions;
 use super::message::{
     BLOCK_MESSAGE_BYTES_MAX, HASHES_BYTES_MAX, HashRun, Message, RUNS_BYTES_MAX, RUNS_MAX,
     TREE_BYTES_MAX, runs_print,
 };
+use super::other::Other;
 use crate::error::{Error, Kind, Result};
 use crate::units::ByteRange;
 
@@ -204,7 +205,7 @@ impl Request {
         };
         let (expected, found) = match (self.echo(), echo(&message)) {
             ((expected, _), (found, _)) if expected != found => {
-                return Err(unexpected(expected, &message));
+                return Err(Other::Server.unexpected(expected, &message));
             }
             ((_, expected), (_, found)) => (expected, found),
         };
@@ -231,7 +232,7 @@ impl Request {
             (_, Message::Block { data, .. }) => Answer::Block(data),
             (_, Message::Checksum(digest)) => Answer::Checksum(digest),
             (_, Message::Hashes { hashes, .. }) => Answer::Hashes(hashes),
-            (_, other) => return Err(unexpected("an answer", &other)),
+            (_, other) => return Err(Other::Server.unexpected("an answer", &other)),
         })
     }
 
