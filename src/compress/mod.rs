@@ -8,7 +8,7 @@
 //! ```
 //! Knows nothing of patches. Memory is bounded, however much comes out of a few bytes: of a stream
 //! what is decoded is never held, and a zstd window has at most [`WINDOW_LOG_MAX`] bits; of a block
-//! the length is known. Streams are for `commands`, blocks for `wire` and `serve`.
+//! the length is known. Streams are for `commands`, blocks for `wire`.
 
 mod block;
 mod decoder;
