@@ -64,7 +64,9 @@ mod tests {
     use super::*;
     use crate::units::Compression;
     use proptest::prelude::*;
-    use std::io::{self, Read, Seek, SeekFrom, Write};
+    use std::cell::RefCell;
+    use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+    use std::rc::Rc;
 
     const ALL: [Compression; 3] =
         [Compression::Zstd(1), Compression::Zstd(3), Compression::Gzip(6)];
@@ -186,6 +188,41 @@ mod tests {
         let err = plain(&frame).unwrap_err();
         assert_eq!(err.kind(), io::ErrorKind::InvalidData);
         assert!(err.to_string().contains("decompress it first"), "{err}");
+    }
+
+    /// What an encoder has handed on to where it stays.
+    #[derive(Clone, Default)]
+    struct Kept(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Somebody waits at the other end of a pipe.
+    #[test]
+    fn what_is_flushed_can_be_decoded_before_the_stream_ends() {
+        for compression in ALL.map(Some).into_iter().chain([None]) {
+            let kept = Kept::default();
+            // The output holds bytes back as well.
+            let output = BufWriter::with_capacity(1 << 20, kept.clone());
+            let mut encoder = Encoder::new(output, compression).unwrap();
+            encoder.write_all(b"first").unwrap();
+            encoder.flush().unwrap();
+            let mut start = [0; 5];
+            let so_far = kept.0.borrow().clone();
+            Decoder::new(&so_far[..]).unwrap().read_exact(&mut start).unwrap();
+            assert_eq!(&start, b"first", "{compression:?}");
+            encoder.write_all(b", second").unwrap();
+            // All is there while the output still is, whose end would flush it unheard.
+            let output = encoder.finish().unwrap();
+            assert_eq!(plain(&kept.0.borrow()).unwrap(), b"first, second", "{compression:?}");
+            drop(output);
+        }
     }
 
     #[test]

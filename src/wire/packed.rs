@@ -84,6 +84,23 @@ mod tests {
     }
 
     #[test]
+    fn no_more_is_unpacked_than_a_block_may_hold() {
+        for (bytes, is_block) in
+            [(BLOCK_MESSAGE_BYTES_MAX, true), (BLOCK_MESSAGE_BYTES_MAX + 1, false)]
+        {
+            let data = vec![7; bytes];
+            let result = unpacked(packed(0, &data).unwrap(), Extensions::ALL);
+            match is_block {
+                true => assert!(result.unwrap() == Message::Block { offset: 0, data }),
+                false => {
+                    let text = result.unwrap_err().full_message();
+                    assert!(text.contains(&format!("at most {BLOCK_MESSAGE_BYTES_MAX}")), "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_frame_of_more_than_it_names_is_not_unpacked_further() {
         // 1 GiB of zeros takes about 33 KiB.
         let bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(0), 1 << 30), 1).unwrap();
