@@ -183,14 +183,44 @@ mod tests {
     }
 
     #[test]
+    fn the_link_is_compressed_for_who_asks_for_it() {
+        for (options, compresses) in [(&[][..], false), (&["--compress"], true)] {
+            let words = [options, &["c", "l", "r", "m"]].concat();
+            let MountSource::Live { session, .. } = mount_of(&words).source else {
+                panic!("not live")
+            };
+            assert_eq!(session.compare.compress_link, compresses);
+        }
+    }
+
+    #[test]
+    fn no_option_that_is_for_a_remote_side_is_ignored_where_there_is_none() {
+        for option in [
+            "--blocksize=512",
+            "--hash=md5",
+            "--checksum=md5",
+            "--remdata",
+            "--twopass",
+            "--zeroblocks",
+            "--flushcache",
+            "--fixedsalt",
+            "--timeout=9",
+            "--progress",
+            "--scan=background",
+            "--cache-mib=8",
+            "--compress",
+        ] {
+            let text = refused(&["mount", "--from=p", option, "base", "m"]);
+            assert!(text.contains("means nothing with --from"), "{option}: {text}");
+        }
+    }
+
+    #[test]
     fn mounts_that_make_no_sense_are_refused() {
         for words in [
             &["mount", "--from=p", "base"][..],
             &["mount", "--from=p", "base", "m", "more"],
             &["mount", "--from=", "base", "m"],
-            &["mount", "--from=p", "-r", "base", "m"],
-            &["mount", "--from=p", "--cache-mib=8", "base", "m"],
-            &["mount", "--from=p", "--compress", "base", "m"],
             &["mount", "c", "l", "r", "m", "--cache-mib=0"],
             &["mount", "c", "l", "r", "m", "--cache-mib=65537"],
             &["mount", "c", "l", "r", "m", "--scan=never"],
