@@ -86,6 +86,31 @@ fn a_dry_run_ends_as_the_apply_would_and_changes_nothing() {
 }
 
 #[test]
+fn a_dry_run_says_how_much_would_be_written_and_what_becomes_of_the_size() {
+    let old = random_bytes(1, 3 * 4096);
+    let mut new = old[..2 * 4096].to_vec();
+    new[5000] ^= 1;
+    let smaller = Workdir::with_pair(&new, &old).patch(&["-d"]);
+    let larger = Workdir::with_pair(&[&old[..], &[7; 4096]].concat(), &old).patch(&["-d"]);
+    let work = Workdir::with_pair(&new, &old);
+    let would = "4.0 KiB in 1 record would be written to remote.img";
+    for (option, patch, says) in [
+        ("-d", &smaller, format!("{would}, which would be cut to 8.0 KiB")),
+        ("-d", &larger, format!("{would}, which would be extended to 16.0 KiB")),
+        // All of it lies within the target, which is larger.
+        ("--diffsize=minsize", &smaller, would.to_owned()),
+        ("--diffsize=minsize", &larger, format!("at most {would}")),
+    ] {
+        let out = work.apply(&["--dry-run", option], patch).expect(0);
+        let line = format!("bdsync: {says}; nothing changed (--dry-run)");
+        assert!(out.stderr_text().lines().any(|said| said == line), "{line}\n{out}");
+    }
+    work.apply(&["-d", "--report=report"], &smaller).expect(0);
+    let report: Value = serde_json::from_slice(&work.read("report")).unwrap();
+    assert_eq!(report["dry_run"], Value::Null, "an apply is none");
+}
+
+#[test]
 fn undo_takes_a_patch_back_with_its_resize() {
     for (seed, old_len, new_len) in [(1, 300_000, 300_000), (2, 300_000, 1000), (3, 10, 100_000)] {
         let old = random_bytes(seed, old_len);
@@ -479,7 +504,9 @@ fn a_sealed_patch_is_for_one_state_of_its_target_only() {
         assert!(work.read(target) == new);
         // Its disk may have lost it: it is written, and what is asked for besides is done.
         let out = apply(&["--verify", "--undo=late", "-v"]).expect(0);
-        let out = out.says("already").says("late will lead back to what the target holds now");
+        let out = out
+            .says("already: writing it again")
+            .says("late will lead back to what the target holds now");
         out.says("are written").says("reads back as it should");
         fs::remove_file(work.path("late")).unwrap();
         work.write(target, &old);
@@ -487,7 +514,8 @@ fn a_sealed_patch_is_for_one_state_of_its_target_only() {
         assert!(work.read(target) == new);
         // As an apply leaves it that was killed.
         work.write(target, &[&new[..500_000], &old[500_000..]].concat());
-        let out = apply(&["--undo=later"]).expect(0).says("cut short");
+        apply(&["--dry-run"]).expect(0).says("an earlier apply of this patch was cut short\n");
+        let out = apply(&["--undo=later"]).expect(0).says("cut short: going on with it");
         out.says("later will lead back to what the target holds now");
         assert!(work.read(target) == new);
     }
