@@ -25,7 +25,7 @@ use crate::units::{ByteRange, Readers};
 pub const READ_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// The most pieces of data that are looked at for one question about holes. Beyond, all
 /// counts as data, which is always allowed to be said.
-const HOLE_STEPS_MAX: usize = 16 * 1024;
+pub(super) const HOLE_STEPS_MAX: usize = 16 * 1024;
 /// What the smallest hole of a file system takes, in bytes.
 const SMALLEST_HOLE_BYTES: u64 = 4096;
 

@@ -2,6 +2,7 @@
 //! patch and over a change whose answers come late, or not, or are errors.
 
 mod answers;
+mod holes;
 mod scripted;
 
 use std::collections::VecDeque;

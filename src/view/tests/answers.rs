@@ -51,6 +51,14 @@ fn modes_are_the_owners_unless_everybody_may_read() {
     assert_eq!((view.attr(Node::Extents).mode, view.attr(Node::Patch).mode), (0o555, 0o444));
 }
 
+/// As `find` counts on: two for a folder, and one for each folder in it.
+#[test]
+fn links_tell_how_many_folders_a_folder_has() {
+    let (view, _) = scripted(&dotted(1), &[Mood::Now]);
+    let links = [Node::Root, Node::Extents, Node::Merged].map(|node| view.attr(node).links);
+    assert_eq!(links, [3, 2, 1]);
+}
+
 #[test]
 fn blocks_leave_out_what_is_known_to_be_a_hole() {
     let mut model = dotted(8192);
@@ -70,6 +78,7 @@ fn reads_are_bounded_and_folders_are_not_read() {
     assert!(wait(|done| view.read(Node::Merged, 0, READ_BYTES_MAX, done)).is_ok());
     assert_eq!(errno(Node::Merged, READ_BYTES_MAX + 1), libc::EINVAL);
     assert_eq!(errno(Node::Extents, 1), libc::EINVAL);
+    assert_eq!(errno(Node::Root, 0), libc::EINVAL);
     assert!(wait(|done| view.list(Node::Merged, 0, done)).is_err());
 }
 
@@ -130,6 +139,8 @@ fn lines_far_into_changes_are_found_from_the_nearest_checkpoint() {
     assert_eq!(view.attr(Node::Changes).size_bytes, 0);
     read(count);
     assert_eq!(view.attr(Node::Changes).size_bytes, count as u64 * LINE_BYTES);
+    // Whoever reads to the end asks once more, there.
+    assert_eq!(read(count), 0);
     assert_eq!(read(count + 5), 0);
 }
 
@@ -150,8 +161,9 @@ impl Change for StuckChange {
         Ok(Some(ByteRange::new(from, 1 << 40)))
     }
     fn next_extent(&self, from: u64, done: Done<Option<ByteRange>>) {
-        match from < self.known * 10 {
-            true => done(Ok(Some(ByteRange::new(from / 10 * 10, from / 10 * 10 + 10 - 1)))),
+        let start = (from + 1) / 10 * 10;
+        match start < self.known * 10 {
+            true => done(Ok(Some(ByteRange::new(start, start + 9)))),
             false => self.waiting.lock().push(done),
         }
     }
@@ -184,6 +196,32 @@ fn what_is_known_is_given_out_while_the_scan_is_on_its_way() {
 }
 
 #[test]
+fn a_folder_of_ranges_lists_those_that_are_known() {
+    let change = Arc::new(StuckChange { known: 3, waiting: Mutex::default() });
+    let view = View::new(change, Readers::Owner).unwrap();
+    let entries = wait(|done| view.list(Node::Extents, 2, done)).unwrap();
+    let nodes: Vec<_> = entries.into_iter().map(|entry| entry.node).collect();
+    let range = |start| Node::Extent(ByteRange::new(start, start + 9));
+    assert_eq!(nodes, [0, 10, 20].map(range));
+}
+
+#[test]
+fn what_the_scan_cannot_change_does_not_wait_for_it() {
+    let change = Arc::new(StuckChange { known: 0, waiting: Mutex::default() });
+    let view = View::new(change, Readers::Owner).unwrap();
+    for node in [Node::Changes, Node::Patch] {
+        assert!(wait(|done| view.read(node, 5, 0, done)).unwrap().is_empty(), "{node:?}");
+    }
+    // Behind the end of the image nothing is changed.
+    for start in [1 << 40, (1 << 40) + 1] {
+        let node = Node::Extent(ByteRange::new(start, start + 1));
+        let found = wait(|done| view.lookup(Node::Extents, &node.name(), done)).unwrap();
+        assert_eq!(found, None);
+        assert_eq!(wait(|done| view.node(node.inode(), done)).unwrap(), None);
+    }
+}
+
+#[test]
 fn readers_that_wait_when_the_view_ends_get_an_error() {
     let change = Arc::new(StuckChange { known: 0, waiting: Mutex::default() });
     let view = View::new(change.clone(), Readers::Owner).unwrap();
@@ -192,7 +230,9 @@ fn readers_that_wait_when_the_view_ends_get_an_error() {
         let sender = sender.clone();
         view.read(Node::Changes, 0, 10, Box::new(move |result| sender.send(result).unwrap()));
     }
-    while change.waiting.lock().len() < 3 {
+    let (listed, names) = mpsc::channel();
+    view.list(Node::Extents, 2, Box::new(move |result| listed.send(result).unwrap()));
+    while change.waiting.lock().len() < 4 {
         thread::yield_now();
     }
     drop(view);
@@ -203,6 +243,8 @@ fn readers_that_wait_when_the_view_ends_get_an_error() {
         let result = receiver.recv_timeout(Duration::from_secs(20)).unwrap();
         assert_eq!(result.unwrap_err().kind().errno(), libc::EIO);
     }
+    let result = names.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(result.unwrap_err().kind().errno(), libc::EIO);
 }
 
 #[test]
