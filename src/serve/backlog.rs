@@ -190,3 +190,27 @@ impl Backlog {
         Next::Write(index, answer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many answers, for which so many bytes are held.
+    fn owed(answers: usize, held_bytes: usize) -> Owed {
+        let answers = (0..answers).map(|_| Answer::Done).collect();
+        Owed { answers, held_bytes, ..Owed::default() }
+    }
+
+    #[test]
+    fn so_many_requests_are_read_ahead_and_no_more() {
+        assert!(owed(REQUESTS_MAX - 1, 0).has_room(0));
+        assert!(!owed(REQUESTS_MAX, 0).has_room(0));
+    }
+
+    #[test]
+    fn so_many_bytes_are_held_or_those_of_one_request() {
+        assert!(owed(0, 0).has_room(HELD_BYTES_MAX + 1));
+        assert!(owed(1, HELD_BYTES_MAX - 5).has_room(5));
+        assert!(!owed(1, HELD_BYTES_MAX - 5).has_room(6));
+    }
+}

@@ -420,6 +420,22 @@ fn hints_are_echoed_and_free_the_cache() {
     assert_eq!(*released, [range(100, 150), range(0, 4096), everything, everything]);
 }
 
+#[test]
+fn what_was_read_for_hashes_leaves_the_cache_where_that_is_asked_for() {
+    let hint = Message::GetHashes { start: 0, step: 0, n: 0 };
+    let hashes = Message::GetHashes { start: 4096, step: 1024, n: 1 };
+    let (read, everything) = (ByteRange::new(4096, 5120), ByteRange::new(0, 10_000));
+    for (requests, expected) in [
+        (&[hint, hashes.clone(), Message::Done][..], &[read, everything][..]),
+        (&[hashes, Message::Done], &[]),
+    ] {
+        let device = Recorded::new(vec![3; 10_000]);
+        let (_, end) = ask(&device, opening("CLIENT 0.5", "md5", ""), requests);
+        end.expect("a good session");
+        assert_eq!(*device.released.lock(), expected);
+    }
+}
+
 /// Else a client that has written to the disk meanwhile would compare what it has overwritten.
 #[test]
 fn what_a_hint_releases_is_read_and_hashed_anew() {
@@ -459,11 +475,16 @@ fn mib(start: u64, end: u64) -> ByteRange {
     ByteRange::new(start << 20, end << 20)
 }
 
-/// What a device of so many MiB is told to read ahead for `n` hashes of steps of so many.
-fn announced(size: usize, step: u64, n: u64) -> Vec<ByteRange> {
+/// `n` hashes of steps of so many MiB.
+fn hashes(start: u64, step: u64, n: u64) -> Message {
+    Message::GetHashes { start: start << 20, step: step << 20, n }
+}
+
+/// What a device of so many MiB is told to read ahead for `requests`.
+fn announced(size: usize, requests: &[Message]) -> Vec<ByteRange> {
     let device = Recorded::new(vec![3; size << 20]);
-    let hashes = Message::GetHashes { start: 0, step: step << 20, n };
-    let (_, end) = ask(&device, opening(EXTENDED, "blake3", ""), &[hashes, Message::Done]);
+    let requests = [requests, &[Message::Done]].concat();
+    let (_, end) = ask(&device, opening(EXTENDED, "blake3", ""), &requests);
     end.expect("a good session");
     let mut announced = device.announced.lock().clone();
     announced.sort();
@@ -473,13 +494,21 @@ fn announced(size: usize, step: u64, n: u64) -> Vec<ByteRange> {
 #[test]
 fn disk_is_told_ahead_of_the_threads() {
     let expected = [mib(0, 16), mib(16, 17), mib(17, 18), mib(18, 19), mib(19, 20)];
-    assert_eq!(announced(20, 1, 20), expected);
+    assert_eq!(announced(20, &[hashes(0, 1, 20)]), expected);
 }
 
 /// What is read too early on a small machine is read twice.
 #[test]
 fn disk_is_told_of_little_ahead_however_large_the_step() {
-    assert_eq!(announced(100, 40, 3), [mib(0, 16), mib(40, 56), mib(80, 96)]);
+    assert_eq!(announced(100, &[hashes(0, 40, 3)]), [mib(0, 16), mib(40, 56), mib(80, 96)]);
+}
+
+#[test]
+fn disk_is_told_of_more_as_what_it_was_told_of_is_read() {
+    // More than it is told of at a time.
+    let requests: Vec<_> = (0..6).map(|i| hashes(16 * i, 16, 1)).collect();
+    let expected: Vec<_> = (0..6).map(|i| mib(16 * i, 16 * i + 16)).collect();
+    assert_eq!(announced(96, &requests), expected);
 }
 
 #[test]
