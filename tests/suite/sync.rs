@@ -192,6 +192,10 @@ fn what_the_classic_cannot_skip_or_hash_is_told() {
     classic(&work);
     let skips = ["--dry-run", "--on-read-error=skip", "local.img", "h:remote.img"];
     sync_classic(&work, &skips).run().expect(0).says("cannot skip what it cannot read");
+    // Whoever makes a patch is told as well.
+    let client = ["--on-read-error=skip", "./classic --server", "local.img", "remote.img"];
+    let out = bdsync(client).in_folder(work.folder()).run();
+    out.expect(0).says("cannot skip what it cannot read");
     let out = sync(&work, &skips).run().expect(0);
     assert!(!out.stderr_text().contains("cannot skip"), "{out}");
     let out = sync_classic(&work, &["--hash=blake3", "local.img", "h:remote.img"]).run();
@@ -244,9 +248,18 @@ fn a_classic_that_cannot_compress_is_told_of_and_will_do() {
         assert_eq!(said.matches("the remote bdsync cannot compress").count(), 1, "{said}");
         assert!(work.read("remote.img") == work.read("local.img"));
     }
-    let work = pair();
-    let out = sync(&work, &["--compress", "local.img", "remote.img"]).run().expect(0);
+}
+
+#[test]
+fn what_stays_on_one_host_is_not_compressed() {
+    let text = text(200_000);
+    let work = pair_of(&text, &vec![0; text.len()]);
+    let words = ["--compress", "--report=report", "local.img", "remote.img"];
+    let out = sync(&work, &words).run().expect(0);
     assert!(!out.stderr_text().contains("compress"), "{out}");
+    assert!(work.read("remote.img") == text);
+    let (sent, _) = sent_and_received(&work);
+    assert!(sent > text.len() as u64, "{sent}");
 }
 
 #[test]
