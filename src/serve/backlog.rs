@@ -193,7 +193,15 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use super::super::bell::Bell;
+    use super::super::task::{ServedDevice, Work};
     use super::*;
+    use crate::device::{MemoryDevice, ReadAhead};
+    use crate::digest::{Algorithm, BlockHasher, HashPool};
+    use crate::units::{ByteRange, Priority};
 
     /// So many answers, for which so many bytes are held.
     fn owed(answers: usize, held_bytes: usize) -> Owed {
@@ -212,5 +220,32 @@ mod tests {
         assert!(owed(0, 0).has_room(HELD_BYTES_MAX + 1));
         assert!(owed(1, HELD_BYTES_MAX - 5).has_room(5));
         assert!(!owed(1, HELD_BYTES_MAX - 5).has_room(6));
+    }
+
+    #[test]
+    fn what_is_held_for_an_answer_is_held_until_it_goes_out() {
+        let device = ServedDevice::new(Box::new(MemoryDevice::new([3; 100])));
+        let source = Arc::new(Source {
+            read_ahead: ReadAhead::new(Arc::new(device.clone())),
+            device,
+            tolerant: None,
+            hasher: BlockHasher::new(Algorithm::Md5, &[]).unwrap(),
+            packs: false,
+            leaves: None,
+            flush: AtomicBool::new(false),
+            bell: Bell::default(),
+        });
+        let pool = HashPool::new().unwrap();
+        let work = Work::Read(ByteRange::new(0, 100));
+        let task = Task::start(&source, work, &pool.submitter(), 1, Priority::Interactive);
+        let backlog = Backlog::default();
+        assert!(backlog.push(Answer::Block { offset: 0, task: Arc::clone(&task) }));
+        // The message is made of it while it is still there.
+        assert_eq!(backlog.state.lock().held_bytes, 200);
+        while !task.is_finished() {
+            thread::yield_now();
+        }
+        assert!(matches!(backlog.next(false), Next::Write(0, Answer::Block { .. })));
+        assert_eq!(backlog.state.lock().held_bytes, 0);
     }
 }
