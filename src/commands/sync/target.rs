@@ -198,15 +198,42 @@ mod tests {
         assert_eq!(target.finish(false).unwrap(), Finished::Killed);
     }
 
-    /// A process that reads the whole patch and then does `what`, with 5 s of patience.
-    fn end_of(what: &str) -> Result<Finished> {
+    /// A process elsewhere that reads the whole patch and then does `what`, with so many seconds of
+    /// patience.
+    fn target_of(what: &str, patience_s: u64, shows_life: bool) -> Target {
         let script = format!("cat >/dev/null; {what}");
         let words = ["sh", "-c", &script].map(Into::into);
-        let patience = Some(Duration::from_secs(5));
+        let patience = Some(Duration::from_secs(patience_s));
         let connection = connect(&words, Manner::Consumer, patience, Box::new(|_| {})).unwrap();
-        let mut target = Target::new(connection, true, true, LastWord::default(), |_| {}).unwrap();
+        let mut target =
+            Target::new(connection, true, shows_life, LastWord::default(), |_| {}).unwrap();
         target.writer().write_all(b"patch\n").unwrap();
-        target.finish(true)
+        target
+    }
+
+    /// The end of one that shows life, with 5 s of patience.
+    fn end_of(what: &str) -> Result<Finished> {
+        target_of(what, 5, true).finish(true)
+    }
+
+    #[test]
+    fn that_one_which_cannot_show_life_has_all_the_time_it_needs() {
+        let target = target_of("exec sleep 3", 1, false);
+        assert_eq!(target.finish(true).unwrap(), Finished::Itself);
+    }
+
+    #[test]
+    fn that_one_whose_patch_is_cut_short_may_still_say_why() {
+        let err = target_of("sleep 1; exit 12", 60, false).finish(false).unwrap_err();
+        assert_eq!(err.kind(), Kind::Open);
+    }
+
+    #[test]
+    fn that_one_which_has_the_whole_patch_is_not_waited_for_when_all_is_over() {
+        let target = target_of("exec sleep 30", 60, false);
+        target.control.close();
+        let err = target.finish(true).unwrap_err();
+        assert!(err.full_message().contains("signal"), "{}", err.full_message());
     }
 
     #[test]
