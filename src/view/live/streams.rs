@@ -139,6 +139,7 @@ mod tests {
         let mut streams = Streams::default();
         let range = read(0, MIB);
         streams.note(range);
+        streams.fetch(range, 0, |more| panic!("{more}"));
         for came_to in [MIB, MIB + 100 * KIB, 2 * MIB] {
             let mut asked = None;
             streams.fetch(range, MIB, |more| {
@@ -158,6 +159,32 @@ mod tests {
             assert_eq!(streams.note(read(start, 4096)), 0, "read {i}");
         }
         assert_eq!(streams.streams.len(), STREAMS_MAX);
+    }
+
+    #[test]
+    fn a_reader_among_jumping_ones_is_not_forgotten() {
+        let mut streams = Streams::default();
+        let mut jumps = (1..).map(|far| read(far << 40, 4096));
+        let mut jump = |streams: &mut Streams| streams.note(jumps.next().unwrap());
+        for _ in 0..20 {
+            jump(&mut streams);
+        }
+        for i in 0..100 {
+            let ahead = streams.note(read(i * 4096, 4096));
+            assert_eq!(ahead > 0, i > 0, "read {i}");
+            jump(&mut streams);
+        }
+    }
+
+    #[test]
+    fn a_long_stream_is_continued_from_further_away_and_never_looked_beyond_its_window() {
+        let mut streams = Streams::default();
+        for i in 0..64 {
+            streams.note(read(i * MIB, MIB));
+        }
+        assert_eq!(streams.note(read(63 * MIB, MIB / 2)), WINDOW_BYTES_MAX);
+        assert!(streams.note(read(65 * MIB, 4096)) > 0);
+        assert_eq!(streams.note(read(80 * MIB, 4096)), 0);
     }
 
     #[test]
