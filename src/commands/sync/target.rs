@@ -223,6 +223,38 @@ mod tests {
     }
 
     #[test]
+    fn that_one_refuses_a_patch_is_no_news_where_it_was_cut_short_only() {
+        let end = |complete| target_of("exit 2", 60, false).finish(complete);
+        assert_eq!(end(false).unwrap(), Finished::Itself);
+        assert_eq!(end(true).unwrap_err().kind(), Kind::Patch);
+    }
+
+    #[test]
+    fn that_one_has_failed_is_told_with_its_word_or_how_it_ended() {
+        let failure = |script: &str, is_remote: bool| {
+            let words = ["sh", "-c", script].map(Into::into);
+            let word = LastWord::default();
+            let sink = word.sink(!is_remote);
+            let connection = connect(&words, Manner::Consumer, None, sink).unwrap();
+            let target = Target::new(connection, is_remote, false, word, |_| {}).unwrap();
+            target.finish(true).unwrap_err().full_message()
+        };
+        for (end, says) in [
+            ("exit 12", "the target was not written to: it broke"),
+            ("exit 3", "the target was not written to: it broke"),
+            ("exit 14", "the target was not written to: it broke"),
+            ("exit 9", "writing to the target failed: it broke"),
+            ("kill -9 $$", "writing to the target failed: it broke"),
+        ] {
+            assert_eq!(failure(&format!("echo 'bdsync: it broke' >&2; {end}"), false), says);
+        }
+        // Of another host it is not known which program it was.
+        let own = [true, false]
+            .map(|is_remote| failure("exit 9", is_remote).contains("the bdsync that writes to it"));
+        assert_eq!(own, [false, true]);
+    }
+
+    #[test]
     fn that_one_whose_patch_is_cut_short_may_still_say_why() {
         let err = target_of("sleep 1; exit 12", 60, false).finish(false).unwrap_err();
         assert_eq!(err.kind(), Kind::Open);
