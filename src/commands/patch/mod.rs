@@ -270,15 +270,13 @@ impl Job<'_> {
         match base_state(target, base, sizes.limit_bytes, &open, &checking)? {
             BaseState::Original => Ok(()),
             BaseState::Applied => {
-                let then = if self.options.dry_run { "" } else { ": writing it again" };
-                log::warn!("{} holds the patch already{then}", target.path().display());
-                self.warn_of_late_undo();
+                let found = format!("{} holds the patch already", target.path().display());
+                self.warn_of_late_apply(&found, "writing it again");
                 Ok(())
             }
             BaseState::Interrupted => {
-                let then = if self.options.dry_run { "" } else { ": going on with it" };
-                log::warn!("an earlier apply of this patch was cut short{then}");
-                self.warn_of_late_undo();
+                let found = "an earlier apply of this patch was cut short";
+                self.warn_of_late_apply(found, "going on with it");
                 Ok(())
             }
             BaseState::Foreign { first, differing, parts } => {

@@ -17,8 +17,7 @@ impl Job<'_> {
         let records = summary.places.records();
         self.record.tell(|facts| facts.records = Some(records));
         let resized = sizes.resize_bytes.map_or(String::new(), |bytes| {
-            let change = if bytes < sizes.before_bytes { "cut" } else { "extended" };
-            format!(", which would be {change} to {}", human_bytes(bytes))
+            format!(", which would be {} to {}", change_of(sizes, bytes), human_bytes(bytes))
         });
         // Of records behind the end of a smaller target nothing is written.
         let is_part = sizes.limit_bytes < summary.header.size_bytes;
@@ -34,16 +33,22 @@ impl Job<'_> {
     /// Tells of a size that nobody asked for.
     pub(super) fn tell_sealed_size(&self, target: &FileDevice, sizes: &SizePlan) {
         if let Some(bytes) = sizes.resize_bytes.filter(|_| !self.options.sizes.is_given) {
-            let change = if bytes < sizes.before_bytes { "is cut" } else { "is extended" };
+            let change = change_of(sizes, bytes);
             report::notice(&format!(
-                "{} {change} from {} to {bytes} bytes: the patch is sealed to set the size",
+                "{} is {change} from {} to {bytes} bytes: the patch is sealed to set the size",
                 target.path().display(),
                 sizes.before_bytes
             ));
         }
     }
 
-    pub(super) fn warn_of_late_undo(&self) {
+    /// Warns that some of the patch was `found` to be there, and what is done `then`.
+    pub(super) fn warn_of_late_apply(&self, found: &str, then: &str) {
+        // Nothing is done, nor made.
+        if self.options.dry_run {
+            return log::warn!("{found}");
+        }
+        log::warn!("{found}: {then}");
         if let Some(undo) = &self.options.undo {
             log::warn!(
                 "{} will lead back to what the target holds now, not to what it held before the \
@@ -108,6 +113,11 @@ impl Job<'_> {
             log::warn!("to go back: {undo}");
         }
     }
+}
+
+/// What a target of another size is that becomes `bytes` long.
+fn change_of(sizes: &SizePlan, bytes: u64) -> &'static str {
+    if bytes < sizes.before_bytes { "cut" } else { "extended" }
 }
 
 /// The words for a shell in which `program` takes a patch back, by `force` if it was applied so.
