@@ -1,12 +1,22 @@
-//! Threads beside the work: how one is started, and one that ends with the work.
+//! Threads beside the work: how many have a core, how one is started, and one that ends with the
+//! work.
 
 use std::io;
+use std::num::NonZeroUsize;
+use std::sync::OnceLock;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::error::{Error, Kind, Result};
+
+/// How many cores the process may use, as first asked: a process that has given up the file
+/// system cannot read its limits any more.
+pub fn core_count() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
+}
 
 /// Runs `work` on a thread called `name`.
 ///

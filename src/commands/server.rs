@@ -6,9 +6,9 @@ use parking_lot::Mutex;
 
 use super::last_words::LastWords;
 use super::record::{DeviceFacts, Record};
+use crate::background::core_count;
 use crate::cli::ServerOptions;
 use crate::device::Device;
-use crate::digest;
 use crate::error::Result;
 use crate::report;
 use crate::serve;
@@ -55,7 +55,7 @@ fn answer(
 ) -> Result<()> {
     let allowed = serve::Allowed::new(&options.allow)?;
     // Found out while the files that tell it can still be opened.
-    digest::core_count();
+    core_count();
     serve::session(stdio(options.timeout)?, Extensions::ALL, &|path| {
         let device = allowed.open(path)?;
         record.tell(|facts| facts.source = Some(DeviceFacts::here(&device)));

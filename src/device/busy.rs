@@ -135,6 +135,7 @@ impl Kernel {
         let bytes = fs::read(self.proc.join("swaps")).unwrap_or_default();
         let lines = bytes.split(|byte| *byte == b'\n').skip(1);
         let paths = lines.filter_map(|line| line.split(u8::is_ascii_whitespace).next());
+        let paths = paths.filter(|path| !path.is_empty());
         paths.map(unescape).collect()
     }
 

@@ -35,6 +35,6 @@ pub use checksum::checksum;
 pub use feed::{feed, feed_zeros};
 pub use hasher::Hasher;
 pub use leaf_cache::{Kept, LeafCache};
-pub use pool::{HashPool, READ_BYTES, Scratch, Submitter, core_count};
+pub use pool::{HashPool, READ_BYTES, Scratch, Submitter};
 pub use range::{BlockSpan, hash_range, hash_range_with};
 pub use tree::{FAN, LEVEL_MAX, fold, hash_node, node_leaves, zero_nodes};

@@ -1,13 +1,12 @@
 //! Threads that hash, the most urgent jobs first.
 
 use std::collections::VecDeque;
-use std::num::NonZeroUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::background::spawn;
+use crate::background::{core_count, spawn};
 use crate::buffer::PageBuffer;
 use crate::error::{Kind, Result};
 use crate::units::Priority;
@@ -45,13 +44,6 @@ impl Scratch {
         }
         (&mut self.data, &mut self.hashes)
     }
-}
-
-/// How many cores the process may use, as first asked: a process that has given up the file
-/// system cannot read its limits any more.
-pub fn core_count() -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
 }
 
 /// Work for one thread of a pool.

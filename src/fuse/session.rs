@@ -21,7 +21,6 @@ use std::mem::ManuallyDrop;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -35,6 +34,7 @@ use super::events::{Event, Events};
 use super::first_read::{first_answer, join};
 use super::mountpoint::{Mountpoint, Place, is_dead};
 use super::unmount::{HELPER, detach_lazily, umount, unmount, unmount_with_helper};
+use crate::background::core_count;
 use crate::error::{Error, Kind, Result};
 use crate::report;
 use crate::units::{Readers, major_minor};
@@ -300,8 +300,7 @@ fn is_fuse(found: &fs::Metadata) -> bool {
 }
 
 fn threads() -> usize {
-    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    cores.clamp(THREADS_MIN, THREADS_MAX)
+    core_count().clamp(THREADS_MIN, THREADS_MAX)
 }
 
 /// The error for what `fuser` says of a failed mount, on one line.

@@ -4,7 +4,6 @@
 //! of one length, so that where others begin can be guessed. Whether a guess was right shows when
 //! the part before has been read: it ends there, or what was read from there on does not count.
 
-use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +13,7 @@ use super::check::{Summary, Tally};
 use super::format::RECORD_HEADER_BYTES;
 use super::reader::{PatchReader, STEP_OVER_BYTES_MIN};
 use super::source::PatchFile;
+use crate::background::core_count;
 use crate::error::{Error, Kind, Result};
 
 /// A part is worth a thread when reading it takes milliseconds.
@@ -36,7 +36,7 @@ pub fn check_file(
     path: impl AsRef<Path>,
     is_wanted: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<Summary> {
-    let processors = thread::available_parallelism().map_or(1, NonZero::get) as u64;
+    let processors = core_count() as u64;
     let bytes = file.size();
     let mut number = (bytes / PART_BYTES_MIN).min(processors).min(PARTS_MAX);
     let is_cached = |i| file.is_cached(bytes / number * i, SAMPLE_BYTES);
@@ -221,7 +221,7 @@ mod tests {
         let blocks: Vec<_> = (0..9000).map(|i| (i * 8192, block.clone())).collect();
         let patch = written_patch(9000 * 8192, &blocks);
         let file = in_file(&patch, 0);
-        if thread::available_parallelism().map_or(1, NonZero::get) < 2 || !file.is_cached(0, 1) {
+        if core_count() < 2 || !file.is_cached(0, 1) {
             eprintln!("skipping: one processor, or the kernel does not tell what is cached");
             return;
         }

@@ -9,10 +9,11 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::session;
+use crate::background::core_count;
 use crate::compress::unpack;
 use crate::device::faulty::{Fault, FaultyDevice, Operation};
 use crate::device::{Device, MemoryDevice, open_source};
-use crate::digest::{Algorithm, BlockHasher, Hasher, Scratch, core_count, fold, hash_range};
+use crate::digest::{Algorithm, BlockHasher, Hasher, Scratch, fold, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, pair};
 use crate::units::{ByteRange, FileId};
