@@ -197,7 +197,8 @@ mod tests {
     use std::thread;
 
     use super::super::bell::Bell;
-    use super::super::task::{ServedDevice, Work};
+    use super::super::served::ServedDevice;
+    use super::super::task::Work;
     use super::*;
     use crate::device::{MemoryDevice, ReadAhead};
     use crate::digest::{Algorithm, BlockHasher, HashPool};

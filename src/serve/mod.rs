@@ -15,6 +15,7 @@
 //! ```
 //! `early.rs` says what is answered before it is asked, `digests.rs` looks up the client's digests.
 //! `checksum.rs` digests the whole device meanwhile, for a client that wants that.
+//! `served.rs` is the device, until the session is over.
 //! `allow.rs` says which devices a client may name; `confine.rs` gives up the rest of the
 //! system once one is open.
 
@@ -27,6 +28,7 @@ mod confine;
 mod digests;
 mod early;
 mod plan;
+mod served;
 mod session;
 mod shared;
 mod task;

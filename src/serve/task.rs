@@ -1,6 +1,5 @@
 //! The work for one answer, shared by the threads of the pool.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,6 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::bell::Bell;
 use super::plan::{HashPlan, HashWork};
+use super::served::ServedDevice;
 use crate::device::{Device, Planned, ReadAhead, TolerantDevice};
 use crate::digest::{
     BlockHasher, Kept, LeafCache, Scratch, Submitter, fold, hash_node, hash_range_with,
@@ -19,74 +19,6 @@ use crate::wire::{FAULT_RANGES_MAX, FAULT_TEXT_BYTES_MAX, Message, packed};
 /// How many bytes of one task the device is told of ahead of the unit that is worked on, or the
 /// next unit's first ones: a disk has enough to do, and little is in memory too early.
 const AHEAD_BYTES: u64 = 16 * MIB;
-
-/// The device of a session. Once the session is over it fails every read, so that no thread
-/// goes on with a long one. Its clones are over at once.
-#[derive(Clone)]
-pub(super) struct ServedDevice {
-    inner: Arc<dyn Device>,
-    over: Arc<AtomicBool>,
-}
-
-impl ServedDevice {
-    pub(super) fn new(inner: Box<dyn Device>) -> Self {
-        Self { inner: Arc::from(inner), over: Arc::default() }
-    }
-
-    /// Ends all reading.
-    pub(super) fn end(&self) {
-        self.over.store(true, Ordering::Release);
-    }
-
-    /// Whether reading was ended.
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
-    }
-
-    fn fail_if_over(&self) -> Result<()> {
-        match self.is_over() {
-            true => Err(Error::new(Kind::Read, "the session is over")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Device for ServedDevice {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.fail_if_over()?;
-        self.inner.read_exact_at(buf, offset)
-    }
-
-    fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
-        self.fail_if_over()?;
-        self.inner.next_data(from)
-    }
-
-    fn check(&self) -> Result<()> {
-        self.fail_if_over()?;
-        self.inner.check()
-    }
-
-    fn keep_cache(&self) {
-        self.inner.keep_cache();
-    }
-
-    fn will_need(&self, range: ByteRange) {
-        self.inner.will_need(range);
-    }
-
-    fn done_with(&self, range: ByteRange) {
-        self.inner.done_with(range);
-    }
-}
 
 /// What the answers of a session are made of.
 pub(super) struct Source {
