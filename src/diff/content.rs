@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::compare::Announced;
 use super::engine::{Engine, unexpected_answer};
 use super::gathering::Gathering;
-use super::remote::changed_error;
+use super::remote::{FETCH_BYTES, changed_error};
 use crate::digest::{BlockHasher, Scratch, hash_range};
 use crate::error::Result;
 use crate::units::{ByteRange, Direction, MIB, Priority};
@@ -19,8 +19,6 @@ use crate::wire::{Answer, Request};
 
 /// What is read, fetched and checked as one piece of work, in bytes held (one block at least).
 const PIECE_BYTES: u64 = MIB;
-/// Most bytes asked for with one getblock. Classic clients never ask for more.
-pub(super) const FETCH_BYTES: u64 = 32 * 1024;
 
 /// Neighbouring blocks with their bytes; begins at a block, and ends at a block or at the
 /// end of what the patch may carry.

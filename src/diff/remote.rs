@@ -18,7 +18,6 @@ use parking_lot::Mutex;
 
 use super::cache::{Cache, Side};
 use super::compare::RUN_HELD_BYTES_MIN;
-use super::content::FETCH_BYTES;
 use super::engine::unexpected_answer;
 use super::gathering::{Gathering, OnBytes, copy_part};
 use super::jobs::Blocks;
@@ -30,6 +29,8 @@ use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, MIB, Priority};
 use crate::wire::{Answer, Request};
 
+/// Most bytes asked for with one getblock. Classic clients never ask for more.
+pub(super) const FETCH_BYTES: u64 = 32 * 1024;
 /// What may be on its way, or kept, for a reader who has not come to it yet, in bytes.
 const AHEAD_BYTES_MAX: u64 = 8 * MIB;
 /// It takes at most this part of the cache, so that several readers find there what was fetched for

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::Mutex;
 
-use super::range::BlockSpan;
+use super::span::BlockSpan;
 
 /// What an entry costs beside its hashes, roughly: two places of the key, the allocation.
 const ENTRY_BYTES: usize = 96;

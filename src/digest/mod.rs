@@ -9,6 +9,7 @@
 //!   feed.rs        devices and zeros, fed to one in pieces
 //!   block.rs       salted hashes of blocks; the hash of a zero block, computed once a step
 //!   nh.rs          the faster hash of a tree's leaves
+//!   span.rs        which blocks: neighbours of one length (pure)
 //!   range.rs       blocks of a device: holes skipped, large reads, padding
 //!   tree.rs        hashes over the hashes of 16 children, level by level
 //!   leaf_cache.rs  leaves that a descent in the tree asks for again
@@ -25,6 +26,7 @@ mod leaf_cache;
 mod nh;
 mod pool;
 mod range;
+mod span;
 #[cfg(test)]
 mod testing;
 mod tree;
@@ -36,5 +38,6 @@ pub use feed::{feed, feed_zeros};
 pub use hasher::Hasher;
 pub use leaf_cache::{Kept, LeafCache};
 pub use pool::{HashPool, READ_BYTES, Scratch, Submitter};
-pub use range::{BlockSpan, hash_range, hash_range_with};
+pub use range::{hash_range, hash_range_with};
+pub use span::BlockSpan;
 pub use tree::{FAN, LEVEL_MAX, fold, hash_node, node_leaves, zero_nodes};

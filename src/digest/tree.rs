@@ -12,7 +12,8 @@ use super::algorithm::Digest;
 use super::block::BlockHasher;
 use super::leaf_cache::Kept;
 use super::pool::Scratch;
-use super::range::{BlockSpan, Run, walk};
+use super::range::{Run, walk};
+use super::span::BlockSpan;
 use crate::device::Device;
 use crate::error::Result;
 
