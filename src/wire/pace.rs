@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use crate::units::{KIB, MIB};
 
-/// The most bytes of answers to requests sent and not answered yet. One request may always go.
-pub const IN_FLIGHT_BYTES_MAX: usize = (4 * MIB) as usize;
+/// The most bytes of answers to requests sent and not answered yet: on a link of 200 ms they are
+/// 84 MB a second. One request may always go. A walk settles as many at once, and our server holds
+/// as many.
+pub const IN_FLIGHT_BYTES_MAX: usize = (16 * MIB) as usize;
 /// As many are always asked for: on a link of 50 ms they are 13 MB a second. More would stand
 /// before the hashes that show where further bytes are, which take several round trips.
 pub const BULK_BYTES_MIN: usize = (640 * KIB) as usize;
@@ -70,6 +72,8 @@ mod tests {
         assert!((BULK_BYTES_MIN..=12_500 * 101).contains(&in_flight(12_500, 50)));
         // 100 Mbit/s, 150 ms.
         assert!((12_500 * 150..=12_500 * 201).contains(&in_flight(12_500, 150)));
+        // 1 Gbit/s, 100 ms.
+        assert!((125_000 * 100..=125_000 * 151).contains(&in_flight(125_000, 100)));
         // 10 Gbit/s: no limit is reached.
         assert_eq!(in_flight(1_250_000, 1), IN_FLIGHT_BYTES_MAX);
         // 1 Mbit/s: the share that is always taken.

@@ -123,7 +123,7 @@ fn an_early_that_is_none_or_makes_no_sense_is_a_protocol_error() {
         (Message::Size(1), "expected early, found size"),
         (early(&[impossible]), "answers what nobody asks"),
         (early(&[look(1), too_many]), "answers what nobody asks"),
-        (early(&[large; 40]), "bytes of early answers"),
+        (early(&[large; 140]), "bytes of early answers"),
     ] {
         // It hears us out.
         let (connection, server) = early_server(first, |reader, _| drop(reader.expect_message()));
