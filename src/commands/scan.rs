@@ -9,11 +9,12 @@ use crate::background::Background;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Part, Progress};
 use crate::view::LiveChange;
+use crate::view::status::ScanState;
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Watches `live`, whose scan has begun, until that is done or what is returned is dropped.
+/// Watches `live`, whose scan has begun, until that has ended or what is returned is dropped.
 ///
 /// # Errors
 /// `Kind::Connection` when threads run out.
@@ -23,9 +24,11 @@ pub fn watch(live: Arc<LiveChange>, progress: Box<dyn Progress>) -> Result<Backg
         progress.begin(Part::Comparing, Some(live.total_bytes()));
         // Not at once: what was compared by now would count as done in no time.
         while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-            if !live.tell(&*progress) {
-                progress.finish();
-                return;
+            match live.tell(&*progress) {
+                ScanState::Running => {}
+                ScanState::Done => return progress.finish(),
+                // Nothing more comes by itself, and it is not finished.
+                ScanState::Failed | ScanState::Idle => return,
             }
         }
     };

@@ -161,6 +161,33 @@ fn the_scan_of_a_mount_shows_a_bar_on_a_terminal() {
     assert!(work.read("patch") == work.patch(&[]));
 }
 
+/// The link is gone in the middle: nobody is told that all has been compared.
+#[test]
+fn a_scan_that_fails_is_never_finished() {
+    require!(fuse());
+    let work = pair();
+    fs::create_dir(work.path("mnt")).unwrap();
+    // The opening passes.
+    let server = shell_command("$BDSYNC --server | dd bs=1 count=200 status=none");
+    let (local, remote) = (work.path("local.img"), work.path("remote.img"));
+    let args = ["--scan=background", "-Pjson", &server];
+    let args = [&args[..], &[local.to_str().unwrap(), remote.to_str().unwrap()]].concat();
+    let mut mounted = Mounted::start(&args, &work.path("mnt"));
+    mounted.wait_until("the scan fails", |mounted| {
+        let status = fs::read(mounted.path("status.json")).unwrap();
+        serde_json::from_slice::<Value>(&status).unwrap()["scan"] == "failed"
+    });
+    // Then the last line is out.
+    mounted.wait_until("nobody watches it any more", |mounted| {
+        let threads = fs::read_dir(format!("/proc/{}/task", mounted.pid())).unwrap();
+        let names = threads.flatten().flat_map(|thread| fs::read(thread.path().join("comm")));
+        !names.into_iter().any(|name| name.starts_with(b"scan progress"))
+    });
+    mounted.signal(Signal::SIGTERM);
+    mounted.ended();
+    assert!(!mounted.said().contains("\"finished\":true"), "{}", mounted.said());
+}
+
 #[test]
 fn an_idle_mount_says_what_it_knows() {
     require!(fuse());

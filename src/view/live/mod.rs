@@ -75,6 +75,8 @@ struct Live {
     fetching: Budget,
     encoding: Budget,
     checksum: Option<Arc<SourceChecksum>>,
+    /// Whether the scan in the background is under way.
+    scanning: AtomicBool,
     /// Set when the mount ends: long work of our own stops.
     closing: AtomicBool,
     /// Set once the local device was seen to be changed, whatever it looks like later.
@@ -132,6 +134,7 @@ impl LiveChange {
             fetching: Budget::new(UNDER_WAY_BYTES_MAX),
             encoding: Budget::new(UNDER_WAY_BYTES_MAX),
             checksum,
+            scanning: AtomicBool::new(options.background),
             closing: AtomicBool::new(false),
             local_changed: AtomicBool::new(false),
             failures: Mutex::default(),
@@ -150,11 +153,11 @@ impl LiveChange {
         self.0.total_bytes()
     }
 
-    /// Tells `progress` how much has been compared; whether more is to come by itself.
-    pub fn tell(&self, progress: &dyn Progress) -> bool {
+    /// Tells `progress` how much has been compared; how the scan stands.
+    pub fn tell(&self, progress: &dyn Progress) -> ScanState {
         let status = self.0.status();
         progress.advance(status.compared_bytes, status.differing_bytes);
-        status.scan == ScanState::Running
+        status.scan
     }
 
     /// Lets the local device's page cache go, of what is in it because of this.
@@ -298,6 +301,7 @@ impl Live {
         let blocks = self.layout.blocks();
         let next = self.resolver.frontier(blocks);
         if next == blocks || self.closing.load(Ordering::Relaxed) {
+            self.scanning.store(false, Ordering::Relaxed);
             return;
         }
         let live = Arc::clone(self);
@@ -308,7 +312,10 @@ impl Live {
                 let pool = live.engine.pool();
                 pool.submit(Priority::Scan, move |_| next.scan_on());
             }
-            Err(err) => live.note_failure(&err),
+            Err(err) => {
+                live.scanning.store(false, Ordering::Relaxed);
+                live.note_failure(&err);
+            }
         };
         self.scan(next, true, Box::new(go_on));
     }
@@ -343,6 +350,7 @@ impl Live {
         let counters = self.engine.peer().counters();
         let patch_bytes = self.patch_bytes();
         let local_changed = self.is_local_changed();
+        let is_scanning = self.scanning.load(Ordering::Relaxed);
         let failures = self.failures.lock();
         let total_bytes = self.total_bytes();
         // A window may reach further, and so may who reads what will be cut off.
@@ -362,11 +370,12 @@ impl Live {
             sent_bytes: counters.sent_bytes,
             received_bytes: counters.received_bytes,
             requests: counters.requests,
-            scan: match (patch_bytes, progress.scanning_blocks) {
-                (Some(_), _) => ScanState::Done,
-                (None, 1..) => ScanState::Running,
-                (None, 0) if failures.scan_failed => ScanState::Failed,
-                (None, 0) => ScanState::Idle,
+            scan: match patch_bytes {
+                Some(_) => ScanState::Done,
+                // Between two segments nothing is asked for, nor while readers do.
+                None if is_scanning || progress.scanning_blocks > 0 => ScanState::Running,
+                None if failures.scan_failed => ScanState::Failed,
+                None => ScanState::Idle,
             },
             link: if self.engine.peer().is_alive() { Link::Up } else { Link::Down },
             source_changed: local_changed || failures.source_changed,
