@@ -1117,6 +1117,22 @@ fn another_target_in_the_new_size_on_another_host_is_told() {
 }
 
 #[test]
+fn a_target_on_another_host_that_has_not_the_new_size_is_told() {
+    let work = pair();
+    work.write("local.img", &work.read("remote.img")[..1_000_000]);
+    // When it is compared in its new size.
+    let extends = "truncate -s +4096 remote.img";
+    let once = format!("case $1 in --server) test -e once && {extends}; : >once;; esac");
+    script(&work, "bdsync", &format!("{once}; exec {} \"$@\"", binary()));
+    let words = ["--remote-path=./bdsync", "--report=r", "-d", "local.img", "h:remote.img"];
+    let out = sync(&work, &words).run().expect(11);
+    out.says("expected 1000000 bytes, found 1004096: h:remote.img");
+    let report: Value = serde_json::from_slice(&work.read("r")).unwrap();
+    assert_eq!(report["target_state"], "resized", "{report}");
+    assert!(report["wire_received_bytes"].as_u64() > Some(0), "{report}");
+}
+
+#[test]
 fn an_undo_patch_of_another_run_is_not_said_to_be_of_no_use() {
     let work = pair();
     work.write("u", b"of another run");

@@ -12,6 +12,7 @@ use crate::commands::record::Record;
 use crate::commands::session::Session;
 use crate::commands::touched::Touched;
 use crate::commands::{client, left_out};
+use crate::device::size_error;
 use crate::diff::{Engine, Plan};
 use crate::error::{Error, Kind, Result};
 use crate::naming::{expect_name, name_error};
@@ -25,8 +26,8 @@ struct End<'a> {
     compared: Option<FileId>,
     /// Whether the target got another size.
     resized: bool,
-    /// Set when its name was found to lead elsewhere on another host.
-    is_renamed: Cell<bool>,
+    /// What is true of it, once that was found on another host.
+    found: Cell<Option<TargetState>>,
 }
 
 impl Sync<'_> {
@@ -52,7 +53,7 @@ impl Sync<'_> {
             plan: engine.plan(),
             compared: self.compared_disk(&session),
             resized: source_bytes != target_bytes && sizes.rule == SizeRule::Resize,
-            is_renamed: Cell::new(false),
+            found: Cell::new(None),
         };
         let status = self.verify(session, sizes, &end, touched).inspect_err(|err| {
             // The list is news, whatever failed behind it.
@@ -92,6 +93,7 @@ impl Sync<'_> {
             let again = meeting.agree(&self.options.compare, sizes)?;
             self.add_stop(&again.engine);
             self.expect_same_disk(&again, end)?;
+            self.expect_one_size(&again, end)?;
             self.check(&again, touched)?;
             end_session(&again, self.record)?;
         }
@@ -107,21 +109,43 @@ impl Sync<'_> {
     fn expect_same_disk(&self, again: &Session, end: &End) -> Result<()> {
         match (end.compared, self.compared_disk(again)) {
             (Some(before), Some(now)) if before != now && before != FileId::UNKNOWN => {
-                end.is_renamed.set(true);
-                self.is_ending.store(true, Ordering::SeqCst);
-                again.give_up(Error::new(Kind::Transmission, "the target is another one by now"));
+                end.found.set(Some(TargetState::Renamed));
+                self.give_up_quietly(
+                    again,
+                    Error::new(Kind::Transmission, "the target is another one by now"),
+                );
                 Err(name_error(Path::new(&self.options.target.as_given()), "all is written"))
             }
             _ => Ok(()),
         }
     }
 
+    /// Ends the session at once: what its server says of that is no news.
+    fn give_up_quietly(&self, session: &Session, err: Error) {
+        self.is_ending.store(true, Ordering::SeqCst);
+        self.give_up(session, err);
+    }
+
+    /// Fails when the target that was opened anew has not got the size of the source.
+    fn expect_one_size(&self, again: &Session, end: &End) -> Result<()> {
+        let (source_bytes, target_bytes) = again.engine.plan().source_and_target_bytes();
+        if source_bytes == target_bytes {
+            return Ok(());
+        }
+        let err =
+            size_error(Path::new(&self.options.target.as_given()), source_bytes, target_bytes);
+        end.found.set(Some(TargetState::Resized));
+        self.give_up_quietly(again, err.duplicate());
+        Err(err)
+    }
+
     /// What is true of a target that was written as a whole, and then not shown to be right.
     fn state_unproven_by(&self, err: &Error, end: &End) -> TargetState {
+        if let Some(found) = end.found.get() {
+            return found;
+        }
         match err.kind() {
-            _ if end.is_renamed.get() || self.check_name(end.compared).is_err() => {
-                TargetState::Renamed
-            }
+            _ if self.check_name(end.compared).is_err() => TargetState::Renamed,
             _ if self.check_target_size(end).is_err() => TargetState::Resized,
             Kind::Checksum => TargetState::Unequal,
             _ => TargetState::NotVerified,
@@ -167,8 +191,7 @@ impl Sync<'_> {
         );
         self.record.tell_verified(&checked);
         checked.map_err(|err| {
-            self.is_ending.store(true, Ordering::SeqCst);
-            session.give_up(Error::new(Kind::Checksum, "the verification failed"));
+            self.give_up_quietly(session, Error::new(Kind::Checksum, "the verification failed"));
             match err.kind() {
                 Kind::Checksum => err.with_path(self.options.target.as_given()),
                 _ => err,

@@ -148,7 +148,7 @@ impl Sync<'_> {
         let outcome = match self.options.dry_run {
             true => {
                 let counted = self.job(&session).make_patch(self.progress, io::sink(), None);
-                counted.map(drop).inspect_err(|err| session.give_up(err.duplicate()))
+                counted.map(drop).inspect_err(|err| self.give_up(&session, err.duplicate()))
             }
             false => self.write(&session, sizes, &mut touched),
         };
@@ -167,6 +167,12 @@ impl Sync<'_> {
              (--diffsize=resize {does} DST, minsize changes only what both have)"
         );
         Err(Error::new(Kind::Size, what).with_path(self.options.target.as_given()))
+    }
+
+    /// Ends the session at once, because of `err`, and adds its traffic to the record.
+    fn give_up(&self, session: &Session, err: Error) {
+        session.give_up(err);
+        self.record.add_traffic(session.engine.peer().counters());
     }
 
     /// How to go on after a failure; `is_full` if the target could not be written to.
@@ -303,7 +309,7 @@ impl Sync<'_> {
                 true => self.record.tell(|facts| facts.target_state = Some(state.word())),
                 false => self.tell_way_on(state, failed.is_full()),
             }
-            session.give_up(Error::new(Kind::Write, "the target could not be written"));
+            self.give_up(session, Error::new(Kind::Write, "the target could not be written"));
         }
         outcome
     }
