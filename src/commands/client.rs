@@ -249,6 +249,8 @@ impl Job<'_> {
 fn seal_of(engine: &Engine, remote: &OsStr, base: BaseMaker) -> Seal {
     let local = identity(&**engine.local());
     let mut remote = [b"path=", remote.as_bytes()].concat();
+    // A line end in a path must not look like another key.
+    remote.retain(|byte| *byte != b'\n');
     remote.extend(format!("\nsize={}\n", engine.plan().remote_bytes).bytes());
     let (source, target) = engine.plan().direction.source_and_target(local, remote);
     Seal { resize: false, base: Some(base.finish()), source, target }

@@ -4,10 +4,10 @@ use crate::cli::SizeOptions;
 use crate::device::{Device, FileDevice};
 use crate::error::{Error, Result};
 use crate::patch::{
-    BaseState, FoundSeal, PatchFile, PatchReader, Seal, SizePlan, base_state, read_error,
+    BaseState, FoundSeal, PatchFile, PatchReader, Seal, SizePlan, read_error, target_state,
     verify_seal,
 };
-use crate::units::SizeRule;
+use crate::units::{ByteRange, SizeRule};
 
 /// What differing sizes mean for a patch with such a seal: an undo patch takes back a resize
 /// without being told to, unless it is told otherwise.
@@ -35,14 +35,15 @@ pub(super) fn judge(
     let at = |err: Error| err.with_path(patch.path());
     let file = PatchFile::new(file.map_err(read_error).map_err(at)?, 0);
     verify_seal(file.rewound(), found, &|| Ok(())).map_err(at)?;
-    let Some(sealed) = &found.seal.base else { return Ok(None) };
     let open = || PatchReader::new(file.rewound(), patch.path());
-    let state = base_state(base, sealed, sizes.limit_bytes, &open, &|| Ok(()))?;
-    let BaseState::Foreign { first, differing, parts } = state else { return Ok(None) };
-    Ok(Some(format!(
-        "{} is not in the state that the patch is sealed for: {differing} of the {parts} changed \
-         places hold something else, the first one is at {first}; bdsync --patch would refuse it, \
-         and merged is not what the patch was made to make",
-        base.path().display()
-    )))
+    let state = target_state(base, &found.seal, sizes.limit_bytes, &open, &|| Ok(()))?;
+    let fault = state.as_ref().and_then(BaseState::fault);
+    let warning = |(fault, range): (String, ByteRange)| {
+        format!(
+            "{} is not in the state that the patch is sealed for: {fault} {range}; bdsync --patch \
+             would refuse it, and merged is not what the patch was made to make",
+            base.path().display()
+        )
+    };
+    Ok(fault.map(warning))
 }

@@ -5,7 +5,8 @@ use std::io::{self, Read, Seek};
 use super::digested::Digested;
 use super::fingerprint::FingerprintBuilder;
 use super::reader::{PatchReader, read_error};
-use super::seal::{Base, FoundSeal};
+use super::seal::{Base, FoundSeal, Seal};
+use super::tail::foreign_end;
 use crate::device::Device;
 use crate::digest::BlockHasher;
 use crate::error::{Error, Kind, Result};
@@ -34,6 +35,43 @@ pub enum BaseState {
         /// How many parts the seal knows.
         parts: usize,
     },
+    /// It has lost its end.
+    Cut {
+        /// The size that the patch was made for.
+        made_for_bytes: u64,
+        /// What it had, and the patch leaves as it was.
+        missing: ByteRange,
+    },
+    /// It has got data behind its end, where the patch leaves what was not there.
+    Extended {
+        /// The size that the patch was made for.
+        made_for_bytes: u64,
+        /// Where the first of the data is, to a [`MIB`].
+        first: ByteRange,
+    },
+}
+
+impl BaseState {
+    /// Of a state that the patch was not made for: what is wrong, to be followed by where.
+    #[must_use]
+    pub fn fault(&self) -> Option<(String, ByteRange)> {
+        match *self {
+            Self::Original | Self::Applied | Self::Interrupted => None,
+            Self::Foreign { first, differing, parts } => Some((
+                format!(
+                    "{differing} of the {parts} changed places hold something else, the first one is"
+                ),
+                first,
+            )),
+            Self::Cut { made_for_bytes, missing } => {
+                Some((format!("it had {made_for_bytes} bytes, and has lost"), missing))
+            }
+            Self::Extended { made_for_bytes, first } => Some((
+                format!("it had {made_for_bytes} bytes, and has got data behind them, first in"),
+                first,
+            )),
+        }
+    }
 }
 
 /// Reads all of a sealed patch and compares its digest with the one that it carries.
@@ -58,12 +96,29 @@ pub fn verify_seal(
     }
 }
 
-/// Finds out in which state the device is. `open` opens the patch from its first byte; the
-/// part of it that lies below `limit_bytes` counts.
+/// Finds out in which state the device is; `None` where the seal does not say what it was made for.
+/// `open` opens the patch from its first byte; the part of it that lies below `limit_bytes` counts.
 ///
 /// # Errors
 /// `Kind::Patch` when the seal does not fit the patch, what device, reader and `check` fail with.
-pub fn base_state<R: Read + Seek>(
+pub fn target_state<R: Read + Seek>(
+    device: &dyn Device,
+    seal: &Seal,
+    limit_bytes: u64,
+    open: &dyn Fn() -> Result<PatchReader<R>>,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Option<BaseState>> {
+    let Some(base) = &seal.base else { return Ok(None) };
+    if let Some(bytes) = seal.target_bytes()
+        && let Some(foreign) = foreign_end(device, bytes, &mut open()?, check)?
+    {
+        return Ok(Some(foreign));
+    }
+    base_state(device, base, limit_bytes, open, check).map(Some)
+}
+
+/// As [`target_state`], by what the overwritten blocks hold.
+fn base_state<R: Read + Seek>(
     device: &dyn Device,
     base: &Base,
     limit_bytes: u64,
@@ -277,7 +332,7 @@ mod tests {
     use std::io::Cursor;
 
     use super::super::format::RECORD_WRITE_BYTES_MAX;
-    use super::super::seal::{BaseMaker, Seal};
+    use super::super::seal::BaseMaker;
     use super::super::{Header, PatchWriter, check as check_patch};
     use super::*;
     use crate::device::MemoryDevice;

@@ -38,13 +38,14 @@ mod sparse;
 mod spool;
 mod squash;
 mod sweep;
+mod tail;
 mod undo;
 mod verify;
 mod visible;
 mod writer;
 
 pub use apply::{Apply, Written, Zeros};
-pub use base::{BaseState, base_state, verify_seal};
+pub use base::{BaseState, target_state, verify_seal};
 pub use batch::{Batch, Record, RecordPlace};
 pub use check::{Summary, check};
 pub use checksum::{Agreement, checksum_algorithm, verify_checksum};

@@ -4,7 +4,8 @@
 //!   "BDSEAL1\n"  length u16 (of all of this)  flags u8
 //!   flag BASE:   block size u64  digest name u8+[]  salt u8+[]
 //!                blocks u64  level u8  whole [32]  parts u8+[16 each]
-//!   source u16+[]  target u16+[]       "key=value" lines: what was known of the two devices
+//!   source u16+[]  target u16+[]       "key=value" lines: what was known of the two devices;
+//!                                      the target's last "size=" counts, in bytes
 //!   digest [32]                        BLAKE3 of the patch up to here, seal included
 //!   "BDSEAL1\n"
 //! ```
@@ -38,7 +39,7 @@ pub struct Seal {
     pub base: Option<Base>,
     /// What was known of the source, as `key=value` lines.
     pub source: Vec<u8>,
-    /// What was known of the target, as `key=value` lines.
+    /// What was known of the target, as `key=value` lines; the last `size=` counts, in bytes.
     pub target: Vec<u8>,
 }
 
@@ -97,6 +98,13 @@ pub struct FoundSeal {
 }
 
 impl Seal {
+    /// The size of the target that the patch was made for, in bytes, if that is known.
+    pub(super) fn target_bytes(&self) -> Option<u64> {
+        let mut lines = self.target.split(|byte| *byte == b'\n').rev();
+        let size = lines.find_map(|line| line.strip_prefix(b"size="))?;
+        str::from_utf8(size).ok()?.parse().ok()
+    }
+
     /// The bytes up to the digest.
     pub(super) fn encode_body(&self) -> Vec<u8> {
         let mut bytes = MARK.to_vec();

@@ -8,8 +8,8 @@ use std::io::{Read, Seek};
 use std::path::Path;
 
 use super::{
-    Apply, BaseMaker, BaseState, Checksum, Digested, Header, PatchReader, PatchWriter, Seal,
-    SizePlan, Written, Zeros, base_state, check, checksum_algorithm, format, verify_checksum,
+    Apply, BaseMaker, Checksum, Digested, Header, PatchReader, PatchWriter, Seal, SizePlan,
+    Written, Zeros, check, checksum_algorithm, format, target_state, verify_checksum,
     verify_records, verify_seal, write_undo,
 };
 use crate::device::DeviceMut;
@@ -67,11 +67,10 @@ fn apply_checked<R: Read + Seek>(
         verify_seal(input(), found, &go_on)?;
     }
     let sizes = SizePlan::new(SizeRule::Resize, target, summary.header.size_bytes)?;
-    let base = seal.as_ref().and_then(|found| found.seal.base.as_ref());
-    if let Some(base) = base.filter(|_| !options.force) {
-        match base_state(target, base, sizes.limit_bytes, &open, &go_on)? {
-            BaseState::Original | BaseState::Interrupted | BaseState::Applied => {}
-            BaseState::Foreign { .. } => return Err(Error::new(Kind::Seal, "foreign")),
+    if let Some(found) = seal.as_ref().filter(|_| !options.force) {
+        let state = target_state(target, &found.seal, sizes.limit_bytes, &open, &go_on)?;
+        if state.is_some_and(|state| state.fault().is_some()) {
+            return Err(Error::new(Kind::Seal, "foreign"));
         }
     }
     if let Some(path) = options.undo {

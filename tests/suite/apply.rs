@@ -521,6 +521,38 @@ fn a_sealed_patch_is_for_one_state_of_its_target_only() {
     }
 }
 
+/// The patch has no records for what is missing, nor for what was not there.
+#[test]
+fn a_sealed_patch_is_refused_where_the_targets_end_is_another_one() {
+    let old = random_bytes(1, 20_480);
+    let mut new = changed(&old, 2, 1);
+    for (new_bytes, bytes, fault) in [
+        (20_480, 16_384, "it had 20480 bytes, and has lost: remote.img, bytes [16384, 20480)"),
+        (24_576, 22_000, "it had 20480 bytes, and has got data behind them, first in: remote.img"),
+    ] {
+        new.resize(new_bytes, 0);
+        let work = Workdir::with_pair(&new, &old);
+        let patch = work.patch(&["-d", "--seal"]);
+        let mut other = old.clone();
+        other.resize(bytes, 7);
+        for how in [&["-d"][..], &["-d", "--undo=u"], &["-d", "--dry-run"], &["-dm"]] {
+            work.write("remote.img", &other);
+            let out = work.apply(&[how, &["--spool=."]].concat(), &patch).expect(14).says(fault);
+            assert!(out.stderr_text().contains("--force applies it all the same"), "{out}");
+            assert!(work.read("remote.img") == other);
+        }
+        work.apply(&["-d", "--spool=.", "--force"], &patch).expect(0);
+        // As an apply leaves it that was cut short, and as it was meant.
+        other = old.clone();
+        other.resize(new_bytes, 0);
+        for before in [&other, &old] {
+            work.write("remote.img", before);
+            work.apply(&["-d", "--spool=."], &patch).expect(0);
+            assert!(work.read("remote.img") == new);
+        }
+    }
+}
+
 /// What `src/patch` does with every byte, here with the whole program.
 #[test]
 fn a_damaged_sealed_patch_is_refused_before_the_first_write_or_told_of() {

@@ -40,7 +40,7 @@ use crate::error::{Error, Kind, Result};
 use crate::naming::expect_name;
 use crate::patch::{
     Apply, BaseState, Digested, FoundSeal, Header, PatchFile, PatchReader, PatchStream, SizePlan,
-    Written, Zeros, base_state, checksum_algorithm, refuse_existing, verify_seal, write_undo,
+    Written, Zeros, checksum_algorithm, refuse_existing, target_state, verify_seal, write_undo,
 };
 use crate::progress::{Part, Progress};
 use crate::report;
@@ -262,34 +262,38 @@ impl Job<'_> {
         sizes: &SizePlan,
         file: &PatchFile,
     ) -> Result<()> {
-        let Some(base) = found.seal.base.as_ref().filter(|_| !self.options.force) else {
+        if self.options.force {
             return Ok(());
-        };
+        }
         let open = || open_patch(&file.as_part(Part::Checking, self.progress));
         let checking = || self.signals.check("checking the target ended, nothing is written");
-        match base_state(target, base, sizes.limit_bytes, &open, &checking)? {
-            BaseState::Original => Ok(()),
-            BaseState::Applied => {
+        let state = target_state(target, &found.seal, sizes.limit_bytes, &open, &checking)?;
+        match state {
+            Some(BaseState::Applied) => {
                 let found = format!("{} holds the patch already", target.path().display());
                 self.warn_of_late_apply(&found, "writing it again");
-                Ok(())
             }
-            BaseState::Interrupted => {
+            Some(BaseState::Interrupted) => {
                 let found = "an earlier apply of this patch was cut short";
                 self.warn_of_late_apply(found, "going on with it");
-                Ok(())
             }
-            BaseState::Foreign { first, differing, parts } => {
-                tell_foreign(target, &found.seal);
-                let what = format!(
-                    "nothing is written, as the target is not in the state that the patch is \
-                     sealed for (is it the right device? --force finishes an apply of this patch \
-                     that a power failure cut short): {differing} of the {parts} changed places \
-                     hold something else, the first one is"
-                );
-                Err(Error::new(Kind::Seal, what).with_path(target.path()).with_range(first))
-            }
+            _ => {}
         }
+        let Some((fault, range)) = state.as_ref().and_then(BaseState::fault) else {
+            return Ok(());
+        };
+        tell_foreign(target, &found.seal);
+        let forced = match state {
+            Some(BaseState::Foreign { .. }) => {
+                "finishes an apply of this patch that a power failure cut short"
+            }
+            _ => "applies it all the same",
+        };
+        let what = format!(
+            "nothing is written, as the target is not in the state that the patch is sealed for \
+             (is it the right device? --force {forced}): {fault}"
+        );
+        Err(Error::new(Kind::Seal, what).with_path(target.path()).with_range(range))
     }
 
     fn how(&self, seal: Option<&FoundSeal>) -> How {
