@@ -69,6 +69,13 @@ impl Plan {
         range.clip(self.header_bytes)
     }
 
+    /// Where a walk ends that wants to know the patch: what lies behind the blocks that it may carry
+    /// is cut off, however much a remote side says that it has there.
+    #[must_use]
+    pub fn walk_end(&self) -> u64 {
+        self.blocks_of(ByteRange::new(0, self.header_bytes)).clip(self.compared.end).end
+    }
+
     /// Whole blocks that cover `range`, ending at the block that holds the last compared byte.
     #[must_use]
     pub fn blocks_of(&self, range: ByteRange) -> ByteRange {
@@ -95,8 +102,11 @@ mod tests {
     fn resize_takes_the_sources_size_and_compares_over_the_larger() {
         let push = plan(Direction::Push, 100, 150, SizeRule::Resize);
         assert_eq!((push.header_bytes, push.compared.end), (100, 150));
+        assert_eq!(plan(Direction::Push, 100, u64::MAX, SizeRule::Resize).walk_end(), 4096);
+        assert_eq!(plan(Direction::Push, 0, u64::MAX, SizeRule::Resize).walk_end(), 0);
+        assert_eq!(push.walk_end(), 150);
         let pull = plan(Direction::Pull, 100, 150, SizeRule::Resize);
-        assert_eq!((pull.header_bytes, pull.compared.end), (150, 150));
+        assert_eq!((pull.header_bytes, pull.compared.end, pull.walk_end()), (150, 150, 150));
     }
 
     #[test]

@@ -127,7 +127,7 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn new(engine: &'a Arc<Engine>, density: Density, afterwards: Afterwards) -> Self {
         let (sender, events) = unbounded();
-        let density = density.with_hurry(engine.plan().compared.len());
+        let density = density.with_hurry(engine.plan().walk_end());
         let walk = Self {
             engine,
             segments: VecDeque::new(),
@@ -159,7 +159,8 @@ impl<'a> Walk<'a> {
             self.start_settling(sink.wants_bytes());
             self.close_when_all_is_asked();
             if self.segments.is_empty() {
-                return Ok(());
+                let end = self.engine.plan().compared.end;
+                return if self.end() < end { sink.reached(end) } else { Ok(()) };
             }
             if let Some(event) = self.wait() {
                 self.take(event)?;
@@ -181,7 +182,7 @@ impl<'a> Walk<'a> {
     }
 
     fn end(&self) -> u64 {
-        self.engine.plan().compared.end
+        self.engine.plan().walk_end()
     }
 
     /// Asks for the hashes of further segments, as far ahead as the window allows.
