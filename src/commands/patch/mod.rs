@@ -30,7 +30,7 @@ use self::for_sync::{Awaited, Life, refuse_another};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 pub(super) use self::words::undo_command;
-use self::words::{tell_foreign, tell_late_fault, tell_unproven};
+use self::words::{tell_foreign, tell_late_fault, tell_uncompared, tell_unproven};
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
 use super::sealed;
@@ -132,9 +132,14 @@ impl Job<'_> {
             }
         })?;
         let record_bytes_max = written.record_bytes_max;
+        let is_comparable =
+            trailer.checksum.as_ref().is_none_or(|checksum| checksum_algorithm(checksum).is_ok());
         self.compare_checksum(&target, &Ending { trailer, patch_bytes, record_bytes_max }, &sizes)
             .and_then(|()| self.expect_own_size(&target))
-            .inspect_err(|err| tell_unproven(&target, err))?;
+            .inspect_err(|err| match is_comparable {
+                true => tell_unproven(&target, err),
+                false => tell_uncompared(&target),
+            })?;
         self.refuse_moved(&target)
     }
 

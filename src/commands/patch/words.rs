@@ -142,8 +142,14 @@ pub(super) fn tell_unproven(target: &FileDevice, err: &Error) {
              something else than the patch was made for, or does not keep what is written, or the \
              patch is damaged; compare {shown} with its source again"
         ),
-        _ => log::warn!("all of the patch is written to {shown}, but not shown to be right"),
+        _ => tell_uncompared(target),
     }
+}
+
+/// Nothing could be compared.
+pub(super) fn tell_uncompared(target: &FileDevice) {
+    let shown = target.path().display();
+    log::warn!("all of the patch is written to {shown}, but not shown to be right");
 }
 
 /// Only what stands behind the end of the patch, which had been written by then, is at fault.
