@@ -45,6 +45,8 @@ pub struct Remote {
     program: OsString,
     status: Option<ExitStatus>,
     drain: Option<Drain>,
+    /// It did not end by SIGKILL.
+    is_left_alone: bool,
 }
 
 /// How REMSHCMD ended: the cause of the news that the remote side went away.
@@ -128,7 +130,8 @@ pub fn connect(
     let child = command.spawn().map_err(|e| {
         Error::io(Kind::Spawn, "cannot start the remote command", e).with_path(program)
     })?;
-    let mut remote = Remote { child, program: program.clone(), status: None, drain: None };
+    let mut remote =
+        Remote { child, program: program.clone(), status: None, drain: None, is_left_alone: false };
     let missing = || Error::new(Kind::Spawn, "the remote command has no pipes");
     let input = OwnedFd::from(remote.child.stdin.take().ok_or_else(missing)?);
     let output = OwnedFd::from(remote.child.stdout.take().ok_or_else(missing)?);
@@ -174,13 +177,17 @@ impl Remote {
     }
 
     /// Ends the process if it still runs, with SIGTERM and after a second with SIGKILL, and
-    /// reaps it. Returns how it ended.
+    /// reaps it. Returns how it ended. Who runs as another user, as sudo does while it asks for a
+    /// password, cannot be ended by us, and is left alone after a second more.
     ///
     /// # Errors
-    /// `Kind::Spawn` when the system cannot tell.
+    /// `Kind::Spawn` when it still runs, or the system cannot tell.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         if let Some(status) = self.wait(Duration::ZERO)? {
             return Ok(status);
+        }
+        if self.is_left_alone {
+            return Err(self.still_runs());
         }
         // Not reaped yet, so the number is still the child's. A failure shows in the wait.
         if let Ok(pid) = i32::try_from(self.child.id()) {
@@ -190,10 +197,15 @@ impl Remote {
             return Ok(status);
         }
         let _ = self.child.kill();
-        let status = self.child.wait().map_err(|e| self.wait_error(e))?;
-        self.status = Some(status);
-        self.drain = self.drain.take().and_then(Drain::finish);
-        Ok(status)
+        self.wait(KILL_GRACE)?.ok_or_else(|| {
+            self.is_left_alone = true;
+            self.still_runs()
+        })
+    }
+
+    fn still_runs(&self) -> Error {
+        let what = "the remote command cannot be ended and still runs, as another user perhaps";
+        Error::new(Kind::Spawn, what).with_path(&self.program)
     }
 
     /// How the process ended, in words, with advice where there is some: "the remote command

@@ -2,6 +2,7 @@
 //! panic or exit 0.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::images::{changed, random_bytes};
+use crate::support::requirements::{find_program, program, require, root};
 use crate::support::run::{binary, server_command, shell_command};
 use crate::support::{Output, Workdir, bdsync};
 
@@ -149,6 +151,33 @@ fn a_remote_that_was_given_up_is_ended() {
     let script = "echo $$ >pid; exec sleep 60";
     told(against(&work, &["--timeout=1"], script), &[13]);
     expect_gone(&work);
+}
+
+/// As sudo does that asks for a password: it runs as root, and no signal of ours reaches it.
+#[test]
+fn a_remote_that_cannot_be_ended_is_left_alone() {
+    require!(root(), program("setpriv"));
+    let work = pair();
+    let setpriv = find_program("setpriv").unwrap();
+    for (from, to) in [(Path::new(binary()), "bdsync"), (&setpriv, "as-root")] {
+        // By a process of its own: see the mount that belongs to nobody.
+        let copied = Command::new("cp").arg(from).arg(work.path(to)).status();
+        assert!(copied.unwrap().success());
+    }
+    for (name, mode) in [("", 0o755), ("local.img", 0o644), ("as-root", 0o4755)] {
+        fs::set_permissions(work.path(name), PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let waits = "i=0; until test -e end || test $i = 300; do i=$((i + 1)); sleep 0.1; done; >ended";
+    let remote = format!("./as-root --reuid=0 --regid=0 --clear-groups sh -c \"{waits}\"");
+    let mut client = Command::new("setpriv");
+    client.args(["--reuid=65534", "--regid=65534", "--clear-groups", "./bdsync", "--timeout=1"]);
+    client.args([&remote, "local.img", "remote.img"]).current_dir(work.folder());
+    let out = client.output().unwrap();
+    let was_left_alone = !work.path("ended").exists();
+    work.write("end", b"");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(13), "{said}");
+    assert!(was_left_alone && said.contains("--timeout"), "{said}");
 }
 
 /// The process whose number is in the file `pid` comes to its end, reaped or not.
