@@ -1,6 +1,7 @@
 //! What single operations answer: names, attributes, bounds, and who waits for what.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::scripted::{Mood, ScriptedChange};
 use super::{Model, scripted, wait};
+use crate::device::open_directly;
 use crate::error::Result;
 use crate::units::{ByteRange, Readers};
 use crate::view::{
@@ -327,4 +329,52 @@ fn only_the_scan_and_the_remote_side_are_waited_for() {
         assert!(waits(extent, part));
         assert!(!view.may_wait(0, part), "there is no such node");
     }
+}
+
+/// Somebody who reads past the page cache would get an error from the kernel.
+#[test]
+fn only_a_file_that_can_be_read_past_the_page_cache_is_given_to_the_kernel() {
+    struct Backed(File);
+
+    impl Change for Backed {
+        fn image_bytes(&self, _: Image) -> u64 {
+            4096
+        }
+
+        fn read(&self, _: Image, _: ByteRange, _: Done<Vec<u8>>) {}
+
+        fn next_data(&self, _: Image, _: u64) -> Result<Option<ByteRange>> {
+            Ok(None)
+        }
+
+        fn next_extent(&self, _: u64, _: Done<Option<ByteRange>>) {}
+
+        fn read_patch(&self, _: u64, _: u32, _: Done<Vec<u8>>) {}
+
+        fn patch_bytes(&self) -> Option<u64> {
+            None
+        }
+
+        fn backing_file(&self, image: Image) -> Option<&File> {
+            (image == Image::Merged).then_some(&self.0)
+        }
+
+        fn status(&self) -> Status {
+            Status::example()
+        }
+    }
+
+    let is_given = |file, node| {
+        let view = View::new(Arc::new(Backed(file)), Readers::Owner).unwrap();
+        view.backing_file(node).is_some()
+    };
+    // No file of procfs can be.
+    assert!(!is_given(File::open("/proc/self/stat").unwrap(), Node::Merged));
+    let file = || tempfile::tempfile_in(".").unwrap();
+    if open_directly(&file()).is_err() {
+        eprintln!("skipping: O_DIRECT is not supported here");
+        return;
+    }
+    assert!(is_given(file(), Node::Merged));
+    assert!(!is_given(file(), Node::Original) && !is_given(file(), Node::Patch));
 }
