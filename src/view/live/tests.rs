@@ -8,3 +8,4 @@ mod model;
 mod patches;
 mod promises;
 mod rig;
+mod told;

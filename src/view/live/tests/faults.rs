@@ -162,6 +162,23 @@ fn local_device_that_shows_a_change_is_an_error_wherever_its_bytes_are_used() {
     }
 }
 
+/// The kernel would show the bytes that it has by now.
+#[test]
+fn a_local_file_is_not_read_past_us_any_more_once_it_was_seen_to_change() {
+    for direction in [Direction::Push, Direction::Pull] {
+        let (local, remote) = (TestDevice::new(&[1; 4096]), TestDevice::new(&[2; 4096]));
+        local.file.set(tempfile::tempfile().unwrap()).unwrap();
+        let rig = Rig::new(Setup::own(direction), local, remote);
+        let is_backed = |image| rig.live().backing_file(image).is_some();
+        assert_eq!(is_backed(Image::Merged), direction == Direction::Push);
+        assert_eq!(is_backed(Image::Original), direction == Direction::Pull);
+        for changed in [true, false] {
+            rig.local.changed.store(changed, Ordering::SeqCst);
+            assert!(!is_backed(Image::Merged) && !is_backed(Image::Original), "{direction:?}");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_learned_from_hashes_of_a_changed_local_device() {
     let content = noise(3, 1 << 20);

@@ -134,6 +134,9 @@ fn answers_out_of_large_blocks_take_no_more_memory_than_was_asked_for() {
 fn the_header_is_there_before_anything_is_compared() {
     let rig = Rig::of_bytes(Setup::new(Direction::Push), &[1; 5000], &[2; 5000]);
     assert_eq!(rig.patch_at(0, 11).unwrap(), *b"BDSYNC 0.3\n");
+    // Whoever wants more gets what there is.
+    let header = Header { size_bytes: 5000, name: b"/dev/target".to_vec() };
+    assert_eq!(rig.patch_at(0, 4096).unwrap(), header.encode().unwrap());
     assert_eq!(rig.requests(), []);
 }
 

@@ -1,10 +1,11 @@
 //! Two devices, a server in a thread, and a live change between them that can be watched.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct TestDevice {
     pub changed: AtomicBool,
     /// Reads wait while somebody holds it.
     pub gate: RwLock<()>,
+    /// The file that it says it is.
+    pub file: OnceLock<File>,
 }
 
 impl TestDevice {
@@ -49,6 +52,7 @@ impl TestDevice {
             unreadable: Mutex::new(ByteRange::new(0, 0)),
             changed: AtomicBool::new(false),
             gate: RwLock::new(()),
+            file: OnceLock::new(),
         })
     }
 
@@ -92,7 +96,8 @@ impl Device for TestDevice {
         if self.failing.load(Ordering::SeqCst)
             || !self.unreadable.lock().intersect(&range).is_empty()
         {
-            return Err(Error::new(Kind::Read, "injected fault").with_range(range));
+            let err = io::Error::from_raw_os_error(libc::EIO);
+            return Err(Error::io(Kind::Read, "injected fault", err).with_range(range));
         }
         buf.fill(0);
         let pages = self.pages.read();
@@ -118,6 +123,10 @@ impl Device for TestDevice {
 
     fn is_changed(&self) -> bool {
         self.changed.load(Ordering::SeqCst)
+    }
+
+    fn regular_file(&self) -> Option<&File> {
+        self.file.get()
     }
 }
 
