@@ -161,6 +161,23 @@ impl Map {
         below + self.chunks[whole].rank(inside)
     }
 
+    /// How many of the blocks below `block` are known.
+    #[must_use]
+    pub fn known_below(&self, block: u64) -> u64 {
+        if block >= self.blocks {
+            return self.known_blocks;
+        }
+        let whole = chunk_of(block);
+        let below: u64 = self.chunks[..whole].iter().map(|chunk| chunk.known(CHUNK_BLOCKS)).sum();
+        let mut at = block - block % CHUNK_BLOCKS;
+        let mut known = below + (block - at);
+        while let Some(unknown) = self.first_unknown(at, block) {
+            at = self.find(unknown, block, |state| state != State::Unknown).unwrap_or(block);
+            known -= at - unknown;
+        }
+        known
+    }
+
     /// How many runs of blocks that are known to differ begin below `block`.
     #[must_use]
     pub fn runs(&self, block: u64) -> u64 {
@@ -345,6 +362,8 @@ mod tests {
                 prop_assert_eq!(map.state(block), model[block as usize]);
                 let rank = differs.partition_point(|&b| b < block) as u64;
                 prop_assert_eq!(map.rank(block), rank);
+                let below = model[..block as usize].iter().filter(|&&s| s != State::Unknown);
+                prop_assert_eq!(map.known_below(block), below.count() as u64);
                 prop_assert_eq!(map.select(rank), differs.get(rank as usize).copied());
                 let begins = |&&b: &&u64| b == 0 || model[b as usize - 1] != State::Differs;
                 let runs = differs[..rank as usize].iter().filter(begins).count();

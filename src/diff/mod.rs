@@ -64,5 +64,5 @@ pub use map::{BLOCKS_MAX, Map, State};
 pub use plan::Plan;
 pub use prints::{PRINTS_MAX, Print, print_of};
 pub use remote::{RemoteBlocks, changed_error};
-pub use resolver::{COMPARING_BYTES_MAX, Progress, Resolver};
+pub use resolver::{COMPARING_BYTES_MAX, Resolver};
 pub use walk::{Afterwards, Sink, walk};

@@ -43,15 +43,6 @@ pub struct Resolver {
     known: Mutex<Known>,
 }
 
-/// How much of the comparison is done, in blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Compared.
-    pub known_blocks: u64,
-    /// Being compared for a scan.
-    pub scanning_blocks: u64,
-}
-
 impl Resolver {
     /// Nothing is known yet, and nothing is asked.
     #[must_use]
@@ -101,11 +92,10 @@ impl Resolver {
         self.comparing.used_bytes()
     }
 
-    /// How far the comparison is.
+    /// Blocks that are being compared for a scan.
     #[must_use]
-    pub fn progress(&self) -> Progress {
-        let known = self.known.lock();
-        Progress { known_blocks: known.map.known_blocks(), scanning_blocks: known.scan_blocks }
+    pub fn scanning_blocks(&self) -> u64 {
+        self.known.lock().scan_blocks
     }
 
     /// The print of a block that differs, if it is still kept.

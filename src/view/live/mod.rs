@@ -346,16 +346,16 @@ impl Live {
         let plan = self.engine.plan();
         // Before what is compared, of which it is a part.
         let differing_bytes = self.differing_bytes();
-        let progress = self.resolver.progress();
+        let known_blocks = self.resolver.with_map(|map| map.known_below(self.layout.blocks()));
+        let scanning_blocks = self.resolver.scanning_blocks();
         let counters = self.engine.peer().counters();
         let patch_bytes = self.patch_bytes();
         let local_changed = self.is_local_changed();
         let is_scanning = self.scanning.load(Ordering::Relaxed);
         let failures = self.failures.lock();
         let total_bytes = self.total_bytes();
-        // A window may reach further, and so may who reads what will be cut off.
-        let compared_bytes =
-            progress.known_blocks.saturating_mul(plan.block_bytes).min(total_bytes);
+        // The last block may be shorter.
+        let compared_bytes = known_blocks.saturating_mul(plan.block_bytes).min(total_bytes);
         Status {
             format: status::FORMAT,
             form: Form::Live,
@@ -373,7 +373,7 @@ impl Live {
             scan: match patch_bytes {
                 Some(_) => ScanState::Done,
                 // Between two segments nothing is asked for, nor while readers do.
-                None if is_scanning || progress.scanning_blocks > 0 => ScanState::Running,
+                None if is_scanning || scanning_blocks > 0 => ScanState::Running,
                 None if failures.scan_failed => ScanState::Failed,
                 None => ScanState::Idle,
             },

@@ -170,7 +170,7 @@ impl Live {
             self.layout.records_end(ranks.start + taken, false)
         });
         let may_scan = || {
-            let is_idle = self.resolver.progress().scanning_blocks == 0;
+            let is_idle = self.resolver.scanning_blocks() == 0;
             is_idle && !self.failures.lock().scan_failed
         };
         if is_short && frontier < limit && may_scan() {

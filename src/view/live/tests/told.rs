@@ -9,6 +9,7 @@ use crate::error::Kind;
 use crate::progress::Recording;
 use crate::units::{ByteRange, Direction, GIB, KIB, MIB, SizeRule};
 use crate::view::change::{Change, Image};
+use crate::view::status::ScanState;
 
 fn await_status(rig: &Rig, field: &str, value: &str) {
     for _ in 0..1000 {
@@ -136,6 +137,17 @@ fn what_is_compared_is_never_more_than_there_is_to_compare() {
 }
 
 #[test]
+fn what_will_be_cut_off_does_not_count_as_compared() {
+    let setup = Setup { rule: SizeRule::Resize, ..Setup::own(Direction::Push) };
+    let rig = Rig::of_bytes(setup, &noise(6, 64 << 10), &noise(7, 1 << 20));
+    rig.read(Image::Original, 512 * KIB, 128 * KIB).unwrap();
+    let status = rig.status();
+    assert_eq!((&status["total_bytes"], &status["compared_bytes"]), (&65_536.into(), &0.into()));
+    rig.read(Image::Original, 0, 4096).unwrap();
+    assert_eq!(rig.status()["compared_bytes"], 65_536);
+}
+
+#[test]
 fn what_is_cut_off_is_no_changed_range() {
     let source = noise(8, 2 * 4096);
     let target = [&source[..], &noise(9, 1 << 20)].concat();
@@ -158,12 +170,12 @@ fn progress_is_told_as_the_status_has_it() {
     remote[4096] ^= 1;
     let rig = Rig::of_bytes(Setup::own(Direction::Pull), &local, &remote);
     let told = Recording::default();
-    assert!(!rig.live().tell(&told), "nothing comes by itself");
+    assert_eq!(rig.live().tell(&told), ScanState::Idle);
     let closed = rig.remote.gate.write();
     let patch = later(|done| rig.live().read_patch(64 * KIB, 10, done));
-    assert!(rig.live().tell(&told), "a scan is under way");
+    assert_eq!(rig.live().tell(&told), ScanState::Running);
     drop(closed);
     patch.recv().unwrap().unwrap();
-    assert!(!rig.live().tell(&told), "it is over");
+    assert_eq!(rig.live().tell(&told), ScanState::Done);
     assert_eq!(*told.steps.lock(), [(0, 0), (0, 0), (MIB, 4096)]);
 }
