@@ -122,7 +122,9 @@ fn local_block_that_changed_after_it_was_compared_is_no_record() {
         let rig = Rig::of_bytes(setup, &local, &remote);
         rig.extents().unwrap();
         rig.local.write(500_000, b"moved");
-        assert_eq!(rig.patch(64 << 10).unwrap_err().kind(), Kind::Transmission);
+        let err = rig.patch(64 << 10).unwrap_err();
+        assert_eq!(err.kind(), Kind::Transmission);
+        assert!(err.to_string().contains("test-device"), "{err}");
         assert_eq!(rig.status()["source_changed"], true);
         rig.local.write(500_000, &local[500_000..500_005]);
         rig.patch(64 << 10).unwrap();
@@ -180,6 +182,16 @@ fn a_local_file_is_not_read_past_us_any_more_once_it_was_seen_to_change() {
 }
 
 #[test]
+fn an_image_that_is_shorter_than_the_local_file_is_not_read_past_us() {
+    let (local, remote) = (TestDevice::new(&[1; 8192]), TestDevice::new(&[1; 4096]));
+    local.file.set(tempfile::tempfile().unwrap()).unwrap();
+    let setup = Setup { rule: SizeRule::MinSize, ..Setup::own(Direction::Push) };
+    let rig = Rig::new(setup, local, remote);
+    assert!(rig.live().backing_file(Image::Merged).is_none());
+    assert!(!rig.live().may_wait(Image::Merged), "it takes nothing from elsewhere");
+}
+
+#[test]
 fn nothing_is_learned_from_hashes_of_a_changed_local_device() {
     let content = noise(3, 1 << 20);
     for direction in [Direction::Push, Direction::Pull] {
@@ -204,7 +216,9 @@ fn failing_local_device_is_an_error_until_it_works_again() {
         let rig = Rig::of_bytes(Setup::own(direction), &local, &remote);
         rig.local.failing.store(true, Ordering::SeqCst);
         for image in [Image::Merged, Image::Original] {
-            assert_eq!(rig.read(image, 0, 4096).unwrap_err().kind(), Kind::Read);
+            let err = rig.read(image, 0, 4096).unwrap_err();
+            assert_eq!(err.kind(), Kind::Read);
+            assert!(err.to_string().contains("injected fault"), "{image:?}: {err}");
         }
         assert_eq!(rig.patch_at(100, 10).unwrap_err().kind(), Kind::Read);
         assert_eq!(rig.status()["scan"], "failed");
@@ -334,8 +348,10 @@ fn a_block_that_changed_after_it_was_compared_is_an_error_wherever_others_differ
 #[test]
 fn device_of_a_size_that_no_memory_is_enough_for_is_refused() {
     let near = TestDevice::sparse(4096);
+    let setup = Setup { rule: SizeRule::Resize, ..Setup::own(Direction::Pull) };
+    let most = TestDevice::sparse(4096 * BLOCKS_MAX);
+    assert!(Rig::try_new(setup, near.clone(), most).is_ok());
     for size in [u64::MAX, 1 << 62, 4096 * BLOCKS_MAX + 1] {
-        let setup = Setup { rule: SizeRule::Resize, ..Setup::own(Direction::Pull) };
         let err = Rig::try_new(setup, near.clone(), TestDevice::sparse(size)).err().unwrap();
         assert_eq!(err.kind(), Kind::Usage, "{size}");
         let common = Setup { rule: SizeRule::MinSize, ..setup };

@@ -121,3 +121,18 @@ fn readers_who_wait_hold_next_to_nothing() {
     expect(first, &pattern);
     expect(answers, &pattern);
 }
+
+#[test]
+fn readers_of_the_patch_who_wait_for_a_scan_take_no_room_from_others() {
+    for direction in [Direction::Push, Direction::Pull] {
+        let (local, remote) = (noise(1, 2 << 20), noise(2, 2 << 20));
+        let rig = Rig::of_bytes(Setup::own(direction), &local, &remote);
+        let live = &rig.live().0;
+        let closed = rig.remote.gate.write();
+        let answer = later(|done| rig.live().read_patch(MIB, 1 << 20, done));
+        let used = live.encoding.used_bytes() + live.fetching.used_bytes();
+        assert_eq!(used, 0, "{direction:?}");
+        drop(closed);
+        answer.recv_timeout(super::rig::PATIENCE).unwrap().unwrap();
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::rig::{Rig, Setup, TestDevice, later, noise};
 use crate::device::Device as _;
-use crate::units::{ByteRange, Direction, GIB, KIB, MIB};
+use crate::units::{ByteRange, Direction, GIB, KIB, MIB, SizeRule};
 use crate::view::change::{Change, Image};
 use crate::wire::{Look, Message};
 
@@ -225,6 +225,7 @@ fn holes_are_told_only_where_that_is_known() {
     let rig = Rig::new(Setup::own(Direction::Pull), local, remote);
     let next = |from| rig.live().next_data(Image::Merged, from).unwrap();
     assert_eq!(next(0), Some(ByteRange::new(0, MIB)), "unknown may be data");
+    assert_eq!(next(MIB + 100), Some(ByteRange::new(MIB + 100, MIB + 4096)));
     assert_eq!(
         rig.live().next_data(Image::Original, 0).unwrap(),
         Some(ByteRange::new(MIB, MIB + 4096))
@@ -235,4 +236,18 @@ fn holes_are_told_only_where_that_is_known() {
     assert_eq!(next(MIB + 4096), Some(ByteRange::new(4 * MIB, 4 * MIB + 4096)));
     assert_eq!(next(4 * MIB + 4096), None);
     assert_eq!(rig.local.size(), 8 * MIB);
+}
+
+#[test]
+fn a_hole_goes_on_behind_what_is_compared() {
+    let (local, remote) = (TestDevice::sparse(8 * MIB), TestDevice::sparse(MIB));
+    local.write(4 * MIB, &[1; 4096]);
+    let setup = Setup { rule: SizeRule::MinSize, ..Setup::own(Direction::Pull) };
+    let rig = Rig::new(setup, local, remote);
+    rig.extents().unwrap();
+    for image in [Image::Merged, Image::Original] {
+        let next = |from| rig.live().next_data(image, from).unwrap();
+        assert_eq!(next(0), Some(ByteRange::new(4 * MIB, 4 * MIB + 4096)), "{image:?}");
+        assert_eq!(next(4 * MIB + 4096), None, "{image:?}");
+    }
 }
