@@ -130,7 +130,7 @@ impl Parking {
             reply.refuse(Errno::EBUSY);
             return None;
         }
-        state.full = false;
+        state.full &= state.waiting.len() >= PARKED_REQUESTS_MAX;
         let number = state.next_number;
         state.next_number += 1;
         let reply = Arc::new(Mutex::new(Some(reply)));
