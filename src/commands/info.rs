@@ -36,14 +36,12 @@ pub fn run(options: &InfoOptions, record: &Record) -> Result<u8> {
         None => vec![],
     };
     let name = options.patch.as_deref().unwrap_or(Path::new(input::STDIN_NAME));
-    let found = {
-        let progress = super::progress(options.reporting.progress)?;
-        let stream = input::Stream::open(options.patch.as_deref(), &*progress)?;
-        let compression = stream.format().map(Format::name);
-        let found = inspect(stream, name, compression, disk)?;
-        progress.finish();
-        found
-    };
+    let progress = super::progress(options.reporting.progress)?;
+    let stream = input::Stream::open(options.patch.as_deref(), &*progress)?;
+    let compression = stream.format().map(Format::name);
+    let found = inspect(stream, name, compression, disk)?;
+    // The answer may go to the terminal.
+    progress.pause();
     tell(record, &found, name);
     let shown = name.display().to_string();
     if let Some(path) = &options.svg {
@@ -54,7 +52,10 @@ pub fn run(options: &InfoOptions, record: &Record) -> Result<u8> {
     } else {
         output::answer(&text(&found, &shown, style()))?;
     }
-    let Some(fault) = found.faults.first() else { return Ok(0) };
+    let Some(fault) = found.faults.first() else {
+        progress.finish();
+        return Ok(0);
+    };
     let what = match found.faults.len() {
         1 => fault.text.clone(),
         // The last one says that reading was given up.

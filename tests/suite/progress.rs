@@ -65,6 +65,10 @@ fn json_progress_is_an_object_a_line() {
 fn a_run_that_fails_in_the_end_is_never_finished() {
     let work = pair();
     let patch = work.patch(&["--checksum=sha256"]);
+    let mut sealed = work.patch(&["--seal"]);
+    let middle = sealed.len() / 2;
+    sealed[middle] ^= 1;
+    work.write("sealed", &sealed);
     let mut other = work.read("remote.img");
     other[1_999_000] ^= 1;
     work.write("remote.img", &other);
@@ -78,6 +82,7 @@ fn a_run_that_fails_in_the_end_is_never_finished() {
             bdsync(["--patch", "--progress=json"]).in_folder(work.folder()).stdin_file(&file).run(),
             5,
         ),
+        (bdsync(["info", "--progress=json", "sealed"]).in_folder(work.folder()).run(), 2),
     ] {
         let out = out.expect(code);
         let lines = out.stderr_text();
