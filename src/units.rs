@@ -1,8 +1,8 @@
 //! The terms that all parts share: byte ranges, block sizes, directions, priorities, which file it
 //! is, and the arithmetic on them that cannot overflow; numbers as people and programs read them.
 //!
-//! Every number that a peer or a patch sent goes through the `checked_*`
-//! functions here before it is used. Pure: no I/O.
+//! An offset with a length that a peer or a patch sent becomes a range by `ByteRange::checked_at`,
+//! which refuses what 64 bits do not hold. Pure: no I/O.
 
 mod file_id;
 mod range_set;

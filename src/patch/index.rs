@@ -181,8 +181,8 @@ impl PatchIndex {
         self.seal.as_ref()
     }
 
-    /// Size of the patch in bytes, with the seal that may stand behind it, without anything
-    /// else behind it.
+    /// Size of the patch in bytes, with what stands behind its checksum field: a seal, or the few
+    /// bytes that are told of and let be.
     #[must_use]
     pub fn patch_bytes(&self) -> u64 {
         self.patch_bytes

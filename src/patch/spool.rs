@@ -1,5 +1,6 @@
 //! A stream in a temporary file without a name, so that it can be read twice.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,11 +10,10 @@ use super::reader::read_error;
 use super::source::PatchFile;
 use crate::buffer::PageBuffer;
 use crate::error::{Error, Kind, Result};
+use crate::naming::name_in_the_making;
 
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 1024 * 1024;
-/// Names that are tried where the file system has no files without names.
-const NAMES_MAX: u32 = 100;
 
 /// Copies `input` to its end into an unlinked file in `folder`, as `--spool` wishes; see
 /// [`spool_file`].
@@ -66,18 +66,10 @@ fn unnamed_file(folder: &Path) -> io::Result<File> {
         Err(err) if matches!(err.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {}
         result => return result,
     }
-    let mut tries = 0..NAMES_MAX;
-    loop {
-        let path = folder.join(format!(".bdsync-{}-{}", std::process::id(), tries.start));
-        match options.clone().create_new(true).open(&path) {
-            Ok(file) => {
-                std::fs::remove_file(&path)?;
-                return Ok(file);
-            }
-            Err(err) if err.kind() == io::ErrorKind::AlreadyExists && tries.next().is_some() => {}
-            Err(err) => return Err(err),
-        }
-    }
+    let path = folder.join(name_in_the_making(".", OsStr::new("bdsync"), "spool-"));
+    let file = options.create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -89,7 +89,8 @@ pub struct Status {
     pub source_changed: bool,
     /// How many reads have failed.
     pub failed_reads: u64,
-    /// What failed last, in words; `null`: nothing did.
+    /// What failed last, in words, or that the base is in another state than the patch is sealed
+    /// for; `null`: there is nothing to tell.
     pub last_error: Option<String>,
 }
 
