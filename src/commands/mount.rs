@@ -87,20 +87,25 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     if served?.is_some() {
         return Ok(0);
     }
-    refuse_failed(&status, Kind::Transmission)?;
+    if status.source_changed {
+        // What failed last may have another cause.
+        refuse_failed(
+            &status,
+            Kind::Transmission,
+            "an input was changed; reads have failed, at last",
+        )?;
+    }
     let code = finished.map_or(Ok(0), |status| status.map(exit_status))?;
     if code == 0 {
-        refuse_failed(&status, Kind::Read)?;
+        refuse_failed(&status, Kind::Read, "reads have failed")?;
     }
     Ok(code)
 }
 
-/// Fails when reads have failed: for `Kind::Transmission` because an input changed.
-fn refuse_failed(status: &Status, kind: Kind) -> Result<()> {
+/// Fails when reads have failed, saying `what` and the last error.
+fn refuse_failed(status: &Status, kind: Kind, what: &str) -> Result<()> {
     match &status.last_error {
-        Some(told) if status.failed_reads > 0 && (status.source_changed || kind == Kind::Read) => {
-            Err(Error::new(kind, format!("reads have failed: {told}")))
-        }
+        Some(told) if status.failed_reads > 0 => Err(Error::new(kind, format!("{what}: {told}"))),
         _ => Ok(()),
     }
 }
