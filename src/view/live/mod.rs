@@ -301,7 +301,7 @@ impl Live {
         let blocks = self.layout.blocks();
         let next = self.resolver.frontier(blocks);
         if next == blocks || self.closing.load(Ordering::Relaxed) {
-            self.scanning.store(false, Ordering::Relaxed);
+            self.scanning.store(false, Ordering::Release);
             return;
         }
         let live = Arc::clone(self);
@@ -313,8 +313,8 @@ impl Live {
                 pool.submit(Priority::Scan, move |_| next.scan_on());
             }
             Err(err) => {
-                live.scanning.store(false, Ordering::Relaxed);
                 live.note_failure(&err);
+                live.scanning.store(false, Ordering::Release);
             }
         };
         self.scan(next, true, Box::new(go_on));
@@ -349,9 +349,10 @@ impl Live {
         let known_blocks = self.resolver.with_map(|map| map.known_below(self.layout.blocks()));
         let scanning_blocks = self.resolver.scanning_blocks();
         let counters = self.engine.peer().counters();
+        // Before it is looked whether all is known: a scan that ended meanwhile is done.
+        let is_scanning = self.scanning.load(Ordering::Acquire);
         let patch_bytes = self.patch_bytes();
         let local_changed = self.is_local_changed();
-        let is_scanning = self.scanning.load(Ordering::Relaxed);
         let failures = self.failures.lock();
         let total_bytes = self.total_bytes();
         // The last block may be shorter.
