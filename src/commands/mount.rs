@@ -87,17 +87,19 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
     if served?.is_some() {
         return Ok(0);
     }
+    judge(&status, finished.map_or(Ok(0), |status| status.map(exit_status)))
+}
+
+/// What a mount ends with that was unmounted, where its session ended with `code`.
+fn judge(status: &Status, code: Result<u8>) -> Result<u8> {
     if status.source_changed {
         // What failed last may have another cause.
-        refuse_failed(
-            &status,
-            Kind::Transmission,
-            "an input was changed; reads have failed, at last",
-        )?;
+        let what = "an input was changed; reads have failed, at last";
+        refuse_failed(status, Kind::Transmission, what)?;
     }
-    let code = finished.map_or(Ok(0), |status| status.map(exit_status))?;
+    let code = code?;
     if code == 0 {
-        refuse_failed(&status, Kind::Read, "reads have failed")?;
+        refuse_failed(status, Kind::Read, "reads have failed")?;
     }
     Ok(code)
 }
