@@ -52,7 +52,10 @@ pub fn feed_zeros(
 }
 
 /// The first range of data in `[from, limit)`, never empty; `None` when all of it is a hole.
-pub(super) fn next_data(device: &dyn Device, from: u64, limit: u64) -> Result<Option<ByteRange>> {
+///
+/// # Errors
+/// What the device fails with.
+pub fn next_data(device: &dyn Device, from: u64, limit: u64) -> Result<Option<ByteRange>> {
     if from >= limit {
         return Ok(None);
     }

@@ -34,7 +34,7 @@ mod tree;
 pub use algorithm::{Algorithm, Digest, HASH_BYTES_MAX};
 pub use block::{BlockHasher, SALT_BYTES, SALT_BYTES_MAX, draw_salt, is_zero};
 pub use checksum::checksum;
-pub use feed::{feed, feed_zeros};
+pub use feed::{feed, feed_zeros, next_data};
 pub use hasher::Hasher;
 pub use leaf_cache::{Kept, LeafCache};
 pub use pool::{HashPool, READ_BYTES, Scratch, Submitter};

@@ -9,7 +9,7 @@ use std::io::{Read, Seek};
 use super::base::BaseState;
 use super::reader::PatchReader;
 use crate::device::Device;
-use crate::digest::is_zero;
+use crate::digest::{is_zero, next_data};
 use crate::error::Result;
 use crate::units::{ByteRange, MIB};
 
@@ -39,7 +39,7 @@ pub(super) fn foreign_end<R: Read + Seek>(
         check()?;
         let place = reader.next_place()?.map(|place| place.range);
         let next = place.unwrap_or(ByteRange::new(end, end));
-        if let Some(first) = first_data(device, at..next.start.min(end), check)? {
+        if let Some(first) = first_data(device, at, next.start.min(end), check)? {
             return Ok(Some(BaseState::Extended { made_for_bytes, first }));
         }
         at = at.max(next.end);
@@ -47,22 +47,18 @@ pub(super) fn foreign_end<R: Read + Seek>(
     Ok(None)
 }
 
-/// The first piece of `range` that holds something else than zeros.
+/// The first piece of `[from, limit)` that holds something else than zeros.
 fn first_data(
     device: &dyn Device,
-    range: std::ops::Range<u64>,
+    from: u64,
+    limit: u64,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Option<ByteRange>> {
-    let mut at = range.start;
+    let mut at = from;
     let mut buffer = Vec::new();
-    while at < range.end {
+    while let Some(data) = next_data(device, at, limit)? {
         check()?;
-        let Some(data) = device.next_data(at)?.map(|data| data.clip(range.end)) else { break };
-        let piece =
-            ByteRange::new(data.start.min(range.end), data.end.min(data.start + READ_BYTES));
-        if piece.is_empty() {
-            break;
-        }
+        let piece = data.clip(data.start.saturating_add(READ_BYTES));
         buffer.resize(piece.len() as usize, 0);
         device.read_exact_at(&mut buffer, piece.start)?;
         if !is_zero(&buffer) {
