@@ -69,11 +69,12 @@ impl Plan {
         range.clip(self.header_bytes)
     }
 
-    /// Where a walk ends that wants to know the patch: what lies behind the blocks that it may carry
-    /// is cut off, however much a remote side says that it has there.
+    /// Where the comparison ends for who wants to know the patch: what lies behind the blocks that it
+    /// may carry is cut off, however much a remote side says that it has there.
     #[must_use]
     pub fn walk_end(&self) -> u64 {
-        self.blocks_of(ByteRange::new(0, self.header_bytes)).clip(self.compared.end).end
+        let whole = self.header_bytes.checked_next_multiple_of(self.block_bytes);
+        whole.map_or(self.compared.end, |end| end.min(self.compared.end))
     }
 
     /// Whole blocks that cover `range`, ending at the block that holds the last compared byte.
@@ -105,6 +106,8 @@ mod tests {
         assert_eq!(plan(Direction::Push, 100, u64::MAX, SizeRule::Resize).walk_end(), 4096);
         assert_eq!(plan(Direction::Push, 0, u64::MAX, SizeRule::Resize).walk_end(), 0);
         assert_eq!(push.walk_end(), 150);
+        let all = plan(Direction::Pull, 1, u64::MAX, SizeRule::Resize);
+        assert_eq!(all.walk_end(), u64::MAX);
         let pull = plan(Direction::Pull, 100, 150, SizeRule::Resize);
         assert_eq!((pull.header_bytes, pull.compared.end, pull.walk_end()), (150, 150, 150));
     }

@@ -338,8 +338,7 @@ impl Live {
 
     /// What has to be compared to know every difference, in bytes: nothing behind a smaller source.
     fn total_bytes(&self) -> u64 {
-        let plan = self.engine.plan();
-        self.layout.blocks().saturating_mul(plan.block_bytes).min(plan.compared.end)
+        self.engine.plan().walk_end()
     }
 
     fn status(&self) -> Status {
