@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command as Table, ValueHint, value_parser
 
 use super::compression;
 use super::is_command;
-use super::options::{ClientOptions, Command, PatchOptions, ServerOptions, SessionOptions};
+use super::options::{ClientOptions, Command, PatchOptions, ServerOptions, SessionOptions, Spool};
 use super::table::{
     base, comparing, connection, flag, headed, long_flag, long_valued, operands, optional,
     optional_value, other, reporting, sizes, unreadable,
@@ -259,16 +259,19 @@ fn patch(found: &ArgMatches) -> Result<PatchOptions> {
         let given = found.get_one::<OsString>(name).filter(|path| !path.is_empty());
         given.map(PathBuf::from)
     };
+    let undo = undo_file(found)?;
+    let (verify, dry_run) = (found.get_flag("verify"), found.get_flag("dry-run"));
+    // The patch is read twice.
+    let spools = is_given(found, "spool") || undo.is_some() || verify || dry_run;
     Ok(PatchOptions {
         target: path("patch"),
         warn_device: found.get_flag("warndev"),
         sizes: size_options(found)?,
         flush_cache: found.get_flag("flushcache"),
-        spool: is_given(found, "spool"),
-        spool_folder: path("spool"),
-        undo: undo_file(found)?,
-        verify: found.get_flag("verify"),
-        dry_run: found.get_flag("dry-run"),
+        spool: spools.then(|| path("spool").map_or(Spool::Temporary, Spool::Folder)),
+        undo,
+        verify,
+        dry_run,
         sparse: found.get_flag("sparse"),
         force: found.get_flag("force"),
         sync_disk: found.get_one("sync-disk").copied(),
@@ -478,15 +481,19 @@ mod tests {
         let Ok(Command::Patch(patch)) = parse(&["--patch=/dev/x", "-wdm", "-F"]) else { panic!() };
         assert_eq!(patch.target, Some("/dev/x".into()));
         assert!(patch.warn_device && patch.flush_cache);
-        assert!(!patch.spool && !patch.verify && !patch.sparse && !patch.force);
+        assert!(patch.spool.is_none() && !patch.verify && !patch.sparse && !patch.force);
         let words = ["-p", "--spool=/tmp", "--undo", "u", "--verify", "--sparse", "--force"];
         let Ok(Command::Patch(careful)) = parse(&words) else { panic!() };
-        assert!(careful.spool && careful.verify && careful.sparse && careful.force);
-        assert_eq!(careful.spool_folder, Some("/tmp".into()));
+        assert!(careful.verify && careful.sparse && careful.force);
+        assert_eq!(careful.spool, Some(Spool::Folder("/tmp".into())));
         assert_eq!(careful.undo, Some("u".into()));
         assert_eq!(patch.sizes.rule, SizeRule::MinSize);
         let Ok(Command::Patch(patch)) = parse(&["-p"]) else { panic!() };
         assert_eq!(patch.target, None);
+        for implies in ["--spool", "--undo=u", "--verify", "--dry-run"] {
+            let Ok(Command::Patch(patch)) = parse(&["-p", implies]) else { panic!() };
+            assert_eq!(patch.spool, Some(Spool::Temporary), "{implies}");
+        }
     }
 
     #[test]

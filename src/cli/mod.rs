@@ -38,7 +38,7 @@ use crate::error::{Error, Kind, Result};
 pub use options::{
     BLOCK_SIZE_BYTES_DEFAULT, CACHE_MIB_DEFAULT, CACHE_MIB_MAX, ClientOptions, Command,
     CompareOptions, InfoOptions, MountOptions, MountSource, PatchOptions, Place, ProgressStyle,
-    Reporting, ServerOptions, SessionOptions, SizeOptions, SquashOptions, SyncOptions,
+    Reporting, ServerOptions, SessionOptions, SizeOptions, Spool, SquashOptions, SyncOptions,
 };
 pub use subcommands::{is_command, whole as definition};
 

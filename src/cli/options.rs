@@ -168,6 +168,15 @@ pub struct ServerOptions {
     pub reporting: Reporting,
 }
 
+/// Where the copy of a patch from a pipe goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spool {
+    /// The folder for temporary files.
+    Temporary,
+    /// This folder.
+    Folder(PathBuf),
+}
+
 /// Options of applying a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchOptions {
@@ -179,10 +188,9 @@ pub struct PatchOptions {
     pub sizes: SizeOptions,
     /// Drop what was written from the page cache.
     pub flush_cache: bool,
-    /// Whether a patch from a pipe is copied to a file first.
-    pub spool: bool,
-    /// Where to; `None`: the folder for temporary files.
-    pub spool_folder: Option<PathBuf>,
+    /// Where a patch from a pipe is copied to first, for `--spool` and for what implies it; `None`:
+    /// it is applied as it comes.
+    pub spool: Option<Spool>,
     /// Where to put a patch that takes this one back.
     pub undo: Option<PathBuf>,
     /// Read back what was written and compare.

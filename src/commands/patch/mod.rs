@@ -29,12 +29,12 @@ use std::sync::atomic::AtomicBool;
 use self::for_sync::{Awaited, Life, refuse_another};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
-pub(super) use self::words::undo_command;
+pub(super) use self::words::{IN_PART, UNTOUCHED, WAY_BACK, WRITTEN, undo_command};
 use self::words::{tell_foreign, tell_late_fault, tell_uncompared, tell_unproven};
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
 use super::sealed;
-use crate::cli::PatchOptions;
+use crate::cli::{PatchOptions, Spool};
 use crate::device::{Device, DeviceMut, FileDevice, TargetOptions, open_target};
 use crate::error::{Error, Kind, Result};
 use crate::naming::expect_name;
@@ -101,12 +101,14 @@ impl Job<'_> {
         let input = PatchStream::new(input, self.signals);
         let is_at_end = input.is_at_end();
         let input = Awaited::new(input, self.life.clone());
-        let options = self.options;
-        if options.spool || options.undo.is_some() || options.verify || options.dry_run {
-            let folder = options.spool_folder.clone().unwrap_or_else(temp_folder);
+        if let Some(spool) = &self.options.spool {
+            let folder = match spool {
+                Spool::Temporary => temp_folder(),
+                Spool::Folder(folder) => folder.clone(),
+            };
             // Before the wait for the patch: nobody else is to write to it meanwhile.
-            let target =
-                options.target.as_deref().map(|path| self.open_device(path)).transpose()?;
+            let path = self.options.target.as_deref();
+            let target = path.map(|path| self.open_device(path)).transpose()?;
             let check = || self.signals.check("nothing is written");
             let file = kept(input, &folder, &**self.progress, &check)?;
             return self.run_checked(&file, target);

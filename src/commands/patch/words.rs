@@ -11,6 +11,17 @@ use crate::patch::{Seal, SizePlan, Summary, Trailer, Written};
 use crate::report;
 use crate::units::{counted, human_bytes};
 
+// What a sync knows these lines by, one of another version on another host as well: they stay as
+// they are. Each stands behind or before a path that may be anything.
+/// The target may be changed in some places.
+pub(in crate::commands) const IN_PART: &str = " is patched in part (";
+/// How to undo that.
+pub(in crate::commands) const WAY_BACK: &str = "to go back: ";
+/// Everything was written.
+pub(in crate::commands) const WRITTEN: &str = "all of the patch is written to ";
+/// Nothing was written.
+pub(in crate::commands) const UNTOUCHED: &str = " is changed; remove ";
+
 impl Job<'_> {
     /// Tells what a run with `--dry-run` would have done, all of whose checks went well.
     pub(super) fn tell_dry_run(&self, target: &FileDevice, summary: &Summary, sizes: &SizePlan) {
@@ -79,7 +90,7 @@ impl Job<'_> {
             _ => format!("{again} to finish"),
         };
         log::warn!(
-            "{shown} is patched in part (up to {} bytes in {}): {on}",
+            "{shown}{IN_PART}up to {} bytes in {}): {on}",
             written.bytes,
             counted(written.records, "record"),
         );
@@ -100,7 +111,7 @@ impl Job<'_> {
     pub(super) fn tell_unused_undo(&self, target: &FileDevice) {
         if let Some(undo) = &self.options.undo {
             log::warn!(
-                "nothing of {} is changed; remove {} before the next try",
+                "nothing of {}{UNTOUCHED}{} before the next try",
                 target.path().display(),
                 undo.display()
             );
@@ -110,7 +121,7 @@ impl Job<'_> {
     pub(super) fn tell_undo(&self, target: &FileDevice) {
         if let Some(undo) = &self.options.undo {
             let undo = undo_command("bdsync", target.path(), undo, self.options.force);
-            log::warn!("to go back: {undo}");
+            log::warn!("{WAY_BACK}{undo}");
         }
     }
 }
@@ -138,7 +149,7 @@ pub(super) fn tell_unproven(target: &FileDevice, err: &Error) {
     match err.kind() {
         Kind::Interrupted(_) => {}
         Kind::Checksum => log::warn!(
-            "all of the patch is written to {shown}, which is NOT what it should be now: it held \
+            "{WRITTEN}{shown}, which is NOT what it should be now: it held \
              something else than the patch was made for, or does not keep what is written, or the \
              patch is damaged; compare {shown} with its source again"
         ),
@@ -149,7 +160,7 @@ pub(super) fn tell_unproven(target: &FileDevice, err: &Error) {
 /// Nothing could be compared.
 pub(super) fn tell_uncompared(target: &FileDevice) {
     let shown = target.path().display();
-    log::warn!("all of the patch is written to {shown}, but not shown to be right");
+    log::warn!("{WRITTEN}{shown}, but not shown to be right");
 }
 
 /// Only what stands behind the end of the patch, which had been written by then, is at fault.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::commands::patch::{IN_PART, UNTOUCHED, WAY_BACK, WRITTEN};
 use crate::device::SIZE_CHANGED;
 use crate::report;
 use crate::transport::StderrSink;
@@ -20,14 +21,6 @@ const NAME: &[u8] = b"bdsync: ";
 const WARNING: &[u8] = b"bdsync: warning: ";
 /// What follows in lines of the log.
 const LOG_LEVELS: [&str; 5] = ["error", "warning", "info", "debug", "trace"];
-/// Of a warning of who writes, which the last line of the sync says better.
-const IN_PART: &[u8] = b" is patched in part (";
-/// Of the next one, which the sync says with the host.
-const WAY_BACK: &[u8] = b"to go back: ";
-/// Of one of those that has written everything.
-const WRITTEN: &[u8] = b"all of the patch is written to ";
-/// Of another, which says more than the sync could.
-const UNTOUCHED: &[u8] = b" is changed; remove ";
 
 /// Whether the line may be the error that a bdsync ended with, and not one of its log.
 fn is_error(line: &[u8]) -> bool {
@@ -39,8 +32,8 @@ fn is_error(line: &[u8]) -> bool {
     line.strip_prefix(NAME).is_some_and(|rest| !is_of_log(rest))
 }
 
-fn holds(line: &[u8], what: &[u8]) -> bool {
-    line.windows(what.len()).any(|part| part == what)
+fn holds(line: &[u8], what: &str) -> bool {
+    line.windows(what.len()).any(|part| part == what.as_bytes())
 }
 
 /// Shows what a bdsync on this host, or on another, writes.
@@ -88,16 +81,18 @@ impl LastWord {
     pub fn sink(&self, is_local: bool) -> StderrSink {
         let (mut show, word) = (shown(is_local), self.clone());
         Box::new(move |line| {
-            let warns_of = |what: &[u8]| line.starts_with(WARNING) && holds(line, what);
+            let warns_of = |what: &str| line.starts_with(WARNING) && holds(line, what);
             let mut heard = word.heard.lock();
             heard.written |= warns_of(WRITTEN);
+            // The last line of the sync says it better, with the host.
             if warns_of(IN_PART) || warns_of(WRITTEN) || warns_of(WAY_BACK) {
                 heard.changed = true;
                 return;
             }
+            // It says more than the sync could.
             heard.untouched |= warns_of(UNTOUCHED);
             heard.error = is_error(line);
-            heard.resized = heard.error && holds(line, SIZE_CHANGED.as_bytes());
+            heard.resized = heard.error && holds(line, SIZE_CHANGED);
             drop(heard);
             let mut held = word.held.lock();
             if let Some(before) = held.take() {
