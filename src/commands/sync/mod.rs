@@ -271,20 +271,21 @@ impl Sync<'_> {
         let is_remote = !caller.is_local();
         let shows_life = is_remote && compared.is_some();
         let says = word.clone();
-        let mut target = Target::new(connection, is_remote, shows_life, word, move |err| {
-            is_ending.store(true, Ordering::SeqCst);
-            engine.peer().abort(err);
-        })?;
+        let (target, mut input) =
+            Target::new(connection, is_remote, shows_life, word, move |err| {
+                is_ending.store(true, Ordering::SeqCst);
+                engine.peer().abort(err);
+            })?;
         let up = match caller.is_local() {
             true => None,
             false => self.throttles.as_ref().map(|(up, _)| Arc::clone(up)),
         };
-        let output = ThrottledWriter::new(target.writer(), up);
+        let output = ThrottledWriter::new(&mut input, up);
         // Between hosts only, and where the bdsync there knows that format.
         let packs = is_remote && session.extensions.zstd;
         let made = self.send_patch(&job, output, packs, touched);
         let complete = made.is_ok();
-        let ended = target.finish(complete);
+        let ended = target.finish(input, complete);
         let ended_with = ended.as_ref().err().map(Error::kind);
         let was_killed = matches!(ended, Ok(Finished::Killed));
         // Why the other end went away says more than that it did.

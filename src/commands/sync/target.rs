@@ -29,10 +29,11 @@ pub enum Finished {
     Killed,
 }
 
+/// What takes the patch of a [`Target`]; dropping it is the end of the patch.
+pub type PatchInput = Box<dyn Write + Send>;
+
 /// A running `bdsync --patch`. Dropping it kills the process.
 pub struct Target {
-    /// Dropping it is the end of the patch.
-    writer: Option<Box<dyn Write + Send>>,
     control: Arc<Control>,
     process: Remote,
     word: LastWord,
@@ -46,9 +47,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// Takes the process over, of whose stderr `word` keeps the last; `on_end` is called when it
-    /// ends before its patch does, so that nobody goes on comparing for hours. One that
-    /// `shows_life` writes to its stdout while it is busy.
+    /// Takes the process over, of whose stderr `word` keeps the last, and gives what takes its patch;
+    /// `on_end` is called when it ends before its patch does, so that nobody goes on comparing for
+    /// hours. One that `shows_life` writes to its stdout while it is busy.
     ///
     /// # Errors
     /// `Kind::Spawn` when the connection has no process or threads run out.
@@ -58,7 +59,7 @@ impl Target {
         shows_life: bool,
         word: LastWord,
         on_end: impl FnOnce(Error) + Send + 'static,
-    ) -> Result<Self> {
+    ) -> Result<(Self, PatchInput)> {
         let Connection { mut reader, writer, control, remote } = connection;
         let process =
             remote.ok_or_else(|| Error::new(Kind::Spawn, "nothing writes to the target"))?;
@@ -72,17 +73,9 @@ impl Target {
             }
             end
         })?;
-        let (writer, listener, going_on) = (Some(writer), Some(listener), Some(going_on));
-        Ok(Self { writer, control, process, word, is_remote, shows_life, listener, going_on })
-    }
-
-    /// Where the patch goes.
-    pub fn writer(&mut self) -> &mut (dyn Write + Send) {
-        match &mut self.writer {
-            Some(writer) => &mut **writer,
-            // Nobody calls this after `finish`, which takes the target away.
-            None => unreachable!("the writer is there until the target is finished"),
-        }
+        let (listener, going_on) = (Some(listener), Some(going_on));
+        let target = Self { control, process, word, is_remote, shows_life, listener, going_on };
+        Ok((target, writer))
     }
 
     /// Ends the patch and waits for the process. One that has the whole patch is given all the
@@ -92,9 +85,9 @@ impl Target {
     /// # Errors
     /// What the process ended with, as an error of the same kind; `Kind::Connection` when it was
     /// silent for too long.
-    pub fn finish(mut self, complete: bool) -> Result<Finished> {
+    pub fn finish(mut self, input: PatchInput, complete: bool) -> Result<Finished> {
         self.going_on = None;
-        drop(self.writer.take());
+        drop(input);
         if complete && self.shows_life {
             self.control.expect_answer();
         }
@@ -180,11 +173,11 @@ mod tests {
         let connection = connect(&words, Manner::Consumer, None, Box::new(|_| {})).unwrap();
         let (told, ended) = bounded(1);
         let on_end = move |err| drop(told.send(err));
-        let mut target =
+        let (mut target, mut input) =
             Target::new(connection, false, false, LastWord::default(), on_end).unwrap();
-        target.writer().write_all(b"patch\n").unwrap();
+        input.write_all(b"patch\n").unwrap();
         while target.process.wait(WAIT_SLICE).unwrap().is_none() {}
-        target.finish(true).unwrap();
+        target.finish(input, true).unwrap();
         assert!(ended.recv().is_err());
     }
 
@@ -192,39 +185,43 @@ mod tests {
     fn that_one_which_does_not_end_had_to_be_killed_hides_no_reason_for_a_cut_patch() {
         let words = ["sh", "-c", "read line; exec sleep 600"].map(Into::into);
         let connection = connect(&words, Manner::Consumer, None, Box::new(|_| {})).unwrap();
-        let mut target =
+        let (target, mut input) =
             Target::new(connection, false, false, LastWord::default(), |_| {}).unwrap();
-        target.writer().write_all(b"cut short\n").unwrap();
-        assert_eq!(target.finish(false).unwrap(), Finished::Killed);
+        input.write_all(b"cut short\n").unwrap();
+        assert_eq!(target.finish(input, false).unwrap(), Finished::Killed);
     }
 
     /// A process elsewhere that reads the whole patch and then does `what`, with so many seconds of
     /// patience.
-    fn target_of(what: &str, patience_s: u64, shows_life: bool) -> Target {
+    fn target_of(what: &str, patience_s: u64, shows_life: bool) -> (Target, PatchInput) {
         let script = format!("cat >/dev/null; {what}");
         let words = ["sh", "-c", &script].map(Into::into);
         let patience = Some(Duration::from_secs(patience_s));
         let connection = connect(&words, Manner::Consumer, patience, Box::new(|_| {})).unwrap();
-        let mut target =
+        let (target, mut input) =
             Target::new(connection, true, shows_life, LastWord::default(), |_| {}).unwrap();
-        target.writer().write_all(b"patch\n").unwrap();
-        target
+        input.write_all(b"patch\n").unwrap();
+        (target, input)
     }
 
     /// The end of one that shows life, with 5 s of patience.
     fn end_of(what: &str) -> Result<Finished> {
-        target_of(what, 5, true).finish(true)
+        let (target, input) = target_of(what, 5, true);
+        target.finish(input, true)
     }
 
     #[test]
     fn that_one_which_cannot_show_life_has_all_the_time_it_needs() {
-        let target = target_of("exec sleep 3", 1, false);
-        assert_eq!(target.finish(true).unwrap(), Finished::Itself);
+        let (target, input) = target_of("exec sleep 3", 1, false);
+        assert_eq!(target.finish(input, true).unwrap(), Finished::Itself);
     }
 
     #[test]
     fn that_one_refuses_a_patch_is_no_news_where_it_was_cut_short_only() {
-        let end = |complete| target_of("exit 2", 60, false).finish(complete);
+        let end = |complete| {
+            let (target, input) = target_of("exit 2", 60, false);
+            target.finish(input, complete)
+        };
         assert_eq!(end(false).unwrap(), Finished::Itself);
         assert_eq!(end(true).unwrap_err().kind(), Kind::Patch);
     }
@@ -236,8 +233,8 @@ mod tests {
             let word = LastWord::default();
             let sink = word.sink(!is_remote);
             let connection = connect(&words, Manner::Consumer, None, sink).unwrap();
-            let target = Target::new(connection, is_remote, false, word, |_| {}).unwrap();
-            target.finish(true).unwrap_err().full_message()
+            let (target, input) = Target::new(connection, is_remote, false, word, |_| {}).unwrap();
+            target.finish(input, true).unwrap_err().full_message()
         };
         for (end, says) in [
             ("exit 12", "the target was not written to: it broke"),
@@ -256,15 +253,16 @@ mod tests {
 
     #[test]
     fn that_one_whose_patch_is_cut_short_may_still_say_why() {
-        let err = target_of("sleep 1; exit 12", 60, false).finish(false).unwrap_err();
+        let (target, input) = target_of("sleep 1; exit 12", 60, false);
+        let err = target.finish(input, false).unwrap_err();
         assert_eq!(err.kind(), Kind::Open);
     }
 
     #[test]
     fn that_one_which_has_the_whole_patch_is_not_waited_for_when_all_is_over() {
-        let target = target_of("exec sleep 30", 60, false);
+        let (target, input) = target_of("exec sleep 30", 60, false);
         target.control.close();
-        let err = target.finish(true).unwrap_err();
+        let err = target.finish(input, true).unwrap_err();
         assert!(err.full_message().contains("signal"), "{}", err.full_message());
     }
 
