@@ -41,11 +41,16 @@ impl<'a> LastWords<'a> {
             // A second one ends the wait for who reads it.
             self.signals.let_through();
         }
-        let outcome = Err(interrupted(signal, "the run ended"));
-        if let Err(err) = self.record.save(self.path, &outcome) {
-            report::error(&err);
-        }
+        save(self.record, self.path, signal);
         Signals::end_process(signal);
+    }
+}
+
+/// Writes the record of a run that `signal` ends to `path`.
+pub(super) fn save(record: &Record, path: &Path, signal: i32) {
+    let outcome = Err(interrupted(signal, "the run ended"));
+    if let Err(err) = record.save(path, &outcome) {
+        report::error(&err);
     }
 }
 

@@ -50,6 +50,7 @@ mod sync;
 mod touched;
 mod trailer_checksum;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::cli::{Command, ProgressStyle};
@@ -72,7 +73,7 @@ use record::Record;
 /// exit status 101.
 pub fn run(command: Command) -> Result<u8> {
     fault::end_process_on_panic();
-    let record = Record::new(command.mode());
+    let record = Arc::new(Record::new(command.mode()));
     record.claims.add_all(&command)?;
     // A mount in the background leaves the working directory.
     let report = command.report().map(|path| std::path::absolute(path).unwrap_or(path.to_owned()));
@@ -91,9 +92,9 @@ pub fn run(command: Command) -> Result<u8> {
         // Which goes on record, too.
         (Err(err), _) => Err(err.duplicate()),
         (Ok(_), Some(path)) if !has_signals_of_its_own(&command) => {
-            last_words::kept(&record, path, || run_mode(&command, &record)).flatten()
+            last_words::kept(&record, path, || run_mode(&command, &record, None)).flatten()
         }
-        (Ok(_), _) => run_mode(&command, &record),
+        (Ok(_), path) => run_mode(&command, &record, path),
     };
     // Whoever is to read a stream may never come: signals end that wait.
     let _held = held.ok().flatten().filter(|_| !report.as_deref().is_some_and(Record::may_wait));
@@ -119,7 +120,8 @@ fn has_signals_of_its_own(command: &Command) -> bool {
     matches!(command, Mount(_) | Patch(_) | Server(_) | Sync(_))
 }
 
-fn run_mode(command: &Command, record: &Record) -> Result<u8> {
+/// `report` is where the record goes, of a mode that ends by signals itself.
+fn run_mode(command: &Command, record: &Arc<Record>, report: Option<&Path>) -> Result<u8> {
     // Before there are threads that hash.
     heap::share();
     match command {
@@ -127,7 +129,7 @@ fn run_mode(command: &Command, record: &Record) -> Result<u8> {
         Command::Client(options) => client::run(options, record, output::stdout()?),
         Command::Info(options) => info::run(options, record),
         Command::Squash(options) => squash::run(options, record, output::stdout()?),
-        Command::Mount(options) => mount::run(options, record),
+        Command::Mount(options) => mount::run(options, record, report),
         Command::Patch(options) => patch::run(options, record),
         Command::Server(options) => server::run(options, record).map(|()| 0),
         Command::Sync(options) => sync::run(options, record),

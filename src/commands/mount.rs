@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::client::{exit_status, hint, target_name};
 use super::input;
+use super::last_words;
 use super::notify;
 use super::record::{DeviceFacts, Record};
 use super::scan;
@@ -25,12 +26,13 @@ use crate::units::{MIB, human_bytes};
 use crate::view::status::ScanState;
 use crate::view::{Change, LiveChange, LiveOptions, Status, StoredChange, View};
 
-/// Shows the change until the mount is gone; returns 0, or what REMSHCMD exited with.
+/// Shows the change until the mount is gone; returns 0, or what REMSHCMD exited with. `report` is
+/// where the record goes of a run that a signal ends before there is a mount.
 ///
 /// # Errors
 /// The one error that ended it: what is wrong with the mountpoint or the inputs before it is
 /// mounted, or what went wrong since.
-pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
+pub fn run(options: &MountOptions, record: &Arc<Record>, report: Option<&Path>) -> Result<u8> {
     // Cheap refusals first: before another process, and before the remote side is bothered.
     let mountpoint = Mountpoint::check(&options.mountpoint, &inputs(&options.source))?;
     let background = if options.daemon {
@@ -49,7 +51,12 @@ pub fn run(options: &MountOptions, record: &Record) -> Result<u8> {
         report::log_to_stderr(options.reporting.verbosity);
         None
     };
-    end_all_on_signal()?;
+    let told = report.map(|path| (Arc::clone(record), path.to_owned()));
+    end_all_on_signal(move |signal| {
+        if let Some((record, path)) = &told {
+            last_words::save(record, path, signal);
+        }
+    })?;
     let known: Arc<OnceLock<Known>> = Arc::default();
     let asked = Arc::clone(&known);
     let answers =

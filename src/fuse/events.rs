@@ -1,13 +1,15 @@
 //! What is told to a mount, and what ends it before it is one.
 
 use std::fs;
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::signals;
-use crate::error::Result;
+use crate::background::spawn;
+use crate::error::{Kind, Result};
 use crate::signals::{FirstSignal, Wish};
 
 /// Why the mount may have come to an end.
@@ -24,25 +26,42 @@ pub struct Events {
 }
 
 /// Until there are events: SIGINT, SIGTERM, SIGHUP and SIGQUIT end the process, and all that it has
-/// started, and that in turn. Who asks for a password there may be deaf to a Ctrl-C, as what starts
-/// it is not to end by it later.
+/// started, and that in turn, after `last_words`; a second one does not wait for those. Who asks for
+/// a password there may be deaf to a Ctrl-C, as what starts it is not to end by it later.
 ///
 /// # Errors
 /// `Kind::Open` when the signals cannot be watched for.
-pub fn end_all_on_signal() -> Result<()> {
-    signals::watch(|signal| {
-        let mut found = children_of(Pid::this());
-        let mut next = 0;
-        while let Some(&pid) = found.get(next) {
-            found.extend(children_of(pid));
-            next += 1;
+pub fn end_all_on_signal(last_words: impl Fn(i32) + Send + Sync + 'static) -> Result<()> {
+    let (first, last_words) = (FirstSignal::default(), Arc::new(last_words));
+    signals::watch(move |signal| match first.note(signal) {
+        Wish::First => {
+            let last_words = Arc::clone(&last_words);
+            let end = move || {
+                last_words(signal);
+                end_all(signal);
+            };
+            if spawn("last words", Kind::Open, "cannot start a thread", end).is_err() {
+                end_all(signal);
+            }
         }
-        for pid in found {
-            // It may be gone by now.
-            let _ = kill(pid, Signal::SIGTERM);
-        }
-        signals::end_process(signal);
+        Wish::Echo => {}
+        Wish::Another => end_all(signal),
     })
+}
+
+/// Has `signal` end the process, and ends what that has started.
+fn end_all(signal: i32) {
+    let mut found = children_of(Pid::this());
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children_of(pid));
+        next += 1;
+    }
+    for pid in found {
+        // It may be gone by now.
+        let _ = kill(pid, Signal::SIGTERM);
+    }
+    signals::end_process(signal);
 }
 
 /// Those that the kernel tells of.

@@ -344,9 +344,13 @@ fn daemon_whose_start_is_ended_does_not_mount_later() {
 fn a_signal_at_the_password_prompt_ends_all_that_could_ask() {
     require!(fuse());
     let script = "trap '' INT; sh -c 'echo $$ >pid; exec sleep 1000'; true";
-    for (signal, options) in
-        [(Signal::SIGINT, &[][..]), (Signal::SIGQUIT, &[]), (Signal::SIGINT, &["--daemon"])]
-    {
+    for (signal, options) in [
+        (Signal::SIGINT, &[][..]),
+        (Signal::SIGQUIT, &[]),
+        (Signal::SIGTERM, &["--report=record"]),
+        (Signal::SIGINT, &["--daemon"]),
+        (Signal::SIGINT, &["--daemon", "--report=record"]),
+    ] {
         let work = Workdir::with_pair(&[1; 5000], &[2; 5000]);
         fs::create_dir(work.path("mnt")).unwrap();
         let mut mount = Command::new(binary())
@@ -371,6 +375,11 @@ fn a_signal_at_the_password_prompt_ends_all_that_could_ask() {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        // It is written before the process that asks is ended.
+        let record = fs::read_to_string(work.path("record")).ok();
+        assert_eq!(record.is_some(), options.contains(&"--report=record"), "{options:?}");
+        let exit_code = format!("\"exit_code\": {}", 128 + signal as i32);
+        assert!(record.is_none_or(|text| text.contains(&exit_code)), "{signal} {options:?}");
     }
 }
 
