@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
@@ -45,6 +46,9 @@ const FAULT_WAIT: Duration = Duration::from_secs(1);
 
 /// The bar on the terminal, if there is one. Process-wide, as the terminal itself.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Whether the last line on stderr is one of progress that the next takes the place of.
+static IS_OVERWRITABLE: AtomicBool = AtomicBool::new(false);
 
 /// Logs to stderr: warnings and errors, from `verbosity` 1 also what is being done, from 2 and
 /// 3 details. `RUST_LOG` counts where it is set. A second call changes nothing.
@@ -151,10 +155,17 @@ fn to_syslog(level: Level, text: &str) {
     };
 }
 
-/// Writes the whole text in one piece, so that lines of several threads do not mix; a bar
-/// makes room for it.
-fn to_stderr(text: &str) {
-    let text = cut(text);
+/// Writes the whole line, below one of progress that others are to take the place of.
+fn to_stderr(line: &str) {
+    match IS_OVERWRITABLE.swap(false, Ordering::Relaxed) {
+        true => write_whole(&format!("\n{}", cut(line))),
+        false => write_whole(&cut(line)),
+    }
+}
+
+/// Writes the text in one piece, so that lines of several threads do not mix; a bar makes room for
+/// it.
+fn write_whole(text: &str) {
     let bar = BAR.lock().clone();
     // Who shares it, as an ssh may, need not want to wait.
     let write = || drop(Patient(io::stderr().lock()).write_all(text.as_bytes()));
@@ -271,9 +282,11 @@ pub fn checksum(name: &[u8], value: &[u8]) {
     to_stderr(&format!("checksum[{}]: {}\n", escape(name), hex(value)));
 }
 
-/// One piece of progress output, line end included.
+/// One piece of progress output, line end included: a line feed, or a carriage return where the
+/// next one takes its place.
 pub fn progress(text: &str) {
-    to_stderr(text);
+    write_whole(text);
+    IS_OVERWRITABLE.store(text.ends_with('\r'), Ordering::Relaxed);
 }
 
 /// Text that the user asked for, to stdout.

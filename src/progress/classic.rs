@@ -23,7 +23,8 @@ struct LineState {
     /// Whether nothing is told of what goes on now.
     is_silent: bool,
     started: Instant,
-    size_bytes: u64,
+    /// Of the last main part, once there was one.
+    size_bytes: Option<u64>,
     position_bytes: u64,
     diff_bytes: u64,
     last: Option<(u64, Duration)>,
@@ -36,7 +37,7 @@ impl ClassicLines {
         let state = LineState {
             is_silent: false,
             started: Instant::now(),
-            size_bytes: 0,
+            size_bytes: None,
             position_bytes: 0,
             diff_bytes: 0,
             last: None,
@@ -58,7 +59,7 @@ impl Progress for ClassicLines {
         };
         state.is_silent = false;
         state.started = Instant::now();
-        state.size_bytes = size_bytes;
+        state.size_bytes = Some(size_bytes);
         (state.position_bytes, state.diff_bytes, state.last) = (0, 0, None);
     }
 
@@ -74,30 +75,38 @@ impl Progress for ClassicLines {
 
     fn finish(&self) {
         let mut state = self.state.lock();
-        let (elapsed, size_bytes) = (state.started.elapsed(), state.size_bytes);
-        let diff_bytes = state.diff_bytes;
-        if let Some(line) = state.advance(size_bytes, diff_bytes, elapsed) {
+        if let Some(line) = state.finish() {
             self.tell(&line);
         }
-        if !self.scroll {
+        if !self.scroll && state.last.is_some() {
             report::progress("\n");
         }
     }
 }
 
 impl LineState {
+    /// The line of the end, unless that was told before, or there was no main part.
+    fn finish(&mut self) -> Option<String> {
+        let size_bytes = self.size_bytes?;
+        if self.last.is_some_and(|(told, _)| told == 100) {
+            return None;
+        }
+        self.advance(size_bytes, self.diff_bytes, self.started.elapsed())
+    }
+
     /// The line to print now, if one is due.
     fn advance(&mut self, position: u64, diff_bytes: u64, elapsed: Duration) -> Option<String> {
-        self.position_bytes = self.position_bytes.max(position.min(self.size_bytes));
+        let size_bytes = self.size_bytes?;
+        self.position_bytes = self.position_bytes.max(position.min(size_bytes));
         self.diff_bytes = self.diff_bytes.max(diff_bytes);
-        let percent = percent(self.position_bytes, self.size_bytes);
+        let percent = percent(self.position_bytes, size_bytes);
         let due =
             self.last.is_none_or(|(told, at)| told != percent || elapsed >= at + LINE_INTERVAL);
         if !due {
             return None;
         }
         self.last = Some((percent, elapsed));
-        Some(classic_line(self.position_bytes, self.diff_bytes, self.size_bytes, elapsed))
+        Some(classic_line(self.position_bytes, self.diff_bytes, size_bytes, elapsed))
     }
 }
 
@@ -121,7 +130,7 @@ mod tests {
 
     fn state(size_bytes: u64) -> LineState {
         let mut state = ClassicLines::new(true).state.into_inner();
-        state.size_bytes = size_bytes;
+        state.size_bytes = Some(size_bytes);
         state
     }
 
@@ -180,11 +189,29 @@ mod tests {
         {
             let state = lines.state.lock();
             let told = (state.size_bytes, state.position_bytes, state.diff_bytes, state.last);
-            assert_eq!(told, (1000, 500, 77, last));
+            assert_eq!(told, (Some(1000), 500, 77, last));
         }
         lines.begin(Part::Writing, Some(10));
         lines.advance(5, 1);
         assert_eq!(lines.state.lock().position_bytes, 5, "after a silent one");
+    }
+
+    #[test]
+    fn the_end_is_told_once_however_late_it_comes() {
+        let mut state = state(1000);
+        state.advance(500, 10, Duration::ZERO);
+        assert!(state.finish().unwrap().starts_with("PROGRESS:100%,10,1000,1000,"));
+        state.last = Some((100, Duration::ZERO));
+        state.started = Instant::now() - 2 * LINE_INTERVAL;
+        assert_eq!(state.finish(), None);
+    }
+
+    #[test]
+    fn of_a_run_without_a_main_part_no_end_is_told() {
+        let lines = ClassicLines::new(true);
+        lines.begin(Part::Checking, Some(1000));
+        lines.advance(1000, 0);
+        assert_eq!(lines.state.lock().finish(), None);
     }
 
     #[test]

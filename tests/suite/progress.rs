@@ -93,6 +93,25 @@ fn a_run_that_fails_in_the_end_is_never_finished() {
 }
 
 #[test]
+fn what_is_said_behind_the_progress_stands_on_a_line_of_its_own() {
+    let work = pair();
+    let ends_with_3 = shell_command("$BDSYNC --server; exit 3");
+    let out = work.client_through(&["--progress=noscroll"], &ends_with_3).run().expect(3);
+    let text = out.stderr_text();
+    let said = text.lines().find(|line| line.contains("the patch is complete"));
+    assert!(said.is_some_and(|line| line.starts_with("bdsync: warning: ")), "{out}");
+
+    for progress in ["--progress", "--progress=noscroll"] {
+        let sync = ["sync", progress, "local.img", "remote.img"];
+        let out = bdsync(sync).in_folder(work.folder()).run().expect(0);
+        let text = out.stderr_text();
+        assert!(text.contains("PROGRESS:100%"), "{out}");
+        let last = text.lines().last().expect("the result");
+        assert!(last.starts_with("bdsync: ") && last.ends_with("verified"), "{out}");
+    }
+}
+
+#[test]
 fn sigusr1_is_answered_with_one_line_at_any_time() {
     let work = pair();
     let slow = shell_command("sleep 2; exec $BDSYNC --server");

@@ -68,6 +68,9 @@ impl Sync<'_> {
         })?;
         let cut_bytes = if end.resized { target_bytes.saturating_sub(source_bytes) } else { 0 };
         let is_whole = !left_out::is_any(&engine);
+        if is_whole && status == 0 {
+            self.progress.finish();
+        }
         report::notice(&summary::last_line(self.options, self.record, cut_bytes, is_whole));
         self.tell_left_out(&engine).map_or(Ok(status), Err)
     }

@@ -105,9 +105,6 @@ struct Sync<'a> {
 impl Sync<'_> {
     fn run(&self) -> Result<u8> {
         let outcome = self.compare_and_write();
-        if let Ok(0) = outcome {
-            self.progress.finish();
-        }
         if let (Err(_), Some(created)) = (&outcome, &self.sides.created)
             // Not while somebody else is about to write to it.
             && let Ok(unused) = open_target(created, TargetOptions::default())
