@@ -1,5 +1,5 @@
-//! Who uses a block device: mounts, swap, and devices made of it. And who uses an image: loop
-//! devices in use, and programs that lock it.
+//! Who uses a block device: mounts, swap, devices made of it, and programs that lock it. And who
+//! uses an image: loop devices in use, and programs that lock it.
 //!
 //! The kernel refuses an exclusive open of a device in use without saying why; here is why.
 //! What is asked is proc(5) and sysfs; where they are missing nothing is found, and the
@@ -38,8 +38,8 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(30);
 /// loop device.
 const DESCRIPTORS: usize = 8;
 
-/// QEMU locks the image of a running machine, and we do what we write to, with locks that have no
-/// process of their own.
+/// QEMU locks the disks of a running machine, images and devices, and we do what we write to, with
+/// locks that have no process of their own.
 const LOCKED: &str =
     "another program has locked it, as QEMU does while a machine runs, and bdsync while it writes";
 
@@ -66,6 +66,9 @@ impl Kernel {
         users.extend(images.iter().filter_map(|(path, image)| self.user_below(path, *image)));
         users.extend(self.swaps(&relatives));
         users.extend(relatives.iter().flat_map(holders));
+        let locked =
+            relatives.iter().filter(|one| node_of(one).is_some_and(|node| is_locked(&node)));
+        users.extend(locked.map(|one| format!("{}: {LOCKED}", one.name)));
         if users.is_empty() {
             // Of what another mount namespace has mounted only the kernel tells, and no more than
             // that there is something.
@@ -88,7 +91,7 @@ impl Kernel {
     pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> io::Result<Vec<String>> {
         let mut users = self.users_of(FileId::of(found))?;
         users.extend(self.is_swap_file(found).then(|| "it is used for swapping".to_owned()));
-        users.extend((!lock(file)).then(|| LOCKED.to_owned()));
+        users.extend(users_by_lock(file));
         Ok(users)
     }
 
@@ -153,6 +156,12 @@ fn have_descriptors() -> io::Result<()> {
     (0..DESCRIPTORS).map(|_| File::open("/")).collect::<io::Result<Vec<_>>>().map(drop)
 }
 
+/// The device's node, open for reading.
+fn node_of(device: &Relative) -> Option<File> {
+    let path = Path::new("/dev").join(&device.name);
+    (number_at(&path) == Some(device.number)).then(|| File::open(path).ok()).flatten()
+}
+
 /// Whether the kernel has given the block device to somebody alone: a file system, say. Not to
 /// somebody who asks just this.
 fn is_claimed(device: &Relative) -> bool {
@@ -166,6 +175,12 @@ fn is_claimed(device: &Relative) -> bool {
         is_busy()
     };
     number_at(&path) == Some(device.number) && is_busy() && (1..CLAIM_LOOKS).all(still_busy)
+}
+
+/// What has locked `file`, an image or the node of a device, if anything has; else it is locked as
+/// long as it is open, which it is for writing.
+pub(super) fn users_by_lock(file: &File) -> Option<String> {
+    (!lock(file)).then(|| LOCKED.to_owned())
 }
 
 /// Locks all of `file` for as long as it is open; false when others have locks. Where there are no

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::busy::Kernel;
+use super::busy::{Kernel, users_by_lock};
 use super::file::{FileDevice, FileKind};
 use crate::error::{Error, Kind, Result};
 
@@ -39,9 +39,9 @@ pub fn open_source(path: impl AsRef<Path>) -> Result<FileDevice> {
 
 /// Opens `path` for reading and writing. It is never created. A block device is opened
 /// exclusively, which the kernel refuses while anything in it uses the device, one of its
-/// partitions, or the disk that it is a partition of. An image is locked, and refused while a loop
-/// device over it is in use, and while another program has locked it. Forced, it does without what
-/// it cannot have of all that, and warns.
+/// partitions, or the disk that it is a partition of. Devices and images are locked, and refused
+/// while another program has locked them; an image while a loop device over it is in use, too.
+/// Forced, it does without what it cannot have of all that, and warns.
 ///
 /// # Errors
 /// As [`open_source`]; `Kind::Open` as well for a device that is in use, or read-only.
@@ -131,8 +131,15 @@ fn open(path: &Path, mode: &mut OpenOptions, guard: Guard) -> Result<FileDevice>
             return Err(Error::new(Kind::Open, what).with_path(path));
         }
     };
-    if kind == FileKind::Regular && guard != Guard::None {
-        guard.check(path, Kernel::default().users_of_image(&file, &opened))?;
+    match (kind, guard) {
+        (_, Guard::None) | (FileKind::Empty, _) => {}
+        (FileKind::Regular, _) => {
+            guard.check(path, Kernel::default().users_of_image(&file, &opened))?;
+        }
+        (FileKind::Block, _) => {
+            let came_meanwhile = users_by_lock(&file).filter(|_| guard == Guard::Needed);
+            guard.check(path, Ok(came_meanwhile.into_iter().collect()))?;
+        }
     }
     if flags.contains(OFlag::O_NONBLOCK) {
         fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|err| failed(err.into()))?;

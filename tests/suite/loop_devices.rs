@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::images::{changed, random_bytes};
@@ -403,29 +403,73 @@ fn a_twin_of_a_partition_that_is_mounted_elsewhere_is_not_patched() {
     apply().expect(0);
 }
 
+/// A QEMU that has a disk open, of what `format` says.
+struct Machine {
+    qemu: Child,
+    commands: ChildStdin,
+}
+
+impl Machine {
+    fn start(format: &str, disk: &Path) -> Self {
+        let mut qemu = Command::new("qemu-io")
+            .args(["-f", format])
+            .arg(disk)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cannot run");
+        let mut commands = qemu.stdin.take().unwrap();
+        commands.write_all(b"read 0 512\n").unwrap();
+        let mut said = String::new();
+        BufReader::new(qemu.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert!(said.contains("512"), "{said}");
+        Self { qemu, commands }
+    }
+
+    fn end(mut self) {
+        // It ends with its input.
+        drop(self.commands);
+        self.qemu.wait().unwrap();
+    }
+}
+
 #[test]
 fn an_image_that_qemu_uses_is_not_patched() {
     require!(program("qemu-io"));
     let work = Workdir::with_pair(&[1; 512], &[0; 512]);
     let patch = patch_file::build(512, "remote.img", &[(0, &[1; 512])], &[0]);
     let apply = || bdsync(["--patch"]).in_folder(work.folder()).stdin(&patch).run();
-    let mut qemu = Command::new("qemu-io")
-        .args(["-f", "raw"])
-        .arg(work.path("remote.img"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("cannot run");
-    let mut commands = qemu.stdin.take().unwrap();
-    commands.write_all(b"read 0 512\n").unwrap();
-    let mut said = String::new();
-    BufReader::new(qemu.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    assert!(said.contains("512"), "{said}");
+    let machine = Machine::start("raw", &work.path("remote.img"));
     apply().expect(12).says("locked").says("remote.img");
-    // It ends with its input.
-    drop(commands);
-    qemu.wait().unwrap();
+    machine.end();
     assert!(work.read("remote.img") == [0; 512]);
     apply().expect(0);
     assert!(work.read("remote.img") == [1; 512]);
+}
+
+/// It opens disks as anybody may at the same time.
+#[test]
+fn a_device_that_qemu_uses_is_patched_by_force_only_and_so_is_what_shares_its_bytes() {
+    require!(loop_devices());
+    require!(program("qemu-io"));
+    let work = Workdir::with_pair(&[1; 4096], &[0; 4096]);
+    let device = LoopDevice::attach(&work.path("remote.img"));
+    let twin = LoopDevice::attach(&work.path("remote.img"));
+    let patch = patch_file::build(4096, "x", &[(0, &[1; 512])], &[0]);
+    let apply = |target: &str, options: &[&str]| {
+        let target = format!("--patch={target}");
+        let words = [&target].into_iter().map(String::as_str).chain(options.iter().copied());
+        bdsync(words).in_folder(work.folder()).stdin(&patch).run()
+    };
+    let machine = Machine::start("host_device", device.path());
+    let name = device.name().trim_start_matches("/dev/").to_owned();
+    for target in [device.name(), twin.name(), "remote.img"] {
+        let why = format!("in use: {name}: another program has locked it, as QEMU does");
+        apply(target, &[]).expect(12).says(&why);
+    }
+    assert!(work.read("remote.img") == [0; 4096]);
+    apply(device.name(), &["--force"]).expect(0).says("because of --force");
+    machine.end();
+    assert!(work.read("remote.img")[..512] == [1; 512]);
+    apply(device.name(), &[]).expect(0);
 }
