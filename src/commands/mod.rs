@@ -20,6 +20,7 @@
 //!                  output.rs            written to stdout
 //!                  counted.rs           how much of it has passed
 //!   a file         destination.rs       what is at its path, and how it is written there
+//!   a target       target_state.rs      what is true of it after a failure
 //!   a mount        scan.rs              how far its scan is
 //!                  notify.rs            what systemd is told
 //!   words          shell_word.rs        as a shell reads them (pure)
@@ -47,6 +48,7 @@ mod session;
 mod shell_word;
 mod squash;
 mod sync;
+mod target_state;
 mod touched;
 mod trailer_checksum;
 

@@ -369,6 +369,25 @@ fn a_report_is_written_of_failures_and_by_servers_too() {
 }
 
 #[test]
+fn a_report_of_an_apply_that_failed_tells_what_is_true_of_the_target() {
+    let work = pair();
+    let patch = work.patch(&["--checksum=sha256"]);
+    let half = &patch[..patch.len() / 2];
+    let mut other = patch.clone();
+    *other.last_mut().unwrap() ^= 1;
+    for (options, patch, code, expected) in [
+        (&[][..], half, 2, "partly_changed"),
+        (&["--spool"], half, 2, "untouched"),
+        (&["--undo=undo"], &patch, 1, "untouched"),
+        (&[], &other, 5, "unequal"),
+    ] {
+        work.write("undo", b"of another run");
+        work.apply(&[&["--report=r"], options].concat(), patch).expect(code);
+        assert_eq!(json(&work, "r")["target_state"], expected, "{options:?}");
+    }
+}
+
+#[test]
 fn a_report_says_which_disks_were_compared_and_by_what() {
     let work = pair();
     let inode = |name: &str| Value::from(fs::metadata(work.path(name)).unwrap().ino());

@@ -1160,6 +1160,62 @@ fn a_process_that_may_go_on_elsewhere_is_not_said_to_have_stopped() {
     }
 }
 
+/// What a user sends it SIGUSR1 for looks as the error that it ends with.
+#[test]
+fn how_far_a_process_elsewhere_was_is_not_taken_for_its_last_word() {
+    let work = pair();
+    let (source, before) = (work.read("local.img"), work.read("remote.img"));
+    let writes = format!("{} \"$@\" >out 2>&1", binary());
+    let patches = format!("--patch*) echo 'bdsync: keeping: 9 %' >&2; {writes}; exit 255;;");
+    script(&work, "bdsync", &format!("case $1 in {patches} esac; exec {} \"$@\"", binary()));
+    for options in [&[][..], &["--undo=undo"]] {
+        let words = ["--remote-path=./bdsync", "--report=r", "local.img", "h:remote.img"];
+        let out = sync(&work, &[options, &words].concat()).run().expect(6);
+        out.says("may still be written to by the bdsync on that host")
+            .says("RMTERR: bdsync: keeping: 9 %")
+            .says("exited with status 255");
+        let report: Value = serde_json::from_slice(&work.read("r")).unwrap();
+        assert_eq!(report["target_state"], "unknown", "{report}");
+        assert!(work.read("remote.img") == source);
+        work.write("remote.img", &before);
+    }
+}
+
+/// Its environment there may have it keep its warnings to itself.
+#[test]
+fn what_is_true_of_a_target_elsewhere_does_not_hang_on_what_is_logged_there() {
+    let work = pair();
+    let mut source = work.read("remote.img");
+    source[0] ^= 1;
+    source[BYTES - 1] ^= 1;
+    work.write("local.img", &source);
+    script(&work, "quiet", &format!("RUST_LOG=error exec {} \"$@\"", binary()));
+    // The undo patch is small; the end of the target is out of reach.
+    let words = "-e ./rsh --remote-path=./quiet --undo=back --report=r local.img h:remote.img";
+    let (code, said) = limited_sync(&work, 1000, words);
+    assert_eq!(code, 9, "{said}");
+    assert!(
+        said.contains("h:remote.img may be partly changed: once the cause below is gone"),
+        "{said}"
+    );
+    let report: Value = serde_json::from_slice(&work.read("r")).unwrap();
+    assert_eq!(report["target_state"], "partly_changed", "{report}");
+    assert!(work.read("remote.img")[0] == source[0]);
+}
+
+/// Who takes no more of the patch knows why.
+#[test]
+fn a_process_that_ends_before_its_patch_is_told_of_by_its_status() {
+    let work = pair();
+    script(
+        &work,
+        "bdsync",
+        &format!("case $1 in --patch*) head -c 9; exit 2;; esac; exec {} \"$@\"", binary()),
+    );
+    let words = ["--remote-path=./bdsync", "local.img", "h:remote.img"];
+    sync(&work, &words).run().expect(2).says("exited with status 2");
+}
+
 #[test]
 fn whose_status_it_is_that_a_sync_ends_with_is_told() {
     let work = pair();

@@ -1,5 +1,6 @@
 //! What `bdsync sync` wants of a `bdsync --patch` that it started with `--sync-disk`: to write to
-//! the disk that was compared and to no other, and to show on stdout that it is alive.
+//! the disk that was compared and to no other, to show on stdout that it is alive, and to say there
+//! what is true of the target when it fails.
 //!
 //! The sync has compared what a name led to some time ago, perhaps on another host; this process
 //! follows the same name once more. A sign of life is one byte, and there is a reader for it. It
@@ -8,12 +9,17 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
+
 use crate::background;
+use crate::commands::target_state::TargetState;
 use crate::device::{Device, FileDevice};
 use crate::error::{Error, Kind, Result};
 use crate::report;
@@ -23,6 +29,8 @@ use crate::units::FileId;
 const SIGN_INTERVAL: Duration = Duration::from_millis(250);
 /// One of them.
 const SIGN: &[u8] = b"\n";
+/// How long the last word waits for room. There is some, unless nobody has read for hours.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 
 /// Fails when `target` is another disk than `compared`, if that is known.
 ///
@@ -43,6 +51,7 @@ pub(super) fn refuse_another(target: &FileDevice, compared: FileId) -> Result<()
 /// Shows on stdout, to the end of the process, that it is alive.
 #[derive(Clone)]
 pub(super) struct Life {
+    output: Arc<Mutex<File>>,
     is_waiting: Arc<AtomicBool>,
 }
 
@@ -54,11 +63,12 @@ impl Life {
         Self::show_on(report::stdout_file().map_err(failed)?)
     }
 
-    fn show_on(mut output: File) -> Result<Self> {
-        let life = Self { is_waiting: Arc::default() };
-        let is_waiting = Arc::clone(&life.is_waiting);
-        let mut is_heard =
-            move || is_waiting.load(Ordering::Relaxed) || output.write_all(SIGN).is_ok();
+    fn show_on(output: File) -> Result<Self> {
+        let life = Self { output: Arc::new(output.into()), is_waiting: Arc::default() };
+        let signs = life.clone();
+        let is_heard = move || {
+            signs.is_waiting.load(Ordering::Relaxed) || signs.output.lock().write_all(SIGN).is_ok()
+        };
         // The first at once. Without a reader there is nobody to tell.
         if is_heard() {
             let signs = move || loop {
@@ -70,6 +80,21 @@ impl Life {
             background::spawn("life", Kind::Write, "cannot start a thread", signs)?;
         }
         Ok(life)
+    }
+
+    /// Says what is true of the target after a failure, as the last word. It is not waited for who
+    /// does not take it.
+    pub(super) fn tell(&self, state: TargetState) {
+        let Some(mut output) = self.output.try_lock_for(ROOM_WAIT) else { return };
+        let has_room = {
+            let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLOUT)];
+            let wait = PollTimeout::try_from(ROOM_WAIT).unwrap_or(PollTimeout::ZERO);
+            poll(&mut fds, wait).is_ok() && fds[0].any().unwrap_or(false)
+        };
+        if has_room {
+            // Who is gone needs no word.
+            let _ = output.write_all(state.line().as_bytes());
+        }
     }
 }
 
@@ -106,6 +131,7 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     use crossbeam_channel::bounded;
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
     use super::*;
     use crate::device::{TargetOptions, open_target};
@@ -136,6 +162,24 @@ mod tests {
         sign();
         drop(receiver);
         reader.join().unwrap();
+    }
+
+    #[test]
+    fn the_last_word_does_not_wait_for_who_takes_nothing() {
+        let (mut taken, output) = io::pipe().unwrap();
+        let full = vec![0; 1 << 20];
+        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let held = (&output).write(&full).unwrap();
+        fcntl(&output, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        let output = OwnedFd::from(output);
+        let life = Life { output: Arc::new(Mutex::new(output.into())), is_waiting: Arc::default() };
+        life.tell(TargetState::Untouched);
+        taken.read_exact(&mut vec![0; held]).unwrap();
+        life.tell(TargetState::PartlyChanged);
+        drop(life);
+        let mut said = String::new();
+        taken.read_to_string(&mut said).unwrap();
+        assert_eq!(said, TargetState::PartlyChanged.line());
     }
 
     #[test]

@@ -20,20 +20,24 @@ mod words;
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use parking_lot::Mutex;
+
 use self::for_sync::{Awaited, Life, refuse_another};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 pub(super) use self::words::{IN_PART, UNTOUCHED, WAY_BACK, WRITTEN, undo_command};
-use self::words::{tell_foreign, tell_late_fault, tell_uncompared, tell_unproven};
+use self::words::{tell_foreign, tell_late_fault, tell_uncompared};
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
 use super::sealed;
+use super::target_state::TargetState;
 use crate::cli::{PatchOptions, Spool};
 use crate::device::{Device, DeviceMut, FileDevice, TargetOptions, open_target};
 use crate::error::{Error, Kind, Result};
@@ -54,21 +58,40 @@ use crate::units::{ByteRange, SizeRule};
 /// The one error that ended it, of any kind but those of a remote side.
 pub fn run(options: &PatchOptions, record: &Record) -> Result<u8> {
     report::log_to_stderr(options.reporting.verbosity);
+    record.tell(|facts| facts.dry_run = options.dry_run.then_some(true));
+    let signals = Signals::catch()?;
+    let life = options.sync_disk.map(|_| Life::show()).transpose()?;
+    let state = Mutex::new(TargetState::Untouched);
+    apply(options, record, &signals, life.as_ref(), &state).inspect_err(|_| {
+        let state = *state.lock();
+        record.tell(|facts| facts.target_state = Some(state.word()));
+        if let Some(life) = life {
+            life.tell(state);
+        }
+    })?;
+    Ok(0)
+}
+
+/// The same; `state` is what is true of the target, should it fail.
+fn apply(
+    options: &PatchOptions,
+    record: &Record,
+    signals: &Signals,
+    life: Option<&Life>,
+    state: &Mutex<TargetState>,
+) -> Result<()> {
     if let Some(path) = &options.undo {
         refuse_existing(path)?;
     }
     refuse_terminal()?;
-    record.tell(|facts| facts.dry_run = options.dry_run.then_some(true));
-    let signals = Signals::catch()?;
-    let progress = super::progress(options.reporting.progress)?;
+    let progress = &super::progress(options.reporting.progress)?;
     let stdin = io::stdin();
     let file = PatchFile::of_fd(stdin.as_fd()).map_err(|err| err.with_path(STDIN_NAME))?;
     let is_piped = file.is_none();
-    let life = options.sync_disk.map(|_| Life::show()).transpose()?;
-    let job = Job { options, signals: &signals, record, progress: &progress, is_piped, life };
+    let job = Job { options, signals, record, progress, is_piped, life, state };
     signals.watched(|_| signals.give_up_input(), || job.run(file, stdin.as_fd())).flatten()?;
     progress.finish();
-    Ok(0)
+    Ok(())
 }
 
 /// How a patch is written.
@@ -87,10 +110,17 @@ struct Job<'a> {
     /// Whether the patch comes from another process, and may be nowhere else.
     is_piped: bool,
     /// Where somebody waits for signs of it.
-    life: Option<Life>,
+    life: Option<&'a Life>,
+    /// What is true of the target, should it fail now.
+    state: &'a Mutex<TargetState>,
 }
 
 impl Job<'_> {
+    /// From now on `state` is true of the target, whatever fails.
+    fn reach(&self, state: TargetState) {
+        *self.state.lock() = state;
+    }
+
     fn run(&self, file: Option<PatchFile>, stdin: BorrowedFd<'_>) -> Result<()> {
         if let Some(file) = file {
             return self.run_checked(&file, None);
@@ -100,7 +130,7 @@ impl Job<'_> {
         let input = stdin.try_clone_to_owned().map_err(unread)?;
         let input = PatchStream::new(input, self.signals);
         let is_at_end = input.is_at_end();
-        let input = Awaited::new(input, self.life.clone());
+        let input = Awaited::new(input, self.life.cloned());
         if let Some(spool) = &self.options.spool {
             let folder = match spool {
                 Spool::Temporary => temp_folder(),
@@ -133,13 +163,14 @@ impl Job<'_> {
                 tell_late_fault(&target, &trailer);
             }
         })?;
+        self.reach(TargetState::NotVerified);
         let record_bytes_max = written.record_bytes_max;
         let is_comparable =
             trailer.checksum.as_ref().is_none_or(|checksum| checksum_algorithm(checksum).is_ok());
         self.compare_checksum(&target, &Ending { trailer, patch_bytes, record_bytes_max }, &sizes)
             .and_then(|()| self.expect_own_size(&target))
             .inspect_err(|err| match is_comparable {
-                true => tell_unproven(&target, err),
+                true => self.tell_unproven(&target, err),
                 false => tell_uncompared(&target),
             })?;
         self.refuse_moved(&target)
@@ -176,10 +207,12 @@ impl Job<'_> {
         if let Some(path) = &self.options.undo {
             let mut patch = open_patch(&file.as_part(Part::Saving, self.progress))?;
             write_undo(path, &target, &sizes, &mut patch, &summary, &checking)?;
+            self.reach(TargetState::UnusedUndo);
             log::info!("{} takes the patch back", path.display());
         }
         let written =
             self.write(&mut open_patch(file)?, &target, &sizes, self.how(seal.as_ref()))?;
+        self.reach(TargetState::NotVerified);
         summary.places.expect(written.places).map_err(|err| {
             let target = target.path().display();
             let unsaved = if self.options.undo.is_some() { " nor --undo" } else { "" };
@@ -191,11 +224,11 @@ impl Job<'_> {
         })?;
         self.read_back(&target, &summary, &sizes, file).inspect_err(|err| {
             forget_unwritten(&target);
-            tell_unproven(&target, err);
+            self.tell_unproven(&target, err);
             self.tell_undo(&target);
         })?;
         // What was lost is in no undo patch.
-        self.expect_own_size(&target).inspect_err(|err| tell_unproven(&target, err))?;
+        self.expect_own_size(&target).inspect_err(|err| self.tell_unproven(&target, err))?;
         self.refuse_moved(&target)
     }
 
@@ -205,6 +238,7 @@ impl Job<'_> {
             return Ok(());
         }
         target.expect_own_size().inspect_err(|_| {
+            self.reach(TargetState::Resized);
             self.record.tell(|facts| facts.verified = facts.verified.map(|_| false));
         })
     }
@@ -212,7 +246,8 @@ impl Job<'_> {
     /// Of a sync, which has shown what was compared by its name.
     fn refuse_moved(&self, target: &FileDevice) -> Result<()> {
         let expect = |_| expect_name(target.path(), target.id(), "all is written");
-        self.options.sync_disk.map_or(Ok(()), expect)
+        let expected = self.options.sync_disk.map_or(Ok(()), expect);
+        expected.inspect_err(|_| self.reach(TargetState::Renamed))
     }
 
     /// The device to patch: from the command line, or as the patch names it; `opened` if it is.
@@ -328,6 +363,7 @@ impl Job<'_> {
             signal: &|| self.signals.pending(),
             progress: &**self.progress,
         };
+        let before = mem::replace(&mut *self.state.lock(), TargetState::PartlyChanged);
         let mut written = Written::default();
         let wake = || self.signals.give_up_input();
         let done = sizes
@@ -342,7 +378,10 @@ impl Job<'_> {
             }
             match written.records > 0 || target.size() != sizes.before_bytes {
                 true => self.tell_patched_in_part(target, &written, how, err.kind()),
-                false => self.tell_unused_undo(target),
+                false => {
+                    self.reach(before);
+                    self.tell_unused_undo(target);
+                }
             }
             return Err(err);
         }

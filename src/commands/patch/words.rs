@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{How, Job};
 use crate::commands::shell_word::printable;
+use crate::commands::target_state::TargetState;
 use crate::device::{Device, FileDevice, identity};
 use crate::error::{Error, Kind};
 use crate::patch::{Seal, SizePlan, Summary, Trailer, Written};
@@ -118,6 +119,23 @@ impl Job<'_> {
         }
     }
 
+    /// `err` kept the target from being compared: that does not mean that it was not written.
+    pub(super) fn tell_unproven(&self, target: &FileDevice, err: &Error) {
+        let shown = target.path().display();
+        match err.kind() {
+            Kind::Interrupted(_) => {}
+            Kind::Checksum => {
+                self.reach(TargetState::Unequal);
+                log::warn!(
+                    "{WRITTEN}{shown}, which is NOT what it should be now: it held something else \
+                     than the patch was made for, or does not keep what is written, or the patch \
+                     is damaged; compare {shown} with its source again"
+                );
+            }
+            _ => tell_uncompared(target),
+        }
+    }
+
     pub(super) fn tell_undo(&self, target: &FileDevice) {
         if let Some(undo) = &self.options.undo {
             let undo = undo_command("bdsync", target.path(), undo, self.options.force);
@@ -141,20 +159,6 @@ pub(in crate::commands) fn undo_command(
     let word = |path: &Path| printable(path.as_os_str().as_bytes());
     let forced = if force { " --force" } else { "" };
     format!("{program} --patch={}{forced} <{}", word(target), word(undo))
-}
-
-/// `err` kept the target from being compared: that does not mean that it was not written.
-pub(super) fn tell_unproven(target: &FileDevice, err: &Error) {
-    let shown = target.path().display();
-    match err.kind() {
-        Kind::Interrupted(_) => {}
-        Kind::Checksum => log::warn!(
-            "{WRITTEN}{shown}, which is NOT what it should be now: it held \
-             something else than the patch was made for, or does not keep what is written, or the \
-             patch is damaged; compare {shown} with its source again"
-        ),
-        _ => tell_uncompared(target),
-    }
 }
 
 /// Nothing could be compared.

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::target_state::TargetState;
 use super::{Sync, check, summary};
 use crate::cli::{Place, SizeOptions};
 use crate::commands::record::Record;
 use crate::commands::session::Session;
+use crate::commands::target_state::TargetState;
 use crate::commands::touched::Touched;
 use crate::commands::{client, left_out};
 use crate::device::size_error;

@@ -6,7 +6,7 @@
 //!   call.rs          the words that start a bdsync here or on the other host (pure)
 //!   watch.rs         signals end what is under way
 //!   target.rs        the process that writes: bdsync --patch=DST, here or there
-//!   target_state.rs  what is true of the target after a failure
+//!   failed_write.rs  what is true of the target after that failed
 //!   words.rs         what both processes say
 //!   finish.rs        compares again what was written
 //!   check.rs         by its hashes
@@ -21,12 +21,12 @@
 
 mod call;
 mod check;
+mod failed_write;
 mod finish;
 mod meet;
 mod sides;
 mod summary;
 mod target;
-mod target_state;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -46,6 +46,7 @@ use super::counted::Counted;
 use super::input::{self, encoded};
 use super::record::{DeviceFacts, Record};
 use super::session::Session;
+use super::target_state::{Listener, TargetState};
 use super::touched::Touched;
 use crate::cli::{Place, SizeOptions, SyncOptions};
 use crate::compress::LINK_LEVEL;
@@ -59,9 +60,9 @@ use crate::units::{Compression, Direction, FileId, SizeRule};
 use crate::wire::{Extensions, Fault};
 
 use call::Caller;
+use failed_write::{FailedWrite, near_undo_exists};
 use sides::Sides;
-use target::{Finished, Target};
-use target_state::{FailedWrite, TargetState};
+use target::{Finished, PatchInput, Sent, Target};
 use watch::Stops;
 use words::LastWord;
 
@@ -249,40 +250,22 @@ impl Sync<'_> {
     /// Compares, and has the differences written as they are found.
     fn write(&self, session: &Session, sizes: SizeOptions, touched: &mut Touched) -> Result<()> {
         let job = self.job(session);
-        // The patch leaves through the remote shell only where the target is there.
-        let (caller, is_classic) = match &self.options.target {
-            Place::Local(_) => (&Caller::here()?, false),
-            Place::Remote { .. } => (&self.sides.caller, session.extensions == Extensions::NONE),
-        };
-        let name = OsStr::from_bytes(job.name);
         let compared = self.compared_disk(session);
-        let arguments = call::patch_arguments(self.options, sizes.rule, name, is_classic, compared);
-        let engine = Arc::clone(&session.engine);
-        let had_undo = target_state::near_undo_exists(self.options) == Some(true);
-        // The first bytes of the patch are waited for to be read: a bar over the prompt
-        // of ssh would hide it.
-        let word = LastWord::default();
-        let sink = word.sink(caller.is_local());
-        let connection = self.connect(&caller.patch(&arguments), sink, Manner::Consumer)?;
-        let is_ending = Arc::clone(&self.is_ending);
-        let is_remote = !caller.is_local();
-        let shows_life = is_remote && compared.is_some();
-        let says = word.clone();
-        let (target, mut input) =
-            Target::new(connection, is_remote, shows_life, word, move |err| {
-                is_ending.store(true, Ordering::SeqCst);
-                engine.peer().abort(err);
-            })?;
-        let up = match caller.is_local() {
-            true => None,
-            false => self.throttles.as_ref().map(|(up, _)| Arc::clone(up)),
-        };
+        let had_undo = near_undo_exists(self.options) == Some(true);
+        let (word, listener) = (LastWord::default(), Listener::default());
+        let (target, mut input) = self.start(&job, sizes, &word, &listener)?;
+        let is_remote = matches!(self.options.target, Place::Remote { .. });
+        let up = self.throttles.as_ref().filter(|_| is_remote).map(|(up, _)| Arc::clone(up));
         let output = ThrottledWriter::new(&mut input, up);
         // Between hosts only, and where the bdsync there knows that format.
         let packs = is_remote && session.extensions.zstd;
         let made = self.send_patch(&job, output, packs, touched);
-        let complete = made.is_ok();
-        let ended = target.finish(input, complete);
+        let sent = match &made {
+            Ok(()) => Sent::Whole,
+            Err(err) if err.kind() == Kind::Write => Sent::Taken,
+            Err(_) => Sent::Part,
+        };
+        let ended = target.finish(input, sent);
         let ended_with = ended.as_ref().err().map(Error::kind);
         let was_killed = matches!(ended, Ok(Finished::Killed));
         // Why the other end went away says more than that it did.
@@ -290,25 +273,63 @@ impl Sync<'_> {
         if let Err(err) = &outcome {
             // What the server ended with is told by it, and the cause.
             self.is_ending.fetch_or(RemoteEnd::of(err).is_none(), Ordering::SeqCst);
-            let failed = FailedWrite {
+            self.tell_failed(&FailedWrite {
                 options: self.options,
                 plan: session.engine.plan(),
                 rule: sizes.rule,
                 ended_with,
-                complete,
+                complete: sent == Sent::Whole,
                 has_records: !touched.is_empty(),
-                heard: says.heard(),
+                speaks: compared.is_some(),
+                said: listener.heard(),
+                heard: word.heard(),
                 was_killed,
                 is_renamed: self.check_name(compared).is_err(),
                 had_undo,
-            };
-            let state = failed.target_state();
-            match failed.heard.untouched {
-                true => self.record.tell(|facts| facts.target_state = Some(state.word())),
-                false => self.tell_way_on(state, failed.is_full()),
-            }
+            });
             self.give_up(session, Error::new(Kind::Write, "the target could not be written"));
         }
         outcome
+    }
+
+    /// Starts the process that writes to the target.
+    fn start(
+        &self,
+        job: &Job<'_>,
+        sizes: SizeOptions,
+        word: &LastWord,
+        listener: &Listener,
+    ) -> Result<(Target, PatchInput)> {
+        let session = job.session;
+        // The patch leaves through the remote shell only where the target is there.
+        let (caller, is_classic) = match &self.options.target {
+            Place::Local(_) => (&Caller::here()?, false),
+            Place::Remote { .. } => (&self.sides.caller, session.extensions == Extensions::NONE),
+        };
+        let compared = self.compared_disk(session);
+        let name = OsStr::from_bytes(job.name);
+        let arguments = call::patch_arguments(self.options, sizes.rule, name, is_classic, compared);
+        // The first bytes of the patch are waited for to be read: a bar over the prompt
+        // of ssh would hide it.
+        let sink = word.sink(caller.is_local());
+        let connection = self.connect(&caller.patch(&arguments), sink, Manner::Consumer)?;
+        let (is_ending, engine) = (Arc::clone(&self.is_ending), Arc::clone(&session.engine));
+        let is_remote = !caller.is_local();
+        let shows_life = is_remote && compared.is_some();
+        let on_end = move |err| {
+            is_ending.store(true, Ordering::SeqCst);
+            engine.peer().abort(err);
+        };
+        let (word, listener) = (word.clone(), listener.clone());
+        Target::new(connection, is_remote, shows_life, word, listener, on_end)
+    }
+
+    /// Tells what is true of the target, unless who writes to it has told that nothing is changed.
+    fn tell_failed(&self, failed: &FailedWrite<'_>) {
+        let state = failed.target_state();
+        match failed.heard.told_untouched {
+            true => self.record.tell(|facts| facts.target_state = Some(state.word())),
+            false => self.tell_way_on(state, failed.is_full()),
+        }
     }
 }

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::target_state::TargetState;
 use crate::cli::{Place, SyncOptions};
 use crate::commands::patch::undo_command;
 use crate::commands::record::{Facts, Record};
+use crate::commands::target_state::TargetState;
 use crate::units::{Direction, SizeRule, counted, human_bytes};
 
 /// A place as the user gave it.

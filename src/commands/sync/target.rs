@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::words::LastWord;
 use crate::background::spawn;
+use crate::commands::target_state::Listener;
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control, Remote};
 
@@ -20,6 +21,11 @@ const KNOWN_WAIT: Duration = Duration::from_secs(5);
 /// How often a wait for the process looks for other reasons to end.
 const WAIT_SLICE: Duration = Duration::from_millis(100);
 
+/// How long it is listened to what a process has said before it ended, and how often it is looked
+/// whether that is all.
+const LAST_WORD_WAIT: Duration = Duration::from_secs(2);
+const LAST_WORD_PAUSE: Duration = Duration::from_millis(2);
+
 /// How a process came to its end that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finished {
@@ -27,6 +33,17 @@ pub enum Finished {
     Itself,
     /// It had to be killed, as far as it is here.
     Killed,
+}
+
+/// How much of its patch a process was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// All of it.
+    Whole,
+    /// What there was until something else failed.
+    Part,
+    /// What it took: it ended before the patch did.
+    Taken,
 }
 
 /// What takes the patch of a [`Target`]; dropping it is the end of the patch.
@@ -41,15 +58,16 @@ pub struct Target {
     /// Whether it shows that it is alive for as long as it has something to do.
     shows_life: bool,
     /// Ends with the process, or when that was silent for too long.
-    listener: Option<JoinHandle<io::Result<()>>>,
+    listening: Option<JoinHandle<io::Result<()>>>,
     /// Dropped when its end is no news any more.
     going_on: Option<Sender<()>>,
 }
 
 impl Target {
-    /// Takes the process over, of whose stderr `word` keeps the last, and gives what takes its patch;
-    /// `on_end` is called when it ends before its patch does, so that nobody goes on comparing for
-    /// hours. One that `shows_life` writes to its stdout while it is busy.
+    /// Takes the process over, of whose stderr `word` keeps the last and whose stdout goes to
+    /// `listener`, and gives what takes its patch; `on_end` is called when it ends before its patch
+    /// does, so that nobody goes on comparing for hours. One that `shows_life` writes to its stdout
+    /// while it is busy.
     ///
     /// # Errors
     /// `Kind::Spawn` when the connection has no process or threads run out.
@@ -58,23 +76,23 @@ impl Target {
         is_remote: bool,
         shows_life: bool,
         word: LastWord,
+        mut listener: Listener,
         on_end: impl FnOnce(Error) + Send + 'static,
     ) -> Result<(Self, PatchInput)> {
         let Connection { mut reader, writer, control, remote } = connection;
         let process =
             remote.ok_or_else(|| Error::new(Kind::Spawn, "nothing writes to the target"))?;
         let (going_on, is_going_on) = bounded(0);
-        let listener = spawn("target", Kind::Spawn, "cannot start a thread", move || {
-            // It has nothing to say there but that it is alive, and its end; what a login script
-            // prints is dropped.
-            let end = io::copy(&mut reader, &mut io::sink()).map(drop);
+        let listening = spawn("target", Kind::Spawn, "cannot start a thread", move || {
+            // That it is alive, what is true of the target, and its end.
+            let end = io::copy(&mut reader, &mut listener).map(drop);
             if is_going_on.recv_timeout(KNOWN_WAIT) == Err(RecvTimeoutError::Timeout) {
                 on_end(Error::new(Kind::Write, "the process that writes to the target has ended"));
             }
             end
         })?;
-        let (listener, going_on) = (Some(listener), Some(going_on));
-        let target = Self { control, process, word, is_remote, shows_life, listener, going_on };
+        let (listening, going_on) = (Some(listening), Some(going_on));
+        let target = Self { control, process, word, is_remote, shows_life, listening, going_on };
         Ok((target, writer))
     }
 
@@ -85,7 +103,8 @@ impl Target {
     /// # Errors
     /// What the process ended with, as an error of the same kind; `Kind::Connection` when it was
     /// silent for too long.
-    pub fn finish(mut self, input: PatchInput, complete: bool) -> Result<Finished> {
+    pub fn finish(mut self, input: PatchInput, sent: Sent) -> Result<Finished> {
+        let complete = sent == Sent::Whole;
         self.going_on = None;
         drop(input);
         if complete && self.shows_life {
@@ -112,19 +131,18 @@ impl Target {
             Some(status) => status,
             None => self.process.kill()?,
         };
-        self.control.close();
-        if let Some(listener) = self.listener.take() {
-            // It has nothing to say about its end.
-            let _ = listener.join();
-        }
+        self.hear_out(status.success());
         // Of another host the status may be that of what leads there.
-        let is_own = !self.is_remote || status.code().and_then(Kind::of_exit_code).is_some();
+        let is_own = match self.is_remote {
+            true => status.code().and_then(Kind::of_exit_code).is_some(),
+            false => status.code().is_some(),
+        };
         if status.success() || !is_own {
             // Not an error that it ended with.
             self.word.show(!self.is_remote);
         }
         // A patch that was cut short is refused there, which is no news.
-        let is_refusal = !complete && status.code() == Some(Kind::Patch.exit_code());
+        let is_refusal = sent == Sent::Part && status.code() == Some(Kind::Patch.exit_code());
         match status.success() || is_refusal {
             _ if is_killed => Ok(Finished::Killed),
             true => Ok(Finished::Itself),
@@ -132,10 +150,23 @@ impl Target {
         }
     }
 
+    /// Ends the listening to a process that has ended; what one has said that failed is listened to.
+    fn hear_out(&mut self, went_well: bool) {
+        let Some(listening) = self.listening.take() else { return };
+        // What it has started may be there still, and hold its stdout open.
+        let until = Instant::now() + LAST_WORD_WAIT;
+        while !went_well && !listening.is_finished() && Instant::now() < until {
+            thread::sleep(LAST_WORD_PAUSE);
+        }
+        self.control.close();
+        // It has nothing to say about its end.
+        let _ = listening.join();
+    }
+
     /// What ended the listening, other than the process.
     fn silence(&mut self) -> Option<Error> {
-        let listener = self.listener.take_if(|listener| listener.is_finished())?;
-        let err = listener.join().ok()?.err()?;
+        let listening = self.listening.take_if(|listening| listening.is_finished())?;
+        let err = listening.join().ok()?.err()?;
         Some(Error::io(Kind::Connection, "writing to the target failed", err))
     }
 
@@ -166,6 +197,16 @@ mod tests {
     use super::*;
     use crate::transport::{Manner, connect};
 
+    fn running(
+        connection: Connection,
+        is_remote: bool,
+        shows_life: bool,
+        on_end: impl FnOnce(Error) + Send + 'static,
+    ) -> Result<(Target, PatchInput)> {
+        let (word, listener) = (LastWord::default(), Listener::default());
+        Target::new(connection, is_remote, shows_life, word, listener, on_end)
+    }
+
     /// As the classic does, behind the checksum field.
     #[test]
     fn that_one_which_ends_with_the_last_byte_of_the_patch_is_no_news() {
@@ -173,11 +214,10 @@ mod tests {
         let connection = connect(&words, Manner::Consumer, None, Box::new(|_| {})).unwrap();
         let (told, ended) = bounded(1);
         let on_end = move |err| drop(told.send(err));
-        let (mut target, mut input) =
-            Target::new(connection, false, false, LastWord::default(), on_end).unwrap();
+        let (mut target, mut input) = running(connection, false, false, on_end).unwrap();
         input.write_all(b"patch\n").unwrap();
         while target.process.wait(WAIT_SLICE).unwrap().is_none() {}
-        target.finish(input, true).unwrap();
+        target.finish(input, Sent::Whole).unwrap();
         assert!(ended.recv().is_err());
     }
 
@@ -185,10 +225,9 @@ mod tests {
     fn that_one_which_does_not_end_had_to_be_killed_hides_no_reason_for_a_cut_patch() {
         let words = ["sh", "-c", "read line; exec sleep 600"].map(Into::into);
         let connection = connect(&words, Manner::Consumer, None, Box::new(|_| {})).unwrap();
-        let (target, mut input) =
-            Target::new(connection, false, false, LastWord::default(), |_| {}).unwrap();
+        let (target, mut input) = running(connection, false, false, |_| {}).unwrap();
         input.write_all(b"cut short\n").unwrap();
-        assert_eq!(target.finish(input, false).unwrap(), Finished::Killed);
+        assert_eq!(target.finish(input, Sent::Part).unwrap(), Finished::Killed);
     }
 
     /// A process elsewhere that reads the whole patch and then does `what`, with so many seconds of
@@ -198,8 +237,7 @@ mod tests {
         let words = ["sh", "-c", &script].map(Into::into);
         let patience = Some(Duration::from_secs(patience_s));
         let connection = connect(&words, Manner::Consumer, patience, Box::new(|_| {})).unwrap();
-        let (target, mut input) =
-            Target::new(connection, true, shows_life, LastWord::default(), |_| {}).unwrap();
+        let (target, mut input) = running(connection, true, shows_life, |_| {}).unwrap();
         input.write_all(b"patch\n").unwrap();
         (target, input)
     }
@@ -207,23 +245,25 @@ mod tests {
     /// The end of one that shows life, with 5 s of patience.
     fn end_of(what: &str) -> Result<Finished> {
         let (target, input) = target_of(what, 5, true);
-        target.finish(input, true)
+        target.finish(input, Sent::Whole)
     }
 
     #[test]
     fn that_one_which_cannot_show_life_has_all_the_time_it_needs() {
         let (target, input) = target_of("exec sleep 3", 1, false);
-        assert_eq!(target.finish(input, true).unwrap(), Finished::Itself);
+        assert_eq!(target.finish(input, Sent::Whole).unwrap(), Finished::Itself);
     }
 
     #[test]
     fn that_one_refuses_a_patch_is_no_news_where_it_was_cut_short_only() {
-        let end = |complete| {
+        let end = |sent| {
             let (target, input) = target_of("exit 2", 60, false);
-            target.finish(input, complete)
+            target.finish(input, sent)
         };
-        assert_eq!(end(false).unwrap(), Finished::Itself);
-        assert_eq!(end(true).unwrap_err().kind(), Kind::Patch);
+        assert_eq!(end(Sent::Part).unwrap(), Finished::Itself);
+        for sent in [Sent::Whole, Sent::Taken] {
+            assert_eq!(end(sent).unwrap_err().kind(), Kind::Patch, "{sent:?}");
+        }
     }
 
     #[test]
@@ -233,15 +273,22 @@ mod tests {
             let word = LastWord::default();
             let sink = word.sink(!is_remote);
             let connection = connect(&words, Manner::Consumer, None, sink).unwrap();
-            let (target, input) = Target::new(connection, is_remote, false, word, |_| {}).unwrap();
-            target.finish(input, true).unwrap_err().full_message()
+            let (target, input) =
+                Target::new(connection, is_remote, false, word, Listener::default(), |_| {})
+                    .unwrap();
+            target.finish(input, Sent::Whole).unwrap_err().full_message()
         };
         for (end, says) in [
             ("exit 12", "the target was not written to: it broke"),
             ("exit 3", "the target was not written to: it broke"),
             ("exit 14", "the target was not written to: it broke"),
             ("exit 9", "writing to the target failed: it broke"),
-            ("kill -9 $$", "writing to the target failed: it broke"),
+            // Its last line may be any other.
+            (
+                "kill -9 $$",
+                "writing to the target failed: the bdsync that writes to it was ended by signal 9 \
+                 (SIGKILL)",
+            ),
         ] {
             assert_eq!(failure(&format!("echo 'bdsync: it broke' >&2; {end}"), false), says);
         }
@@ -254,7 +301,7 @@ mod tests {
     #[test]
     fn that_one_whose_patch_is_cut_short_may_still_say_why() {
         let (target, input) = target_of("sleep 1; exit 12", 60, false);
-        let err = target.finish(input, false).unwrap_err();
+        let err = target.finish(input, Sent::Part).unwrap_err();
         assert_eq!(err.kind(), Kind::Open);
     }
 
@@ -262,7 +309,7 @@ mod tests {
     fn that_one_which_has_the_whole_patch_is_not_waited_for_when_all_is_over() {
         let (target, input) = target_of("exec sleep 30", 60, false);
         target.control.close();
-        let err = target.finish(input, true).unwrap_err();
+        let err = target.finish(input, Sent::Whole).unwrap_err();
         assert!(err.full_message().contains("signal"), "{}", err.full_message());
     }
 

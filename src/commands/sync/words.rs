@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::commands::patch::{IN_PART, UNTOUCHED, WAY_BACK, WRITTEN};
-use crate::device::SIZE_CHANGED;
 use crate::report;
 use crate::transport::StderrSink;
 
@@ -54,18 +53,12 @@ pub fn of_server(is_local: bool, is_ending: Arc<AtomicBool>) -> StderrSink {
     })
 }
 
-/// What a process has said of the target.
+/// What a process wrote to its stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
     /// That nothing is changed, in a line that was shown.
-    pub untouched: bool,
-    /// That it has begun to write.
-    pub changed: bool,
-    /// That it has written everything.
-    pub written: bool,
-    /// That something else has changed the size.
-    pub resized: bool,
-    /// Last of all, the error that it ended with.
+    pub told_untouched: bool,
+    /// Last of all, what may be the error that it ended with.
     pub error: bool,
 }
 
@@ -82,17 +75,14 @@ impl LastWord {
         let (mut show, word) = (shown(is_local), self.clone());
         Box::new(move |line| {
             let warns_of = |what: &str| line.starts_with(WARNING) && holds(line, what);
-            let mut heard = word.heard.lock();
-            heard.written |= warns_of(WRITTEN);
             // The last line of the sync says it better, with the host.
             if warns_of(IN_PART) || warns_of(WRITTEN) || warns_of(WAY_BACK) {
-                heard.changed = true;
                 return;
             }
+            let mut heard = word.heard.lock();
             // It says more than the sync could.
-            heard.untouched |= warns_of(UNTOUCHED);
+            heard.told_untouched |= warns_of(UNTOUCHED);
             heard.error = is_error(line);
-            heard.resized = heard.error && holds(line, SIZE_CHANGED);
             drop(heard);
             let mut held = word.held.lock();
             if let Some(before) = held.take() {
@@ -114,7 +104,7 @@ impl LastWord {
         }
     }
 
-    /// What the process has said of the target by now.
+    /// What the process has written by now.
     pub fn heard(&self) -> Heard {
         *self.heard.lock()
     }
@@ -131,24 +121,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_the_target_is_heard() {
+    fn what_was_shown_is_heard() {
         let nothing = Heard::default();
         for (line, expected) in [
             (
                 "bdsync: warning: nothing of t is changed; remove u before the next try",
-                Heard { untouched: true, ..nothing },
+                Heard { told_untouched: true, ..nothing },
             ),
             ("bdsync: t is changed; remove ", Heard { error: true, ..nothing }),
-            ("bdsync: warning: t is patched in part (up to 1)", Heard { changed: true, ..nothing }),
-            ("bdsync: warning: to go back: bdsync --patch=t", Heard { changed: true, ..nothing }),
-            (
-                "bdsync: warning: all of the patch is written to t, but not shown to be right",
-                Heard { changed: true, written: true, ..nothing },
-            ),
-            (
-                "bdsync: its size was changed by something else: expected 2 bytes, found 1: t",
-                Heard { error: true, resized: true, ..nothing },
-            ),
+            ("bdsync: warning: t is patched in part (up to 1)", nothing),
+            ("bdsync: warning: to go back: bdsync --patch=t", nothing),
             ("Read-only file system", nothing),
         ] {
             let word = LastWord::default();

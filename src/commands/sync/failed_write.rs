@@ -4,45 +4,10 @@ use std::fs;
 
 use super::words::Heard;
 use crate::cli::{Place, SyncOptions};
+use crate::commands::target_state::TargetState;
 use crate::diff::Plan;
 use crate::error::Kind;
 use crate::units::SizeRule;
-
-/// What is true of the target after a run that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetState {
-    /// It is as it was.
-    Untouched,
-    /// It is as it was, and the undo patch that was made is of no use.
-    UnusedUndo,
-    /// Some of it may be changed.
-    PartlyChanged,
-    /// All of it is written, and whether it is equal was not shown.
-    NotVerified,
-    /// It was written to, and is not equal.
-    Unequal,
-    /// The process that writes to it cannot be heard any more, and may go on.
-    OutOfSight,
-    /// Something else has changed its size.
-    Resized,
-    /// Another one has taken its name; that one is as it was.
-    Renamed,
-}
-
-impl TargetState {
-    /// Its word in a report.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Untouched | Self::UnusedUndo => "untouched",
-            Self::PartlyChanged => "partly_changed",
-            Self::NotVerified => "not_verified",
-            Self::Unequal => "unequal",
-            Self::Resized => "resized",
-            Self::OutOfSight => "unknown",
-            Self::Renamed => "renamed",
-        }
-    }
-}
 
 /// What is known of a run that could not write all of the target.
 pub struct FailedWrite<'a> {
@@ -56,7 +21,12 @@ pub struct FailedWrite<'a> {
     pub complete: bool,
     /// Whether the patch had a record by then.
     pub has_records: bool,
-    /// What that process has said of it.
+    /// Whether that process says what is true of the target, unless something ends it that it cannot
+    /// help; the classic does not.
+    pub speaks: bool,
+    /// What it has said of it.
+    pub said: Option<TargetState>,
+    /// What its stderr was.
     pub heard: Heard,
     /// Whether it had to be killed, of what can be seen of it here.
     pub was_killed: bool,
@@ -72,18 +42,15 @@ impl FailedWrite<'_> {
         // The status alone may be another program's, which leads there.
         let is_heard = self.heard.error || matches!(self.options.target, Place::Local(_));
         let ended_with = self.ended_with.filter(|_| is_heard);
-        match ended_with {
-            _ if self.heard.untouched => return TargetState::Untouched,
+        match (self.said, ended_with) {
+            (Some(state @ (TargetState::Untouched | TargetState::UnusedUndo)), _) => return state,
             _ if self.is_renamed => return TargetState::Renamed,
-            Some(Kind::Transmission) if self.heard.resized => return TargetState::Resized,
-            Some(Kind::Transmission) => return TargetState::Renamed,
-            Some(Kind::Checksum) if self.heard.written => return TargetState::Unequal,
-            _ if self.heard.written => return TargetState::NotVerified,
-            Some(kind) if self.is_refusal(kind) => return TargetState::Untouched,
+            (Some(state), _) => return state,
+            (None, Some(kind)) if self.is_refusal(kind) => return TargetState::Untouched,
             _ => {}
         }
         let changes = self.has_records || self.may_be_resized();
-        if !self.heard.changed && (!changes || self.is_ungrown()) {
+        if !changes || self.is_ungrown() {
             return match self.has_made_undo() {
                 Some(true) => TargetState::UnusedUndo,
                 _ => TargetState::Untouched,
@@ -99,12 +66,7 @@ impl FailedWrite<'_> {
             (Some(_), _) if !self.complete => TargetState::Untouched,
             // Before the first write the undo patch has its name.
             (Some(_), Some(false)) => TargetState::Untouched,
-            (Some(_), Some(true)) => TargetState::PartlyChanged,
-            (Some(_), None) => match self.heard.changed {
-                true => TargetState::PartlyChanged,
-                // It would have said so before its end.
-                false => TargetState::Untouched,
-            },
+            (Some(_), Some(true) | None) => TargetState::PartlyChanged,
         }
     }
 
@@ -115,7 +77,9 @@ impl FailedWrite<'_> {
 
     /// Whether the process that writes may still have something to write, on another host.
     fn is_out_of_sight(&self) -> bool {
-        let is_silent = !self.heard.error || self.ended_with == Some(Kind::Connection);
+        // Who speaks and did not was ended by something else.
+        let is_silent =
+            self.speaks || !self.heard.error || self.ended_with == Some(Kind::Connection);
         // What is kept back there until it is whole is thrown away.
         let has_some = self.complete || self.options.undo.is_none();
         let ended_by_itself = self.ended_with.is_none() && !self.was_killed;
@@ -199,6 +163,8 @@ mod tests {
             ended_with: None,
             complete: true,
             has_records: true,
+            speaks: true,
+            said: None,
             heard: Heard::default(),
             was_killed: false,
             is_renamed: false,
@@ -208,7 +174,7 @@ mod tests {
         failed.target_state()
     }
 
-    /// Of a process that said what it ended with.
+    /// Of a classic that said what it ended with.
     fn state(
         options: &SyncOptions,
         sizes: Sizes,
@@ -217,6 +183,7 @@ mod tests {
         has_records: bool,
     ) -> TargetState {
         state_with(options, sizes, |failed| {
+            failed.speaks = false;
             failed.heard.error = ended_with.is_some();
             (failed.ended_with, failed.complete, failed.has_records) =
                 (ended_with, complete, has_records);
@@ -229,11 +196,10 @@ mod tests {
         for complete in [false, true] {
             let state = |sizes, has| state(&remote, sizes, Some(Kind::Write), complete, has);
             assert_eq!(state(EQUAL, false), TargetState::Untouched);
-            let heard = state_with(&remote, EQUAL, |failed| {
-                (failed.has_records, failed.heard.changed) = (false, true);
-                (failed.heard.error, failed.ended_with) = (true, Some(Kind::Read));
+            let said = state_with(&remote, EQUAL, |failed| {
+                (failed.has_records, failed.said) = (false, Some(TargetState::PartlyChanged));
             });
-            assert_eq!(heard, TargetState::PartlyChanged, "it met another size");
+            assert_eq!(said, TargetState::PartlyChanged, "it met another size");
             assert_eq!(state(EQUAL, true), TargetState::PartlyChanged);
             assert_eq!(state(GROWS, false), TargetState::PartlyChanged);
         }
@@ -248,7 +214,14 @@ mod tests {
         for words in [&["a", "h:b"][..], &["--undo=u", "a", "h:b"]] {
             let state = |kind, complete| state(&options(words), EQUAL, Some(kind), complete, true);
             assert_eq!(state(Kind::Connection, true), TargetState::OutOfSight);
-            assert_eq!(state(Kind::Transmission, true), TargetState::Renamed);
+            // A line of another sort may have come last.
+            for ended_with in [None, Some(Kind::Read), Some(Kind::Write)] {
+                let silent = state_with(&options(words), EQUAL, |failed| {
+                    (failed.heard.error, failed.was_killed) = (true, true);
+                    failed.ended_with = ended_with;
+                });
+                assert_eq!(silent, TargetState::OutOfSight, "{words:?} {ended_with:?}");
+            }
         }
     }
 
@@ -268,11 +241,9 @@ mod tests {
     #[test]
     fn of_another_host_a_status_without_a_word_says_nothing() {
         let (far, near) = (options(&["a", "h:b"]), options(&["a", "b"]));
-        for (kind, near_state) in [
-            (Kind::Protocol, TargetState::Untouched),
-            (Kind::Transmission, TargetState::Renamed),
-            (Kind::Write, TargetState::PartlyChanged),
-        ] {
+        for (kind, near_state) in
+            [(Kind::Protocol, TargetState::Untouched), (Kind::Write, TargetState::PartlyChanged)]
+        {
             let state =
                 |options| state_with(options, EQUAL, |failed| failed.ended_with = Some(kind));
             assert_eq!(state(&far), TargetState::OutOfSight, "{kind:?}");
@@ -285,7 +256,9 @@ mod tests {
         let near = options(&["a", "b"]);
         let renamed = state_with(&near, EQUAL, |failed| failed.is_renamed = true);
         assert_eq!(renamed, TargetState::Renamed);
-        let untouched = state_with(&near, EQUAL, |failed| failed.heard.untouched = true);
+        let untouched = state_with(&near, EQUAL, |failed| {
+            (failed.is_renamed, failed.said) = (true, Some(TargetState::Untouched));
+        });
         assert_eq!(untouched, TargetState::Untouched);
     }
 
@@ -303,24 +276,24 @@ mod tests {
     }
 
     #[test]
-    fn what_has_been_heard_counts() {
-        let far = options(&["--undo=u", "a", "h:b"]);
-        for (kind, heard, expected) in [
-            (Kind::Write, Heard { changed: true, ..Heard::default() }, TargetState::PartlyChanged),
-            (Kind::Write, Heard::default(), TargetState::Untouched),
-            (Kind::Read, Heard { written: true, ..Heard::default() }, TargetState::NotVerified),
-            (Kind::Checksum, Heard { written: true, ..Heard::default() }, TargetState::Unequal),
-            (
-                Kind::Transmission,
-                Heard { written: true, resized: true, ..Heard::default() },
-                TargetState::Resized,
-            ),
-        ] {
-            let state = state_with(&far, EQUAL, |failed| {
-                failed.ended_with = Some(kind);
-                failed.heard = Heard { error: true, ..heard };
-            });
-            assert_eq!(state, expected, "{heard:?}");
+    fn what_was_said_counts_whatever_is_seen_besides() {
+        let said = [
+            TargetState::Untouched,
+            TargetState::UnusedUndo,
+            TargetState::PartlyChanged,
+            TargetState::NotVerified,
+            TargetState::Unequal,
+            TargetState::Resized,
+            TargetState::Renamed,
+        ];
+        for words in [&["a", "h:b"][..], &["--undo=u", "a", "h:b"], &["a", "b"]] {
+            for (said, kind) in said.into_iter().zip([Kind::Open, Kind::Write].into_iter().cycle())
+            {
+                let state = state_with(&options(words), EQUAL, |failed| {
+                    (failed.said, failed.ended_with) = (Some(said), Some(kind));
+                });
+                assert_eq!(state, said, "{words:?}");
+            }
         }
     }
 
