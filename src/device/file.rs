@@ -191,11 +191,16 @@ impl FileDevice {
     /// # Errors
     /// `Kind::Transmission`; `Kind::Read` when it cannot be told.
     pub fn expect_own_size(&self) -> Result<()> {
+        self.expect_size(|found_bytes| found_bytes == self.size())
+    }
+
+    /// Fails when the size of a file is none that `is_right`.
+    fn expect_size(&self, is_right: impl Fn(u64) -> bool) -> Result<()> {
         let Some(file) = self.regular_file() else { return Ok(()) };
         let found = file.metadata().map_err(|err| {
             Error::io(Kind::Read, "cannot tell the size", err).with_path(&self.path)
         })?;
-        match found.len() == self.size() {
+        match is_right(found.len()) {
             true => Ok(()),
             false => Err(size_error(&self.path, self.size(), found.len())),
         }
@@ -338,6 +343,10 @@ impl Device for FileDevice {
 }
 
 impl DeviceMut for FileDevice {
+    fn expect_uncut(&self, bytes: u64) -> Result<()> {
+        self.expect_size(|found_bytes| found_bytes >= bytes)
+    }
+
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         let range = ByteRange::new(offset, offset.saturating_add(buf.len() as u64));
         self.note(range);
@@ -476,10 +485,14 @@ mod tests {
         let target = open_target(file.path(), TargetOptions::default()).unwrap();
         target.set_size(100).unwrap();
         target.expect_own_size().unwrap();
+        target.expect_uncut(100).unwrap();
         file.as_file().set_len(99).unwrap();
-        let err = target.expect_own_size().unwrap_err();
-        assert_eq!(err.kind(), Kind::Transmission);
-        assert!(err.full_message().contains("expected 100 bytes, found 99"), "{err}");
+        for err in [target.expect_own_size(), target.expect_uncut(100)].map(Result::unwrap_err) {
+            assert_eq!(err.kind(), Kind::Transmission);
+            assert!(err.full_message().contains("expected 100 bytes, found 99"), "{err}");
+        }
+        // Where only so many are ours.
+        target.expect_uncut(99).unwrap();
     }
 
     #[test]

@@ -152,6 +152,15 @@ pub trait DeviceMut: Device {
         write_zeros(self, range)
     }
 
+    /// Fails when something else has cut it to less than `bytes`: a write behind its end would put
+    /// zeros where something was, and give it its size back.
+    ///
+    /// # Errors
+    /// `Kind::Transmission`; `Kind::Read` when it cannot be told.
+    fn expect_uncut(&self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes everything written so far durable.
     ///
     /// # Errors

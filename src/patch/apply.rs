@@ -65,7 +65,8 @@ impl Apply<'_> {
     /// reader's wait for more of the patch, which is called for when a write has failed.
     ///
     /// # Errors
-    /// What the reader and the device fail with; `Kind::Write` without a thread to write;
+    /// What the reader and the device fail with, `Kind::Transmission` when something else has cut
+    /// that; `Kind::Write` without a thread to write;
     /// `Kind::Interrupted` at a record's boundary when a signal wants an end.
     pub fn write_records<R: Read>(
         &self,
@@ -120,6 +121,7 @@ impl Apply<'_> {
     ) -> Result<()> {
         for batch in to_write {
             self.check_signal()?;
+            self.target.expect_uncut(self.limit_bytes)?;
             self.write_batch(&batch.batch(), written)?;
             // The reader may have ended.
             let _ = emptied.send(batch);

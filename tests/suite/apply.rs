@@ -934,3 +934,38 @@ fn a_sealed_patch_that_was_killed_is_finished_by_the_same_patch() {
         again().expect(code);
     }
 }
+
+/// What is written behind gives it its size back, and zeros where something was.
+#[test]
+fn a_target_that_is_cut_while_it_is_written_is_told_of() {
+    let size = 300_000;
+    let work = Workdir::with_pair(&vec![1; size], &vec![2; size]);
+    let end = size as u64 - 512;
+    let patch =
+        patch_file::build(size as u64, "remote.img", &[(0, &[1; 512]), (end, &[1; 512])], &[0]);
+    let mut apply = Command::new(binary())
+        .args(["--patch", "--report=r"])
+        .current_dir(work.folder())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = apply.stdin.take().unwrap();
+    let (begin, rest) = patch.split_at(patch.len() - 600);
+    stdin.write_all(begin).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_locked(&work.path("remote.img")) {
+        assert!(Instant::now() < until, "the target is not locked");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    File::options().write(true).open(work.path("remote.img")).unwrap().set_len(1000).unwrap();
+    // It may have ended by then.
+    let _ = stdin.write_all(rest);
+    drop(stdin);
+    let out = apply.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(11), "{said}");
+    assert!(said.contains("expected 300000 bytes, found 1000: remote.img"), "{said}");
+    assert_eq!(work.read("remote.img").len(), 1000);
+    assert!(String::from_utf8(work.read("r")).unwrap().contains("\"target_state\": \"resized\""));
+}

@@ -33,7 +33,7 @@ use self::for_sync::{Awaited, Life, refuse_another};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 pub(super) use self::words::{IN_PART, UNTOUCHED, WAY_BACK, WRITTEN, undo_command};
-use self::words::{tell_foreign, tell_late_fault, tell_uncompared};
+use self::words::{tell_cut, tell_foreign, tell_late_fault, tell_uncompared};
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
 use super::sealed;
@@ -376,12 +376,17 @@ impl Job<'_> {
             if err.kind() == Kind::Write {
                 forget_unwritten(target);
             }
+            let is_cut = err.kind() == Kind::Transmission;
             match written.records > 0 || target.size() != sizes.before_bytes {
+                true if is_cut => tell_cut(target, &written),
                 true => self.tell_patched_in_part(target, &written, how, err.kind()),
                 false => {
                     self.reach(before);
                     self.tell_unused_undo(target);
                 }
+            }
+            if is_cut {
+                self.reach(TargetState::Resized);
             }
             return Err(err);
         }

@@ -161,6 +161,18 @@ pub(in crate::commands) fn undo_command(
     format!("{program} --patch={}{forced} <{}", word(target), word(undo))
 }
 
+/// Something else has cut the target while it was written: what is lost is not in the patch, nor in
+/// one that takes it back.
+pub(super) fn tell_cut(target: &FileDevice, written: &Written) {
+    let shown = target.path().display();
+    log::warn!(
+        "{shown}{IN_PART}up to {} bytes in {}) and was cut by something else: compare it with its \
+         source again",
+        written.bytes,
+        counted(written.records, "record"),
+    );
+}
+
 /// Nothing could be compared.
 pub(super) fn tell_uncompared(target: &FileDevice) {
     let shown = target.path().display();
