@@ -13,7 +13,7 @@ use super::session::{Reading, Session};
 use super::touched::Touched;
 use super::trailer_checksum::TrailerChecksum;
 use crate::cli::{ClientOptions, CompareOptions, SessionOptions, is_command};
-use crate::device::identity;
+use crate::device::{identity, identity_of};
 use crate::diff::{Afterwards, Engine, Plan, Sink, walk};
 use crate::digest::{Scratch, hash_range};
 use crate::error::{Error, Kind, Result};
@@ -248,10 +248,7 @@ impl Job<'_> {
 /// What the patch says of the two devices. Of the remote one path and size are all that is known.
 fn seal_of(engine: &Engine, remote: &OsStr, base: BaseMaker) -> Seal {
     let local = identity(&**engine.local());
-    let mut remote = [b"path=", remote.as_bytes()].concat();
-    // A line end in a path must not look like another key.
-    remote.retain(|byte| *byte != b'\n');
-    remote.extend(format!("\nsize={}\n", engine.plan().remote_bytes).bytes());
+    let remote = identity_of(remote.as_bytes(), engine.plan().remote_bytes);
     let (source, target) = engine.plan().direction.source_and_target(local, remote);
     Seal { resize: false, base: Some(base.finish()), source, target }
 }

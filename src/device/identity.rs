@@ -24,14 +24,22 @@ const UDEV_KEYS: [&str; 8] = [
 const SYSFS_FILES: [&str; 6] =
     ["device/serial", "serial", "wwid", "device/wwid", "dm/uuid", "loop/backing_file"];
 
-/// What is known of a device, as `key=value` lines: path and size, and for a block device what
+/// What is known of a device of which that is all, as `key=value` lines: its size in bytes and its
+/// path. A seal keeps the beginning of what is too long for it, and needs the size.
+#[must_use]
+pub fn identity_of(path: &[u8], size_bytes: u64) -> Vec<u8> {
+    let mut text = format!("size={size_bytes}\npath=").into_bytes();
+    // A line end in a path must not look like another key.
+    text.extend(path.iter().filter(|byte| **byte != b'\n'));
+    text.push(b'\n');
+    text
+}
+
+/// What is known of a device here, as `key=value` lines: size and path, and for a block device what
 /// sysfs and udev tell.
 #[must_use]
 pub fn identity(device: &dyn Device) -> Vec<u8> {
-    let mut text = b"path=".to_vec();
-    // A line end in a path must not look like another key.
-    text.extend(device.path().as_os_str().as_bytes().iter().filter(|byte| **byte != b'\n'));
-    text.extend(format!("\nsize={}\n", device.size()).bytes());
+    let mut text = identity_of(device.path().as_os_str().as_bytes(), device.size());
     // Only told, never decided by: it does not matter that the path is looked up again.
     let Ok(found) = fs::metadata(device.path()) else { return text };
     if !found.file_type().is_block_device() {
@@ -75,7 +83,7 @@ mod tests {
         let path = folder.path().join("image\nsize=1");
         fs::write(&path, [0; 10]).unwrap();
         let text = String::from_utf8(identity(&open_source(&path).unwrap())).unwrap();
-        let expected = format!("path={}/imagesize=1\nsize=10\n", folder.path().display());
+        let expected = format!("size=10\npath={}/imagesize=1\n", folder.path().display());
         assert_eq!(text, expected);
     }
 

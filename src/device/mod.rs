@@ -36,7 +36,7 @@ pub(crate) use cached::is_cached;
 pub use direct::DirectDevice;
 pub(crate) use direct::open_directly;
 pub use file::{FileDevice, FileKind, SIZE_CHANGED, size_error};
-pub use identity::identity;
+pub use identity::{identity, identity_of};
 pub use memory::MemoryDevice;
 pub use open::{TargetOptions, open_source, open_target};
 pub use read_ahead::{Planned, ReadAhead};

@@ -5,7 +5,8 @@
 //!   flag BASE:   block size u64  digest name u8+[]  salt u8+[]
 //!                blocks u64  level u8  whole [32]  parts u8+[16 each]
 //!   source u16+[]  target u16+[]       "key=value" lines: what was known of the two devices;
-//!                                      the target's last "size=" counts, in bytes
+//!                                      the target's first "size=" counts, in bytes; it stands
+//!                                      before what may be cut off, as a path
 //!   digest [32]                        BLAKE3 of the patch up to here, seal included
 //!   "BDSEAL1\n"
 //! ```
@@ -39,7 +40,7 @@ pub struct Seal {
     pub base: Option<Base>,
     /// What was known of the source, as `key=value` lines.
     pub source: Vec<u8>,
-    /// What was known of the target, as `key=value` lines; the last `size=` counts, in bytes.
+    /// What was known of the target, as `key=value` lines; the first `size=` counts, in bytes.
     pub target: Vec<u8>,
 }
 
@@ -100,9 +101,10 @@ pub struct FoundSeal {
 impl Seal {
     /// The size of the target that the patch was made for, in bytes, if that is known.
     pub(super) fn target_bytes(&self) -> Option<u64> {
-        let mut lines = self.target.split(|byte| *byte == b'\n').rev();
+        let mut lines = self.target.split_inclusive(|byte| *byte == b'\n');
         let size = lines.find_map(|line| line.strip_prefix(b"size="))?;
-        str::from_utf8(size).ok()?.parse().ok()
+        // Digits behind which nothing ends may be cut.
+        str::from_utf8(size.strip_suffix(b"\n")?).ok()?.parse().ok()
     }
 
     /// The bytes up to the digest.
@@ -247,6 +249,7 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::identity_of;
     use proptest::prelude::*;
 
     fn bytes_of(seal: &Seal) -> Vec<u8> {
@@ -284,6 +287,26 @@ mod tests {
         let seal = seal_of(1, IDENTITY_BYTES_MAX + 1, 32);
         let found = Seal::decode(&bytes_of(&seal)).unwrap().unwrap();
         assert_eq!(found.seal.source.len(), IDENTITY_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_size_of_the_target_is_known_however_long_its_path_is() {
+        for path_bytes in [1, 600, 620, 626, 628, IDENTITY_BYTES_MAX, 4096] {
+            let target = identity_of(&vec![b'p'; path_bytes], 3_000_000);
+            let bytes = bytes_of(&Seal { target, ..Seal::default() });
+            let found = Seal::decode(&bytes).unwrap().unwrap();
+            assert_eq!(found.seal.target_bytes(), Some(3_000_000), "{path_bytes}");
+        }
+    }
+
+    #[test]
+    fn of_a_size_that_may_be_cut_nothing_is_known() {
+        for target in [&b"path=x\nsize=30"[..], b"path=x\n", b"", b"path=x\nsize=x\n"] {
+            let seal = Seal { target: target.to_vec(), ..Seal::default() };
+            assert_eq!(seal.target_bytes(), None);
+        }
+        let seal = Seal { target: b"path=x\nsize=30\nwwid=1\n".to_vec(), ..Seal::default() };
+        assert_eq!(seal.target_bytes(), Some(30));
     }
 
     #[test]

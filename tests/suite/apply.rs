@@ -498,7 +498,7 @@ fn a_sealed_patch_is_for_one_state_of_its_target_only() {
         other[first] ^= 0x80;
         work.write(target, &other);
         let out = apply(&[]).expect(14).says("not in the state").says("--force");
-        out.says("the patch was made for path=").says(&format!("the target is path={target}"));
+        out.says("the patch was made for size=").says(&format!(", path={target}"));
         assert!(work.read(target) == other);
         apply(&["--force"]).expect(0);
         assert!(work.read(target) == new);

@@ -163,7 +163,7 @@ fn info_tells_what_a_seal_says() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    assert!(said.contains("path=remote.img, size=10000"), "{said}");
+    assert!(said.contains("size=10000, path=remote.img"), "{said}");
     work.apply(&["-d", "--undo=back"], &work.read("p")).expect(0);
     let said = text(&info(&work, &["back"]).expect(0));
     assert!(said.contains("sets the target's size (an undo patch)"), "{said}");
