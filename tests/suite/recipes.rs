@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::Workdir;
 use crate::support::images::random_bytes;
 use crate::support::mounted::take_away;
 use crate::support::requirements::{
@@ -19,6 +18,7 @@ use crate::support::requirements::{
 };
 use crate::support::run::binary;
 use crate::support::sshd::Sshd;
+use crate::support::{Workdir, bdsync};
 
 const README: &str = include_str!("../../README.md");
 /// Size of the volumes, in KiB.
@@ -266,10 +266,9 @@ fn nights_can_be_taken_back() {
     assert_eq!(kept_in(&undo).len(), 1);
 
     // An undo patch of last week goes with the next night.
-    let old = undo.join("2000-01-01T000000.undo");
+    let old = undo.join("000000.2000-01-01T000000.undo");
     fs::write(&old, "").unwrap();
-    world
-        .run_script("touch -d '8 days ago' /var/lib/bdsync/disk/2000-01-01T000000.undo; sleep 1.1");
+    world.run_script("touch -d '8 days ago' /var/lib/bdsync/disk/000000.*.undo");
     world.run("nightly");
     assert!(!old.exists());
     assert_eq!(kept_in(&undo).len(), 2);
@@ -392,6 +391,58 @@ fn days_that_are_no_number_end_the_night_before_it_begins() {
     night.run(0);
     assert!(night.is_done());
     assert_eq!(kept_in(&night.work.path("undo")).len(), 1);
+}
+
+/// As in the night in which an hour comes twice.
+#[test]
+fn undo_patches_are_in_the_order_of_the_nights_whatever_the_clock_says() {
+    let night = Night::new("UNDO_DIR=undo\n");
+    let undo = night.work.path("undo");
+    let mut states = vec![];
+    for (day, clock) in ["T025000", "T021000", "T021000", "T030000"].into_iter().enumerate() {
+        let clock = format!("#!/bin/sh\necho 2025-10-26{clock}\n");
+        set_mode(&night.work.write("bin/date", clock.as_bytes()), 0o755);
+        states.push(night.work.read("copy"));
+        night.work.write("new", &random_bytes(10 + day as u64, 100_000));
+        night.run(0);
+    }
+    // Eight and nine, nine and ten: no number of another base.
+    let rename = |from: &str, to: &str| fs::rename(undo.join(from), undo.join(to)).unwrap();
+    rename("000004.2025-10-26T030000.undo", "000009.2025-10-26T030000.undo");
+    states.push(night.work.read("copy"));
+    night.work.write("new", &random_bytes(20, 100_000));
+    night.run(0);
+    let mut kept = kept_in(&undo);
+    kept.sort();
+    assert_eq!(kept.len(), states.len());
+    assert!(kept[4].starts_with("000010."), "{kept:?}");
+    for (name, before) in kept.iter().zip(&states).rev() {
+        let patch = night.work.read(&format!("undo/{name}"));
+        let back = bdsync(["--patch=copy"]).in_folder(night.work.folder()).stdin(&patch);
+        back.run().expect(0);
+        assert!(night.work.read("copy") == *before, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_night_after_night_lets_no_undo_patches_pile_up() {
+    let night = Night::new("UNDO_DIR=undo\n");
+    let program = night.work.path("bin/bdsync");
+    fs::remove_file(&program).unwrap();
+    let leaves_out = format!("#!/bin/sh\n{} \"$@\" && exit ${{code-15}}\n", binary());
+    set_mode(&night.work.write("bin/bdsync", leaves_out.as_bytes()), 0o755);
+    fs::create_dir(night.work.path("undo")).unwrap();
+    let old = night.work.write("undo/000001.long.ago.undo", b"");
+    Command::new("touch").args(["-d", "8 days ago"]).arg(&old).status().unwrap();
+    // Any other failure leaves all the ways back.
+    let failed = night.command().env("code", "5").status().unwrap();
+    assert_eq!((failed.code(), old.exists()), (Some(5), true));
+    night.work.write("new", b"of another size");
+    night.run(3);
+    assert!(old.exists());
+    night.work.write("new", &night.work.read("copy"));
+    night.run(15);
+    assert!(!old.exists());
 }
 
 #[test]
