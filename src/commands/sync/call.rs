@@ -60,8 +60,9 @@ impl Caller {
     pub fn creating_server(&self, path: &OsStr) -> Vec<OsString> {
         let path = &quoted(path.as_bytes())[..];
         let server = &self.remote_line(&["--server".into()])[..];
-        // Through a link that leads nowhere, something else than what is at the path is made.
-        let create = [b"[ -L ", path, b" ] || made=1; (umask 077; : >", path, b") || exit 12"];
+        // Nothing that comes meanwhile is emptied, nor is anything made through a link: by that the
+        // path would not be what was made.
+        let create = [b"(umask 077; set -C; : >", path, b") || exit 12; made=1"];
         let take_away = [b"[ -z \"$made\" ] || [ -s ", path, b" ] || rm -f -- ", path];
         let script = [
             &[b"made=; [ -e ", path, b" ] || { "].concat()[..],
@@ -217,8 +218,9 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert_eq!(run("false").status.code(), Some(1));
         assert!(!path.exists(), "the server has failed");
+        // As here: what it leads to is another name.
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-        assert_eq!(run("/no/bdsync").status.code(), Some(127));
-        assert!(path.is_symlink());
+        assert_eq!(run("echo ran").status.code(), Some(12));
+        assert!(path.is_symlink() && !folder.path().join("elsewhere").exists());
     }
 }
