@@ -40,6 +40,7 @@ pub use identity::{identity, identity_of};
 pub use memory::MemoryDevice;
 pub use open::{TargetOptions, open_source, open_target};
 pub use read_ahead::{Planned, ReadAhead};
+pub use stack::share_bytes;
 pub(crate) use stamp::Stamp;
 pub use tolerant::{TolerantDevice, UNREADABLE_RANGES_MAX};
 

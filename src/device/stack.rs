@@ -230,6 +230,19 @@ impl Stack {
     }
 }
 
+/// Whether two devices or files have bytes that are the same ones on the disk, as far as can be told:
+/// one lies over the other, or both over a third.
+#[must_use]
+pub fn share_bytes(a: FileId, b: FileId) -> bool {
+    let is_device = |one: FileId| one.device_number().is_some();
+    if a == b || !(is_device(a) || is_device(b)) {
+        return a == b;
+    }
+    let Ok(Sharing { devices, images }) = Stack::default().sharing(b) else { return false };
+    devices.iter().any(|one| FileId::of_device(one.number) == a)
+        || images.iter().any(|(_, image)| *image == a)
+}
+
 /// Whether there is no sysfs for us, as in some containers.
 fn is_out_of_sight(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)

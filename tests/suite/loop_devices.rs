@@ -473,3 +473,30 @@ fn a_device_that_qemu_uses_is_patched_by_force_only_and_so_is_what_shares_its_by
     assert!(work.read("remote.img")[..512] == [1; 512]);
     apply(device.name(), &[]).expect(0);
 }
+
+/// What one reads is what the other changes, through caches of their own.
+#[test]
+fn a_device_is_not_synced_onto_one_with_which_it_shares_bytes() {
+    require!(loop_devices());
+    let work = Workdir::with_pair(&[1; SIZE], &random_bytes(2, SIZE));
+    let before = work.read("remote.img");
+    let offset = (SIZE / 3).to_string();
+    let part = LoopDevice::attach_with(&["--offset", &offset], &work.path("remote.img"));
+    let whole = LoopDevice::attach(&work.path("remote.img"));
+    let other = LoopDevice::attach(&work.path("local.img"));
+    let image = work.path("remote.img").display().to_string();
+    let sync = |source: &str, target: &str| {
+        bdsync(["sync", "-dm", source, target]).in_folder(work.folder()).run()
+    };
+    for (source, target) in [
+        (part.name(), &image[..]),
+        (&image, part.name()),
+        (part.name(), whole.name()),
+        (whole.name(), part.name()),
+    ] {
+        sync(source, target).expect(1).says("DST shares bytes with SRC");
+    }
+    drop((part, whole));
+    assert!(work.read("remote.img") == before);
+    sync(other.name(), &image).expect(0);
+}

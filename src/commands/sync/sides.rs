@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::call::Caller;
 use crate::cli::{Place, SyncOptions};
+use crate::device::share_bytes;
 use crate::error::{Error, Kind, Result};
 use crate::units::{Direction, FileId};
 
@@ -96,12 +97,17 @@ fn existing(
     Ok(target.to_owned())
 }
 
-/// A device onto itself would at best do nothing.
+/// A device onto itself would at best do nothing; onto one that lies over it, or under it, it would
+/// change what it is being read from.
 fn refuse_same(source: &Path, target: &Path) -> Result<()> {
     let (Ok(a), Ok(b)) = (fs::metadata(source), fs::metadata(target)) else { return Ok(()) };
-    if FileId::of(&a) == FileId::of(&b) {
-        let what = "SRC and DST are the same device";
-        return Err(Error::new(Kind::Usage, what).with_path(target));
+    let (a, b) = (FileId::of(&a), FileId::of(&b));
+    if !share_bytes(a, b) {
+        return Ok(());
     }
-    Ok(())
+    let what = match a == b {
+        true => "SRC and DST are the same device".to_owned(),
+        false => format!("DST shares bytes with SRC, which is {}", source.display()),
+    };
+    Err(Error::new(Kind::Usage, what).with_path(target))
 }
