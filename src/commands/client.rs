@@ -14,7 +14,7 @@ use super::touched::Touched;
 use super::trailer_checksum::TrailerChecksum;
 use crate::cli::{ClientOptions, CompareOptions, SessionOptions, is_command};
 use crate::device::{identity, identity_of};
-use crate::diff::{Afterwards, Engine, Plan, Sink, walk};
+use crate::diff::{Afterwards, Engine, Sink, walk};
 use crate::digest::{Scratch, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::patch::{BaseMaker, Checksum, Header, PatchWriter, Seal};
@@ -48,6 +48,7 @@ pub fn run(options: &ClientOptions, record: &Record, output: impl Write) -> Resu
         sealed_for,
         closes: true,
         only_counts: false,
+        is_applied: false,
         record,
     };
     let outcome = input::encoded(output, options.compression)
@@ -131,6 +132,8 @@ pub struct Job<'a> {
     pub closes: bool,
     /// Whether the patch is only counted: a pull then fetches nothing that it would carry.
     pub only_counts: bool,
+    /// Whether the patch goes to a process that applies it for us: what becomes of it is told here.
+    pub is_applied: bool,
     /// Where the result is kept.
     pub record: &'a Record,
 }
@@ -153,8 +156,8 @@ impl Job<'_> {
         }
         let start = |algorithm| TrailerChecksum::start(engine, algorithm, progress);
         let checksum = self.session.checksum.map(start).transpose()?;
-        if checksum.is_some() {
-            warn_of_larger_source(engine.plan());
+        if checksum.is_some() && self.is_of_more() {
+            self.warn_of_larger_source();
         }
         // First, because whoever takes the patch may have to ask the user for something.
         let mut sink = self.sink(&**progress, Counted::new(output, |_| {}), touched)?;
@@ -181,7 +184,13 @@ impl Job<'_> {
             (Some(checksum), Some(name)) => {
                 let digest = checksum.finish(engine, &**progress)?;
                 self.record.tell_checksum(name.as_bytes(), &digest);
-                Some(Checksum { name: name.as_bytes().to_vec(), digest })
+                match self.is_applied && self.is_of_more() {
+                    true => {
+                        report::checksum(name.as_bytes(), &digest);
+                        None
+                    }
+                    false => Some(Checksum { name: name.as_bytes().to_vec(), digest }),
+                }
             }
             _ => None,
         };
@@ -197,6 +206,31 @@ impl Job<'_> {
             local.done_with(ByteRange::new(0, local.size()));
         }
         Ok(output.into_inner())
+    }
+
+    /// Whether the source is larger than what is compared. Its checksum is of all of it, as the
+    /// classic's is.
+    fn is_of_more(&self) -> bool {
+        let plan = self.session.engine.plan();
+        plan.header_bytes < plan.source_and_target_bytes().0
+    }
+
+    /// Who applies the patch is told by nothing in it that there was more.
+    fn warn_of_larger_source(&self) {
+        let plan = self.session.engine.plan();
+        let (source_bytes, _) = plan.source_and_target_bytes();
+        let then = match self.is_applied {
+            true => "it is not compared with the target",
+            false => {
+                "--patch will end with exit status 5 because of it, or only warn with \
+                 --diffsize=minsize"
+            }
+        };
+        log::warn!(
+            "the checksum is of all {source_bytes} bytes of the source, {} of which are compared: \
+             {then}",
+            plan.header_bytes
+        );
     }
 
     /// What the remote is asked for behind the walk: its checksum, and to let go of its cache.
@@ -325,17 +359,4 @@ impl<W: Write> Sink for PatchSink<'_, W> {
 fn local_hash(engine: &Engine, offset: u64, scratch: &mut Scratch) -> Result<Vec<u8>> {
     let block_bytes = engine.plan().block_bytes;
     hash_range(&**engine.local(), engine.hasher(), offset, block_bytes, 1, scratch)
-}
-
-/// The checksum is of the whole source, as the classic's is. Who applies the patch is told by
-/// nothing in it that there was more.
-fn warn_of_larger_source(plan: &Plan) {
-    let (source_bytes, _) = plan.source_and_target_bytes();
-    if plan.header_bytes < source_bytes {
-        log::warn!(
-            "the checksum is of all {source_bytes} bytes of the source, {} of which are compared: \
-             --patch will end with exit status 5 because of it, or only warn with --diffsize=minsize",
-            plan.header_bytes
-        );
-    }
 }

@@ -442,6 +442,23 @@ fn a_common_part_that_ends_within_a_block_is_verified_to_its_end() {
     }
 }
 
+/// Who applies the patch would take it for one that is wrong.
+#[test]
+fn the_checksum_of_a_larger_source_is_told_and_not_compared() {
+    for target in ["remote.img", "h:remote.img"] {
+        let work = pair();
+        work.write("local.img", &random_bytes(3, 5000));
+        work.write("remote.img", &random_bytes(4, 4000));
+        let words = ["-dminsize", "--checksum=md5", "--report=r", "local.img", target];
+        let out = sync(&work, &words).run().expect(0).says(", verified");
+        let said = out.says("4000 of which are compared: it is not compared").stderr_text();
+        assert_eq!(said.matches("warning").count(), 1, "{said}");
+        assert_eq!(said.matches("checksum[md5]: ").count(), 1, "{said}");
+        let report: Value = serde_json::from_slice(&work.read("r")).unwrap();
+        assert!(said.contains(report["checksum"]["value"].as_str().unwrap()), "{report}");
+    }
+}
+
 #[test]
 fn a_target_that_does_not_keep_what_is_written_is_found_out() {
     let work = pair();

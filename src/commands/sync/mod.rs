@@ -215,7 +215,8 @@ impl Sync<'_> {
         let (name, compare) = (name.as_bytes(), &options.compare);
         let only_counts = options.dry_run;
         let closes = only_counts || !options.verify;
-        Job { session, name, compare, sealed_for: None, closes, only_counts, record }
+        let (sealed_for, is_applied) = (None, true);
+        Job { session, name, compare, sealed_for, closes, only_counts, is_applied, record }
     }
 
     /// Makes the patch, and has `output` take it, compressed if so wished.
