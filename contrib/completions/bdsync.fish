@@ -143,7 +143,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s P -l progress -d 
 json\t''
 none\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l report -d 'Write a JSON record of the result to FILE, also of a failure' -r -F
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l create -d 'Create the file DST, in SRC\'s size, if it does not exist; --diffsize does not count then'
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l create -d 'Create the file DST, in SRC\'s size, if it does not exist or is empty; --diffsize does not count then'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l dry-run -d 'Say what would change, and change nothing; none of it is fetched'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l no-verify -d 'Do not compare again what was written'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l verify -d 'Compare again what was written (the default)'

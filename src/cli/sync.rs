@@ -54,8 +54,8 @@ fn target() -> Vec<Arg> {
         [
             table::long_flag(
                 "create",
-                "Create the file DST, in SRC's size, if it does not exist; --diffsize does not \
-                 count then",
+                "Create the file DST, in SRC's size, if it does not exist or is empty; --diffsize \
+                 does not count then",
             ),
             table::long_flag(
                 "dry-run",
