@@ -77,6 +77,14 @@ fn addresses_in_brackets_are_hosts_and_paths_with_a_slash_before_the_colon_are_f
 }
 
 #[test]
+fn a_path_in_the_home_folder_there_is_where_the_command_starts() {
+    let found = shown(&["h:~/a b", "/m", "-o", "local=l"]);
+    assert!(found.ends_with(" -- ssh h bdsync --server l a b /m"), "{found}");
+    let found = shown(&["h:~user/a", "/m", "-o", "local=l"]);
+    assert!(found.ends_with(" l ~user/a /m"), "{found}");
+}
+
+#[test]
 fn options_of_every_file_system_are_not_passed_on() {
     let all = "local=l,defaults,nosymfollow,symfollow,lazytime,nolazytime,dirsync,silent,loud,\
                strictatime,nostrictatime,mand,nomand,iversion,noiversion,nodev,nosuid,noexec";
@@ -97,6 +105,7 @@ fn a_host_that_ssh_would_take_for_something_else_is_refused() {
         ("-oProxyCommand=x:/dev/a", "begin with a dash"),
         ("root@-oProxyCommand=x:/dev/a", "begin with a dash"),
         (":/dev/a", "needs a host"),
+        ("host::/dev/a", "host::module"),
         ("root@:/dev/a", "needs a host"),
         ("@host:/dev/a", "needs a host"),
     ] {
