@@ -193,15 +193,13 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
     use std::thread;
 
-    use super::super::bell::Bell;
-    use super::super::served::ServedDevice;
     use super::super::task::Work;
+    use super::super::task::tests::source;
     use super::*;
-    use crate::device::{MemoryDevice, ReadAhead};
-    use crate::digest::{Algorithm, BlockHasher, HashPool};
+    use crate::device::MemoryDevice;
+    use crate::digest::HashPool;
     use crate::units::{ByteRange, Priority};
 
     /// So many answers, for which so many bytes are held.
@@ -225,17 +223,7 @@ mod tests {
 
     #[test]
     fn what_is_held_for_an_answer_is_held_until_it_goes_out() {
-        let device = ServedDevice::new(Box::new(MemoryDevice::new([3; 100])));
-        let source = Arc::new(Source {
-            read_ahead: ReadAhead::new(Arc::new(device.clone())),
-            device,
-            tolerant: None,
-            hasher: BlockHasher::new(Algorithm::Md5, &[]).unwrap(),
-            packs: false,
-            leaves: None,
-            flush: AtomicBool::new(false),
-            bell: Bell::default(),
-        });
+        let source = source(MemoryDevice::new([3; 100]));
         let pool = HashPool::new().unwrap();
         let work = Work::Read(ByteRange::new(0, 100));
         let task = Task::start(&source, work, &pool.submitter(), 1, Priority::Interactive);

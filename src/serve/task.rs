@@ -315,8 +315,9 @@ impl Task {
         let watch = Watch(self);
         loop {
             let unit = self.next_unit.fetch_add(1, Ordering::Relaxed);
-            // Where one has failed the others are of no use, and a failing disk takes its time.
-            if unit >= self.work.units() || self.state.lock().failed.is_some() {
+            // Where one has failed the others are of no use, and a failing disk takes its time. The
+            // error itself may be told and gone by now.
+            if unit >= self.work.units() || self.is_finished() {
                 break;
             }
             if let Some(range) = self.work.ahead_of(unit) {
@@ -386,4 +387,44 @@ fn hash_unit(
         hashes.extend_from_slice(&node);
     }
     Ok(hashes)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::device::MemoryDevice;
+    use crate::device::faulty::{Fault, FaultyDevice, Operation};
+    use crate::digest::{Algorithm, HashPool};
+
+    /// What answers of a session without extensions are made of.
+    pub(in super::super) fn source(device: impl Device + 'static) -> Arc<Source> {
+        let device = ServedDevice::new(Box::new(device));
+        Arc::new(Source {
+            read_ahead: ReadAhead::new(Arc::new(device.clone())),
+            device,
+            tolerant: None,
+            hasher: BlockHasher::new(Algorithm::Md5, &[]).unwrap(),
+            packs: false,
+            leaves: None,
+            flush: AtomicBool::new(false),
+            bell: Bell::default(),
+        })
+    }
+
+    #[test]
+    fn no_unit_is_begun_of_an_answer_that_was_told_as_a_fault() {
+        let content = MemoryDevice::new(vec![3; 20 << 20]);
+        let source = source(FaultyDevice::new(content, [Fault::once(Operation::Read, 0)]));
+        let plan = HashPlan::hashes(0, MIB, 20, 16).unwrap();
+        let pool = HashPool::new().unwrap();
+        // On no thread of the pool, but on this one.
+        let work = Work::Hashes(plan.into());
+        let task = Task::start(&source, work, &pool.submitter(), 0, Priority::Scan);
+        task.run(&mut Scratch::new());
+        assert!(task.is_finished());
+        assert_eq!(task.take_result().unwrap_err().kind(), Kind::Read);
+        // As another thread does that was busy with a unit of its own meanwhile.
+        task.run(&mut Scratch::new());
+        assert_eq!(task.state.lock().units_left, 20, "units are done for nobody");
+    }
 }
