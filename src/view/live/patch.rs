@@ -203,7 +203,8 @@ impl Live {
     fn share_of(&self, len: u64) -> (&Budget, u64) {
         let plan = self.engine.plan();
         match plan.direction {
-            Direction::Push => (&self.encoding, len),
+            // Its blocks are read whole, one after the other.
+            Direction::Push => (&self.encoding, len.saturating_add(plan.block_bytes)),
             // The blocks at both ends are fetched whole, and each may lie by itself.
             Direction::Pull => {
                 let blocks = (len / plan.block_bytes + 2).min(ANSWER_BLOCKS_MAX);

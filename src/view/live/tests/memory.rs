@@ -8,7 +8,7 @@ use crate::diff::COMPARING_BYTES_MAX;
 use crate::diff::testing::held_bytes;
 use crate::digest::Algorithm;
 use crate::error::Result;
-use crate::units::{ByteRange, Direction, KIB, MIB};
+use crate::units::{BLOCK_BYTES_MAX, ByteRange, Direction, KIB, MIB};
 use crate::view::change::{Change, Image};
 use crate::wire::Message;
 
@@ -120,6 +120,34 @@ fn readers_who_wait_hold_next_to_nothing() {
     drop(closed);
     expect(first, &pattern);
     expect(answers, &pattern);
+}
+
+#[test]
+fn large_blocks_that_the_patch_is_made_of_have_a_limit_too() {
+    // Two do not fit; one that is larger than all there is room for comes alone.
+    for block_bytes in [10 * MIB, BLOCK_BYTES_MAX] {
+        let blocks = 3;
+        let local = TestDevice::sparse(blocks * block_bytes);
+        (0..blocks).for_each(|block| local.write(block * block_bytes, &[1; 4096]));
+        let setup = Setup { block_bytes, ..Setup::own(Direction::Push) };
+        let rig = Rig::new(setup, local, TestDevice::sparse(blocks * block_bytes));
+        rig.extents().unwrap();
+        let live = &rig.live().0;
+        let closed = rig.local.gate.write();
+        let len = 8192;
+        let read = |block| {
+            let at = live.layout.records_end(block, false);
+            later(|done| rig.live().read_patch(at, len, done))
+        };
+        let answers: Vec<_> = (0..blocks).map(read).collect();
+        let used = live.encoding.used_bytes();
+        assert_eq!(used, block_bytes + u64::from(len), "one of {block_bytes} bytes at a time");
+        drop(closed);
+        for answer in answers {
+            let records = answer.recv_timeout(super::rig::PATIENCE).unwrap().unwrap();
+            assert!(records.ends_with(&[0; 4000]) && records.contains(&1));
+        }
+    }
 }
 
 #[test]
