@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use crate::support::images::{Random, random_bytes, sparse_file};
 use crate::support::mounted::live_mount;
 use crate::support::requirements::{fuse, has_traced, program, require, skip};
-use crate::support::run::{binary, server_command, shell_command, status_field};
+use crate::support::run::{Bdsync, binary, server_command, shell_command, status_field};
 use crate::support::{Workdir, bdsync};
 
 const MIB: usize = 1 << 20;
@@ -106,9 +106,13 @@ fn peak_of(pid: u32) -> Option<u64> {
 
 /// The most memory, in KiB, that a client and its server each ever had.
 fn peak_memory(work: &Workdir, options: &[&str]) -> Vec<u64> {
+    peak_memory_of(work.client(options).stdout_file(Path::new("/dev/null")))
+}
+
+/// The most memory, in KiB, that a process and those that it starts each ever had.
+fn peak_memory_of(process: Bdsync) -> Vec<u64> {
     let mut peaks = HashMap::new();
-    let client = work.client(options).stdout_file(Path::new("/dev/null"));
-    let watched = client.run_meanwhile(|child| {
+    let watched = process.run_meanwhile(|child| {
         let pid = child.id();
         // One that has ended and was not waited for has no memory to tell of.
         while let Some(peak) = peak_of(pid) {
@@ -164,6 +168,18 @@ fn memory_does_not_grow_with_small_or_large_blocks() {
         let (local, remote) = (random_bytes(7, mib * MIB), random_bytes(8, mib * MIB));
         assert_modest(&peak_memory(&Workdir::with_pair(&local, &remote), options));
     }
+}
+
+/// What is compared again has hashes of its own.
+#[test]
+fn memory_of_a_sync_does_not_grow_with_small_blocks() {
+    // Wherever it is looked, so that it is compared in pieces as large as can be.
+    let local = random_bytes(7, 4 * MIB);
+    let remote: Vec<_> = local.iter().map(|byte| !byte).collect();
+    let work = Workdir::with_pair(&local, &remote);
+    let words = ["sync", "--blocksize=1", "local.img", "remote.img"];
+    assert_modest(&peak_memory_of(bdsync(words).in_folder(work.folder())));
+    assert!(work.read("remote.img") == work.read("local.img"));
 }
 
 /// Each of so many threads reads a mebibyte of `file` at once, in one call; all of it is there.

@@ -13,11 +13,13 @@ use crate::diff::{Found, Ladder};
 use crate::digest::{Scratch, hash_range};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Part, Progress};
-use crate::units::{ByteRange, Direction, MIB, Priority};
+use crate::units::{ByteRange, Direction, KIB, MIB, Priority};
 use crate::wire::{Answer, Extensions, Request};
 
 /// Bytes compared as one piece of work (one block at least).
 const PIECE_BYTES: u64 = 4 * MIB;
+/// Blocks of one piece, whose hashes are held: so many of 512 bytes are as long as a piece may be.
+const PIECE_BLOCKS_MAX: u64 = 8 * KIB;
 /// Pieces under way at once.
 const PIECES_MAX: usize = 16;
 
@@ -46,9 +48,8 @@ pub fn compare_again(
         false => plan.compared.end / block_bytes * block_bytes,
     };
     let ladder = Arc::new(Ladder::direct(block_bytes));
-    let piece_bytes = (PIECE_BYTES / block_bytes).max(1) * block_bytes;
     let whole = touched.ranges().iter().map(|range| range.clip(end));
-    let mut pieces = whole.flat_map(|range| range.pieces(piece_bytes)).peekable();
+    let mut pieces = whole.flat_map(|range| range.pieces(piece_bytes(block_bytes))).peekable();
     let (sender, receiver) = unbounded();
     let (mut under_way, mut done_bytes) = (0, 0);
     while under_way > 0 || pieces.peek().is_some() {
@@ -86,6 +87,11 @@ pub fn compare_again(
         progress.advance(touched.bytes(), 0);
     }
     Ok(())
+}
+
+/// Bytes of one piece of work, in whole blocks.
+fn piece_bytes(block_bytes: u64) -> u64 {
+    (PIECE_BYTES / block_bytes).clamp(1, PIECE_BLOCKS_MAX) * block_bytes
 }
 
 /// Whether `block` could not be read, and so was not copied: what was written may surround it.
@@ -149,6 +155,20 @@ fn differs(range: ByteRange) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::BLOCK_BYTES_MAX;
+
+    #[test]
+    fn a_piece_is_whole_blocks_and_no_more_of_them_than_its_hashes_have_room_for() {
+        for block_bytes in [1, 7, 511, 512, 513, 4096, PIECE_BYTES - 1, BLOCK_BYTES_MAX] {
+            let bytes = piece_bytes(block_bytes);
+            assert_eq!(bytes % block_bytes, 0, "{block_bytes}");
+            assert!(bytes <= PIECE_BYTES.max(block_bytes), "{block_bytes}");
+            // Of the longest hash there is, for all pieces under way.
+            let hashes_bytes = bytes / block_bytes * 64 * PIECES_MAX as u64;
+            assert!((1..=8 * MIB).contains(&hashes_bytes), "{block_bytes}: {hashes_bytes}");
+        }
+        assert_eq!([piece_bytes(512), piece_bytes(4096)], [PIECE_BYTES; 2]);
+    }
 
     #[test]
     fn file_of_another_size_is_told_and_what_is_no_file_has_any() {
