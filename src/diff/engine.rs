@@ -121,15 +121,22 @@ impl Engine {
         &self.peer
     }
 
-    /// Asks the remote side and waits for the answer: not for a thread that answers come from.
+    /// Asks the remote side, again where that is worth it (see [`LeftOut`]), and waits for the
+    /// answer: not for a thread that answers come from.
     ///
     /// # Errors
     /// Those of [`Peer::submit`].
     pub fn ask(&self, request: Request) -> Result<Answer> {
-        self.ask_watched(request, Duration::MAX, &|| {})
+        let mut attempts = 0;
+        loop {
+            match self.ask_watched(request.clone(), Duration::MAX, &|| {}) {
+                Err(err) if self.is_worth_another(&err, attempts) => attempts += 1,
+                other => return other,
+            }
+        }
     }
 
-    /// The same, with a call of `meanwhile` each time that `interval` has passed without an answer.
+    /// Asks once, with a call of `meanwhile` each time that `interval` has passed without an answer.
     ///
     /// # Errors
     /// As [`Engine::ask`].
