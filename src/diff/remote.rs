@@ -190,16 +190,19 @@ impl RemoteBlocks {
     }
 
     /// Fetches ascending `blocks` that somebody is likely to want soon, those left out that are
-    /// here or coming. Returns how many it was that there was room for. Nobody is told of errors:
-    /// who reads such a block asks for it again.
+    /// here or coming, and those behind the remote's end, of which nothing would ever come. Returns
+    /// how many it was that there was room for. Nobody is told of errors: who reads such a block
+    /// asks for it again.
     pub fn fetch_ahead(self: &Arc<Self>, blocks: &[u64]) -> usize {
+        let remote_end = self.resolver.engine().plan().remote_bytes.div_ceil(self.block_bytes());
         let mut units = Vec::new();
         let mut taken = blocks.len();
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let mut held_bytes = state.ahead_held_bytes;
         for (index, &block) in blocks.iter().enumerate() {
-            if state.on_its_way(block).is_some() || state.cache.contains((Side::Remote, block)) {
+            let is_here = state.cache.contains((Side::Remote, block));
+            if is_here || state.on_its_way(block).is_some() || block >= remote_end {
                 continue;
             }
             held_bytes += match units.last() {

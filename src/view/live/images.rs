@@ -59,6 +59,11 @@ fn sources(plan: &Plan, image: Image) -> Vec<(ByteRange, Source)> {
     parts.into_iter().filter(|(range, _)| !range.is_empty()).collect()
 }
 
+/// Where an image ends that is made of what is compared: behind it is nothing to look ahead at.
+fn compared_end(plan: &Plan, image: Image) -> u64 {
+    plan.compared.end.min(image_bytes(plan, image))
+}
+
 /// Whether an image takes nothing from the remote side.
 pub(super) fn is_at_hand(plan: &Plan, image: Image) -> bool {
     sources(plan, image).iter().all(|(_, source)| *source == Source::Local)
@@ -85,7 +90,7 @@ impl Live {
         };
         let want = self.blocks_of(compared);
         let ahead = self.streams[image as usize].lock().note(range);
-        let window = self.window(compared, &want, ahead);
+        let window = self.window(image, compared, &want, ahead);
         if self.resolver.is_known(want.clone()) {
             if ahead > 0 {
                 self.read_ahead(window);
@@ -114,20 +119,20 @@ impl Live {
 
     /// The blocks worth comparing along with `want`: the neighbours that one answer has room
     /// for, or, `ahead` of a stream, as many bytes as that is to be.
-    fn window(&self, range: ByteRange, want: &Blocks, ahead: u64) -> Blocks {
-        let plan = self.engine.plan();
+    fn window(&self, image: Image, range: ByteRange, want: &Blocks, ahead: u64) -> Blocks {
+        let end = compared_end(self.engine.plan(), image);
         if ahead > 0 {
-            let end = range.end.saturating_add(ahead).min(plan.compared.end);
             let segment = self.resolver.segment_blocks();
-            let mut window = self.blocks_of(ByteRange::new(range.start, end));
+            let seen = ByteRange::new(range.start, range.end.saturating_add(ahead));
+            let mut window = self.blocks_of(seen.clip(end));
             // Whole segments are compared from coarse to fine.
             if window.end - want.end > segment / 2 {
-                window.end = window.end.div_ceil(segment) * segment;
+                let last = self.blocks_of(ByteRange::new(0, end)).end;
+                window.end = (window.end.div_ceil(segment) * segment).min(last);
             }
             return window;
         }
-        let around = range.align_out(WINDOW_BYTES_MIN).clip(plan.compared.end);
-        let window = self.blocks_of(around);
+        let window = self.blocks_of(range.align_out(WINDOW_BYTES_MIN).clip(end));
         let hashes_max = self.engine.peer().session().hashes_max();
         let room_end = want.start.saturating_add(hashes_max);
         if window.end - window.start <= hashes_max {
@@ -152,16 +157,16 @@ impl Live {
 
     /// Fetches what a stream that has read `range` will want next, as far as it is known.
     fn fetch_ahead(&self, image: Image, range: ByteRange, ahead: u64) {
-        let block_bytes = self.engine.plan().block_bytes;
+        let plan = self.engine.plan();
         let ahead = ahead.min(self.remote.ahead_bytes_max());
         self.streams[image as usize].lock().fetch(range, ahead, |more| {
-            let blocks = self.blocks_of(more.clip(self.engine.plan().compared.end));
+            let blocks = self.blocks_of(more.clip(compared_end(plan, image)));
             let (differing, known_end) = self.resolver.with_map(|map| {
                 let known_end = map.first_unknown(blocks.start, blocks.end).unwrap_or(blocks.end);
                 (map.differing(blocks.start, known_end).collect::<Vec<_>>(), known_end)
             });
             let taken = self.remote.fetch_ahead(&differing);
-            differing.get(taken).unwrap_or(&known_end) * block_bytes
+            differing.get(taken).unwrap_or(&known_end) * plan.block_bytes
         });
     }
 

@@ -7,7 +7,7 @@ use super::patches::printed;
 use super::rig::{Rig, Setup, later, noise};
 use crate::diff::{RemoteBlocks, Side};
 use crate::error::Kind;
-use crate::units::{ByteRange, Direction, KIB, MIB, Priority};
+use crate::units::{ByteRange, Direction, KIB, MIB, Priority, SizeRule};
 use crate::view::change::Image;
 use crate::wire::{Look, Message};
 
@@ -167,6 +167,47 @@ fn what_is_read_ahead_is_bounded_and_there_is_room_again_once_it_came() {
         let rig = Rig::of_bytes(setup, &[1; 4096], &[2; 4096]);
         assert!(remote_blocks(&rig).ahead_bytes_max() <= cache_bytes / 8);
     }
+}
+
+/// A local device that is longer than the image which is read.
+fn longer(remote_bytes: usize) -> (Rig, Vec<u8>) {
+    let setup = Setup { rule: SizeRule::Resize, ..Setup::own(Direction::Pull) };
+    let remote = noise(2, remote_bytes);
+    (Rig::of_bytes(setup, &noise(1, SIZE), &remote), remote)
+}
+
+#[test]
+fn behind_the_end_of_an_image_nothing_is_looked_at_ahead() {
+    let end = 5 * MIB + 1000;
+    for step in [128 * KIB, end] {
+        let (rig, remote) = longer(end as usize);
+        for range in ByteRange::new(0, end).pieces(step) {
+            let got = rig.read(Image::Merged, range.start, range.len()).unwrap();
+            assert!(got == remote[range.start as usize..range.end as usize]);
+        }
+        let start = |message: &Message| match message {
+            Message::GetHashes { start, .. } | Message::GetTree(Look { start, .. }) => *start,
+            Message::GetRuns { runs, .. } => runs.iter().map(|run| run.start).max().unwrap(),
+            Message::GetBlock { offset, .. } => *offset,
+            _ => 0,
+        };
+        let last = rig.requests().iter().map(start).max();
+        assert!(last < Some(end), "reads of {step}: {last:?} was asked for");
+        let known = rig.live().0.resolver.with_map(|map| map.known_below(u64::MAX));
+        assert_eq!(known, end.div_ceil(BLOCK), "reads of {step}");
+    }
+}
+
+#[test]
+fn blocks_behind_the_remote_end_take_no_room_from_those_that_come() {
+    let (rig, _) = longer(10 * BLOCK as usize + 5);
+    rig.extents().unwrap();
+    let remote = remote_blocks(&rig);
+    let most = remote.ahead_bytes_max() / BLOCK;
+    let behind: Vec<u64> = (11..12 + most).collect();
+    assert_eq!(remote.fetch_ahead(&behind), behind.len());
+    assert_eq!(remote.fetch_ahead(&[10]), 1, "the last that there is something of");
+    await_block(&rig, 10);
 }
 
 #[test]
