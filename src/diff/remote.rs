@@ -194,6 +194,16 @@ impl RemoteBlocks {
     /// how many it was that there was room for. Nobody is told of errors: who reads such a block
     /// asks for it again.
     pub fn fetch_ahead(self: &Arc<Self>, blocks: &[u64]) -> usize {
+        let (units, taken) = self.note_ahead(blocks);
+        for unit in units {
+            self.fetch_noted(unit);
+        }
+        taken
+    }
+
+    /// The units to fetch, which readers may join from here on, and how many of `blocks` there was
+    /// room for.
+    pub(crate) fn note_ahead(&self, blocks: &[u64]) -> (Vec<Blocks>, usize) {
         let remote_end = self.resolver.engine().plan().remote_bytes.div_ceil(self.block_bytes());
         let mut units = Vec::new();
         let mut taken = blocks.len();
@@ -218,11 +228,17 @@ impl RemoteBlocks {
         for unit in &units {
             state.add(unit, Vec::new(), self.held_bytes(self.range_of(unit)));
         }
-        drop(guard);
-        for unit in units {
-            self.fetch(unit, Priority::Bulk);
+        (units, taken)
+    }
+
+    /// Fetches a unit of [`RemoteBlocks::note_ahead`].
+    pub(crate) fn fetch_noted(self: &Arc<Self>, unit: Blocks) {
+        self.fetch(unit.clone(), Priority::Bulk);
+        // Who joined before all of it was asked for found nothing there to hasten.
+        let is_joined = |coming: &Coming| !coming.readers.is_empty();
+        if self.state.lock().coming.get(&unit.start).is_some_and(is_joined) {
+            self.hasten(&unit);
         }
-        taken
     }
 
     fn block_bytes(&self) -> u64 {

@@ -223,11 +223,34 @@ fn a_block_that_somebody_waits_for_overtakes_what_is_read_ahead() {
     drop(closed);
     got.recv().unwrap().unwrap();
     await_block(&rig, 1495);
-    let fetched = fetched(&rig);
+    expect_overtaking(&rig, wanted);
+}
+
+/// Of the first 1500 blocks `wanted` was not among the last, and all of them were fetched once.
+fn expect_overtaking(rig: &Rig, wanted: ByteRange) {
+    let fetched = fetched(rig);
     let turn = fetched.iter().position(|range| !range.intersect(&wanted).is_empty()).unwrap();
     assert!(turn < fetched.len() / 2, "{turn} of {}", fetched.len());
     let bytes: u64 = fetched.iter().map(ByteRange::len).sum();
-    assert_eq!(bytes, 1500 * BLOCK, "and it is fetched once");
+    assert_eq!(bytes, 1500 * BLOCK);
+}
+
+#[test]
+fn who_comes_just_before_a_block_is_asked_for_need_not_wait_behind_the_others() {
+    let (rig, ..) = compared(Setup::own(Direction::Pull));
+    let remote = remote_blocks(&rig);
+    let closed = rig.remote.gate.write();
+    let ahead: Vec<u64> = (0..1492).collect();
+    assert_eq!(remote.fetch_ahead(&ahead), ahead.len());
+    let (units, taken) = remote.note_ahead(&(1492..1500).collect::<Vec<_>>());
+    assert_eq!((units.len(), taken), (1, 8));
+    let wanted = ByteRange::new(1499 * BLOCK, 1500 * BLOCK);
+    let got = later(|done| remote.read(wanted, Priority::Interactive, done));
+    units.into_iter().for_each(|unit| remote.fetch_noted(unit));
+    drop(closed);
+    got.recv().unwrap().unwrap();
+    await_block(&rig, 1491);
+    expect_overtaking(&rig, wanted);
 }
 
 #[test]
