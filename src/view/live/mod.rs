@@ -89,6 +89,8 @@ struct Live {
 #[derive(Default)]
 struct Failures {
     last: Option<String>,
+    /// Whether the link was dead when the last one was noted.
+    is_behind_link: bool,
     count: u64,
     source_changed: bool,
     scan_failed: bool,
@@ -280,7 +282,9 @@ impl Live {
     }
 
     fn note_failure(&self, err: &Error) {
+        let is_behind_link = self.engine.peer().last_error().is_some();
         let mut failures = self.failures.lock();
+        failures.is_behind_link = is_behind_link;
         failures.source_changed |= err.kind() == Kind::Transmission;
         failures.last = Some(err.full_message());
     }
@@ -380,10 +384,13 @@ impl Live {
             link: if self.engine.peer().is_alive() { Link::Up } else { Link::Down },
             source_changed: local_changed || failures.source_changed,
             failed_reads: failures.count,
-            last_error: match &failures.last {
-                Some(last) => Some(last.clone()),
-                None => self.engine.peer().last_error().map(|err| err.full_message()),
-            },
+            last_error: self.last_error(&failures),
         }
+    }
+
+    /// What went wrong last: the end of the link is younger than what failed before it.
+    fn last_error(&self, failures: &Failures) -> Option<String> {
+        let link = self.engine.peer().last_error().filter(|_| !failures.is_behind_link);
+        link.map(|err| err.full_message()).or_else(|| failures.last.clone())
     }
 }

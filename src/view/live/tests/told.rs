@@ -22,6 +22,24 @@ fn await_status(rig: &Rig, field: &str, value: &str) {
 }
 
 #[test]
+fn why_the_link_is_down_is_told_whatever_failed_before_and_until_something_fails_later() {
+    let (local, remote) = (noise(1, 1 << 20), noise(2, 1 << 20));
+    let rig = Rig::of_bytes(Setup::own(Direction::Pull), &local, &remote);
+    *rig.remote.unreadable.lock() = ByteRange::new(0, 4096);
+    let before = rig.read(Image::Merged, 0, 4096).unwrap_err().full_message();
+    assert_eq!(rig.status()["last_error"], before);
+    rig.server.close();
+    await_status(&rig, "link", "down");
+    let end = rig.engine.peer().last_error().unwrap().full_message();
+    assert_ne!(end, before);
+    assert_eq!(rig.status()["last_error"], end);
+    rig.local.failing.store(true, Ordering::SeqCst);
+    let later = rig.read(Image::Original, 0, 4096).unwrap_err().full_message();
+    assert_ne!(later, end);
+    assert_eq!(rig.status()["last_error"], later);
+}
+
+#[test]
 fn a_source_that_changed_is_told_of_whatever_fails_later() {
     let (local, remote) = (noise(1, 1 << 20), noise(2, 1 << 20));
     let rig =
