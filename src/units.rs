@@ -52,7 +52,10 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Which of two waiting jobs or requests goes first.
+/// Which of two waiting jobs or requests goes first, on one of the sides: a request does not carry
+/// it. The client goes by who waits for what, and asks for the bytes of a walk last (`Bulk`). The
+/// server goes by what is asked for, and works on bytes first (`Interactive`): they are what keeps
+/// the link busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
     /// Somebody waits for the result.

@@ -257,7 +257,8 @@ impl Waiter {
         Arc::new(Self { want, priority, state: Mutex::new((0, Some(done))) })
     }
 
-    /// Calls back when nothing is missing from the start.
+    /// Calls back where no job is left to wait for: none was needed from the start, or what was
+    /// wanted of one that was [divided](Known::divide) has become known meanwhile.
     pub(super) fn check(&self) {
         let mut state = self.state.lock();
         let done = if state.0 == 0 { state.1.take() } else { None };
