@@ -101,7 +101,7 @@ impl Descent {
             return vec![Action::Finished(Vec::new())];
         }
         let mut actions = vec![Action::Ask(self.ask(&[self.wanted]))];
-        let probes = self.local_probes();
+        let probes = self.ladder.local_probes();
         if probes > 0 {
             actions.push(Action::HashLocal { range: self.aligned, probes });
         }
@@ -142,11 +142,6 @@ impl Descent {
         self.stage + 1 == self.ladder.probes().len()
     }
 
-    /// Local hashes are needed for all probes but a last one that no tree covers.
-    fn local_probes(&self) -> usize {
-        self.ladder.probes().len() - usize::from(!self.ladder.compares_blocks())
-    }
-
     /// Asks for the current probe's hashes of `ranges`, cut so that each answer fits a message.
     fn ask(&mut self, ranges: &[ByteRange]) -> Vec<Ask> {
         let probe = self.probe();
@@ -167,7 +162,7 @@ impl Descent {
     }
 
     fn advance(&mut self) -> Vec<Action> {
-        let needs_local = self.stage < self.local_probes();
+        let needs_local = self.stage < self.ladder.local_probes();
         if self.missing > 0 || (needs_local && self.local.is_none()) {
             return Vec::new();
         }

@@ -128,6 +128,13 @@ impl Ladder {
         self.probes.last().is_some_and(|probe| probe.level.is_some())
     }
 
+    /// For how many probes local hashes are made while going down: for all but a last one that no
+    /// tree covers.
+    #[must_use]
+    pub fn local_probes(&self) -> usize {
+        self.probes.len() - usize::from(!self.compares_blocks())
+    }
+
     /// Bytes that one hash of the coarsest probe covers.
     #[must_use]
     pub fn top_bytes(&self) -> u64 {

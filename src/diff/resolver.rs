@@ -187,23 +187,22 @@ impl Resolver {
             true => self.known.lock().density.choose(range.len()),
             false => Arc::clone(&self.direct),
         };
-        self.engine.local().will_need(range.clip(self.engine.local().size()));
+        // What is hashed on the way down is told of there.
+        if ladder.local_probes() == 0 {
+            self.engine.local().will_need(range.clip(self.engine.local().size()));
+        }
         let (this, used) = (Arc::clone(self), Arc::clone(&ladder));
-        let found = move |result: Result<Found>| match result {
-            Ok(found) if found.runs.is_empty() => {
-                this.end(&job, &used, Ok((0, Vec::new())), permit);
-            }
-            Ok(found) => {
-                let worker = Arc::clone(&this);
-                let work = move |scratch: &mut Scratch| {
-                    let both = worker.compare(&found.runs, &used, scratch);
-                    let both = both.map(|both| (found.candidate_bytes, both));
-                    drop(found.runs);
-                    worker.end(&job, &used, both, permit);
-                };
-                this.engine.pool().submit(priority, work);
-            }
-            Err(err) => this.end(&job, &used, Err(err), permit),
+        let found = move |result: Result<Found>| {
+            let worker = Arc::clone(&this);
+            let work = move |scratch: &mut Scratch| {
+                let outcome = result.and_then(|Found { runs, candidate_bytes }| {
+                    Ok((candidate_bytes, worker.compare(&runs, &used, scratch)?))
+                });
+                worker.end(&job, &used, outcome, permit);
+            };
+            // Also where nothing is left to compare: what ends here has others begin, which has the
+            // local device asked and told, and the thread that answers come from must stay quick.
+            this.engine.pool().submit(priority, work);
         };
         self.engine.find(ladder, range, priority, Box::new(found));
     }

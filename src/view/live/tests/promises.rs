@@ -1,5 +1,6 @@
 //! What is asked, read and sent for what is read: laziness, measured.
 
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -249,5 +250,29 @@ fn a_hole_goes_on_behind_what_is_compared() {
         let next = |from| rig.live().next_data(image, from).unwrap();
         assert_eq!(next(0), Some(ByteRange::new(4 * MIB, 4 * MIB + 4096)), "{image:?}");
         assert_eq!(next(4 * MIB + 4096), None, "{image:?}");
+    }
+}
+
+#[test]
+fn local_device_is_told_once_of_what_is_compared_and_never_by_who_brings_answers() {
+    let size = 40 << 20;
+    let local = noise(1, size);
+    let mut remote = local.clone();
+    // A part where little differs, one where all does.
+    remote[3 << 20] ^= 1;
+    remote[20 << 20..30 << 20].fill(7);
+    for setup in [Setup::own(Direction::Push), Setup::new(Direction::Pull)] {
+        let rig = Rig::of_bytes(setup, &local, &remote);
+        rig.extents().unwrap();
+        let mut announced = rig.local.announced.lock().clone();
+        announced.sort();
+        assert!(announced.windows(2).all(|two| two[0].end == two[1].start), "{announced:?}");
+        let covered = announced.iter().map(ByteRange::len).sum::<u64>();
+        assert_eq!(covered, size as u64, "{announced:?}");
+        for image in [Image::Merged, Image::Original] {
+            rig.read(image, 19 * MIB, 2 * MIB).unwrap();
+        }
+        rig.patch(MIB as u32).unwrap();
+        assert!(!rig.local.holds_up_answers.load(Ordering::SeqCst), "{setup:?}");
     }
 }

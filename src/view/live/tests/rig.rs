@@ -40,6 +40,10 @@ pub struct TestDevice {
     pub gate: RwLock<()>,
     /// The file that it says it is.
     pub file: OnceLock<File>,
+    /// What it was told that it will be read.
+    pub announced: Mutex<Vec<ByteRange>>,
+    /// Whether it was called on the thread that answers come from.
+    pub holds_up_answers: AtomicBool,
 }
 
 impl TestDevice {
@@ -53,7 +57,15 @@ impl TestDevice {
             changed: AtomicBool::new(false),
             gate: RwLock::new(()),
             file: OnceLock::new(),
+            announced: Mutex::default(),
+            holds_up_answers: AtomicBool::new(false),
         })
+    }
+
+    fn note_thread(&self) {
+        if thread::current().name() == Some("wire reader") {
+            self.holds_up_answers.store(true, Ordering::SeqCst);
+        }
     }
 
     pub fn new(content: &[u8]) -> Arc<Self> {
@@ -89,6 +101,7 @@ impl Device for TestDevice {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.note_thread();
         let _open = self.gate.read();
         let range = ByteRange::new(offset, offset + buf.len() as u64);
         assert!(range.end <= self.size, "{range} of {}", self.size);
@@ -111,6 +124,7 @@ impl Device for TestDevice {
     }
 
     fn next_data(&self, from: u64) -> Result<Option<ByteRange>> {
+        self.note_thread();
         let pages = self.pages.read();
         let Some((&first, _)) = pages.range(from / PAGE..).next() else { return Ok(None) };
         let mut end = first;
@@ -121,7 +135,13 @@ impl Device for TestDevice {
         Ok(Some(data).filter(|data| !data.is_empty()))
     }
 
+    fn will_need(&self, range: ByteRange) {
+        self.note_thread();
+        self.announced.lock().push(range);
+    }
+
     fn is_changed(&self) -> bool {
+        self.note_thread();
         self.changed.load(Ordering::SeqCst)
     }
 
