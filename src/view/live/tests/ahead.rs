@@ -58,9 +58,10 @@ fn who_goes_on_reading_finds_the_next_mebibytes_there() {
             rig.patch_at(at, 128 << 10).unwrap();
             rig.read(Image::Merged, 6 * MIB + at, 128 * KIB).unwrap();
         }
-        // Half of the window may wait.
-        for block in [4 * MIB / BLOCK, 10 * MIB / BLOCK] {
-            await_block(&rig, block);
+        // Half of the window may wait. Each of them: the server's threads overtake one another.
+        for mib in [3, 9] {
+            (mib * MIB / BLOCK..=(mib + 1) * MIB / BLOCK)
+                .for_each(|block| await_block(&rig, block));
         }
         let closed = rig.remote.gate.write();
         let (ahead, len) = (3 << 20, 1 << 20);
