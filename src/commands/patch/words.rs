@@ -81,6 +81,7 @@ impl Job<'_> {
     ) {
         let shown = target.path().display();
         let again = self.again(how);
+        let in_part = in_part(target, written);
         let on = match kind {
             Kind::Patch if self.is_piped => {
                 format!("{again} to finish, or make a new patch if this one is damaged")
@@ -90,11 +91,7 @@ impl Job<'_> {
             Kind::Write => format!("once the cause below is gone, {again} to finish"),
             _ => format!("{again} to finish"),
         };
-        log::warn!(
-            "{shown}{IN_PART}up to {} bytes in {}): {on}",
-            written.bytes,
-            counted(written.records, "record"),
-        );
+        log::warn!("{in_part}: {on}");
         self.tell_undo(target);
     }
 
@@ -164,13 +161,14 @@ pub(in crate::commands) fn undo_command(
 /// Something else has cut the target while it was written: what is lost is not in the patch, nor in
 /// one that takes it back.
 pub(super) fn tell_cut(target: &FileDevice, written: &Written) {
-    let shown = target.path().display();
-    log::warn!(
-        "{shown}{IN_PART}up to {} bytes in {}) and was cut by something else: compare it with its \
-         source again",
-        written.bytes,
-        counted(written.records, "record"),
-    );
+    let in_part = in_part(target, written);
+    log::warn!("{in_part} and was cut by something else: compare it with its source again");
+}
+
+/// That the target is patched in part, and how much of it at most.
+fn in_part(target: &FileDevice, written: &Written) -> String {
+    let (shown, records) = (target.path().display(), counted(written.records, "record"));
+    format!("{shown}{IN_PART}up to {} bytes in {records})", written.bytes)
 }
 
 /// Nothing could be compared.
