@@ -93,10 +93,10 @@ pub fn run(command: Command) -> Result<u8> {
     let outcome = match (&held, report.as_deref()) {
         // Which goes on record, too.
         (Err(err), _) => Err(err.duplicate()),
-        (Ok(_), Some(path)) if !has_signals_of_its_own(&command) => {
-            last_words::kept(&record, path, || run_mode(&command, &record, None)).flatten()
+        (Ok(_), report @ Some(path)) if !has_signals_of_its_own(&command) => {
+            last_words::kept(&record, path, || run_mode(&command, &record, report)).flatten()
         }
-        (Ok(_), path) => run_mode(&command, &record, path),
+        (Ok(_), report) => run_mode(&command, &record, report),
     };
     // Whoever is to read a stream may never come: signals end that wait.
     let _held = held.ok().flatten().filter(|_| !report.as_deref().is_some_and(Record::may_wait));
@@ -122,7 +122,7 @@ fn has_signals_of_its_own(command: &Command) -> bool {
     matches!(command, Mount(_) | Patch(_) | Server(_) | Sync(_))
 }
 
-/// `report` is where the record goes, of a mode that ends by signals itself.
+/// `report` is where the record goes, if anywhere.
 fn run_mode(command: &Command, record: &Arc<Record>, report: Option<&Path>) -> Result<u8> {
     // Before there are threads that hash.
     heap::share();
