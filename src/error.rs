@@ -29,8 +29,10 @@ pub enum Kind {
     Protocol,
     /// A checksum is wrong, or its digest is unknown.
     Checksum,
-    /// Reading failed, or the remote side went away.
+    /// Reading failed.
     Read,
+    /// Nobody is there any more to go on with: the other side went away, or the session ended.
+    Gone,
     /// No randomness for the salt.
     Random,
     /// REMSHCMD could not be started, or it was ended by a signal.
@@ -63,7 +65,7 @@ impl Kind {
             Kind::Size => 3,
             Kind::Protocol => 4,
             Kind::Checksum => 5,
-            Kind::Read => 6,
+            Kind::Read | Kind::Gone => 6,
             Kind::Random => 7,
             Kind::Spawn => 8,
             Kind::Write => 9,
@@ -78,8 +80,9 @@ impl Kind {
         }
     }
 
-    /// What a bdsync that ended with `code` says went wrong; `None` for 0 and for codes that
-    /// are not its own, or that say nothing about the cause.
+    /// What a bdsync that ended with `code` says went wrong, [`Kind::Read`] for that and
+    /// [`Kind::Gone`]; `None` for 0 and for codes that are not its own, or that say nothing about
+    /// the cause.
     #[must_use]
     pub fn of_exit_code(code: i32) -> Option<Self> {
         const KINDS: [Kind; 15] = [
@@ -114,6 +117,7 @@ impl Kind {
             | Kind::Protocol
             | Kind::Checksum
             | Kind::Read
+            | Kind::Gone
             | Kind::Random
             | Kind::Spawn
             | Kind::Write

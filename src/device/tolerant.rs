@@ -100,8 +100,6 @@ impl TolerantDevice {
             match self.inner.read_exact_at(bytes, wanted.start) {
                 Ok(()) => {}
                 Err(err) if err.kind() == Kind::Read => {
-                    // An end of all interest in the device is no fault of the disk.
-                    self.inner.check()?;
                     bytes.fill(0);
                     found.push(piece.clip(self.size()));
                     first.get_or_insert(err);

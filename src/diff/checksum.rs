@@ -105,7 +105,7 @@ impl SourceChecksum {
         let this = Arc::clone(self);
         let work = move || {
             let mut go_on = |_| match this.cancelled.load(Ordering::Relaxed) {
-                true => Err(Error::new(Kind::Read, "the session is at its end")),
+                true => Err(Error::new(Kind::Gone, "the session is at its end")),
                 false => Ok(()),
             };
             let digest = checksum(&**this.engine.local(), this.algorithm, &mut go_on);

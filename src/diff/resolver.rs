@@ -249,9 +249,7 @@ impl Resolver {
         let hash_len = self.engine.hasher().hash_len();
         // What was hashed may be of another state than what was compared before.
         let result = result.and_then(|found| self.engine.check_local().map(|()| found));
-        // A remote side that went away reads nothing any more.
-        let unread = result.as_ref().is_err_and(|err| err.kind() == Kind::Read)
-            && self.engine.peer().last_error().is_none();
+        let unread = result.as_ref().is_err_and(|err| err.kind() == Kind::Read);
         let mut known = self.known.lock();
         let mut waiters = known.finish(job);
         let outcome = result.map(|(candidate_bytes, both)| {

@@ -66,7 +66,7 @@ fn check_parts(
     let given_up = AtomicBool::new(false);
     let is_part_wanted = &|| match given_up.load(Ordering::Relaxed) {
         // Nobody is told.
-        true => Err(Error::new(Kind::Read, "not a part of the patch")),
+        true => Err(Error::new(Kind::Gone, "not a part of the patch")),
         false => is_wanted(),
     };
     thread::scope(|scope| {

@@ -34,7 +34,7 @@ pub(super) fn write_answers(writer: &mut FrameWriter<impl Write>, shared: &Share
                 wait(writer, shared, rings, &mut told_bytes).map_err(cause)?;
             }
             Next::End => {
-                return Err(cause(Error::new(Kind::Read, "the requests end without a done")));
+                return Err(cause(Error::new(Kind::Gone, "the requests end without a done")));
             }
         }
     }

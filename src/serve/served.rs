@@ -26,14 +26,9 @@ impl ServedDevice {
         self.over.store(true, Ordering::Release);
     }
 
-    /// Whether reading was ended.
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
-    }
-
     fn fail_if_over(&self) -> Result<()> {
-        match self.is_over() {
-            true => Err(Error::new(Kind::Read, "the session is over")),
+        match self.over.load(Ordering::Acquire) {
+            true => Err(Error::new(Kind::Gone, "the session is over")),
             false => Ok(()),
         }
     }

@@ -37,7 +37,7 @@ const LEAF_CACHE_BYTES: usize = 8 << 20;
 ///
 /// # Errors
 /// `Kind::Protocol` for messages that are malformed, out of order or out of bounds,
-/// `Kind::Usage` and `Kind::Checksum` for unknown digests, `Kind::Read` when the client goes
+/// `Kind::Usage` and `Kind::Checksum` for unknown digests, `Kind::Gone` when the client goes
 /// away before its `done` or the device cannot be read, and those of `open`.
 pub fn session(
     connection: Connection,
@@ -124,7 +124,7 @@ fn answer_requests(
     let watched = Arc::clone(&shared);
     spawn("hang-up", Kind::Digest, "cannot start the hang-up thread", move || {
         if watched.control.wait_for_hang_up() {
-            watched.abort(Error::new(Kind::Read, "the client went away"));
+            watched.abort(Error::new(Kind::Gone, "the client went away"));
         }
     })?;
 

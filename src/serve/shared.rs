@@ -53,7 +53,7 @@ impl Shared {
     /// Whether the session goes on without an answer that failed by `err`: it is the disk's
     /// fault, and the client understands that.
     pub(super) fn may_tell(&self, err: &Error) -> bool {
-        self.extensions.faults && err.kind() == Kind::Read && !self.source.device.is_over()
+        self.extensions.faults && err.kind() == Kind::Read
     }
 
     /// A request came in.

@@ -209,7 +209,7 @@ fn a_tree_is_what_its_leaves_fold_to_and_going_down_reads_nothing_again() {
         Message::Done,
     ];
     let (answers, end) = ask(&device, opening(EXTENDED, "blake3", ""), &requests[..1]);
-    assert_eq!(end.expect_err("no done").kind(), Kind::Read);
+    assert_eq!(end.expect_err("no done").kind(), Kind::Gone);
     assert!(answers.len() <= 1);
     device.reads.lock().clear();
     let (answers, end) = descend(&device, &requests);

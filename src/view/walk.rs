@@ -155,5 +155,5 @@ fn ask(
 
 /// What a walk answers that is dropped.
 pub fn ended() -> Error {
-    Error::new(Kind::Read, "the mount is being ended")
+    Error::new(Kind::Gone, "the mount is being ended")
 }

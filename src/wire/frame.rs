@@ -45,7 +45,7 @@ impl<R: Read> FrameReader<R> {
     /// The next frame's token and payload; `None` when the stream ends between two frames.
     ///
     /// # Errors
-    /// `Kind::Read` when the stream ends inside a frame or fails, `Kind::Connection` when it
+    /// `Kind::Gone` when the stream ends inside a frame or fails, `Kind::Connection` when it
     /// stays silent for too long, `Kind::Protocol` when the length is out of bounds.
     pub fn read(&mut self) -> Result<Option<(u8, &[u8])>> {
         let mut length = [0; 4];
@@ -94,7 +94,7 @@ impl<R: Read> FrameReader<R> {
     /// The next message, where the stream must not end yet.
     ///
     /// # Errors
-    /// Those of [`read_message`](Self::read_message), and `Kind::Read` when the stream ends.
+    /// Those of [`read_message`](Self::read_message), and `Kind::Gone` when the stream ends.
     pub fn expect_message(&mut self) -> Result<Message> {
         let other = self.other;
         self.read_message()?.ok_or_else(|| other.gone())
@@ -106,7 +106,7 @@ impl<R: Read> FrameReader<R> {
     /// perhaps, the hello's head is that of a long message, the rest of which never comes.
     ///
     /// # Errors
-    /// `Kind::Protocol` as soon as no hello begins like that, `Kind::Read` when the stream ends
+    /// `Kind::Protocol` as soon as no hello begins like that, `Kind::Gone` when the stream ends
     /// before the hello does or fails, `Kind::Connection` when it stays silent for too long.
     pub fn expect_hello(&mut self) -> Result<Vec<u8>> {
         let mut frame = Vec::new();
@@ -178,7 +178,7 @@ impl<W: Write> FrameWriter<W> {
     /// Sends everything that was added.
     ///
     /// # Errors
-    /// `Kind::Read` when the remote side went away, `Kind::Connection` when writing failed
+    /// `Kind::Gone` when the remote side went away, `Kind::Connection` when writing failed
     /// otherwise.
     pub fn flush(&mut self) -> Result<()> {
         let sent = self.output.write_all(&self.batch).and_then(|()| self.output.flush());
@@ -287,7 +287,7 @@ mod tests {
     fn announced_length_is_not_allocated() {
         let cut = frame_of(MESSAGE_BYTES_MAX as u32, 10);
         let mut reader = FrameReader::new(&cut[..]);
-        assert_eq!(reader.read().unwrap_err().kind(), Kind::Read);
+        assert_eq!(reader.read().unwrap_err().kind(), Kind::Gone);
         assert!(reader.payload.capacity() < 4096, "{}", reader.payload.capacity());
     }
 
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(read_one(&[]).unwrap(), None);
         for cut in 1..whole.len() {
             let err = read_one(&whole[..cut]).unwrap_err();
-            assert_eq!(err.kind(), Kind::Read, "cut at {cut}");
+            assert_eq!(err.kind(), Kind::Gone, "cut at {cut}");
             assert!(err.to_string().contains("in the middle of a message"), "{err}");
         }
     }
@@ -398,7 +398,7 @@ mod tests {
         }
         let mut writer = FrameWriter::new(Broken);
         writer.write(&Message::Done).unwrap();
-        assert_eq!(writer.flush().unwrap_err().kind(), Kind::Read);
+        assert_eq!(writer.flush().unwrap_err().kind(), Kind::Gone);
     }
 
     proptest! {

@@ -131,7 +131,7 @@ impl Extensions {
 /// saves a round trip.
 ///
 /// # Errors
-/// `Kind::Read` or `Kind::Connection` when the link fails.
+/// `Kind::Gone` or `Kind::Connection` when the link fails.
 pub fn send_client_hello(
     writer: &mut FrameWriter<impl Write>,
     offer: Extensions,
@@ -146,7 +146,7 @@ pub fn send_client_hello(
 /// Returns the extensions that both have.
 ///
 /// # Errors
-/// `Kind::Read` or `Kind::Connection` when the link fails, `Kind::Protocol` when the answer is
+/// `Kind::Gone` or `Kind::Connection` when the link fails, `Kind::Protocol` when the answer is
 /// no hello of our version.
 pub fn await_server_hello(
     reader: &mut FrameReader<impl Read>,

@@ -74,7 +74,7 @@ impl Link {
 
     /// Adds to the news that the remote went away how its command ended, if it does so soon.
     pub(super) fn explain(&self, err: Error) -> Error {
-        if err.kind() != Kind::Read {
+        if err.kind() != Kind::Gone {
             return err;
         }
         let mut remote = self.remote.lock();

@@ -80,7 +80,7 @@ impl Opening {
     /// reads the remote's hello and the device's size.
     ///
     /// # Errors
-    /// `Kind::Protocol` when the remote speaks another protocol, `Kind::Read` when it went away,
+    /// `Kind::Protocol` when the remote speaks another protocol, `Kind::Gone` when it went away,
     /// as one does that cannot open the device, and `Kind::Spawn` when a signal ended it, both
     /// with the end of its command, `Kind::Connection` when it stays silent for longer than the
     /// timeout.

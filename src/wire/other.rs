@@ -56,12 +56,12 @@ impl Other {
 
     /// The stream ended where a message was due.
     pub(super) fn gone(self) -> Error {
-        Error::new(Kind::Read, format!("{self} went away"))
+        Error::new(Kind::Gone, format!("{self} went away"))
     }
 
     /// The stream ended inside a message.
     pub(super) fn cut(self) -> Error {
-        Error::new(Kind::Read, format!("{self} went away in the middle of a message"))
+        Error::new(Kind::Gone, format!("{self} went away in the middle of a message"))
     }
 
     /// The stream could not be read.
@@ -70,7 +70,7 @@ impl Other {
             // The transport's own words, which name the time.
             io::ErrorKind::TimedOut => Error::new(Kind::Connection, source.to_string()),
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => self.gone(),
-            _ => Error::io(Kind::Read, format!("cannot read from {self}"), source),
+            _ => Error::io(Kind::Gone, format!("cannot read from {self}"), source),
         }
     }
 

@@ -185,7 +185,7 @@ impl Target {
         };
         let kind = kind.unwrap_or(match status.code() {
             // Of ssh, or whatever leads there.
-            Some(_) if self.is_remote => Kind::Read,
+            Some(_) if self.is_remote => Kind::Gone,
             _ => Kind::Spawn,
         });
         Error::new(kind, format!("{failed}: {how}"))

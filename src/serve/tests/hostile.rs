@@ -84,7 +84,7 @@ fn a_client_that_vanishes_ends_the_session_at_once() {
     for cut in [bytes.len(), bytes.len() - 1, 40, 20, 3, 0] {
         let (_, end) =
             serve(&bytes[..cut], Extensions::ALL, |_| Ok(Box::new(Handle(Arc::clone(&device)))));
-        assert_eq!(end.expect_err("no done").kind(), Kind::Read, "cut at {cut}");
+        assert_eq!(end.expect_err("no done").kind(), Kind::Gone, "cut at {cut}");
     }
     let bytes: u64 = device.reads.lock().iter().map(ByteRange::len).sum();
     assert!(bytes < 10 * 30_000_000, "{bytes} bytes read for nobody");

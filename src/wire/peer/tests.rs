@@ -103,7 +103,7 @@ fn remote_that_takes_no_hello_is_given_up_on() {
     let (ours, _theirs) = pair(None).unwrap();
     let connection = Connection { writer: Box::new(Closed), ..ours };
     let err = Opening::connect(connection, Extensions::ALL, b"/dev/x").unwrap_err();
-    assert_eq!(err.kind(), Kind::Read);
+    assert_eq!(err.kind(), Kind::Gone);
 }
 
 /// A peer of the scripted server.
@@ -290,7 +290,7 @@ fn a_remote_that_reads_no_more_requests_is_given_up_on() {
     let told = answer.recv_timeout(Duration::from_secs(60));
     drop(quit);
     let err = told.expect("it waits for an answer").unwrap_err();
-    assert_eq!(err.kind(), Kind::Read, "{err}");
+    assert_eq!(err.kind(), Kind::Gone, "{err}");
     server.join().unwrap();
 }
 
@@ -392,8 +392,8 @@ fn answer_of_another_request_ends_the_link_for_all() {
 fn every_way_to_break_off_or_babble_has_its_kind() {
     type Script = fn(&mut ServerReader, &mut Box<dyn Write + Send>);
     let scripts: [(Script, Kind, &str); 5] = [
-        (|_, _| {}, Kind::Read, "the remote side went away"),
-        (|_, out| out.write_all(b"\x29\0\0\0\x06abc").unwrap(), Kind::Read, "middle of a message"),
+        (|_, _| {}, Kind::Gone, "the remote side went away"),
+        (|_, out| out.write_all(b"\x29\0\0\0\x06abc").unwrap(), Kind::Gone, "middle of a message"),
         (
             |_, out| out.write_all(b"Segmentation fault\n").unwrap(),
             Kind::Protocol,

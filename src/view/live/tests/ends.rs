@@ -28,7 +28,7 @@ fn a_checksum_under_way_ends_with_the_session_however_that_ends() {
         end(&mut rig);
         drop(closed);
         let err = patch.recv_timeout(PATIENCE).unwrap().unwrap_err();
-        assert_eq!(err.kind(), Kind::Read, "way {way}");
+        assert_eq!(err.kind(), Kind::Gone, "way {way}");
         assert!(err.to_string().contains("at its end"), "way {way}: {err}");
     }
 }

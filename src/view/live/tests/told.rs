@@ -49,7 +49,7 @@ fn a_source_that_changed_is_told_of_whatever_fails_later() {
     assert_eq!(rig.read(Image::Merged, 0, 4096).unwrap_err().kind(), Kind::Transmission);
     *rig.remote.unreadable.lock() = ByteRange::new(4096, 8192);
     let err = rig.read(Image::Merged, 4096, 4096).unwrap_err();
-    assert_eq!(err.kind(), Kind::Read);
+    assert_eq!(err.kind(), Kind::Gone);
     let status = rig.status();
     assert_eq!(status["last_error"], err.full_message(), "the last one");
     assert_eq!(status["source_changed"], true);

@@ -16,18 +16,18 @@ fn remote_that_ends_early_is_told_with_its_exit() {
     for (text, kind, words) in [
         (
             "sh -c 'exit 4'",
-            Kind::Read,
+            Kind::Gone,
             "the remote side went away: the remote command exited with status 4",
         ),
         // It ends when its stdin does.
         (
             "sh -c 'exec >/dev/null; cat; exit 37'",
-            Kind::Read,
+            Kind::Gone,
             "the remote side went away: the remote command exited with status 37",
         ),
         (
             "sh -c 'exit 127'",
-            Kind::Read,
+            Kind::Gone,
             "the remote side went away: the remote command exited with status 127 \
              (command not found: is bdsync installed there, and on the PATH?)",
         ),

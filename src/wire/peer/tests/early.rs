@@ -109,8 +109,8 @@ fn who_waits_for_an_early_answer_learns_of_the_links_end() {
     let peer = Peer::start(connect(connection).unwrap(), &digests()).unwrap();
     let waiting = scan(&peer, Request::Tree(look(1)));
     let sent = scan(&peer, hashes(7, 1));
-    assert_eq!(failed(&waiting).kind(), Kind::Read);
-    assert_eq!(failed(&sent).kind(), Kind::Read);
+    assert_eq!(failed(&waiting).kind(), Kind::Gone);
+    assert_eq!(failed(&sent).kind(), Kind::Gone);
     server.join().unwrap();
 }
 
