@@ -35,16 +35,16 @@ use crate::view::{Change, LiveChange, LiveOptions, Status, StoredChange, View};
 pub fn run(options: &MountOptions, record: &Arc<Record>, report: Option<&Path>) -> Result<u8> {
     // Cheap refusals first: before another process, and before the remote side is bothered.
     let mountpoint = Mountpoint::check(&options.mountpoint, &inputs(&options.source))?;
-    let background = if options.daemon {
+    let daemon = if options.daemon {
         // What a process that was killed leaves has nobody to take it away.
         match split().inspect_err(|_| take_away_dead(&mountpoint))? {
             Forked::Parent(status) => {
                 record.hand_over();
                 return Ok(status);
             }
-            Forked::Child(background) => {
+            Forked::Child(daemon) => {
                 report::log_as_daemon(options.reporting.verbosity);
-                Some(background)
+                Some(daemon)
             }
         }
     } else {
@@ -69,8 +69,8 @@ pub fn run(options: &MountOptions, record: &Arc<Record>, report: Option<&Path>) 
     let name = source_name(&options.source);
     let events = Events::with_signals()?;
     let mount = Mount::attach(view, mountpoint, options.readers, &options.name, events)?;
-    match background {
-        Some(background) => background.enter()?,
+    match daemon {
+        Some(daemon) => daemon.detach()?,
         None => report::notice(&format!(
             "{name} is mounted at {}; umount, Ctrl-C or SIGTERM end it",
             mount.path().display()

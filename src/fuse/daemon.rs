@@ -23,11 +23,11 @@ pub enum Forked {
     /// The one that the user started, when the other has reported; the exit status for it.
     Parent(u8),
     /// The one that is to mount.
-    Child(Background),
+    Child(StartingDaemon),
 }
 
 /// A process that is not yet in the background.
-pub struct Background {
+pub struct StartingDaemon {
     report: File,
 }
 
@@ -42,7 +42,7 @@ pub fn split() -> Result<Forked> {
     match unsafe { fork() }.map_err(not_started)? {
         ForkResult::Child => {
             end_with(parent)?;
-            Ok(Forked::Child(Background { report: File::from(writer) }))
+            Ok(Forked::Child(StartingDaemon { report: File::from(writer) }))
         }
         ForkResult::Parent { child } => {
             drop(writer);
@@ -87,21 +87,21 @@ fn wait_for(mut reader: File, child: Pid) -> Result<u8> {
     }
 }
 
-impl Background {
+impl StartingDaemon {
     /// Leaves terminal, session and working directory, and lets the parent return with success.
     ///
     /// # Errors
     /// `Kind::Open` when /dev/null cannot be opened; the parent then reports no success.
-    pub fn enter(mut self) -> Result<()> {
+    pub fn detach(mut self) -> Result<()> {
         let failed = |err: io::Error| Error::io(Kind::Open, "cannot go into the background", err);
         let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
-        let detach = || -> nix::Result<()> {
+        let leave = || -> nix::Result<()> {
             setsid()?;
             chdir("/")?;
             dup2_stdin(null.as_fd())?;
             dup2_stdout(null.as_fd())
         };
-        detach().map_err(|err| failed(err.into()))?;
+        leave().map_err(|err| failed(err.into()))?;
         set_pdeathsig(None).map_err(|err| failed(err.into()))?;
         // A parent that was killed meanwhile takes no word.
         self.report.write_all(&[0]).map_err(failed)?;
