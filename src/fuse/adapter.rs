@@ -150,11 +150,18 @@ impl Shared {
     /// Content never changes, so the kernel may keep it. A file whose size is not known is read
     /// past the kernel's cache, which would stop at the size; so is the one that does change.
     /// sendfile(2) and the like go through the cache all the same, which an opening empties.
-    fn open(&self, node: Node, reply: ReplyOpen) {
-        if node == Node::Status {
-            let handle = self.snapshots.keep(self.view.status());
-            reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO);
-        } else if let Some(backing) = self.passthrough.backing(&self.view, node, &reply) {
+    ///
+    /// The reply is taken after the local device was asked, so that nobody waits for that who wants
+    /// to end.
+    fn open(&self, node: Node, ticket: Ticket<ReplyOpen>) {
+        let file = self.passthrough.file(&self.view, node);
+        let text = (node == Node::Status).then(|| self.view.status());
+        let Some(reply) = ticket.take() else { return };
+        if let Some(text) = text {
+            reply.opened(self.snapshots.keep(text), FopenFlags::FOPEN_DIRECT_IO);
+        } else if let Some(file) = file
+            && let Some(backing) = self.passthrough.backing(node, file, &reply)
+        {
             reply.opened_passthrough(NO_SNAPSHOT, FopenFlags::empty(), &backing);
         } else if self.view.is_cacheable(node) {
             reply.opened(NO_SNAPSHOT, FopenFlags::FOPEN_KEEP_CACHE);
@@ -289,9 +296,7 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EROFS);
         }
         self.with_node(request, inode, Part::Attributes, reply, |shared, node, ticket| {
-            if let Some(reply) = ticket.take() {
-                shared.open(node, reply);
-            }
+            shared.with_gate(move |shared| shared.open(node, ticket));
         });
     }
 

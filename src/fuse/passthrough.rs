@@ -3,6 +3,7 @@
 //! Needs Linux 6.9 and root. Where it cannot be had, reads go through the view as all others.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,17 +29,18 @@ impl Passthrough {
         self.offered.store(can, Ordering::Relaxed);
     }
 
-    /// The file behind `node`, if the kernel can and may read it instead of us.
+    /// The file behind `node`, if the kernel might read it instead of us. Asks the local device.
+    pub(super) fn file<'a>(&self, view: &'a View, node: Node) -> Option<&'a File> {
+        self.offered.load(Ordering::Relaxed).then(|| view.backing_file(node)).flatten()
+    }
+
+    /// What the kernel calls `file`, the one behind `node`, if it can and may read that.
     pub(super) fn backing(
         &self,
-        view: &View,
         node: Node,
+        file: &File,
         reply: &ReplyOpen,
     ) -> Option<Arc<BackingId>> {
-        if !self.offered.load(Ordering::Relaxed) {
-            return None;
-        }
-        let file = view.backing_file(node)?;
         let mut backings = self.backings.lock();
         let known = backings.entry(node.inode());
         known

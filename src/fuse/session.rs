@@ -49,7 +49,7 @@ const HELPER_FAILED: &str = "fusermount3 failed without a word";
 /// Threads that take requests. None of them waits for the network, and all but one may wait for a
 /// local device, so a few are enough.
 const THREADS_MIN: usize = 5;
-const THREADS_MAX: usize = 16;
+pub(super) const THREADS_MAX: usize = 16;
 /// Read-ahead of the kernel where we may set it, in KiB: as much as one request carries. The
 /// kernel's own choice is 128; it still begins small and grows with sequential reading.
 const READ_AHEAD_KIB: u32 = 1024;
@@ -299,7 +299,7 @@ fn is_fuse(found: &fs::Metadata) -> bool {
     found.file_type().is_char_device() && found.rdev() == libc::makedev(DEVICE_MAJOR, DEVICE_MINOR)
 }
 
-fn threads() -> usize {
+pub(super) fn threads() -> usize {
     core_count().clamp(THREADS_MIN, THREADS_MAX)
 }
 

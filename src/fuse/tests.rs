@@ -7,18 +7,21 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use nix::mount::MntFlags;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::events::Event;
 use super::parked::PARKED_REQUESTS_MAX;
+use super::session::{THREADS_MAX, threads};
 use super::{Events, Mount, Mountpoint, unmount};
 use crate::error::{Error, Kind, Result};
 use crate::units::{ByteRange, Readers};
@@ -35,6 +38,10 @@ struct Scripted {
     state: Mutex<State>,
     /// What `merged` is instead.
     backing: Option<fs::File>,
+    /// Held to have the local device say nothing.
+    stall: Mutex<()>,
+    /// How many wait for it.
+    stalled: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -120,6 +127,9 @@ impl Change for Scripted {
     }
 
     fn status(&self) -> Status {
+        self.stalled.fetch_add(1, Ordering::SeqCst);
+        drop(self.stall.lock());
+        self.stalled.fetch_sub(1, Ordering::SeqCst);
         Status::example()
     }
 }
@@ -269,6 +279,37 @@ fn as_many_waiting_readers_as_may_be_are_in_nobody_elses_way() {
     assert_eq!(merged.seek(std::io::SeekFrom::End(0)).unwrap(), IMAGE_BYTES);
     fixture.change.release();
     readers.into_iter().for_each(|reader| assert_eq!(reader.join().unwrap(), 1));
+}
+
+#[test]
+fn a_local_device_that_stalls_when_a_file_is_opened_holds_up_nothing_else() {
+    let Some(fixture) = Fixture::new() else { return };
+    let status = fixture.path("status.json");
+    // Dropped behind the stall, which holds them up.
+    let mut openers = Vec::new();
+    let stall = fixture.change.stall.lock();
+    let open = |_| {
+        let mut cat = Command::new("cat");
+        cat.arg(&status).stdin(Stdio::null()).stdout(Stdio::null());
+        Reader(cat.spawn().unwrap())
+    };
+    // More than the session has threads.
+    openers.extend((0..=THREADS_MAX).map(open));
+    wait_until("enough of them wait", || {
+        fixture.change.stalled.load(Ordering::SeqCst) >= threads()
+    });
+    let (path, (told, answers)) = (fixture.path("."), crossbeam_channel::bounded(1));
+    let asker = std::thread::spawn(move || {
+        let _ = told.send(statvfs(&path).map(|found| found.blocks() * found.fragment_size()));
+    });
+    assert_eq!(answers.recv_timeout(Duration::from_secs(20)), Ok(Ok(IMAGE_BYTES)));
+    asker.join().unwrap();
+    openers.iter().for_each(|opener| opener.signal(Signal::SIGKILL));
+    for opener in &mut openers {
+        opener.gone();
+    }
+    drop(stall);
+    assert_eq!(fs::read_to_string(&status).unwrap().trim_end(), Status::example().to_json());
 }
 
 #[test]
