@@ -199,10 +199,8 @@ impl Session {
         let plan = self.engine.plan();
         let classic = self.extensions == Extensions::NONE;
         let in_order = classic && self.checksum.is_some() && plan.direction == Direction::Pull;
-        let hasher = self.engine.hasher();
-        // Of a tree many hashes may be asked for, each by itself but for `runs`.
-        let tree = self.extensions.tree && self.extensions.runs;
-        Density::for_peer(plan.block_bytes, hasher, tree, in_order)
+        let trees = self.extensions.goes_down_trees();
+        Density::for_peer(plan.block_bytes, self.engine.hasher(), trees, in_order)
     }
 }
 

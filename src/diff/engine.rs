@@ -225,8 +225,8 @@ impl Engine {
         Ok(Found { runs, candidate_bytes: found.candidate_bytes })
     }
 
-    /// Our own hashes of `range` for each of `probes`: of a tree's probes, the leaves are
-    /// hashed and the levels above are folded from them.
+    /// Our own hashes of `range` for each of `probes`, which are of a tree or one that is flat: of
+    /// a tree's, the leaves are hashed and the levels above are folded from them.
     fn local_hashes(
         &self,
         range: ByteRange,
@@ -240,7 +240,10 @@ impl Engine {
         }
         let leaves = hash_range(
             &*self.local,
-            self.hasher.leaves(),
+            match finest.level {
+                Some(_) => self.hasher.leaves(),
+                None => &self.hasher,
+            },
             range.start,
             finest.step_bytes,
             count,
@@ -261,10 +264,13 @@ impl Engine {
     /// The same where the local device has a hole: known without folding.
     fn zero_hashes(&self, range: ByteRange, probes: &[Probe]) -> Vec<Vec<u8>> {
         let list = |probe: &Probe| {
-            let level = probe.level.unwrap_or(0);
-            let zeros = zero_nodes(&self.hasher, probe.step_bytes, level);
-            let count = (range.len() / probe.cover_bytes()) as usize;
-            zeros[usize::from(level)].repeat(count)
+            let zeros = match probe.level {
+                Some(level) => {
+                    zero_nodes(&self.hasher, probe.step_bytes, level)[usize::from(level)]
+                }
+                None => self.hasher.zero_hash(probe.step_bytes),
+            };
+            zeros.repeat((range.len() / probe.cover_bytes()) as usize)
         };
         probes.iter().map(list).collect()
     }

@@ -88,6 +88,13 @@ impl Extensions {
         }
     }
 
+    /// Whether comparisons go down trees: of one many hashes are asked for, each by itself but for
+    /// `runs`.
+    #[must_use]
+    pub const fn goes_down_trees(self) -> bool {
+        self.tree && self.runs
+    }
+
     /// The hello of `role` (`CLIENT`, `SERVER`) that announces these.
     pub(super) fn hello(mut self, role: &str) -> Vec<u8> {
         let announced = Self::WORDS.iter().filter(|(_, field)| *field(&mut self));

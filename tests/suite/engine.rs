@@ -17,6 +17,8 @@ use proptest::prelude::*;
 
 const SALT: [u8; 32] = [7; 32];
 const NAME: &[u8] = b"target.img";
+/// What our side announces: these tests skip nothing.
+const OFFER: Extensions = Extensions { skip: false, ..Extensions::ALL };
 
 /// One way to make the same patch.
 #[derive(Clone, Debug)]
@@ -60,10 +62,9 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> (Vec<u8>, u64) {
     let server = thread::spawn(move || {
         serve::session(theirs, extensions, &|_| Ok(Box::new(device(&remote_device, unit))))
     });
-    let offer = Extensions { skip: false, ..Extensions::ALL };
-    let opening = Opening::connect(ours, offer, b"remote.img").expect("a hello");
+    let opening = Opening::connect(ours, OFFER, b"remote.img").expect("a hello");
     let remote_bytes = opening.size();
-    assert_eq!(opening.extensions(), way.extensions.and(offer));
+    assert_eq!(opening.extensions(), way.extensions);
     let plan =
         Plan::new(way.direction, local.len() as u64, remote_bytes, way.block_bytes, way.rule)
             .expect("sizes that the rule allows");
@@ -75,7 +76,8 @@ fn patch_of(local: &[u8], remote: &[u8], way: &Way) -> (Vec<u8>, u64) {
     let header = Header { size_bytes: plan.header_bytes, name: NAME.to_vec() };
     let local: Arc<dyn Device> = Arc::new(device(local, way.hole_unit));
     let pool = HashPool::with_threads(way.threads).expect("threads");
-    let density = Density::for_peer(way.block_bytes, &hasher, way.extensions.tree, way.in_order);
+    let trees = way.extensions.goes_down_trees();
+    let density = Density::for_peer(way.block_bytes, &hasher, trees, way.in_order);
     let engine = Engine::new(plan, local, peer, pool, hasher);
     let mut sink = Writer(PatchWriter::new(Vec::new(), &header).expect("a header"));
     walk(&engine, density, way.afterwards, &mut sink).expect("a walk");
@@ -143,6 +145,24 @@ fn images() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
         })
 }
 
+/// Any that may be in use: all, none, one by itself, all but one, some.
+fn extensions() -> impl Strategy<Value = Extensions> {
+    const WORDS: [&str; 7] = ["blake3", "tree", "nh", "reorder", "early", "runs", "zstd"];
+    let one = || 0..WORDS.len();
+    let words = prop_oneof![
+        1 => Just(vec![true; WORDS.len()]),
+        1 => Just(vec![false; WORDS.len()]),
+        2 => one().prop_map(|one| (0..WORDS.len()).map(|i| i == one).collect()),
+        3 => one().prop_map(|one| (0..WORDS.len()).map(|i| i != one).collect()),
+        3 => prop::collection::vec(any::<bool>(), WORDS.len()),
+    ];
+    words.prop_map(|chosen: Vec<bool>| {
+        let words = WORDS.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|(word, _)| *word);
+        let hello = format!("SERVER+{} 0.5", words.collect::<Vec<_>>().join(","));
+        Extensions::from_hello(hello.as_bytes()).expect("a hello").and(OFFER)
+    })
+}
+
 fn ways(same_size: bool, large: bool) -> impl Strategy<Value = Way> {
     let rules = match same_size {
         true => vec![SizeRule::Strict, SizeRule::Resize, SizeRule::MinSize],
@@ -153,22 +173,11 @@ fn ways(same_size: bool, large: bool) -> impl Strategy<Value = Way> {
         true => vec![512, 1000, 4096, 65536, 100_000, 1 << 20],
         false => vec![1, 7, 512, 1000, 4096, 32769, 65536, 100_000],
     };
-    let extensions = vec![
-        Extensions::NONE,
-        Extensions { blake3: true, ..Extensions::NONE },
-        Extensions { tree: true, ..Extensions::NONE },
-        Extensions { nh: false, ..Extensions::ALL },
-        Extensions { reorder: false, ..Extensions::ALL },
-        Extensions { early: false, ..Extensions::ALL },
-        Extensions { runs: false, ..Extensions::ALL },
-        Extensions { zstd: false, ..Extensions::ALL },
-        Extensions::ALL,
-    ];
     (
         prop::sample::select(vec![Direction::Push, Direction::Pull]),
         prop::sample::select(rules),
         prop::sample::select(blocks),
-        prop::sample::select(extensions),
+        extensions(),
         prop::sample::select(vec![Algorithm::Md5, Algorithm::Sha256, Algorithm::Sha512]),
         1usize..4,
         prop::sample::select(vec![0, 512, 4096, 65536]),
@@ -247,11 +256,8 @@ fn scattered_changes_are_asked_for_in_few_requests() {
     remote.iter_mut().step_by(32 << 10).for_each(|byte| *byte ^= 1);
     // The first look is early; then 16 nodes, which are neighbours, their 256 leaves, and the
     // blocks of half of these.
-    for (runs, requests) in [(true, 3), (false, 1 + 1 + 128)] {
-        let way = counted(Extensions { runs, ..Extensions::ALL }, 4096);
-        let (_, sent) = patch_of(&local, &remote, &way);
-        assert_eq!(sent, requests, "runs {runs}");
-    }
+    let (_, sent) = patch_of(&local, &remote, &counted(OFFER, 4096));
+    assert_eq!(sent, 3);
 }
 
 #[test]
@@ -261,7 +267,7 @@ fn a_walk_finds_its_first_looks_answered() {
     for (early, block_bytes, requests) in
         [(false, 4096, 18), (true, 4096, 0), (true, 1024, 0), (true, 16384, 0)]
     {
-        let way = counted(Extensions { early, ..Extensions::ALL }, block_bytes);
+        let way = counted(Extensions { early, ..OFFER }, block_bytes);
         let (_, sent) = patch_of(&image, &image, &way);
         assert_eq!(sent, requests, "early {early}, blocks of {block_bytes}");
     }
@@ -274,7 +280,7 @@ fn any_number_of_small_scattered_changes_can_be_pulled() {
     // More blocks than may wait to be asked for, none of which has a neighbour.
     remote.iter_mut().step_by(128).for_each(|byte| *byte ^= 1);
     assert!(remote.len() / 128 > QUEUED_REQUESTS_MAX);
-    for extensions in [Extensions::ALL, Extensions::NONE] {
+    for extensions in [OFFER, Extensions::NONE] {
         let algorithm = if extensions.blake3 { Algorithm::Blake3 } else { Algorithm::Md5 };
         let way = Way { direction: Direction::Pull, algorithm, ..counted(extensions, 64) };
         let (made, _) = patch_of(&local, &remote, &way);
