@@ -21,7 +21,7 @@ use super::residency::Residency;
 use super::stamp::Stamp;
 use super::{Device, DeviceMut, write_zeros};
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, FileId, KIB};
+use crate::units::{ByteRange, FileId, KIB, MIB};
 
 /// The most slices that one `pwritev` takes (`IOV_MAX`, which is 1024 on Linux).
 const SLICES_MAX: usize = 1024;
@@ -29,6 +29,9 @@ const SLICES_MAX: usize = 1024;
 /// Bytes that the kernel is asked to read ahead at once. It does at most one request's worth for
 /// each call, which is as little as this for some disks.
 const READ_AHEAD_BYTES: u64 = 256 * KIB;
+
+/// Bytes that count as data from where some were that became a hole when its end was looked for.
+const PUNCHED_BYTES: u64 = MIB;
 
 /// What a [`FileDevice`] is, as far as the rules for it differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,9 +293,9 @@ impl Device for FileDevice {
                     .with_offset(from));
             }
         };
-        // The file may have changed since: without an answer the rest counts as data.
-        let end = self.seek(rustix::fs::SeekFrom::Hole(start)).ok().flatten().unwrap_or(size_bytes);
-        let data = ByteRange::new(start.max(from), end.max(start)).clip(size_bytes);
+        let start = start.max(from);
+        let hole = self.seek(rustix::fs::SeekFrom::Hole(start)).ok().flatten();
+        let data = data_up_to(start, hole, size_bytes);
         *self.last_data.lock() = data;
         Ok((!data.is_empty()).then_some(data))
     }
@@ -340,6 +343,18 @@ impl Device for FileDevice {
             _ => self.drop_cache(range),
         }
     }
+}
+
+/// The data that was found at `start`, where the next `hole` was looked for after that; what it was
+/// may have been punched out meanwhile, or cut off. Never empty before `size_bytes`: that would say
+/// that there is no data behind it either.
+fn data_up_to(start: u64, hole: Option<u64>, size_bytes: u64) -> ByteRange {
+    let end = match hole {
+        Some(hole) if hole > start => hole,
+        Some(_) => start.saturating_add(PUNCHED_BYTES),
+        None => size_bytes,
+    };
+    ByteRange::new(start, end.max(start)).clip(size_bytes)
 }
 
 impl DeviceMut for FileDevice {
@@ -443,6 +458,8 @@ mod tests {
     use super::super::open::{TargetOptions, open_source, open_target};
     use super::*;
     use std::fs;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
 
     fn file_of(dir: &tempfile::TempDir, content: &[u8]) -> PathBuf {
         let path = dir.path().join("image");
@@ -547,6 +564,32 @@ mod tests {
         assert!(second.unwrap().contains(4 << 20));
         assert_eq!(device.next_data(second.unwrap().end).unwrap(), None);
         assert_eq!(device.next_data(8 << 20).unwrap(), None);
+    }
+
+    #[test]
+    fn what_becomes_a_hole_while_it_is_asked_for_hides_nothing_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = open_target(file_of(&dir, b""), TargetOptions::default()).unwrap();
+        device.set_size(16 << 20).unwrap();
+        device.write_all_at(&[1; 4096], 8 << 20).unwrap();
+        let (file, is_over) = (device.as_file().try_clone().unwrap(), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    file.write_all_at(&[2; 4096], 1 << 20).unwrap();
+                    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                    let _ = fallocate(&file, flags, 1 << 20, 4096);
+                }
+            });
+            let find = |_| device.next_data(0).unwrap().is_some_and(|data| data.start <= 8 << 20);
+            let is_found = (0..20_000).all(find);
+            is_over.store(true, Ordering::Relaxed);
+            assert!(is_found, "the block that nobody touches");
+        });
+        assert_eq!(data_up_to(5, Some(9), 20), ByteRange::new(5, 9));
+        assert_eq!(data_up_to(5, Some(5), 20), ByteRange::new(5, 20), "punched");
+        assert_eq!(data_up_to(5, None, 20), ByteRange::new(5, 20), "cut off");
+        assert!(data_up_to(20, Some(20), 20).is_empty() && data_up_to(25, None, 20).is_empty());
     }
 
     #[test]
