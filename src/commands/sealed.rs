@@ -36,7 +36,7 @@ pub(super) fn judge(
     let file = PatchFile::new(file.map_err(read_error).map_err(at)?, 0);
     verify_seal(file.rewound(), found, &|| Ok(())).map_err(at)?;
     let open = || PatchReader::new(file.rewound(), patch.path());
-    let state = target_state(base, &found.seal, sizes.limit_bytes, &open, &|| Ok(()))?;
+    let state = target_state(base, &found.seal, sizes, &open, &|| Ok(()))?;
     let fault = state.as_ref().and_then(BaseState::fault);
     let warning = |(fault, range): (String, ByteRange)| {
         format!(

@@ -6,6 +6,7 @@ use super::digested::Digested;
 use super::fingerprint::FingerprintBuilder;
 use super::reader::{PatchReader, read_error};
 use super::seal::{Base, FoundSeal, Seal};
+use super::sizes::SizePlan;
 use super::tail::foreign_end;
 use crate::device::Device;
 use crate::digest::BlockHasher;
@@ -42,7 +43,7 @@ pub enum BaseState {
         /// What it had, and the patch leaves as it was.
         missing: ByteRange,
     },
-    /// It has got data behind its end, where the patch leaves what was not there.
+    /// It has got data behind its end, where the patch leaves what was not there, or cuts it off.
     Extended {
         /// The size that the patch was made for.
         made_for_bytes: u64,
@@ -97,24 +98,25 @@ pub fn verify_seal(
 }
 
 /// Finds out in which state the device is; `None` where the seal does not say what it was made for.
-/// `open` opens the patch from its first byte; the part of it that lies below `limit_bytes` counts.
+/// `open` opens the patch from its first byte; `sizes` says which part of it counts, and what becomes
+/// of the device's end.
 ///
 /// # Errors
 /// `Kind::Patch` when the seal does not fit the patch, what device, reader and `check` fail with.
 pub fn target_state<R: Read + Seek>(
     device: &dyn Device,
     seal: &Seal,
-    limit_bytes: u64,
+    sizes: &SizePlan,
     open: &dyn Fn() -> Result<PatchReader<R>>,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Option<BaseState>> {
     let Some(base) = &seal.base else { return Ok(None) };
     if let Some(bytes) = seal.target_bytes()
-        && let Some(foreign) = foreign_end(device, bytes, &mut open()?, check)?
+        && let Some(foreign) = foreign_end(device, bytes, sizes, &mut open()?, check)?
     {
         return Ok(Some(foreign));
     }
-    base_state(device, base, limit_bytes, open, check).map(Some)
+    base_state(device, base, sizes.limit_bytes, open, check).map(Some)
 }
 
 /// As [`target_state`], by what the overwritten blocks hold.

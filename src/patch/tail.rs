@@ -2,12 +2,13 @@
 //!
 //! The seal knows what the overwritten blocks held, and the size. A target that has lost its end
 //! holds other bytes than it did where the patch has no records; so does one with something behind
-//! that end, where the patch is for a larger device and its source had zeros.
+//! that end, where the patch is for a larger device and its source had zeros, or is cut off with it.
 
 use std::io::{Read, Seek};
 
 use super::base::BaseState;
 use super::reader::PatchReader;
+use super::sizes::SizePlan;
 use crate::device::Device;
 use crate::digest::{is_zero, next_data};
 use crate::error::Result;
@@ -24,6 +25,7 @@ const READ_BYTES: u64 = MIB;
 pub(super) fn foreign_end<R: Read + Seek>(
     device: &dyn Device,
     made_for_bytes: u64,
+    sizes: &SizePlan,
     reader: &mut PatchReader<R>,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Option<BaseState>> {
@@ -44,7 +46,9 @@ pub(super) fn foreign_end<R: Read + Seek>(
         }
         at = at.max(next.end);
     }
-    Ok(None)
+    let kept_bytes = sizes.resize_bytes.unwrap_or(found_bytes);
+    let first = first_data(device, kept_bytes.max(made_for_bytes), found_bytes, check)?;
+    Ok(first.map(|first| BaseState::Extended { made_for_bytes, first }))
 }
 
 /// The first piece of `[from, limit)` that holds something else than zeros.
@@ -77,8 +81,13 @@ mod tests {
     use super::*;
     use crate::device::MemoryDevice;
 
-    /// Of a device of 100 bytes, with records for 30..40 and 60..70.
+    /// Of a device of 100 bytes, with records for 30..40 and 60..70, which gets that size.
     fn end_of(content: &[u8], made_for_bytes: u64) -> Option<BaseState> {
+        end_if(true, content, made_for_bytes)
+    }
+
+    /// The same, for a target that gets the size if it `is_resized`.
+    fn end_if(is_resized: bool, content: &[u8], made_for_bytes: u64) -> Option<BaseState> {
         let header = Header { size_bytes: 100, name: b"d".to_vec() };
         let mut writer = PatchWriter::new(Vec::new(), &header).unwrap();
         for at in [30, 60] {
@@ -87,7 +96,12 @@ mod tests {
         let patch = writer.finish(None).unwrap();
         let mut reader = PatchReader::new(Cursor::new(patch), "patch").unwrap();
         let device = MemoryDevice::new(content);
-        foreign_end(&device, made_for_bytes, &mut reader, &|| Ok(())).unwrap()
+        let sizes = SizePlan {
+            before_bytes: device.size(),
+            limit_bytes: 100,
+            resize_bytes: is_resized.then_some(100),
+        };
+        foreign_end(&device, made_for_bytes, &sizes, &mut reader, &|| Ok(())).unwrap()
     }
 
     #[test]
@@ -97,8 +111,23 @@ mod tests {
             let state = Some(BaseState::Cut { made_for_bytes, missing });
             assert_eq!(end_of(&[1; 40], made_for_bytes), state);
         }
-        for bytes in [100, 120, 150, 160] {
+        for bytes in [100, 120, 150] {
             assert_eq!(end_of(&vec![1; bytes], 150), None);
+        }
+    }
+
+    #[test]
+    fn what_would_be_cut_off_was_there_when_the_patch_was_made_or_is_zero() {
+        for made_for_bytes in [50, 100, 150] {
+            let mut content = vec![1; made_for_bytes as usize];
+            content.resize(180, 0);
+            assert_eq!(end_of(&content, made_for_bytes), None);
+            content[170] = 1;
+            let cut_from = made_for_bytes.max(100);
+            let first = ByteRange::new(cut_from, 180);
+            let extended = Some(BaseState::Extended { made_for_bytes, first });
+            assert_eq!(end_of(&content, made_for_bytes), extended);
+            assert_eq!(end_if(false, &content, made_for_bytes), None, "it stays");
         }
     }
 
@@ -110,7 +139,7 @@ mod tests {
             content[at] = 1;
             end_of(&content, 50)
         };
-        for (at, bytes) in [(0, 50), (0, 55), (0, 100), (60, 100), (69, 100), (100, 120)] {
+        for (at, bytes) in [(0, 50), (0, 55), (0, 100), (60, 100), (69, 100)] {
             assert_eq!(extended(at, bytes), None, "{at} of {bytes}");
         }
         for (at, bytes) in [(50, 51), (59, 100), (70, 100), (99, 100), (99, 120)] {

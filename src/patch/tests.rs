@@ -68,7 +68,7 @@ fn apply_checked<R: Read + Seek>(
     }
     let sizes = SizePlan::new(SizeRule::Resize, target, summary.header.size_bytes)?;
     if let Some(found) = seal.as_ref().filter(|_| !options.force) {
-        let state = target_state(target, &found.seal, sizes.limit_bytes, &open, &go_on)?;
+        let state = target_state(target, &found.seal, &sizes, &open, &go_on)?;
         if state.is_some_and(|state| state.fault().is_some()) {
             return Err(Error::new(Kind::Seal, "foreign"));
         }

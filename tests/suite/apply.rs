@@ -521,6 +521,28 @@ fn a_sealed_patch_is_for_one_state_of_its_target_only() {
     }
 }
 
+#[test]
+fn a_sealed_patch_cuts_off_nothing_that_it_does_not_know() {
+    let old = random_bytes(1, 20_480);
+    for new_bytes in [20_480, 12_288] {
+        let new = changed(&old[..new_bytes], 2, 1);
+        let work = Workdir::with_pair(&new, &old);
+        let patch = work.patch(&["-d", "--seal"]);
+        let longer = [&old[..], &[7; 9000]].concat();
+        for how in [&["-d"][..], &["-d", "--undo=u"], &["-d", "--dry-run"]] {
+            work.write("remote.img", &longer);
+            let out = work.apply(&[how, &["--spool=."]].concat(), &patch).expect(14);
+            out.says("it had 20480 bytes, and has got data behind them, first in: remote.img");
+            assert!(work.read("remote.img") == longer);
+        }
+        work.apply(&["-dm", "--spool=."], &patch).expect(0);
+        assert!(work.read("remote.img") == [&new[..], &longer[new_bytes..]].concat(), "it stays");
+        work.write("remote.img", &longer);
+        work.apply(&["-d", "--force", "--spool=."], &patch).expect(0);
+        assert!(work.read("remote.img") == new);
+    }
+}
+
 /// The patch has no records for what is missing, nor for what was not there.
 #[test]
 fn a_sealed_patch_is_refused_where_the_targets_end_is_another_one() {

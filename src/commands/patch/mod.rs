@@ -309,7 +309,7 @@ impl Job<'_> {
         }
         let open = || open_patch(&file.as_part(Part::Checking, self.progress));
         let checking = || self.signals.check("checking the target ended, nothing is written");
-        let state = target_state(target, &found.seal, sizes.limit_bytes, &open, &checking)?;
+        let state = target_state(target, &found.seal, sizes, &open, &checking)?;
         match state {
             Some(BaseState::Applied) => {
                 let found = format!("{} holds the patch already", target.path().display());
