@@ -176,21 +176,8 @@ impl Job<'_> {
         });
         walked?;
         let checksum = match (checksum, self.compare.checksum.as_deref()) {
-            // Of bytes that were left out nobody knows what the target holds afterwards.
-            (Some(_), _) if super::left_out::is_any(engine) => {
-                log::warn!("the patch carries no checksum: some of the source was left out");
-                None
-            }
             (Some(checksum), Some(name)) => {
-                let digest = checksum.finish(engine, &**progress)?;
-                self.record.tell_checksum(name.as_bytes(), &digest);
-                match self.is_applied && self.is_of_more() {
-                    true => {
-                        report::checksum(name.as_bytes(), &digest);
-                        None
-                    }
-                    false => Some(Checksum { name: name.as_bytes().to_vec(), digest }),
-                }
+                self.finish_checksum(checksum, name.as_bytes(), &**progress)?
             }
             _ => None,
         };
@@ -206,6 +193,35 @@ impl Job<'_> {
             local.done_with(ByteRange::new(0, local.size()));
         }
         Ok(output.into_inner())
+    }
+
+    /// The checksum for the patch, by its `name`; none where that would not be the target's.
+    fn finish_checksum(
+        &self,
+        checksum: TrailerChecksum,
+        name: &[u8],
+        progress: &dyn Progress,
+    ) -> Result<Option<Checksum>> {
+        let engine = &self.session.engine;
+        // Of bytes that were left out nobody knows what the target holds afterwards.
+        if super::left_out::is_any(engine) {
+            log::warn!("the patch carries no checksum: some of the source was left out");
+            return Ok(None);
+        }
+        let digest = match (checksum.finish(engine, progress), engine.left_out()) {
+            (Err(err), Some(left_out)) if err.kind() == Kind::Read => {
+                log::warn!("the patch carries no checksum: some of the source cannot be read");
+                left_out.leave_out_checksum(err);
+                return Ok(None);
+            }
+            (digest, _) => digest?,
+        };
+        self.record.tell_checksum(name, &digest);
+        if self.is_applied && self.is_of_more() {
+            report::checksum(name, &digest);
+            return Ok(None);
+        }
+        Ok(Some(Checksum { name: name.to_vec(), digest }))
     }
 
     /// Whether the source is larger than what is compared. Its checksum is of all of it, as the
@@ -314,12 +330,18 @@ struct PatchSink<'a, W> {
 impl<W: Write> Sink for PatchSink<'_, W> {
     fn block(&mut self, offset: u64, data: &[u8], target_hash: &[u8]) -> Result<()> {
         let range = ByteRange::new(offset, offset + data.len() as u64);
-        if self.engine.left_out().is_some_and(|left_out| left_out.touches(range)) {
+        let is_left_out = || self.engine.left_out().is_some_and(|left_out| left_out.touches(range));
+        if is_left_out() {
             return Ok(());
         }
         if let Some(base) = &mut self.base {
             if target_hash.is_empty() {
-                base.add(offset, &local_hash(self.engine, offset, &mut self.scratch)?);
+                let hash = local_hash(self.engine, offset, &mut self.scratch)?;
+                // It was read once more.
+                if is_left_out() {
+                    return Ok(());
+                }
+                base.add(offset, &hash);
             } else {
                 base.add(offset, target_hash);
             }
@@ -359,4 +381,45 @@ impl<W: Write> Sink for PatchSink<'_, W> {
 fn local_hash(engine: &Engine, offset: u64, scratch: &mut Scratch) -> Result<Vec<u8>> {
     let block_bytes = engine.plan().block_bytes;
     hash_range(&**engine.local(), engine.hasher(), offset, block_bytes, 1, scratch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{BLOCK_BYTES, Disk, skipping};
+    use super::*;
+    use crate::digest::Algorithm;
+    use crate::progress::Silent;
+
+    #[test]
+    fn a_block_that_cannot_be_read_again_for_the_seal_is_left_out() {
+        let (block, bytes) = (ByteRange::new(0, BLOCK_BYTES), vec![1; BLOCK_BYTES as usize]);
+        for (unreadable, blocks) in [(block, 0), (ByteRange::new(0, 0), 1)] {
+            // It was compared before.
+            let local = Disk::new(bytes.clone(), unreadable);
+            let remote = Disk::new(bytes.clone(), ByteRange::new(0, 0));
+            let (session, server) = skipping(Direction::Pull, local, remote);
+            let header = Header { size_bytes: BLOCK_BYTES, name: b"target".to_vec() };
+            let output = Counted::new(Vec::new(), |_| {});
+            let mut sink = PatchSink {
+                engine: &session.engine,
+                writer: PatchWriter::new_sealed(output, &header).unwrap(),
+                base: Some(BaseMaker::new(BLOCK_BYTES, Algorithm::Blake3, &[7; 32])),
+                scratch: Scratch::new(),
+                progress: &Silent,
+                touched: None,
+                differing: (0, 0),
+                only_counts: false,
+                flush_cache: false,
+                releases: false,
+                reached: 0,
+                released: 0,
+            };
+            sink.block(0, &[2; BLOCK_BYTES as usize], &[]).unwrap();
+            assert_eq!(sink.differing, (blocks, blocks * BLOCK_BYTES));
+            drop(sink);
+            assert_eq!(super::super::left_out::is_any(&session.engine), blocks == 0);
+            session.engine.peer().finish().unwrap();
+            server.join().unwrap();
+        }
+    }
 }

@@ -8,10 +8,11 @@ use crate::error::{Error, Kind};
 use crate::report;
 use crate::units::{ByteRange, RangeSet, counted};
 
-/// Whether anything was left out.
+/// Whether anything was left out that [`tell`] tells of.
 pub(super) fn is_any(engine: &Engine) -> bool {
-    let left_out = engine.left_out();
-    left_out.is_some_and(|both| !both.local().is_empty() || !both.remote().is_empty())
+    let sets = blocks(engine);
+    sets.is_some_and(|sets| sets.iter().any(|blocks| !blocks.is_empty()))
+        || engine.left_out().is_some_and(|left_out| left_out.undigested().is_some())
 }
 
 /// Lists what was left out on stderr, by the words for the local side and the remote one and their
@@ -22,21 +23,27 @@ pub(super) fn tell(
     sides: [(&str, &OsStr); 2],
     what_became: &str,
 ) -> Option<Error> {
-    let both = engine.left_out()?;
     let mut all = RangeSet::new();
-    for ((side, path), unreadable) in sides.into_iter().zip([both.local(), both.remote()]) {
-        for range in blocks_of(engine.plan(), &unreadable).ranges() {
+    for ((side, path), blocks) in sides.into_iter().zip(blocks(engine)?) {
+        for range in blocks.ranges() {
             report::left_out(side, path.as_bytes(), *range);
             all.insert(*range);
         }
     }
     if all.is_empty() {
-        return None;
+        let why = engine.left_out()?.undigested()?;
+        return Some(Error::new(Kind::Skipped, "no checksum of the source").with_source(why));
     }
     let bytes: u64 = all.ranges().iter().map(ByteRange::len).sum();
     let ranges = counted(all.len() as u64, "range");
     let what = format!("{bytes} bytes in {ranges} could not be read {what_became}");
     Some(Error::new(Kind::Skipped, what))
+}
+
+/// The blocks that the patch lacks because of the local side, and because of the remote one.
+fn blocks(engine: &Engine) -> Option<[RangeSet; 2]> {
+    let both = engine.left_out()?;
+    Some([both.local(), both.remote()].map(|unreadable| blocks_of(engine.plan(), &unreadable)))
 }
 
 /// The blocks that the patch lacks: whole ones, for any of the bytes that it would carry. In a last

@@ -49,6 +49,8 @@ mod shell_word;
 mod squash;
 mod sync;
 mod target_state;
+#[cfg(test)]
+mod testing;
 mod touched;
 mod trailer_checksum;
 

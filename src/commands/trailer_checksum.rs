@@ -42,7 +42,7 @@ impl TrailerChecksum {
             return Ok(Self::Remote);
         }
         // Nobody waits for the thread of a run that fails: it must not keep a bar on the terminal.
-        let (local, progress) = (Arc::clone(engine.local()), Arc::downgrade(progress));
+        let (local, progress) = (Arc::clone(engine.strict_local()), Arc::downgrade(progress));
         let is_told = Arc::new(AtomicBool::new(false));
         let tells = Arc::clone(&is_told);
         let mut digested = move |bytes| {
@@ -61,7 +61,8 @@ impl TrailerChecksum {
     /// Waits for it, which is a part of the run of its own.
     ///
     /// # Errors
-    /// Those of reading the device, of the remote side and of the link.
+    /// Those of reading the device, of the remote side and of the link: `Kind::Read` also where
+    /// what cannot be read is left out, since nobody knows what a target holds that lacks it.
     pub(super) fn finish(self, engine: &Engine, progress: &dyn Progress) -> Result<Vec<u8>> {
         let (source_bytes, _) = engine.plan().source_and_target_bytes();
         progress.begin(Part::Digesting, Some(source_bytes));

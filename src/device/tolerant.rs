@@ -1,6 +1,7 @@
 //! A disk with unreadable places, read around them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -19,7 +20,7 @@ pub const UNREADABLE_RANGES_MAX: usize = 65_536;
 /// A device whose unreadable bytes read as zeros. Whoever uses it must ask which they are, and
 /// not take those zeros for content: by the time that a read returns, they are known.
 pub struct TolerantDevice {
-    inner: Box<dyn Device>,
+    inner: Arc<dyn Device>,
     state: Mutex<State>,
 }
 
@@ -46,7 +47,13 @@ impl TolerantDevice {
     /// Reads around the unreadable places of `inner`.
     #[must_use]
     pub fn new(inner: Box<dyn Device>) -> Self {
-        Self { inner, state: Mutex::default() }
+        Self { inner: Arc::from(inner), state: Mutex::default() }
+    }
+
+    /// The device itself, whose reads fail where it cannot be read.
+    #[must_use]
+    pub fn inner(&self) -> &Arc<dyn Device> {
+        &self.inner
     }
 
     /// All that was found to be unreadable.

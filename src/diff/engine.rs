@@ -103,6 +103,12 @@ impl Engine {
         &self.local
     }
 
+    /// The local device for what must not take zeros for what cannot be read: a checksum.
+    #[must_use]
+    pub fn strict_local(&self) -> &Arc<dyn Device> {
+        self.left_out.as_ref().map_or(&self.local, LeftOut::strict_local)
+    }
+
     /// To be asked after local bytes were read that have to be those of one state.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::device::{TolerantDevice, UNREADABLE_RANGES_MAX};
+use crate::device::{Device, TolerantDevice, UNREADABLE_RANGES_MAX};
 use crate::error::Error;
 use crate::units::{ByteRange, RangeSet};
 use crate::wire::Fault;
@@ -18,13 +18,15 @@ const ATTEMPTS_MAX: u32 = 4096;
 pub struct LeftOut {
     local: Arc<TolerantDevice>,
     remote: Mutex<RangeSet>,
+    /// Why the source has no checksum.
+    undigested: Mutex<Option<Error>>,
 }
 
 impl LeftOut {
     /// Of a local device that reads around unreadable places.
     #[must_use]
     pub fn new(local: Arc<TolerantDevice>) -> Self {
-        Self { local, remote: Mutex::default() }
+        Self { local, remote: Mutex::default(), undigested: Mutex::default() }
     }
 
     /// Whether any of `range` cannot be read on one of the sides, as far as is known.
@@ -43,6 +45,22 @@ impl LeftOut {
     #[must_use]
     pub fn remote(&self) -> RangeSet {
         self.remote.lock().clone()
+    }
+
+    /// Takes note of why the whole source could not be digested.
+    pub fn leave_out_checksum(&self, err: Error) {
+        *self.undigested.lock() = Some(err);
+    }
+
+    /// Why the source has no checksum, if that was left out.
+    #[must_use]
+    pub fn undigested(&self) -> Option<Error> {
+        self.undigested.lock().as_ref().map(Error::duplicate)
+    }
+
+    /// The local device, whose reads fail where it cannot be read.
+    pub(super) fn strict_local(&self) -> &Arc<dyn Device> {
+        self.local.inner()
     }
 
     /// Takes note of `err` if it is the remote's word on unreadable bytes. Whether the request is
@@ -65,7 +83,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::device::{Device, MemoryDevice};
+    use crate::device::MemoryDevice;
     use crate::error::{Kind, Result};
 
     fn fault(ranges: Vec<ByteRange>) -> Error {

@@ -168,6 +168,21 @@ fn what_cannot_be_read_here_is_left_out_listed_and_exit_15() {
 }
 
 #[test]
+fn a_source_that_cannot_be_read_behind_what_is_compared_has_no_checksum_and_exit_15() {
+    require!(program("truncate"));
+    let local = random_bytes(1, 3_000_000);
+    let work = Workdir::with_pair(&local, &changed(&local[..1_000_000], 2, 50));
+    let options = ["--diffsize=minsize", "--on-read-error=skip", "--hash=md5"];
+    let whole = work.patch(&options);
+    let script = "truncate -s 2000000 local.img; exec $BDSYNC --server";
+    let with = [&options[..], &["--checksum=md5"]].concat();
+    let out = work.client_through(&with, &shell_command(script)).run().expect(15);
+    let out = out.says("no checksum of the source: the device became shorter");
+    assert!(!out.stderr_text().contains("left out: "), "{out}");
+    assert!(out.stdout == whole, "all that was compared, and no checksum");
+}
+
+#[test]
 fn a_block_whose_unreadable_bytes_no_patch_carries_is_not_left_out() {
     require!(program("truncate"));
     // The target is longer than the source, and unreadable behind it in the source's last block.
