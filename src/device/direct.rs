@@ -41,26 +41,20 @@ pub(crate) fn open_directly(file: &File) -> io::Result<File> {
 
 impl DirectDevice {
     /// Another view of `device`, or `None` where direct reads are not supported.
-    ///
-    /// # Errors
-    /// `Kind::Read` when reading its first bytes fails.
-    pub fn of(device: &FileDevice) -> Result<Option<Self>> {
-        let Ok(file) = open_directly(device.as_file()) else {
-            return Ok(None);
-        };
+    #[must_use]
+    pub fn of(device: &FileDevice) -> Option<Self> {
+        let file = open_directly(device.as_file()).ok()?;
         let direct = Self {
             path: device.path().to_owned(),
             file,
             size_bytes: device.size(),
             buffer: Mutex::new(PageBuffer::new(WINDOW_BYTES)),
         };
-        // Some file systems take the flag and then refuse every read.
+        // Some file systems take the flag and then refuse every read. Bytes that cannot be read may
+        // be none that anybody asks for.
         let first = direct.read_window(&mut direct.buffer.lock(), 0, ALIGN_BYTES);
-        match first {
-            Ok(_) => Ok(Some(direct)),
-            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => Ok(None),
-            Err(err) => Err(direct.read_error(ByteRange::new(0, ALIGN_BYTES as u64), err)),
-        }
+        let is_refused = first.is_err_and(|err| err.raw_os_error() == Some(libc::EINVAL));
+        (!is_refused).then_some(direct)
     }
 
     /// Reads up to `len` bytes at `offset`, both aligned, to the beginning of `buffer`; fewer
@@ -138,7 +132,7 @@ mod tests {
         let content: Vec<u8> = (0..2_500_001u32).map(|i| (i * 7 / 3) as u8).collect();
         std::fs::write(&path, &content).unwrap();
         let device = open_source(&path).unwrap();
-        let Some(direct) = DirectDevice::of(&device).unwrap() else {
+        let Some(direct) = DirectDevice::of(&device) else {
             eprintln!("skipping: O_DIRECT is not supported here");
             return;
         };

@@ -53,8 +53,10 @@ pub fn checksum_algorithm(checksum: &Checksum) -> Result<Algorithm> {
 /// Digests the patched part of `device` and compares.
 ///
 /// `patch_bytes` is the size in the patch's header; `record_bytes_max` the longest record,
-/// which tells a block size that is no power of two. `check` is asked every so often, and told how
-/// many bytes are digested.
+/// which tells a block size that is no power of two. Where it `may_be_padded`, as by a classic, the
+/// digests of the device and zeros behind it are tried as well; of a device that was cut that may be
+/// zeros for all that was cut off. `check` is asked every so often, and told how many bytes are
+/// digested.
 ///
 /// # Errors
 /// `Kind::Checksum` with both values when they differ, `Kind::Read`, what `check` returns.
@@ -63,6 +65,7 @@ pub fn verify_checksum(
     checksum: &Checksum,
     sizes: &SizePlan,
     record_bytes_max: u64,
+    may_be_padded: bool,
     check: &dyn Fn(u64) -> Result<()>,
 ) -> Result<Agreement> {
     let algorithm = checksum_algorithm(checksum)?;
@@ -77,7 +80,11 @@ pub fn verify_checksum(
     // What is not resized was compared up to the smaller size (protocol, minsize) or has one.
     let compared_bytes =
         sizes.resize_bytes.map_or(size_bytes, |_| size_bytes.max(sizes.before_bytes));
-    for tried in padded_sizes(size_bytes, compared_bytes, record_bytes_max) {
+    let padded = match may_be_padded {
+        true => padded_sizes(size_bytes, compared_bytes, record_bytes_max),
+        false => Vec::new(),
+    };
+    for tried in padded {
         for padded_bytes in tried.start.max(fed_bytes + 1)..tried.end {
             let hole = ByteRange::new(fed_bytes, padded_bytes);
             feed_zeros(&mut hasher, hole, &mut |bytes| {
@@ -139,7 +146,21 @@ mod tests {
         let size = content.len() as u64;
         let resize_bytes = (before_bytes != size).then_some(size);
         let sizes = SizePlan { before_bytes, limit_bytes: size, resize_bytes };
-        verify_checksum(&device, sum, &sizes, 1000, &|_| Ok(()))
+        verify_checksum(&device, sum, &sizes, 1000, true, &|_| Ok(()))
+    }
+
+    #[test]
+    fn what_is_never_padded_is_looked_at_once() {
+        let device = MemoryDevice::new([7; 5000]);
+        let sizes = SizePlan { before_bytes: 1 << 42, limit_bytes: 5000, resize_bytes: Some(5000) };
+        let digested = std::cell::Cell::new(0);
+        let check = |bytes| {
+            digested.set(bytes);
+            Ok(())
+        };
+        let sum = checksum_of(b"of something else");
+        let err = verify_checksum(&device, &sum, &sizes, 4096, false, &check).unwrap_err();
+        assert_eq!((err.kind(), digested.get()), (Kind::Checksum, 5000));
     }
 
     #[test]
@@ -152,7 +173,7 @@ mod tests {
             asked.set(asked.get() + 1);
             Ok(())
         };
-        let err = verify_checksum(&device, &sum, &sizes, 4096, &check).unwrap_err();
+        let err = verify_checksum(&device, &sum, &sizes, 4096, true, &check).unwrap_err();
         assert_eq!(err.kind(), Kind::Checksum);
         // Pieces of 256 KiB, up to the largest block size that padding is looked for with.
         assert!(asked.get() < 300, "{}", asked.get());
@@ -201,7 +222,7 @@ mod tests {
         let device = MemoryDevice::new([0; 10]);
         let sizes = SizePlan { before_bytes: 10, limit_bytes: 10, resize_bytes: None };
         let stop = |_| Err(Error::new(Kind::Interrupted(2), "stop"));
-        let err = verify_checksum(&device, &checksum_of(b""), &sizes, 0, &stop).unwrap_err();
+        let err = verify_checksum(&device, &checksum_of(b""), &sizes, 0, true, &stop).unwrap_err();
         assert_eq!(err.kind(), Kind::Interrupted(2));
     }
 }

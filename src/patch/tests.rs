@@ -81,7 +81,9 @@ fn apply_checked<R: Read + Seek>(
         verify_records(target, sizes.limit_bytes, &summary, &open, &go_on)?;
     }
     match &summary.trailer.checksum {
-        Some(sum) => verify_checksum(target, sum, &sizes, record_bytes_max, &|_| go_on()).map(drop),
+        Some(sum) => {
+            verify_checksum(target, sum, &sizes, record_bytes_max, true, &|_| go_on()).map(drop)
+        }
         None => Ok(()),
     }
 }
@@ -103,7 +105,9 @@ fn apply_stream(target: &dyn DeviceMut, patch: impl Read) -> Result<()> {
         input.verify(&found)?;
     }
     match &trailer.checksum {
-        Some(sum) => verify_checksum(target, sum, &sizes, record_bytes_max, &|_| Ok(())).map(drop),
+        Some(sum) => {
+            verify_checksum(target, sum, &sizes, record_bytes_max, true, &|_| Ok(())).map(drop)
+        }
         None => Ok(()),
     }
 }

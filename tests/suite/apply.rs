@@ -724,11 +724,17 @@ fn an_undo_patch_that_finds_no_room_is_exit_9_before_the_first_write() {
     let target = small.path("target");
     File::create(&target).unwrap().set_len(1_000_000).unwrap();
     let target = format!("--patch={}", target.display());
-    let torn = bdsync([&target, "--undo=undo"]).in_folder(work.folder()).stdin(&patch).run();
+    let apply = || bdsync([&target, "--undo=undo"]).in_folder(work.folder()).stdin(&patch).run();
+    let torn = apply();
     // Without any room being made.
     let undo = work.path("undo");
     let undone = bdsync([&target]).stdin_file(&undo).run();
     let restored = fs::read(&target["--patch=".len()..]).unwrap();
+    // Where it is not known before the end that it is an undo patch.
+    let undo = fs::rename(&undo, work.path("first")).and_then(|()| fs::read(work.path("first")));
+    let torn_again = apply();
+    let undone_again = bdsync([&target]).stdin(&undo.unwrap()).run();
+    let restored_again = fs::read(&target["--patch=".len()..]).unwrap();
     refused.expect(9).says("No space left").says("undo");
     assert_eq!(left, 0);
     spooled.expect(9).says("No space left");
@@ -738,7 +744,23 @@ fn an_undo_patch_that_finds_no_room_is_exit_9_before_the_first_write() {
         .says("same command again without --undo")
         .says("to go back");
     undone.expect(0);
-    assert!(restored == vec![0; 1_000_000]);
+    torn_again.expect(9);
+    undone_again.expect(0);
+    assert!(restored == vec![0; 1_000_000] && restored_again == restored);
+}
+
+#[test]
+fn that_many_zeros_behind_a_target_that_was_cut_are_digested_is_told() {
+    let work = Workdir::new();
+    require!(holes(work.folder()));
+    let wrong = patch_file::checksum_field("md5", &[5; 16]);
+    let patch = patch_file::build(100_000, "remote.img", &[(0, b"x")], &wrong);
+    for (cut_from, is_told) in [((1 << 30) + (8 << 20), true), (1 << 20, false)] {
+        File::create(work.path("remote.img")).unwrap().set_len(cut_from).unwrap();
+        let out = work.apply(&["-d"], &patch).expect(5).says("not what the patch promised");
+        let word = format!("covers zeros up to the {cut_from} bytes that the target had");
+        assert_eq!(out.stderr_text().contains(&word), is_told, "{out}");
+    }
 }
 
 #[test]

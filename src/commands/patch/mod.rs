@@ -156,7 +156,7 @@ impl Job<'_> {
         let target = self.target(reader.header(), None)?;
         let patch_bytes = reader.header().size_bytes;
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;
-        let written = self.write(&mut reader, &target, &sizes, self.how(None))?;
+        let written = self.write(&mut reader, &target, &sizes, self.how_as_it_comes())?;
         let trailer = reader.expect_trailer()?;
         verify_late(&input, &trailer).inspect_err(|_| {
             if written.records > 0 || target.size() != sizes.before_bytes {
@@ -210,8 +210,8 @@ impl Job<'_> {
             self.reach(TargetState::UnusedUndo);
             log::info!("{} takes the patch back", path.display());
         }
-        let written =
-            self.write(&mut open_patch(file)?, &target, &sizes, self.how(seal.as_ref()))?;
+        let mut patch = open_patch(file).inspect_err(|_| self.tell_unused_undo(&target))?;
+        let written = self.write(&mut patch, &target, &sizes, self.how(seal.as_ref()))?;
         self.reach(TargetState::NotVerified);
         summary.places.expect(written.places).map_err(|err| {
             let target = target.path().display();
@@ -336,6 +336,13 @@ impl Job<'_> {
              (is it the right device? --force {forced}): {fault}"
         );
         Err(Error::new(Kind::Seal, what).with_path(target.path()).with_range(range))
+    }
+
+    /// Of a patch that can be read once: it may be an undo patch, which is not to want room that
+    /// its target never had.
+    fn how_as_it_comes(&self) -> How {
+        let zeros = if self.options.sparse { Zeros::Holes } else { Zeros::WrittenOverData };
+        How { zeros, is_sealed: false }
     }
 
     fn how(&self, seal: Option<&FoundSeal>) -> How {

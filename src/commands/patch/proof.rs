@@ -1,16 +1,21 @@
 //! What shows that an apply has done right: the target read back, and its checksum.
 
+use std::cell::Cell;
+
 use super::Job;
 use super::reading::open_patch;
 use crate::device::{Device, DirectDevice, FileDevice};
 use crate::error::{Kind, Result};
 use crate::patch::{
-    Agreement, Checksum, PatchFile, SizePlan, Summary, Trailer, checksum_algorithm,
+    Agreement, Checksum, PatchFile, Seal, SizePlan, Summary, Trailer, checksum_algorithm,
     verify_checksum, verify_records,
 };
 use crate::progress::Part;
 use crate::report;
-use crate::units::{ByteRange, SizeRule};
+use crate::units::{ByteRange, MIB, SizeRule};
+
+/// So many zeros behind a target are digested without a word.
+const TOLD_BYTES: u64 = 1024 * MIB;
 
 /// What is known of a patch once it was read to its end.
 pub(super) struct Ending {
@@ -21,6 +26,11 @@ pub(super) struct Ending {
 }
 
 impl Ending {
+    /// Whether the patch has a seal, which one of the classic has not.
+    fn is_sealed(&self) -> bool {
+        Seal::decode(&self.trailer.tail).is_ok_and(|found| found.is_some())
+    }
+
     fn of(summary: &Summary) -> Self {
         Self {
             trailer: summary.trailer.clone(),
@@ -46,7 +56,7 @@ impl Job<'_> {
         // All is synced, so that this drops it from the cache, from which some file systems answer
         // direct reads as well.
         target.drop_cache(ByteRange::new(0, target.size()));
-        let direct = DirectDevice::of(target)?;
+        let direct = DirectDevice::of(target);
         let device: &dyn Device = direct.as_ref().map_or(target, |direct| direct);
         let open = || open_patch(&file.as_part(Part::Verifying, self.progress));
         let checking = || self.signals.check("reading back ended, all is written");
@@ -82,11 +92,18 @@ impl Job<'_> {
             return Ok(());
         }
         self.progress.begin(Part::Digesting, Some(sizes.limit_bytes));
-        let checking = |digested_bytes| {
+        let is_larger = Cell::new(false);
+        let checking = |digested_bytes: u64| {
+            if digested_bytes.saturating_sub(sizes.limit_bytes) > TOLD_BYTES
+                && !is_larger.replace(true)
+            {
+                self.tell_padding(sizes);
+            }
             self.progress.advance(digested_bytes, 0);
             self.signals.check("comparing the checksum ended, all is written")
         };
-        match verify_checksum(device, checksum, sizes, ending.record_bytes_max, &checking) {
+        let (longest, may_be_padded) = (ending.record_bytes_max, !ending.is_sealed());
+        match verify_checksum(device, checksum, sizes, longest, may_be_padded, &checking) {
             Ok(Agreement::Exact) => log::info!("the device has the patch's checksum"),
             Ok(Agreement::Padded(bytes)) => {
                 log::info!("the device, filled up to {bytes} bytes, has the patch's checksum");
@@ -101,6 +118,16 @@ impl Job<'_> {
             Err(err) => return Err(err),
         }
         Ok(())
+    }
+
+    /// Of a target that was cut by terabytes it takes as long as digesting those.
+    fn tell_padding(&self, sizes: &SizePlan) {
+        log::warn!(
+            "the target has not the checksum of the patch, unless that is a classic bdsync's, which \
+             covers zeros up to the {} bytes that the target had: these are being digested",
+            sizes.before_bytes
+        );
+        self.progress.begin(Part::Digesting, Some(sizes.before_bytes));
     }
 
     /// Whether a checksum may be of a source of which the patch has, on purpose, only a part.
