@@ -175,6 +175,10 @@ impl Job<'_> {
             facts.patch_bytes = Some(writer.patch_bytes());
         });
         walked?;
+        if self.is_over_with_walk() {
+            // A server is not to wait while our checksum is made: it may give up on us.
+            engine.peer().close();
+        }
         let checksum = match (checksum, self.compare.checksum.as_deref()) {
             (Some(checksum), Some(name)) => {
                 self.finish_checksum(checksum, name.as_bytes(), &**progress)?
@@ -249,13 +253,18 @@ impl Job<'_> {
         );
     }
 
-    /// What the remote is asked for behind the walk: its checksum, and to let go of its cache.
-    fn afterwards(&self) -> Afterwards {
+    /// Whether the remote is asked for nothing behind the walk, as for its checksum.
+    fn is_over_with_walk(&self) -> bool {
         let asks_checksum = self.session.checksum.is_some()
             && self.session.engine.plan().direction == Direction::Pull;
-        match self.closes && !asks_checksum && !self.compare.flush_cache {
-            true if self.session.extensions != Extensions::NONE => Afterwards::Nothing,
-            _ => Afterwards::Requests,
+        self.closes && !asks_checksum
+    }
+
+    /// What the walk leaves of the session.
+    fn afterwards(&self) -> Afterwards {
+        match self.is_over_with_walk() && self.session.extensions != Extensions::NONE {
+            true => Afterwards::Nothing,
+            false => Afterwards::Requests,
         }
     }
 

@@ -216,6 +216,24 @@ fn the_timeout_does_not_count_while_the_server_works() {
     }
 }
 
+#[test]
+fn no_server_waits_while_the_client_makes_its_checksum() {
+    let work = Workdir::with_pair(b"", &random_bytes(1, 1 << 20));
+    let common = ["--diffsize=minsize", "--hash=md5", "--checksum=sha3-512"];
+    // As much as this machine needs longer for than the timeout.
+    for doubled in 0.. {
+        sparse_file(&work.path("local.img"), (512 << 20) << doubled, &[]);
+        let started = Instant::now();
+        for more in ["--flushcache", "--on-read-error=skip"] {
+            let options = [&common[..], &[more]].concat();
+            work.client_through(&options, &server_command(&["--timeout=1"])).run().expect(0);
+        }
+        if started.elapsed() > Duration::from_millis(3500) {
+            return;
+        }
+    }
+}
+
 /// Floods of every kind of request from a client that reads no answer.
 #[test]
 fn hostile_clients_cannot_make_a_server_hold_much_memory() {
