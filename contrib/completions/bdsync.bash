@@ -269,7 +269,7 @@ _bdsync() {
             return 0
             ;;
         bdsync__subcmd__mount)
-            opts="-b -h -c -r -t -z -F -d -v -P -H --from --daemon --allow-other --allow-root --fsname --scan --cache-mib --compress --blocksize --digest --hash --checksum --remdata --twopass --zeroblocks --flushcache --diffsize --timeout --verbose --progress --report --help --version"
+            opts="-b -h -c -r -t -z -F -d -v -P -H --from --daemon --allow-other --allow-root --fsname --scan --cache-mib --compress --end-with-link --blocksize --digest --hash --checksum --remdata --twopass --zeroblocks --flushcache --diffsize --timeout --verbose --progress --report --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

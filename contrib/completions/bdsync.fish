@@ -208,6 +208,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l daemon -d 'Retur
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-other -d 'Let all users read the mount, not just its owner'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l allow-root -d 'Let root read the mount as well'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l compress -d 'Compress what is fetched or sent, with zstd; a classic bdsync at the other end cannot'
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l end-with-link -d 'End the mount, as SIGTERM does, once the link to the remote side is lost'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s r -l remdata -d 'Make a patch that turns LOCDEV into REMDEV, not the other way'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s t -l twopass -d 'Accepted for the classic\'s sake; changes nothing'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s z -l zeroblocks -d 'Accepted for the classic\'s sake; changes nothing'

@@ -64,6 +64,10 @@ fn mounting() -> Vec<Arg> {
             long_valued("cache-mib", "N")
                 .help("Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]"),
             link_flag(),
+            long_flag(
+                "end-with-link",
+                "End the mount, as SIGTERM does, once the link to the remote side is lost",
+            ),
         ],
     )
 }
@@ -112,7 +116,9 @@ fn mount_live(found: &ArgMatches) -> Result<(MountSource, OsString)> {
     let mut session = session(found, [command, local, remote])?;
     session.compare.compress_link = found.get_flag("compress");
     let cache_mib = cache_mib(found)?;
-    Ok((MountSource::Live { session, scan_in_background, cache_mib }, mountpoint))
+    let ends_with_link = found.get_flag("end-with-link");
+    let source = MountSource::Live { session, scan_in_background, cache_mib, ends_with_link };
+    Ok((source, mountpoint))
 }
 
 /// Options that are for a remote side are not silently ignored: there is none.
@@ -131,6 +137,7 @@ fn mount_stored(found: &ArgMatches, patch: &OsString) -> Result<(MountSource, Os
         "scan",
         "cache-mib",
         "compress",
+        "end-with-link",
     ] {
         if is_given(found, name) {
             return Err(usage(format!("--{name} means nothing with --from")));
@@ -166,12 +173,17 @@ mod tests {
 
     #[test]
     fn both_forms_of_the_mount_are_understood() {
-        let live =
-            mount_of(&["ssh h bdsync --server", "a", "b", "/mnt", "-r", "--scan=background"]);
-        let MountSource::Live { session, scan_in_background, cache_mib } = live.source else {
+        let words = ["ssh h bdsync --server", "a", "b", "/mnt", "-r", "--scan=background"];
+        let live = mount_of(&words);
+        let MountSource::Live { session, scan_in_background, cache_mib, ends_with_link } =
+            live.source
+        else {
             panic!("not live")
         };
         assert_eq!((session.direction, scan_in_background, cache_mib), (Direction::Pull, true, 64));
+        assert!(!ends_with_link);
+        let ending = mount_of(&[&words[..], &["--end-with-link"]].concat()).source;
+        assert!(matches!(ending, MountSource::Live { ends_with_link: true, .. }));
         assert_eq!((live.mountpoint, live.readers), (PathBuf::from("/mnt"), Readers::Owner));
 
         let stored = mount_of(&["--from", "p", "base", "m", "--daemon", "--allow-root", "-d"]);
@@ -209,6 +221,7 @@ mod tests {
             "--scan=background",
             "--cache-mib=8",
             "--compress",
+            "--end-with-link",
         ] {
             let text = refused(&["mount", "--from=p", option, "base", "m"]);
             assert!(text.contains("means nothing with --from"), "{option}: {text}");

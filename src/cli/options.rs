@@ -305,6 +305,8 @@ pub enum MountSource {
         scan_in_background: bool,
         /// Memory for fetched blocks, in MiB, `1..=CACHE_MIB_MAX`.
         cache_mib: u32,
+        /// End the mount once the link is lost.
+        ends_with_link: bool,
     },
     /// A patch file over the device that it is meant for.
     Stored {

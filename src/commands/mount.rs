@@ -68,6 +68,7 @@ pub fn run(options: &MountOptions, record: &Arc<Record>, report: Option<&Path>) 
     let view = Arc::new(View::new(change, options.readers)?);
     let name = source_name(&options.source);
     let events = Events::with_signals()?;
+    let link_lost = events.on_link_loss();
     let mount = Mount::attach(view, mountpoint, options.readers, &options.name, events)?;
     match daemon {
         Some(daemon) => daemon.detach()?,
@@ -78,6 +79,9 @@ pub fn run(options: &MountOptions, record: &Arc<Record>, report: Option<&Path>) 
     }
     notify::ready(&format!("{name} can be read at {}", mount.path().display()));
     let watch = watch_scan(options, live.as_ref())?;
+    if let (MountSource::Live { ends_with_link: true, .. }, Some(live)) = (&options.source, &live) {
+        live.when_link_lost(link_lost);
+    }
     let served = mount.serve();
     drop((watch, answers, known));
     let status = shown.status();
@@ -196,7 +200,7 @@ fn open(source: &MountSource, record: &Record) -> Result<Opened> {
         MountSource::Stored { patch, base, sizes } => {
             Ok((open_stored(patch, base, *sizes, record)?, None))
         }
-        MountSource::Live { session, scan_in_background, cache_mib } => {
+        MountSource::Live { session, scan_in_background, cache_mib, .. } => {
             let live = open_live(session, *scan_in_background, *cache_mib, record)?;
             Ok((Arc::clone(&live) as Arc<dyn Change>, Some(live)))
         }

@@ -17,6 +17,8 @@ pub(super) enum Event {
     /// The kernel has let go of it.
     Ended,
     Signal(i32),
+    /// The other side of what it shows is gone, and it is to end because of that.
+    LinkLost,
 }
 
 /// What is told to a mount. Made before it, so that no signal is missed meanwhile.
@@ -88,6 +90,13 @@ impl Events {
             }
         })?;
         Ok(events)
+    }
+
+    /// What to call once the mount is to end because the other side of what it shows is gone.
+    pub fn on_link_loss(&self) -> impl FnOnce() + Send + 'static {
+        let sender = self.sender.clone();
+        // A mount that is gone listens no more.
+        move || drop(sender.send(Event::LinkLost))
     }
 
     /// Only what comes from the kernel.

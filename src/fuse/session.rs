@@ -4,7 +4,8 @@
 //!   attach: /dev/fuse, mount, threads --> readable
 //!   serve:  umount from outside ------------------------------> end
 //!           SIGINT, SIGTERM,
-//!           SIGHUP, SIGQUIT --------> unmount --> not in use -> end
+//!           SIGHUP, SIGQUIT,
+//!           a lost link (if asked) -> unmount --> not in use -> end
 //!                                           \-----> in use: detached, served until the last
 //!                                                   user is gone, or a second signal
 //! ```
@@ -111,34 +112,52 @@ impl Mount {
         self.mountpoint.path()
     }
 
-    /// Serves until the mount is gone: by `umount`, or after a signal, which is returned.
+    /// Serves until the mount is gone: by `umount`, after a signal, which is returned, or because
+    /// the link is lost (see [`Events::on_link_loss`]).
     ///
     /// # Errors
     /// `Kind::Interrupted` when a second signal ended it while it was in use; `Kind::Read` when
     /// the kernel's side failed.
     pub fn serve(mut self) -> Result<Option<i32>> {
-        let mut asked = None;
+        let asked = match self.events.recv() {
+            Ok(Event::Signal(signal)) => Some(signal),
+            Ok(Event::LinkLost) => {
+                report::notice("the link to the remote side is lost: the mount ends");
+                None
+            }
+            Ok(Event::Ended) | Err(_) => return self.finish().map(|()| None),
+        };
+        let mut left = self.detach();
+        let mut event = None;
+        if left == Detached::Whole {
+            event = self.next_event(Some(END_WAIT));
+            // Another mount namespace has it too, if nothing happens.
+            left = Detached::InUse;
+        }
+        let event = event.or_else(|| {
+            report::notice(&left.after_it_was_asked_for(self.path()));
+            self.next_event(None)
+        });
+        let ended = match event {
+            Some(Event::Signal(signal)) => self.end_at_once(signal),
+            _ => self.finish(),
+        };
+        ended.map(|()| asked)
+    }
+
+    /// What happens next to a mount that is to end; `None` when that is nothing for as long as
+    /// `limit`.
+    fn next_event(&self, limit: Option<Duration>) -> Option<Event> {
         loop {
-            match self.events.recv() {
-                Ok(Event::Ended) | Err(_) => return self.finish().map(|()| asked),
-                Ok(Event::Signal(signal)) if asked.is_some() => {
-                    return self.end_at_once(signal).map(|()| asked);
-                }
-                Ok(Event::Signal(signal)) => {
-                    asked = Some(signal);
-                    let mut left = self.detach();
-                    if left == Detached::Whole {
-                        left = match self.events.recv_timeout(END_WAIT) {
-                            // Another mount namespace has it too.
-                            Err(RecvTimeoutError::Timeout) => Detached::InUse,
-                            Ok(Event::Signal(signal)) => {
-                                return self.end_at_once(signal).map(|()| asked);
-                            }
-                            Ok(Event::Ended) | Err(_) => return self.finish().map(|()| asked),
-                        };
-                    }
-                    report::notice(&left.after_a_signal(self.path()));
-                }
+            let event = match limit {
+                Some(limit) => self.events.recv_timeout(limit),
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match event {
+                Ok(Event::LinkLost) => {}
+                Ok(event) => return Some(event),
+                Err(RecvTimeoutError::Timeout) => return None,
+                Err(RecvTimeoutError::Disconnected) => return Some(Event::Ended),
             }
         }
     }
@@ -223,8 +242,8 @@ enum Detached {
 }
 
 impl Detached {
-    /// What a signal has made of the mount at `path`, in words.
-    fn after_a_signal(&self, path: &Path) -> String {
+    /// What a signal or a lost link has made of the mount at `path`, in words.
+    fn after_it_was_asked_for(&self, path: &Path) -> String {
         let path = path.display();
         match self {
             Self::Whole => format!("{path} is unmounted"),

@@ -146,7 +146,7 @@ pub use opening::{Digests, Opening};
 pub use other::Other;
 pub use pace::{BULK_BYTES_MIN, IN_FLIGHT_BYTES_MAX};
 pub use packed::packed;
-pub use peer::Peer;
+pub use peer::{OnLost, Peer};
 pub use request::{Answer, Done, Request, Session};
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 //! callbacks, and the end of the link comes to all of them.
 //!
 //! ```text
-//!   submit --> Inbox --> writer thread --> remote
+//!   submit --> Inbox --> writer thread --> remote     (sending.rs)
 //!                ^                           |
 //!   done(..) <---+------ reader thread <-----+
 //! ```
 //! The reader thread reads always, so neither side can block the other on a full pipe. Nothing
 //! here waits for ever: the timeout, [`Peer::abort`] and the drop end every wait.
+
+mod sending;
 
 use std::fmt;
 use std::process::ExitStatus;
@@ -16,20 +18,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::early::{Claim, EarlyAnswers};
 use super::handshake::Extensions;
 use super::inbox::{Inbox, QUEUED_REQUESTS_MAX};
 use super::link::{Counters, Link};
 use super::message::Message;
-use super::opening::{Digests, LinkGuard, Opening, Reader, Writer};
+use super::opening::{Digests, LinkGuard, Opening, Reader};
 use super::other::Other;
 use super::packed::unpacked;
 use super::request::{Answer, Done, Request, Session};
 use crate::background::spawn;
 use crate::error::{Error, Kind, Result};
 use crate::units::Priority;
+
+/// Takes the news that the link is lost.
+pub type OnLost = Box<dyn FnOnce() + Send>;
 
 /// The remote, ready for requests. Dropping it without [`finish`](Self::finish) ends REMSHCMD.
 pub struct Peer {
@@ -62,6 +67,8 @@ struct State {
     writer_closed: bool,
     /// The peer is being dropped: the writer thread shall end.
     dropped: bool,
+    /// To be called when the link is lost.
+    told_of_loss: Option<OnLost>,
 }
 
 /// How far the session is.
@@ -106,6 +113,7 @@ impl Peer {
             phase: Phase::Open,
             writer_closed: false,
             dropped: false,
+            told_of_loss: None,
         };
         let shared = Arc::new(Shared {
             link: guard.0.clone(),
@@ -167,6 +175,19 @@ impl Peer {
             Phase::Dead(err) => Some(err.duplicate()),
             _ => None,
         }
+    }
+
+    /// Calls `told`, on a thread of this connection or on this one, once the link is lost: never
+    /// because of [`abort`](Self::abort), of an end in good order or of the drop. The last one to
+    /// be given counts.
+    pub fn when_lost(&self, told: OnLost) {
+        let mut state = self.shared.state.lock();
+        if !matches!(state.phase, Phase::Dead(_)) {
+            state.told_of_loss = Some(told);
+            return;
+        }
+        drop(state);
+        told();
     }
 
     /// Whether new requests have a chance of being answered.
@@ -392,68 +413,6 @@ impl Shared {
         }
     }
 
-    /// The writer thread: sends, and calls the callbacks of what is never sent.
-    fn write_requests(&self, writer: Writer) {
-        let mut writer = Some(writer);
-        let mut state = self.state.lock();
-        loop {
-            if !state.settled.is_empty() {
-                let settled = std::mem::take(&mut state.settled);
-                MutexGuard::unlocked(&mut state, || {
-                    for (done, answer) in settled {
-                        done(answer);
-                    }
-                });
-            } else if writer.is_some() && matches!(state.phase, Phase::Ended | Phase::Dead(_)) {
-                writer = None;
-                state.writer_closed = true;
-                self.progress.notify_all();
-            } else if let Some(writer) = writer.as_mut()
-                && self.send_batch(&mut state, writer)
-            {
-                // There may be more by now.
-            } else if state.dropped {
-                return;
-            } else {
-                self.work.wait(&mut state);
-            }
-        }
-    }
-
-    /// Sends what may be sent now, one large write at most; whether there was anything. Nobody has
-    /// to wait for the state while the remote takes nothing.
-    fn send_batch(&self, state: &mut MutexGuard<'_, State>, writer: &mut Writer) -> bool {
-        let sent = match self.next_batch(state, writer) {
-            Ok(false) => return false,
-            Ok(true) => MutexGuard::unlocked(state, || writer.flush()),
-            Err(err) => Err(err),
-        };
-        if let Err(err) = sent {
-            MutexGuard::unlocked(state, || self.fail(err));
-        }
-        true
-    }
-
-    /// Puts what may be sent now into the writer, in memory; whether there was anything.
-    fn next_batch(&self, state: &mut State, writer: &mut Writer) -> Result<bool> {
-        let (mut any, now) = (false, Instant::now());
-        let was_due = state.inbox.is_due();
-        while !writer.is_full()
-            && let Some(message) = state.inbox.next_to_send(now)
-        {
-            self.link.count_request();
-            any = true;
-            writer.add(&message)?;
-        }
-        self.mind_silence(state, was_due);
-        if matches!(state.phase, Phase::Closing | Phase::Finishing) && !state.inbox.has_queued() {
-            state.phase = Phase::DoneSent;
-            any = true;
-            writer.add(&Message::Done)?;
-        }
-        Ok(any)
-    }
-
     /// The link is beyond repair: everybody who waits is told, and REMSHCMD is ended.
     fn fail(&self, err: Error) {
         if !self.is_open() {
@@ -466,6 +425,10 @@ impl Shared {
             done(answer);
         }
         self.work.notify_one();
+        let told = self.state.lock().told_of_loss.take();
+        if let Some(told) = told {
+            told();
+        }
         self.link.kill();
     }
 

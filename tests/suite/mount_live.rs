@@ -304,6 +304,31 @@ fn when_the_remote_side_dies_the_rest_is_an_error() {
 }
 
 #[test]
+fn a_mount_that_is_to_end_with_its_link_does_so_and_says_why() {
+    require!(fuse());
+    for is_busy in [false, true] {
+        let (work, local, _) = pair(14);
+        let script = format!("echo $$ >{}; exec $BDSYNC --server", work.path("pid").display());
+        let options = ["--remdata", "--end-with-link"];
+        let mut mounted = live_mount(&work, &options, &shell_command(&script));
+        let held = is_busy.then(|| fs::File::open(mounted.path("original")).unwrap());
+        kill(Pid::from_raw(work_pid(&work)), Signal::SIGKILL).unwrap();
+        mounted.wait_until("it is taken away", |_| !is_mounted(&work.path("mnt")));
+        if let Some(mut held) = held {
+            mounted.wait_until("it tells", |mounted| mounted.said().contains("still in use"));
+            let mut bytes = vec![];
+            held.read_to_end(&mut bytes).unwrap();
+            assert!(bytes == local, "known locally");
+        }
+        // As a client whose remote command a signal has ended.
+        assert_eq!(mounted.ended().code(), Some(8), "{}", mounted.said());
+        let said = mounted.said();
+        assert!(said.contains("the link to the remote side is lost: the mount ends"), "{said}");
+        assert_eq!(said.matches("went away").count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn a_mount_whose_reads_have_failed_does_not_end_as_if_all_were_well() {
     require!(fuse());
     // Who ends it by a signal does not ask.

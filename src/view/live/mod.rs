@@ -162,6 +162,12 @@ impl LiveChange {
         status.scan
     }
 
+    /// Calls `told` once the link to the remote side is lost, while the session is not ended by
+    /// this side; see [`Peer::when_lost`](crate::wire::Peer::when_lost).
+    pub fn when_link_lost(&self, told: impl FnOnce() + Send + 'static) {
+        self.0.engine.peer().when_lost(Box::new(told));
+    }
+
     /// Lets the local device's page cache go, of what is in it because of this.
     pub fn forget_local(&self) {
         let local = self.0.engine.local();

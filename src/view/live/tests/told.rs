@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use super::rig::{Rig, Setup, TestDevice, later, noise, wait};
+use crossbeam_channel::{Sender, bounded};
+
+use super::rig::{PATIENCE, Rig, Setup, TestDevice, later, noise, wait};
 use crate::error::Kind;
 use crate::progress::Recording;
 use crate::units::{ByteRange, Direction, GIB, KIB, MIB, SizeRule};
@@ -65,6 +67,30 @@ fn a_link_that_dies_is_told_of_before_anybody_reads() {
     let status = rig.status();
     assert!(status["last_error"].is_string(), "{status}");
     assert_eq!(status["failed_reads"], 0);
+}
+
+#[test]
+fn only_a_link_that_is_lost_is_told_of_as_such() {
+    for loses in [true, false] {
+        let rig = Rig::of_bytes(Setup::own(Direction::Pull), &[1; 4096], &[2; 4096]);
+        let (told, lost) = bounded(2);
+        let tell = |told: &Sender<()>| {
+            let told = told.clone();
+            move || told.send(()).unwrap()
+        };
+        rig.live().when_link_lost(tell(&told));
+        if loses {
+            rig.server.close();
+            lost.recv_timeout(PATIENCE).unwrap();
+            assert!(rig.live().finish().is_err());
+            rig.live().when_link_lost(tell(&told));
+            lost.try_recv().unwrap();
+        } else {
+            rig.live().finish().unwrap();
+        }
+        drop(rig);
+        assert!(lost.try_recv().is_err());
+    }
 }
 
 #[test]
