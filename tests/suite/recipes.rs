@@ -12,9 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::images::random_bytes;
-use crate::support::mounted::take_away;
+use crate::support::mounted::{SmallDisk, take_away};
 use crate::support::requirements::{
-    find_program, fuse, loop_devices, program, require, root, sshd,
+    find_program, fuse, loop_devices, program, require, root, skip, sshd,
 };
 use crate::support::run::binary;
 use crate::support::sshd::Sshd;
@@ -295,6 +295,12 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// Makes a file look as if made 8 days ago.
+fn expire(path: &Path) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_hours(8 * 24)).unwrap();
+}
+
 /// A night between two files, as a config says that begins with `SRC=new` and `DST=copy`.
 struct Night {
     work: Workdir,
@@ -433,7 +439,7 @@ fn what_cannot_be_read_night_after_night_lets_no_undo_patches_pile_up() {
     set_mode(&night.work.write("bin/bdsync", leaves_out.as_bytes()), 0o755);
     fs::create_dir(night.work.path("undo")).unwrap();
     let old = night.work.write("undo/000001.long.ago.undo", b"");
-    Command::new("touch").args(["-d", "8 days ago"]).arg(&old).status().unwrap();
+    expire(&old);
     // Any other failure leaves all the ways back.
     let failed = night.command().env("code", "5").status().unwrap();
     assert_eq!((failed.code(), old.exists()), (Some(5), true));
@@ -443,6 +449,61 @@ fn what_cannot_be_read_night_after_night_lets_no_undo_patches_pile_up() {
     night.work.write("new", &night.work.read("copy"));
     night.run(15);
     assert!(!old.exists());
+}
+
+#[test]
+fn expired_undo_patches_make_room_for_the_nights_own_and_others_do_not() {
+    require!(root());
+    let Some(small) = SmallDisk::new("256k") else {
+        skip("to mount a tmpfs");
+        return;
+    };
+    let undo = small.path("undo");
+    let config = "before() { echo before >>calls; }\nafter() { echo after >>calls; }\n";
+    let night = Night::new(&format!("UNDO_DIR={}\n{config}", undo.display()));
+    fs::create_dir(&undo).unwrap();
+    let [old, recent] = ["000001.old.undo", "000002.recent.undo"].map(|name| undo.join(name));
+    fs::write(&old, vec![1; 200_000]).unwrap();
+    fs::write(&recent, "").unwrap();
+
+    let words = night.run(9);
+    assert!(words.contains("No space left") && !words.contains("once more"), "{words}");
+    assert!(old.exists() && !night.is_done());
+    assert_eq!(kept_in(&undo).len(), 2);
+
+    expire(&old);
+    fs::remove_file(night.work.path("calls")).unwrap();
+    let words = night.run(0);
+    assert!(words.contains("once more, without what was expired:"), "{words}");
+    assert!(words.contains(old.to_str().unwrap()), "{words}");
+    assert!(night.is_done() && !old.exists() && recent.exists());
+    assert_eq!(kept_in(&undo).len(), 2);
+    assert_eq!(night.work.read("calls"), b"before\nafter\n");
+
+    // Once only: there is not room enough without what is expired either.
+    fs::write(&old, "").unwrap();
+    expire(&old);
+    for (name, seed) in [("new", 3), ("copy", 4)] {
+        night.work.write(name, &random_bytes(seed, 300_000));
+    }
+    let words = night.run(9);
+    assert_eq!(words.matches("once more").count(), 1, "{words}");
+    assert!(!night.is_done() && !old.exists() && recent.exists());
+}
+
+#[test]
+fn a_night_that_could_not_write_to_the_copy_itself_leaves_all_the_ways_back() {
+    let night = Night::new("UNDO_DIR=undo\n");
+    fs::remove_file(night.work.path("bin/bdsync")).unwrap();
+    let fails =
+        "#!/bin/sh\nfor word; do case $word in --undo=*) : >\"${word#*=}\" ;; esac; done\nexit 9\n";
+    set_mode(&night.work.write("bin/bdsync", fails.as_bytes()), 0o755);
+    fs::create_dir(night.work.path("undo")).unwrap();
+    let old = night.work.write("undo/000001.old.undo", b"");
+    expire(&old);
+    let words = night.run(9);
+    assert!(old.exists() && words.is_empty(), "{words}");
+    assert_eq!(kept_in(&night.work.path("undo")).len(), 2);
 }
 
 #[test]
@@ -593,9 +654,10 @@ fn old_undo_patches_go_whatever_path_leads_to_them() {
             symlink("undo", night.work.path(link)).unwrap();
         }
         for name in ["old.undo", "killed.undo.partial-1", "kept.txt", ".lock"] {
-            let file = fs::File::create(folder(&night).join(name)).unwrap();
-            set_mode(&folder(&night).join(name), 0o600);
-            file.set_modified(SystemTime::now() - Duration::from_hours(8 * 24)).unwrap();
+            let file = folder(&night).join(name);
+            fs::write(&file, "").unwrap();
+            set_mode(&file, 0o600);
+            expire(&file);
         }
         night.run(0);
         assert!(night.is_done());
