@@ -276,6 +276,14 @@ fn nights_can_be_taken_back() {
     // The second night changed nothing, so the first is the last that counts.
     world.run("undo");
     assert!(world.content("copy") == world.newer);
+
+    // Three nights back, of which the newest fails: nothing older is applied then.
+    let damaged = undo.join("000009.damaged.undo");
+    fs::write(&damaged, "no patch").unwrap();
+    let three = block("undo").replace("head -n 1", "head -n 3");
+    world.run_script(&format!("status=0\n{three} || status=$?\n[ \"$status\" = 2 ]"));
+    assert!(world.content("copy") == world.newer);
+    fs::remove_file(damaged).unwrap();
     world.run_script("bdsync --patch=/dev/vg/copy <$(ls /var/lib/bdsync/disk/*.undo | head -n 1)");
     assert!(world.content("copy") == world.older);
 }
