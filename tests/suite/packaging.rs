@@ -43,3 +43,17 @@ fn both_packages_stop_and_disable_every_unit_when_they_are_removed() {
         }
     }
 }
+
+/// nightly waits for bdsync, which must be told as well then, but a mount still needs its remote.
+#[test]
+fn a_stop_tells_all_processes_of_a_unit_but_for_the_remote_command_of_a_mount() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
+    for (name, mode) in [
+        ("bdsync-mount@.service", Some("KillMode=mixed")),
+        ("bdsync-sync@.service", None),
+        ("bdsync@.service", None),
+    ] {
+        let unit = fs::read_to_string(units.join(name)).unwrap();
+        assert_eq!(unit.lines().find(|line| line.starts_with("KillMode=")), mode, "{name}");
+    }
+}
