@@ -1,5 +1,6 @@
 //! Mounting by mount(8), fstab and systemd: the helper script, and sd_notify.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
@@ -159,7 +160,16 @@ fn both_sources_of_the_example_config_are_understood() {
         let Ok(bdsync::cli::Command::Mount(options)) = parsed else {
             panic!("{words:?}: {parsed:?}")
         };
-        assert_eq!(matches!(options.source, MountSource::Live { .. }), is_live, "{words:?}");
+        let remote_command = match options.source {
+            MountSource::Live { session, .. } => Some(session.remote_command),
+            MountSource::Stored { .. } => None,
+        };
+        assert_eq!(remote_command.is_some(), is_live, "{words:?}");
+        // Else readers wait for hours on a link that is dead.
+        let is_watched = |command: &OsString| {
+            command.to_str().unwrap().starts_with("ssh -o BatchMode=yes -o ServerAliveInterval=30 ")
+        };
+        assert!(remote_command.as_ref().is_none_or(is_watched), "{remote_command:?}");
         assert_eq!(options.mountpoint, std::path::Path::new("/mnt/preview"));
     }
 }
