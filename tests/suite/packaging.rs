@@ -57,3 +57,19 @@ fn a_stop_tells_all_processes_of_a_unit_but_for_the_remote_command_of_a_mount() 
         assert_eq!(unit.lines().find(|line| line.starts_with("KillMode=")), mode, "{name}");
     }
 }
+
+/// systemd ignores settings that stand in no section.
+#[test]
+fn what_units_say_of_systemctl_edit_begins_with_a_section() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
+    let mut count = 0;
+    for unit in fs::read_dir(units).unwrap() {
+        let text = fs::read_to_string(unit.unwrap().path()).unwrap();
+        for (_, rest) in text.match_indices("`systemctl edit ").map(|(at, _)| text.split_at(at)) {
+            let shown = rest.lines().find(|line| line.starts_with("#   ")).unwrap();
+            assert!(shown.starts_with("#   ["), "{shown}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 2);
+}
