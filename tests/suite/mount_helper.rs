@@ -152,7 +152,7 @@ fn unit_call(config: &str) -> Vec<String> {
 #[test]
 fn both_sources_of_the_example_config_are_understood() {
     let live = include_str!("../../contrib/examples/mount.conf");
-    let stored = live.replace("\n#SOURCE=", "\nSOURCE=");
+    let stored = live.replace("\n#SOURCE=", "\nSOURCE=").replace("\n#OPTIONS=", "\nOPTIONS=");
     assert_ne!(live, stored);
     for (config, is_live) in [(live, true), (&stored, false)] {
         let words = unit_call(config);
