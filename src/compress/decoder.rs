@@ -2,11 +2,11 @@
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
-use flate2::bufread::MultiGzDecoder;
 use zstd::zstd_safe::get_error_name;
 use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 
 use super::Format;
+use super::gzip::GzipReader;
 use super::source::Source;
 
 /// The largest zstd window that is accepted, in bits: 128 MiB, which is what `zstd` itself
@@ -25,7 +25,7 @@ pub struct Decoder<R: Read>(Inner<R>);
 
 enum Inner<R: Read> {
     Plain(Source<R>),
-    Gzip(Box<MultiGzDecoder<BufReader<Source<R>>>>),
+    Gzip(Box<GzipReader<BufReader<Source<R>>>>),
     Zstd(zstd::Decoder<'static, BufReader<Source<R>>>),
 }
 
@@ -40,7 +40,7 @@ impl<R: Read> Decoder<R> {
         let buffered = |source| BufReader::with_capacity(BUFFER_BYTES, source);
         Ok(Self(match format {
             None => Inner::Plain(source),
-            Some(Format::Gzip) => Inner::Gzip(Box::new(MultiGzDecoder::new(buffered(source)))),
+            Some(Format::Gzip) => Inner::Gzip(Box::new(GzipReader::new(buffered(source)))),
             Some(Format::Zstd) => {
                 let mut decoder = zstd::Decoder::with_buffer(buffered(source))?;
                 decoder.window_log_max(WINDOW_LOG_MAX)?;
@@ -58,15 +58,26 @@ impl<R: Read> Decoder<R> {
             Inner::Zstd(_) => Some(Format::Zstd),
         }
     }
+
+    /// How many zeros stand behind compressed data that have been read to their end. They are no
+    /// part of what comes out.
+    #[must_use]
+    pub fn padding_bytes(&self) -> u64 {
+        match &self.0 {
+            Inner::Gzip(decoder) => decoder.padding_bytes(),
+            Inner::Plain(_) | Inner::Zstd(_) => 0,
+        }
+    }
 }
 
 impl<R: Read> Read for Decoder<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
             Inner::Plain(source) => source.read(buf),
-            Inner::Gzip(decoder) => decoder
-                .read(buf)
-                .map_err(|err| judge(err, decoder.get_ref().get_ref().failed(), Format::Gzip)),
+            Inner::Gzip(decoder) => decoder.read(buf).map_err(|err| {
+                let input_failed = decoder.input().is_some_and(|input| input.get_ref().failed());
+                judge(err, input_failed, Format::Gzip)
+            }),
             Inner::Zstd(decoder) => decoder
                 .read(buf)
                 .map_err(|err| judge(err, decoder.get_ref().get_ref().failed(), Format::Zstd)),

@@ -3,6 +3,7 @@
 //! ```text
 //!   bytes --> source.rs     the first few are looked at, and come out again
 //!                \--> decoder.rs    plain, gzip or zstd --> plain
+//!                       gzip.rs     members, and zeros behind them
 //!   plain --> encoder.rs --> bytes
 //!   block <-> block.rs  <-> zstd frame
 //! ```
@@ -13,6 +14,7 @@
 mod block;
 mod decoder;
 mod encoder;
+mod gzip;
 mod source;
 
 pub use block::{pack, unpack};
@@ -29,7 +31,7 @@ pub const MAGIC_BYTES: usize = 4;
 /// A compressed format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// RFC 1952, with any number of members.
+    /// RFC 1952, with any number of members and zeros behind them.
     Gzip,
     /// RFC 8878, with any number of frames.
     Zstd,
@@ -136,6 +138,27 @@ mod tests {
             assert_eq!(plain(&twice).unwrap(), b"one, two");
             twice.extend(b"rubbish");
             assert!(plain(&twice).is_err());
+        }
+    }
+
+    #[test]
+    fn zeros_behind_gzip_members_are_padding_and_nothing_else_is() {
+        for members in 1..3 {
+            let gzip = compressed(b"text", Compression::Gzip(6)).repeat(members);
+            // More than is read at once, too.
+            for padding_bytes in [1, 512, 300_000] {
+                let padded = [&gzip[..], &vec![0; padding_bytes]].concat();
+                let mut decoder = Decoder::new(&padded[..]).unwrap();
+                let mut out = vec![];
+                decoder.read_to_end(&mut out).unwrap();
+                assert_eq!(out, b"text".repeat(members));
+                assert_eq!(decoder.padding_bytes(), padding_bytes as u64);
+                assert_eq!(decoder.read(&mut [0; 10]).unwrap(), 0);
+                for behind in [b"rubbish", &gzip[..]] {
+                    let err = plain(&[&padded, behind].concat()).unwrap_err();
+                    assert_eq!(err.kind(), io::ErrorKind::InvalidData, "{err}");
+                }
+            }
         }
     }
 

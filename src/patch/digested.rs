@@ -20,6 +20,12 @@ impl<R> Digested<R> {
         Self { input, hasher: blake3::Hasher::new(), held: vec![] }
     }
 
+    /// What it reads from.
+    #[must_use]
+    pub fn get_ref(&self) -> &R {
+        &self.input
+    }
+
     /// Compares what was read, which is all of a patch, with its seal.
     ///
     /// # Errors

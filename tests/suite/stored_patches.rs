@@ -219,6 +219,32 @@ fn compressed_patch_that_is_cut_or_damaged_is_refused_before_the_first_write() {
     }
 }
 
+/// A tape fills its last block up with zeros, and so does `dd conv=sync`.
+#[test]
+fn zeros_behind_a_gzip_patch_are_told_and_are_no_damage() {
+    let (work, local, remote, patch) = pair(40);
+    let sealed = work.patch(&["--seal"]);
+    for (patch, padding_bytes) in [(&patch, 100), (&patch, 10_240), (&sealed, 10_240)] {
+        let padded = [gzip(patch), vec![0; padding_bytes]].concat();
+        let path = work.write("p.gz", &padded);
+        info(&work, &["p.gz"]).expect(0);
+        let told = format!("{padding_bytes} bytes behind the patch are ignored");
+        let from_file = bdsync(["--patch"]).in_folder(work.folder()).stdin_file(&path);
+        let from_pipe = bdsync(["--patch"]).in_folder(work.folder()).stdin(&padded);
+        for call in [from_file, from_pipe] {
+            work.write("remote.img", &remote);
+            let out = call.run().expect(0);
+            assert_eq!(out.stderr_text().matches(&told).count(), 1, "{out}");
+            assert!(work.read("remote.img") == local);
+        }
+        work.write("remote.img", &remote);
+        work.write("p.gz", &[&padded, &b"x"[..]].concat());
+        let out = bdsync(["--patch"]).in_folder(work.folder()).stdin_file(&path).run();
+        out.expect(2).says("damaged or cut");
+        assert!(work.read("remote.img") == remote);
+    }
+}
+
 #[test]
 fn full_disk_under_a_compressed_patch_is_told() {
     let (work, ..) = pair(5);

@@ -45,11 +45,13 @@ pub(super) fn check_patch(
     file: &PatchFile,
     is_wanted: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<Summary> {
-    let input = decoded(file.rewound(), STDIN_NAME)?;
-    match input.format() {
-        None => check_file(file, STDIN_NAME, is_wanted),
-        Some(_) => check(PatchReader::new(input, STDIN_NAME)?, is_wanted),
+    let mut input = decoded(file.rewound(), STDIN_NAME)?;
+    if input.format().is_none() {
+        return check_file(file, STDIN_NAME, is_wanted);
     }
+    let summary = check(PatchReader::new(&mut input, STDIN_NAME)?, is_wanted)?;
+    tell_ignored(input.padding_bytes());
+    Ok(summary)
 }
 
 /// The patch from its first byte. A compressed one is decompressed again each time: no copy of
@@ -62,14 +64,22 @@ pub(super) fn open_patch(file: &PatchFile) -> Result<PatchReader<Decoder<PatchFi
 pub(super) fn decode_seal(trailer: &Trailer) -> Result<Option<FoundSeal>> {
     let at = |err: Error| err.with_path(STDIN_NAME).with_offset(trailer.tail_position);
     let seal = Seal::decode(&trailer.tail).map_err(at)?;
-    if seal.is_none() && !trailer.tail.is_empty() {
-        log::warn!("{} bytes behind the patch are ignored", trailer.tail.len());
+    if seal.is_none() {
+        tell_ignored(trailer.tail.len() as u64);
     }
     Ok(seal)
 }
 
+/// Warns of what stands behind the patch and is no part of it.
+fn tell_ignored(bytes: u64) {
+    if bytes > 0 {
+        log::warn!("{bytes} bytes behind the patch are ignored");
+    }
+}
+
 /// What can be told of the seal of a patch when all of it was read, and applied, as it came.
-pub(super) fn verify_late<R: Read>(patch: &Digested<R>, trailer: &Trailer) -> Result<()> {
+pub(super) fn verify_late<R: Read>(patch: &Digested<Decoder<R>>, trailer: &Trailer) -> Result<()> {
+    tell_ignored(patch.get_ref().padding_bytes());
     let Some(found) = decode_seal(trailer)? else { return Ok(()) };
     patch.verify(&found).map_err(|err| err.with_path(STDIN_NAME))?;
     if found.seal.base.is_some() {
