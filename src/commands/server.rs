@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::report;
 use crate::serve;
-use crate::transport::stdio;
+use crate::transport::{Connection, stdio};
 use crate::wire::Extensions;
 
 /// Serves the client at stdin and stdout, to its `done`.
@@ -25,8 +25,10 @@ use crate::wire::Extensions;
 /// when the report cannot be opened.
 pub fn run(options: &ServerOptions, record: &Record) -> Result<()> {
     report::log_as_server(options.reporting.verbosity);
+    // Before there is anything to tell: stderr may lead to the client.
+    let connection = stdio(options.timeout)?;
     let Some(path) = &options.reporting.report else {
-        return answer(options, record, &|| {
+        return answer(options, connection, record, &|| {
             serve::confine();
             Ok(())
         });
@@ -35,7 +37,7 @@ pub fn run(options: &ServerOptions, record: &Record) -> Result<()> {
     let words = LastWords::new(record, path)?;
     thread::scope(|scope| {
         let watch = Mutex::new(Some(words.watch(scope)?));
-        answer(options, record, &|| {
+        answer(options, connection, record, &|| {
             // What is open stays open once the process is confined.
             record.open_early(path)?;
             // A thread that runs already would not be confined.
@@ -50,13 +52,14 @@ pub fn run(options: &ServerOptions, record: &Record) -> Result<()> {
 /// Answers the client; `confine` is called once the device is open.
 fn answer(
     options: &ServerOptions,
+    connection: Connection,
     record: &Record,
     confine: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<()> {
     let allowed = serve::Allowed::new(&options.allow)?;
     // Found out while the files that tell it can still be opened.
     core_count();
-    serve::session(stdio(options.timeout)?, Extensions::ALL, &|path| {
+    serve::session(connection, Extensions::ALL, &|path| {
         let device = allowed.open(path)?;
         record.tell(|facts| facts.source = Some(DeviceFacts::here(&device)));
         record.claims.reads("the device", path)?;

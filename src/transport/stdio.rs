@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::{dup2_stdin, dup2_stdout};
+use nix::sys::stat::{FileStat, SFlag, fstat};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::Connection;
 use super::control::{Control, setup_error};
@@ -26,7 +26,9 @@ const KEEPALIVE_PROBES: u32 = 4;
 
 /// The connection over the process's stdin and stdout, which it takes away: from now on
 /// stdin is empty and whatever else prints to stdout goes to stderr, so that nothing can get
-/// between the messages. To be called once. `timeout` as in [`Control::new`].
+/// between the messages. Where stderr is the same socket, pipe or file, as inetd hands it over,
+/// nothing that goes there is seen any more: a log has to say it. To be called once, before
+/// anything is printed. `timeout` as in [`Control::new`].
 ///
 /// [`Control::wait_for_hang_up`] notices when nobody is left to read stdout.
 ///
@@ -36,6 +38,9 @@ pub fn stdio(timeout: Option<Duration>) -> Result<Connection> {
     let taken = || -> io::Result<_> {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
         let output = io::stdout().as_fd().try_clone_to_owned()?;
+        if would_mix(&output, &io::stderr()) {
+            dup2_stderr(nowhere()?)?;
+        }
         // A pipe that nobody writes to: a bare root directory has no /dev/null.
         let (empty, _) = io::pipe()?;
         dup2_stdin(empty)?;
@@ -54,13 +59,33 @@ pub fn stdio(timeout: Option<Duration>) -> Result<Connection> {
     })
 }
 
+/// Whether what is printed to `words` would come between the messages on `output`: they are one
+/// file. A terminal is left alone, for who looks there at what a server does, and so is what
+/// drops everything anyway.
+fn would_mix(output: &impl AsFd, words: &impl AsFd) -> bool {
+    let (Ok(output), Ok(words)) = (fstat(output), fstat(words)) else { return false };
+    let is_one = (output.st_dev, output.st_ino) == (words.st_dev, words.st_ino);
+    is_one && file_type(&output) != SFlag::S_IFCHR
+}
+
+fn file_type(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// Takes whatever is written to it, or at least says at once that nobody reads it.
+fn nowhere() -> io::Result<OwnedFd> {
+    match File::options().write(true).open("/dev/null") {
+        Ok(null) => Ok(null.into()),
+        // A bare root directory has none. Nobody minds that stderr cannot be written to.
+        Err(_) => io::pipe().map(|(_, unread)| unread.into()),
+    }
+}
+
 /// A writer that never blocks for longer than the connection lives. The descriptor itself must
 /// stay blocking, because whoever gave it to us may share it; but a pipe can be opened anew.
 fn writer(output: OwnedFd, control: &Arc<Control>) -> StreamWriter {
     let path = format!("/proc/self/fd/{}", output.as_raw_fd());
-    let is_pipe = fstat(&output).is_ok_and(|stat| {
-        SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO
-    });
+    let is_pipe = fstat(&output).is_ok_and(|stat| file_type(&stat) == SFlag::S_IFIFO);
     let anew = || {
         let flags = OFlag::O_NONBLOCK.bits();
         File::options().write(true).custom_flags(flags).open(path).ok()
@@ -89,6 +114,7 @@ fn notice_lost_hosts(socket: &OwnedFd, timeout: Option<Duration>) {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
     use std::process::{Command, Stdio};
 
     /// Not a test by itself: the process that the test below starts.
@@ -102,6 +128,23 @@ mod tests {
         connection.writer.write_all(b"<<").unwrap();
         connection.writer.write_all(&got).unwrap();
         connection.writer.write_all(b">>").unwrap();
+    }
+
+    #[test]
+    fn words_mix_with_messages_in_one_socket_pipe_or_file_and_not_on_a_terminal() {
+        let (socket, other_socket) = UnixStream::pair().unwrap();
+        let (_, pipe) = io::pipe().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let open = |path| File::options().read(true).write(true).open(path).unwrap();
+        let (null, terminal) = (open("/dev/null"), open("/dev/ptmx"));
+        for fd in [socket.as_fd(), pipe.as_fd(), file.as_fd()] {
+            assert!(would_mix(&fd, &fd.try_clone_to_owned().unwrap()));
+            assert!(!would_mix(&fd, &null));
+            assert!(!would_mix(&fd, &other_socket));
+        }
+        for file in [null, terminal] {
+            assert!(!would_mix(&file, &file));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The server as somebody who does not trust its clients needs it.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::support::images::{changed, random_bytes, sparse_file};
 use crate::support::raw_server::RawServer;
-use crate::support::run::{binary, server_command};
+use crate::support::run::{binary, server_command, shell_command};
 use crate::support::{Workdir, bdsync};
 
 /// How soon a server must have noticed that it is alone.
@@ -329,4 +329,43 @@ fn a_server_on_a_socket_answers_and_ends_with_its_client() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// inetd makes one socket all three of stdin, stdout and stderr.
+#[test]
+fn no_words_come_between_the_messages_where_stderr_is_the_client_too() {
+    let work = Workdir::new();
+    let missing = work.path("missing.img");
+    let device = Message::DevFile(missing.to_str().unwrap().into());
+    let client = [Message::Hello(CLASSIC.into()), device];
+    let server = [Message::Hello("SERVER 0.5".into())];
+    for (option, said, heard, code) in
+        [("--allow=/**", &client[..], &server[..], 12), ("--allow=relative", &[], &[], 1)]
+    {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let end = || Stdio::from(OwnedFd::from(theirs.try_clone().unwrap()));
+        let mut command = Command::new(binary());
+        command.args(["--server", option]).stdin(end()).stdout(end()).stderr(end());
+        let mut child = command.spawn().unwrap();
+        drop((command, theirs));
+        ours.write_all(&encoded(said)).unwrap();
+        let mut bytes = vec![];
+        ours.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.escape_ascii().to_string(), encoded(heard).escape_ascii().to_string());
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+    }
+}
+
+fn encoded(messages: &[Message]) -> Vec<u8> {
+    let mut bytes = vec![];
+    messages.iter().for_each(|message| message.encode(&mut bytes).unwrap());
+    bytes
+}
+
+#[test]
+fn a_client_whose_server_has_its_stdout_for_stderr_is_told_that_it_went_away() {
+    let work = Workdir::with_pair(&[1; 5000], &[0; 5000]);
+    fs::remove_file(work.path("remote.img")).unwrap();
+    let command = shell_command("exec $BDSYNC --server 2>&1");
+    work.client_through(&[], &command).run().expect(6).says("status 12");
 }
