@@ -7,9 +7,12 @@ use std::sync::OnceLock;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::error::{Error, Kind, Result};
+
+/// As what a stop counts at most that comes in the middle of a wait.
+const WAIT_SLICE: Duration = Duration::from_secs(1);
 
 /// How many cores the process may use, as first asked: a process that has given up the file
 /// system cannot read its limits any more.
@@ -61,11 +64,29 @@ pub fn later(
 ) -> Option<Background<Sender<()>>> {
     let (stop, stopped) = bounded(0);
     let wait = move || {
-        if stopped.recv_timeout(delay) == Err(RecvTimeoutError::Timeout) {
+        if time_is_up(&stopped, delay) {
             work();
         }
     };
     Background::start(name, stop, wait).ok()
+}
+
+/// Waits until the other end of `stopped` is dropped, but no longer than `delay` of the time in
+/// which this process runs; whether that is over. Where it is stopped, as by Ctrl-Z, what it waits
+/// for mostly is stopped with it.
+#[must_use]
+pub fn time_is_up(stopped: &Receiver<()>, delay: Duration) -> bool {
+    let mut left = delay;
+    loop {
+        let slice = left.min(WAIT_SLICE);
+        if stopped.recv_timeout(slice) != Err(RecvTimeoutError::Timeout) {
+            return false;
+        }
+        left -= slice;
+        if left.is_zero() {
+            return true;
+        }
+    }
 }
 
 impl<S> Drop for Background<S> {

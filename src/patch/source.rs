@@ -152,6 +152,9 @@ impl Seek for PatchFile {
 /// How long the end of the input is waited for once the patch is at its end: whoever writes it may
 /// hold the pipe open, and what may stand there, a seal, comes together with the end.
 const END_WAIT: Duration = Duration::from_secs(10);
+/// It is waited for in so many parts, each of which counts as one however long it takes: this process
+/// may be stopped meanwhile, and whoever writes the patch with it.
+const END_WAIT_PARTS: u32 = 20;
 
 /// A patch that can be read once, given up as soon as a signal asks for an end.
 #[derive(Debug)]
@@ -159,15 +162,20 @@ pub struct PatchStream<'a> {
     input: File,
     signals: &'a Signals,
     is_at_end: Arc<AtomicBool>,
-    /// Until when what stands behind the end is waited for; set there.
-    end_by: Option<Instant>,
+    /// For how many parts of [`END_WAIT`] what stands behind the end is still waited for.
+    end_parts: u32,
 }
 
 impl<'a> PatchStream<'a> {
     /// Reads from `input`.
     #[must_use]
     pub fn new(input: OwnedFd, signals: &'a Signals) -> Self {
-        Self { input: File::from(input), signals, is_at_end: Arc::default(), end_by: None }
+        Self {
+            input: File::from(input),
+            signals,
+            is_at_end: Arc::default(),
+            end_parts: END_WAIT_PARTS,
+        }
     }
 
     /// To be set once all of the patch has been read but what may stand behind its checksum.
@@ -181,10 +189,13 @@ impl Read for PatchStream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let input = self.input.as_fd();
         if self.is_at_end.load(Ordering::Relaxed) {
-            let by = *self.end_by.get_or_insert_with(|| Instant::now() + END_WAIT);
-            if !self.signals.wait_readable_until(input, Some(by))? {
-                log::info!("the input stays open behind the end of the patch");
-                return Ok(0);
+            let part = END_WAIT / END_WAIT_PARTS;
+            while !self.signals.wait_readable_until(input, Some(Instant::now() + part))? {
+                self.end_parts = self.end_parts.saturating_sub(1);
+                if self.end_parts == 0 {
+                    log::info!("the input stays open behind the end of the patch");
+                    return Ok(0);
+                }
             }
         } else {
             self.signals.wait_readable(input)?;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -159,15 +159,15 @@ impl Remote {
     /// # Errors
     /// `Kind::Spawn` when the system cannot tell.
     pub fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
-        let started = Instant::now();
-        let mut pause = Duration::from_millis(1);
+        // Not by the clock: this process may be stopped meanwhile, and the other with it.
+        let (mut left, mut pause) = (limit, Duration::from_millis(1));
         while self.status.is_none() {
             self.status = self.child.try_wait().map_err(|e| self.wait_error(e))?;
-            let left = limit.saturating_sub(started.elapsed());
             if self.status.is_some() || left.is_zero() {
                 break;
             }
             thread::sleep(pause.min(left));
+            left = left.saturating_sub(pause);
             pause = (pause * 2).min(WAIT_STEP_MAX);
         }
         if self.status.is_some() {

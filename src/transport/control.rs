@@ -3,7 +3,8 @@
 //!
 //! The timeout runs only while an answer is outstanding ([`Control::expect_answer`] to
 //! [`Control::rest`]), because a mount may be idle for hours, and starts anew with every byte
-//! that arrives. A write that makes no progress is given the same time.
+//! that arrives. A write that makes no progress is given the same time. Time in which this process
+//! is stopped is no silence: see [`Silence`].
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +16,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
 
+use super::silence::Silence;
 use crate::error::{Error, Kind, Result};
 
 /// Shared by a connection's reader, writer and owner.
@@ -33,8 +35,8 @@ pub struct Control {
 
 #[derive(Debug)]
 struct State {
-    /// Since when the other side has been silent while it owes an answer.
-    silent_since: Option<Instant>,
+    /// The other side's silence while it owes an answer.
+    silence: Option<Silence>,
     /// When bytes arrived last.
     last_heard: Option<Instant>,
     /// The other end of `closed`.
@@ -61,7 +63,7 @@ impl Control {
         for end in [nudge.as_fd(), nudger.as_fd()] {
             set_nonblocking(end).map_err(setup_error)?;
         }
-        let state = Mutex::new(State { silent_since: None, last_heard: None, open: Some(open) });
+        let state = Mutex::new(State { silence: None, last_heard: None, open: Some(open) });
         Ok(Arc::new(Self { timeout, state, closed, nudge, nudger, watched: OnceLock::new() }))
     }
 
@@ -73,7 +75,8 @@ impl Control {
 
     /// From now on the other side owes an answer: the timeout runs.
     pub fn expect_answer(&self) {
-        let was_resting = self.state.lock().silent_since.replace(Instant::now()).is_none();
+        let silence = Silence::new(Instant::now());
+        let was_resting = self.state.lock().silence.replace(silence).is_none();
         if was_resting && self.timeout.is_some() {
             // A full pipe nudges as well as one byte more.
             let _ = (&self.nudger).write(&[0]);
@@ -82,7 +85,7 @@ impl Control {
 
     /// The other side owes nothing: it may be silent for as long as it likes.
     pub fn rest(&self) {
-        self.state.lock().silent_since = None;
+        self.state.lock().silence = None;
     }
 
     /// Ends the connection from this side, at once and for good: the reader is at its end, the
@@ -121,13 +124,13 @@ impl Control {
         let mut state = self.state.lock();
         let now = Instant::now();
         state.last_heard = Some(now);
-        state.silent_since = state.silent_since.map(|_| now);
+        state.silence = state.silence.map(|_| Silence::new(now));
     }
 
     /// Waits until `fd` can be read. One who cannot be answered counts as gone.
     pub(super) fn wait_readable(&self, fd: BorrowedFd<'_>) -> io::Result<Ready> {
         loop {
-            let patience = self.patience();
+            let slice = self.patience().map(Silence::slice);
             let watched = self.watched.get().map_or(self.closed.as_fd(), AsFd::as_fd);
             let mut fds = [
                 PollFd::new(self.closed.as_fd(), PollFlags::POLLIN),
@@ -135,7 +138,8 @@ impl Control {
                 PollFd::new(self.nudge.as_fd(), PollFlags::POLLIN),
                 PollFd::new(watched, PollFlags::empty()),
             ];
-            let count = poll_retrying(&mut fds, patience)?;
+            let started = Instant::now();
+            let count = poll_retrying(&mut fds, slice)?;
             let [closed, readable, nudged, hung_up] = fds.map(|fd| fd.any().unwrap_or(true));
             if closed || hung_up {
                 return Ok(Ready::Closed);
@@ -146,6 +150,7 @@ impl Control {
             if nudged {
                 let _ = (&self.nudge).read(&mut [0; 64]);
             }
+            self.count_silence(started, slice);
             if count == 0 && self.patience().is_some_and(|left| left.is_zero()) {
                 return Err(self.timeout_error("no answer from the remote"));
             }
@@ -155,15 +160,18 @@ impl Control {
     /// Waits until `fd` can be written. The timeout counts here too: another side that takes
     /// nothing and says nothing is as good as gone.
     pub(super) fn wait_writable(&self, fd: BorrowedFd<'_>) -> io::Result<Ready> {
-        let started = Instant::now();
+        let mut silence = Silence::new(Instant::now());
         loop {
-            let last_sign = self.state.lock().last_heard.unwrap_or(started).max(started);
-            let patience = self.timeout.map(|limit| limit.saturating_sub(last_sign.elapsed()));
+            if let Some(at) = self.state.lock().last_heard {
+                silence.heard(at);
+            }
+            let slice = self.timeout.map(|limit| Silence::slice(silence.left(limit)));
             let mut fds = [
                 PollFd::new(self.closed.as_fd(), PollFlags::POLLIN),
                 PollFd::new(fd, PollFlags::POLLOUT),
             ];
-            let count = poll_retrying(&mut fds, patience)?;
+            let started = Instant::now();
+            let count = poll_retrying(&mut fds, slice)?;
             let [closed, writable] = fds.map(|fd| fd.any().unwrap_or(true));
             if closed {
                 return Ok(Ready::Closed);
@@ -171,7 +179,10 @@ impl Control {
             if writable {
                 return Ok(Ready::Now);
             }
-            if count == 0 && patience.is_some_and(|left| left.is_zero()) {
+            if let Some(asked) = slice {
+                silence.waited(started, Instant::now(), asked);
+            }
+            if count == 0 && slice.is_some_and(|left| left.is_zero()) {
                 return Err(self.timeout_error("the remote took nothing"));
             }
         }
@@ -179,8 +190,15 @@ impl Control {
 
     /// How much longer the silence may last; `None` for ever.
     fn patience(&self) -> Option<Duration> {
-        let since = self.state.lock().silent_since?;
-        Some(self.timeout?.saturating_sub(since.elapsed()))
+        let silence = self.state.lock().silence?;
+        Some(silence.left(self.timeout?))
+    }
+
+    /// Nothing was heard since `started`, in a wait of that length.
+    fn count_silence(&self, started: Instant, asked: Option<Duration>) {
+        if let (Some(silence), Some(asked)) = (&mut self.state.lock().silence, asked) {
+            silence.waited(started, Instant::now(), asked);
+        }
     }
 
     fn timeout_error(&self, what: &str) -> io::Error {

@@ -10,6 +10,7 @@
 //!        |  pair.rs     both ends in one process
 //!        +- stream.rs   the reader and writer of all three
 //!        +- control.rs  what ends their waiting: --timeout, or the owner
+//!        +- silence.rs  how long nothing was heard (pure)
 //!   throttle.rs --bwlimit, around either end's reader and writer
 //!   split.rs    REMSHCMD -> words (pure)
 //! ```
@@ -17,6 +18,7 @@
 mod command;
 mod control;
 mod pair;
+mod silence;
 mod split;
 mod stdio;
 mod stream;

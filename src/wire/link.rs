@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -88,7 +88,7 @@ impl Link {
     /// Waits for the process, whose stdin is closed, to end by itself: for as long as the
     /// timeout allows, or until [`abort`](Self::abort). Without a process it went well.
     pub(super) fn wait(&self) -> Result<ExitStatus> {
-        let started = Instant::now();
+        let mut waited = Duration::ZERO;
         loop {
             let mut remote = self.remote.lock();
             let Some(remote) = remote.as_mut() else { return Ok(ExitStatus::default()) };
@@ -99,8 +99,9 @@ impl Link {
                     None => Ok(status),
                 };
             }
+            waited += WAIT_SLICE;
             let limit = self.control.timeout();
-            if limit.is_some_and(|limit| started.elapsed() >= limit) {
+            if limit.is_some_and(|limit| waited >= limit) {
                 remote.kill()?;
                 let seconds = limit.unwrap_or_default().as_secs_f64();
                 let what = format!(

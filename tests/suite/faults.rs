@@ -336,3 +336,14 @@ fn a_run_whose_caller_ignores_the_ends_of_children_ends_well() {
     work.apply(&[], &out.stdout).expect(0);
     assert!(work.read("local.img") == work.read("remote.img"));
 }
+
+/// As Ctrl-Z and fg do it: the clock runs on, and what leads to the remote is stopped as well.
+#[test]
+fn time_in_which_the_client_is_stopped_is_no_silence_of_the_remote() {
+    let work = pair();
+    let expected = work.patch(&[]);
+    // Longer than the timeout; and when the client goes on there is nothing to read yet.
+    let script = "kill -STOP $PPID; sleep 7; kill -CONT $PPID; sleep 0.3; exec $BDSYNC --server";
+    let out = against(&work, &["--timeout=6"], script).expect(0);
+    assert!(out.stdout == expected);
+}

@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
 use super::words::LastWord;
-use crate::background::spawn;
+use crate::background::{spawn, time_is_up};
 use crate::commands::target_state::Listener;
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control, Remote};
@@ -86,7 +86,7 @@ impl Target {
         let listening = spawn("target", Kind::Spawn, "cannot start a thread", move || {
             // That it is alive, what is true of the target, and its end.
             let end = io::copy(&mut reader, &mut listener).map(drop);
-            if is_going_on.recv_timeout(KNOWN_WAIT) == Err(RecvTimeoutError::Timeout) {
+            if time_is_up(&is_going_on, KNOWN_WAIT) {
                 on_end(Error::new(Kind::Write, "the process that writes to the target has ended"));
             }
             end
@@ -110,7 +110,7 @@ impl Target {
         if complete && self.shows_life {
             self.control.expect_answer();
         }
-        let started = Instant::now();
+        let mut waited = Duration::ZERO;
         let status = loop {
             if let Some(status) = self.process.wait(WAIT_SLICE)? {
                 break Some(status);
@@ -120,8 +120,9 @@ impl Target {
                 self.word.show(!self.is_remote);
                 return Err(silence);
             }
+            waited += WAIT_SLICE;
             let wanted = complete && !self.control.is_closed();
-            if !wanted && started.elapsed() >= END_GRACE {
+            if !wanted && waited >= END_GRACE {
                 break None;
             }
         };
@@ -154,9 +155,10 @@ impl Target {
     fn hear_out(&mut self, went_well: bool) {
         let Some(listening) = self.listening.take() else { return };
         // What it has started may be there still, and hold its stdout open.
-        let until = Instant::now() + LAST_WORD_WAIT;
-        while !went_well && !listening.is_finished() && Instant::now() < until {
+        let mut left = LAST_WORD_WAIT;
+        while !went_well && !listening.is_finished() && !left.is_zero() {
             thread::sleep(LAST_WORD_PAUSE);
+            left = left.saturating_sub(LAST_WORD_PAUSE);
         }
         self.control.close();
         // It has nothing to say about its end.
