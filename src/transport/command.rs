@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::Connection;
 use super::control::{Control, set_nonblocking, setup_error};
@@ -85,6 +86,11 @@ struct Drain {
     thread: JoinHandle<()>,
 }
 
+/// How long the output of a process that has ended may be silent while an answer is due, before that
+/// is its end too: a process that it has left behind may hold the pipe open for ever, and say
+/// nothing. It may also be the one that answers, as `setsid` leaves it, and have a slow disk.
+const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(60);
+
 /// What a process is started for. Whatever it is, none of its signals is held back, and it is ended
 /// when the thread ends that has started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +121,17 @@ pub fn connect(
     timeout: Option<Duration>,
     stderr_sink: StderrSink,
 ) -> Result<Connection> {
+    connect_minding(LEFT_BEHIND_GRACE, words, manner, timeout, stderr_sink)
+}
+
+/// The same; what the process leaves behind may be silent for as long as `grace`.
+fn connect_minding(
+    grace: Duration,
+    words: &[OsString],
+    manner: Manner,
+    timeout: Option<Duration>,
+    stderr_sink: StderrSink,
+) -> Result<Connection> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::new(Kind::Usage, "the remote command is empty"));
     };
@@ -139,6 +156,7 @@ pub fn connect(
     for fd in [&input, &stderr] {
         set_nonblocking(fd.as_fd()).map_err(setup_error)?;
     }
+    mind_end(&remote.child, &control, grace);
     remote.drain = Some(Drain::start(stderr, stderr_sink)?);
     let writer = match manner {
         Manner::Session | Manner::Lasting => StreamWriter::new(input, control.clone()),
@@ -150,6 +168,16 @@ pub fn connect(
         control,
         remote: Some(remote),
     })
+}
+
+/// Has `control` notice the end of `child` also where a process that it leaves behind holds its
+/// stdout open. Nothing is lost but that where the kernel has no pidfds. It is only looked at:
+/// reaping stays with [`Remote`].
+fn mind_end(child: &Child, control: &Control, grace: Duration) {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(Ok(pidfd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        control.mind(pidfd, grace);
+    }
 }
 
 impl Remote {
@@ -336,13 +364,17 @@ mod tests {
     type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
 
     fn run(command: &str) -> (Connection, Heard) {
+        run_minding(LEFT_BEHIND_GRACE, command)
+    }
+
+    fn run_minding(grace: Duration, command: &str) -> (Connection, Heard) {
         let heard = Heard::default();
         let sink = {
             let heard = heard.clone();
             Box::new(move |line: &[u8]| heard.lock().push(line.to_vec()))
         };
         let words = split_command(OsStr::new(command)).unwrap();
-        (connect(&words, Manner::Session, None, sink).unwrap(), heard)
+        (connect_minding(grace, &words, Manner::Session, None, sink).unwrap(), heard)
     }
 
     fn end(connection: Connection) -> (Remote, ExitStatus) {
@@ -497,6 +529,44 @@ mod tests {
         assert_eq!(status.code(), Some(3));
         let pid = String::from_utf8(heard.lock()[0].clone()).unwrap();
         kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    }
+
+    /// The same of our stdout, while we wait for an answer on it.
+    #[test]
+    fn process_left_behind_with_our_stdout_is_heard_out_and_not_waited_for() {
+        // What it says behind its parent's end comes, for longer than one silence may last.
+        let script = "(for i in 1 2 3 4; do sleep 1; echo $i; done; exec sleep 1000) & echo $!";
+        let grace = Duration::from_secs(3);
+        let (mut connection, _) = run_minding(grace, &format!("sh -c '{script}'"));
+        let control = connection.control.clone();
+        control.expect_answer();
+        let (ends, ended) = std::sync::mpsc::channel();
+        let reads = thread::spawn(move || {
+            let mut got = String::new();
+            connection.reader.read_to_string(&mut got).unwrap();
+            ends.send(()).unwrap();
+            (connection, got)
+        });
+        let is_ended = ended.recv_timeout(Duration::from_secs(60)).is_ok();
+        // What waits all the same is not waited for.
+        control.close();
+        let (connection, got) = reads.join().unwrap();
+        let (pid, rest) = got.split_once('\n').unwrap();
+        kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+        assert!(is_ended, "it waits for the process that was left behind");
+        assert_eq!(rest, "1\n2\n3\n4\n");
+        assert!(end(connection).1.success());
+    }
+
+    #[test]
+    fn process_left_behind_may_be_silent_while_nothing_is_due() {
+        let command = "sh -c '(sleep 3; echo late) & echo $!'";
+        let (mut connection, _) = run_minding(Duration::from_secs(1), command);
+        // That is longer than it might be if an answer were.
+        let mut got = String::new();
+        connection.reader.read_to_string(&mut got).unwrap();
+        assert!(got.ends_with("late\n"), "{got}");
+        assert!(end(connection).1.success());
     }
 
     #[test]

@@ -31,12 +31,17 @@ pub struct Control {
     nudger: PipeWriter,
     /// The descriptor that is written to, where its other end's close is to be noticed.
     watched: OnceLock<OwnedFd>,
+    /// The process at the other end, which can be polled as readable once it has ended, and how long
+    /// what it leaves behind may be silent.
+    process: OnceLock<(OwnedFd, Duration)>,
 }
 
 #[derive(Debug)]
 struct State {
     /// The other side's silence while it owes an answer.
     silence: Option<Silence>,
+    /// The same, of what the process at the other end left behind, once that has ended.
+    left_behind: Option<Silence>,
     /// When bytes arrived last.
     last_heard: Option<Instant>,
     /// The other end of `closed`.
@@ -63,8 +68,10 @@ impl Control {
         for end in [nudge.as_fd(), nudger.as_fd()] {
             set_nonblocking(end).map_err(setup_error)?;
         }
-        let state = Mutex::new(State { silence: None, last_heard: None, open: Some(open) });
-        Ok(Arc::new(Self { timeout, state, closed, nudge, nudger, watched: OnceLock::new() }))
+        let (silence, left_behind, last_heard) = (None, None, None);
+        let state = Mutex::new(State { silence, left_behind, last_heard, open: Some(open) });
+        let (watched, process) = (OnceLock::new(), OnceLock::new());
+        Ok(Arc::new(Self { timeout, state, closed, nudge, nudger, watched, process }))
     }
 
     /// How long the other side may be silent while it owes an answer.
@@ -76,8 +83,11 @@ impl Control {
     /// From now on the other side owes an answer: the timeout runs.
     pub fn expect_answer(&self) {
         let silence = Silence::new(Instant::now());
-        let was_resting = self.state.lock().silence.replace(silence).is_none();
-        if was_resting && self.timeout.is_some() {
+        let mut state = self.state.lock();
+        let was_resting = state.silence.replace(silence).is_none();
+        state.left_behind = state.left_behind.map(|_| silence);
+        drop(state);
+        if was_resting && (self.timeout.is_some() || self.process.get().is_some()) {
             // A full pipe nudges as well as one byte more.
             let _ = (&self.nudger).write(&[0]);
         }
@@ -105,6 +115,12 @@ impl Control {
         let _ = self.watched.set(output);
     }
 
+    /// Minds the end of the process at the other end, which `pidfd` names: while an answer is due,
+    /// what it leaves behind may be silent for as long as `grace`. The first call counts.
+    pub(super) fn mind(&self, pidfd: OwnedFd, grace: Duration) {
+        let _ = self.process.set((pidfd, grace));
+    }
+
     /// Waits until nobody is left to read what we write: `true`. `false`: the connection was
     /// closed from this side, or that cannot be told of it.
     pub fn wait_for_hang_up(&self) -> bool {
@@ -125,22 +141,26 @@ impl Control {
         let now = Instant::now();
         state.last_heard = Some(now);
         state.silence = state.silence.map(|_| Silence::new(now));
+        state.left_behind = state.left_behind.map(|_| Silence::new(now));
     }
 
-    /// Waits until `fd` can be read. One who cannot be answered counts as gone.
+    /// Waits until `fd` can be read. One who cannot be answered counts as gone, and so does a process
+    /// that has ended and left only silent ones behind.
     pub(super) fn wait_readable(&self, fd: BorrowedFd<'_>) -> io::Result<Ready> {
         loop {
             let slice = self.patience().map(Silence::slice);
             let watched = self.watched.get().map_or(self.closed.as_fd(), AsFd::as_fd);
+            let process = self.minded().map_or(self.closed.as_fd(), AsFd::as_fd);
             let mut fds = [
                 PollFd::new(self.closed.as_fd(), PollFlags::POLLIN),
                 PollFd::new(fd, PollFlags::POLLIN),
                 PollFd::new(self.nudge.as_fd(), PollFlags::POLLIN),
                 PollFd::new(watched, PollFlags::empty()),
+                PollFd::new(process, PollFlags::POLLIN),
             ];
             let started = Instant::now();
             let count = poll_retrying(&mut fds, slice)?;
-            let [closed, readable, nudged, hung_up] = fds.map(|fd| fd.any().unwrap_or(true));
+            let [closed, readable, nudged, hung_up, ended] = fds.map(|fd| fd.any().unwrap_or(true));
             if closed || hung_up {
                 return Ok(Ready::Closed);
             }
@@ -150,9 +170,15 @@ impl Control {
             if nudged {
                 let _ = (&self.nudge).read(&mut [0; 64]);
             }
+            if ended {
+                self.state.lock().left_behind = Some(Silence::new(Instant::now()));
+            }
             self.count_silence(started, slice);
             if count == 0 && self.patience().is_some_and(|left| left.is_zero()) {
-                return Err(self.timeout_error("no answer from the remote"));
+                return match self.state.lock().left_behind {
+                    Some(_) => Ok(Ready::Closed),
+                    None => Err(self.timeout_error("no answer from the remote")),
+                };
             }
         }
     }
@@ -190,13 +216,26 @@ impl Control {
 
     /// How much longer the silence may last; `None` for ever.
     fn patience(&self) -> Option<Duration> {
-        let silence = self.state.lock().silence?;
-        Some(silence.left(self.timeout?))
+        let state = self.state.lock();
+        let silence = state.silence?;
+        let timeout = self.timeout.map(|limit| silence.left(limit));
+        let grace = self.process.get().map_or(Duration::MAX, |(_, grace)| *grace);
+        let grace = state.left_behind.map(|silence| silence.left(grace));
+        timeout.into_iter().chain(grace).min()
+    }
+
+    /// The process whose end is to be noticed: while it owes nothing, that is of no interest.
+    fn minded(&self) -> Option<&OwnedFd> {
+        let state = self.state.lock();
+        let is_due = state.silence.is_some() && state.left_behind.is_none();
+        self.process.get().filter(|_| is_due).map(|(pidfd, _)| pidfd)
     }
 
     /// Nothing was heard since `started`, in a wait of that length.
     fn count_silence(&self, started: Instant, asked: Option<Duration>) {
-        if let (Some(silence), Some(asked)) = (&mut self.state.lock().silence, asked) {
+        let Some(asked) = asked else { return };
+        let State { silence, left_behind, .. } = &mut *self.state.lock();
+        for silence in [silence, left_behind].into_iter().flatten() {
             silence.waited(started, Instant::now(), asked);
         }
     }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -335,6 +336,22 @@ fn a_run_whose_caller_ignores_the_ends_of_children_ends_well() {
     assert!(out.status.success(), "{out:?}");
     work.apply(&[], &out.stdout).expect(0);
     assert!(work.read("local.img") == work.read("remote.img"));
+}
+
+/// What is left behind has the client's pipes, and says nothing for as long as it lives.
+#[test]
+fn a_remote_that_ends_and_leaves_a_process_behind_is_exit_6() {
+    for begin in ["", "$BDSYNC --server | head -c 40; "] {
+        let work = pair();
+        let pid = work.path("pid");
+        let script = format!("{begin}sleep 1000 & echo $! >{}; exit 3", pid.display());
+        // Which would take a minute by itself.
+        let call = work.client_through(&["--timeout=3"], &shell_command(&script)).within(LIMIT);
+        let out = catch_unwind(AssertUnwindSafe(|| call.run()));
+        let pid = fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        told(out.unwrap(), &[6]).says("status 3");
+    }
 }
 
 /// As Ctrl-Z and fg do it: the clock runs on, and what leads to the remote is stopped as well.
