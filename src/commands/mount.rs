@@ -18,8 +18,8 @@ use crate::cli::{MountOptions, MountSource, SessionOptions, SizeOptions};
 use crate::device::{Device, open_source};
 use crate::diff::SourceChecksum;
 use crate::error::{Error, Kind, Result};
-use crate::fuse::daemon::{Forked, split};
-use crate::fuse::{Events, Mount, Mountpoint, end_all_on_signal, take_away_dead};
+use crate::fuse::daemon::{Forked, StartingDaemon, split};
+use crate::fuse::{Mount, Mountpoint, Start, take_away_dead};
 use crate::progress::{Meter, Part, Progress as _, answer_requests};
 use crate::report;
 use crate::units::{MIB, human_bytes};
@@ -52,11 +52,25 @@ pub fn run(options: &MountOptions, record: &Arc<Record>, report: Option<&Path>) 
         None
     };
     let told = report.map(|path| (Arc::clone(record), path.to_owned()));
-    end_all_on_signal(move |signal| {
+    let start = Start::watch(move |signal| {
         if let Some((record, path)) = &told {
             last_words::save(record, path, signal);
+            // Where the process survives the signal.
+            record.hand_over();
         }
     })?;
+    let outcome = show(options, record, mountpoint, daemon, &start);
+    start.settle(outcome, report.is_some_and(Record::may_wait))
+}
+
+/// From where the change is opened to where the mount is gone, and all of the session.
+fn show(
+    options: &MountOptions,
+    record: &Record,
+    mountpoint: Mountpoint,
+    daemon: Option<StartingDaemon>,
+    start: &Start,
+) -> Result<u8> {
     let known: Arc<OnceLock<Known>> = Arc::default();
     let asked = Arc::clone(&known);
     let answers =
@@ -67,7 +81,7 @@ pub fn run(options: &MountOptions, record: &Arc<Record>, report: Option<&Path>) 
     let shown = Arc::clone(&change);
     let view = Arc::new(View::new(change, options.readers)?);
     let name = source_name(&options.source);
-    let events = Events::with_signals()?;
+    let events = start.to_mount()?;
     let link_lost = events.on_link_loss();
     let mount = Mount::attach(view, mountpoint, options.readers, &options.name, events)?;
     match daemon {

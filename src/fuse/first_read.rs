@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, bounded, select_biased};
 use nix::sys::signal::SigSet;
 use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior};
 
@@ -36,17 +36,18 @@ pub(super) fn first_answer(
     };
     let _no_dump = NoDump::begin();
     thread::Builder::new().name("first-read".into()).spawn(ask).map_err(failed)?;
-    select! {
+    select_biased! {
+        // First: nobody is to be told of a mount that a signal has ended already.
+        recv(events) -> event => if let Ok(Event::Signal(signal)) = event {
+            let what = "interrupted before the mount could be read";
+            return Err(Error::new(Kind::Interrupted(signal), what).with_path(path));
+        },
         recv(answer) -> answer => match answer {
             // A thread too few may have been found out only after others had begun to answer.
             Ok(Ok(_)) if guard.is_finished() => {}
             Ok(Ok(about)) => return Ok(about.dev()),
             Ok(Err(err)) => return Err(failed(err)),
             Err(_) => return Err(failed(io::Error::other("a thread has panicked"))),
-        },
-        recv(events) -> event => if let Ok(Event::Signal(signal)) = event {
-            let what = "interrupted before the mount could be read";
-            return Err(Error::new(Kind::Interrupted(signal), what).with_path(path));
         },
     }
     let ended = || io::Error::other("it ended before it could be read");

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   commands/mount --> mountpoint.rs  what is refused before anything is opened
+//!                  --> start.rs       who decides what a signal does: signals.rs
 //!                  --> daemon.rs      --daemon: two processes, before any thread
 //!                  --> session.rs     attach, first_read.rs, serve, unmount.rs
-//!                        |-- events.rs, signals.rs
+//!                        |-- events.rs
 //!                        \-- adapter.rs --> view
 //!                              |-- gate.rs         a thread for what reads no device
 //!                              |-- parked.rs       requests that wait
@@ -24,11 +25,13 @@ mod passthrough;
 mod session;
 mod signals;
 mod snapshots;
+mod start;
 #[cfg(test)]
 mod tests;
 mod unmount;
 
-pub use events::{Events, end_all_on_signal};
+pub use events::Events;
 pub use mountpoint::Mountpoint;
 pub use session::Mount;
+pub use start::Start;
 pub use unmount::take_away_dead;

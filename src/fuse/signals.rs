@@ -21,7 +21,7 @@ static WRITER: AtomicI32 = AtomicI32::new(-1);
 
 /// Calls `told` with the number of every SIGINT, SIGTERM, SIGHUP and SIGQUIT from now on, on a
 /// thread that lives as long as the process. SIGHUP stays ignored where `nohup` had it so. For a
-/// process as a whole: a second call takes the signals over.
+/// process as a whole, once.
 ///
 /// # Errors
 /// `Kind::Open` when the system has no pipe or no thread left.
