@@ -177,7 +177,7 @@ impl Control {
             if count == 0 && self.patience().is_some_and(|left| left.is_zero()) {
                 return match self.state.lock().left_behind {
                     Some(_) => Ok(Ready::Closed),
-                    None => Err(self.timeout_error("no answer from the remote")),
+                    None => Err(self.timeout_error("nothing came")),
                 };
             }
         }
@@ -209,7 +209,7 @@ impl Control {
                 silence.waited(started, Instant::now(), asked);
             }
             if count == 0 && slice.is_some_and(|left| left.is_zero()) {
-                return Err(self.timeout_error("the remote took nothing"));
+                return Err(self.timeout_error("nothing was taken"));
             }
         }
     }

@@ -83,7 +83,7 @@ mod tests {
         control.expect_answer();
         let err = reads.join().unwrap().unwrap_err();
         assert_eq!(err.kind(), ErrorKind::TimedOut);
-        assert_eq!(err.to_string(), "no answer from the remote for 0.2 s (--timeout)");
+        assert_eq!(err.to_string(), "nothing came for 0.2 s (--timeout)");
         drop(b);
     }
 

@@ -67,8 +67,8 @@ impl Other {
     /// The stream could not be read.
     pub(super) fn unread(self, source: io::Error) -> Error {
         match source.kind() {
-            // The transport's own words, which name the time.
-            io::ErrorKind::TimedOut => Error::new(Kind::Connection, source.to_string()),
+            // The transport's own words name the time.
+            io::ErrorKind::TimedOut => Error::new(Kind::Connection, format!("{self}: {source}")),
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => self.gone(),
             _ => Error::io(Kind::Gone, format!("cannot read from {self}"), source),
         }
@@ -78,7 +78,7 @@ impl Other {
     pub(super) fn unread_behind(self, source: io::Error, begun: &[u8]) -> Error {
         match source.kind() {
             io::ErrorKind::TimedOut if !begun.is_empty() => {
-                let what = format!("{source}, only \"{}\"", begun.escape_ascii());
+                let what = format!("{self}: {source}, only \"{}\"", begun.escape_ascii());
                 Error::new(Kind::Connection, what)
             }
             _ => self.unread(source),

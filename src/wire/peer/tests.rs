@@ -441,7 +441,7 @@ fn silence_is_given_up_on() {
     let (peer, server) = meet(second, move |_, _| wait.recv().ok());
     let err = failed(&scan(&peer, hashes(0, 1)));
     assert_eq!(err.kind(), Kind::Connection);
-    assert_eq!(err.to_string(), "no answer from the remote for 1 s (--timeout)");
+    assert_eq!(err.to_string(), "the remote side: nothing came for 1 s (--timeout)");
     drop(quit);
     server.join().unwrap();
 }
