@@ -359,8 +359,10 @@ fn a_remote_that_ends_and_leaves_a_process_behind_is_exit_6() {
 fn time_in_which_the_client_is_stopped_is_no_silence_of_the_remote() {
     let work = pair();
     let expected = work.patch(&[]);
-    // Longer than the timeout; and when the client goes on there is nothing to read yet.
-    let script = "kill -STOP $PPID; sleep 7; kill -CONT $PPID; sleep 0.3; exec $BDSYNC --server";
+    // Once the client waits, for longer than the timeout; and when it goes on there is nothing to
+    // read yet.
+    let script = "sleep 1; kill -STOP $PPID; sleep 7; kill -CONT $PPID; sleep 0.3; \
+                  exec $BDSYNC --server";
     let out = against(&work, &["--timeout=6"], script).expect(0);
     assert!(out.stdout == expected);
 }
