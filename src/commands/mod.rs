@@ -89,24 +89,32 @@ pub fn run(command: Command) -> Result<u8> {
     expect_children();
     // Also where nobody answers it: all bdsyncs of a host may be asked at once.
     StatusRequests::hold();
-    // Until the record is written, too.
-    let holds = report.is_some() && matches!(command, Command::Patch(_) | Command::Sync(_));
-    let held = holds.then(Signals::catch).transpose();
-    let outcome = match (&held, report.as_deref()) {
+    let held = holds_signals(&command, report.is_some()).then(Signals::catch).transpose();
+    let outcome = match &held {
         // Which goes on record, too.
-        (Err(err), _) => Err(err.duplicate()),
-        (Ok(_), report @ Some(path)) if !has_signals_of_its_own(&command) => {
-            last_words::kept(&record, path, || run_mode(&command, &record, report)).flatten()
-        }
-        (Ok(_), report) => run_mode(&command, &record, report),
+        Err(err) => Err(err.duplicate()),
+        Ok(_) => match report.as_deref() {
+            report @ Some(path) if !has_signals_of_its_own(&command) => {
+                last_words::kept(&record, path, || run_mode(&command, &record, report)).flatten()
+            }
+            report => run_mode(&command, &record, report),
+        },
     };
     // Whoever is to read a stream may never come: signals end that wait.
     let _held = held.ok().flatten().filter(|_| !report.as_deref().is_some_and(Record::may_wait));
-    match report.map(|path| record.save(&path, &outcome)) {
-        Some(Err(err)) if matches!(outcome, Ok(0)) => {
+    match report {
+        Some(path) => saved(record.save(&path, &outcome), outcome),
+        None => outcome,
+    }
+}
+
+/// What a run with this `outcome` ends with whose record was `saved`, or not.
+fn saved(saved: Result<()>, outcome: Result<u8>) -> Result<u8> {
+    match saved {
+        Err(err) if matches!(outcome, Ok(0)) => {
             Err(err.reworded("cannot write the report of a run that went well"))
         }
-        Some(Err(err)) => {
+        Err(err) => {
             // A server has found that out before.
             let is_news = |told: &Error| told.full_message() != err.full_message();
             if outcome.as_ref().err().is_none_or(is_news) {
@@ -114,8 +122,15 @@ pub fn run(command: Command) -> Result<u8> {
             }
             outcome
         }
-        Some(Ok(())) | None => outcome,
+        Ok(()) => outcome,
     }
+}
+
+/// Whether a signal is held back until the record is written, and ends the run before that only
+/// where somebody asks for it.
+fn holds_signals(command: &Command, has_report: bool) -> bool {
+    // Those of a mount are its events.
+    has_report && !matches!(command, Command::Mount(_))
 }
 
 /// Whether a signal is something that the mode itself comes to an end by.

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::support::loop_device::LoopDevice;
 use crate::support::patch_file;
 use crate::support::raw_server::RawServer;
 use crate::support::requirements::{loop_devices, require, root};
-use crate::support::run::{binary, is_held};
+use crate::support::run::{binary, is_held, server_command};
 use crate::support::{Workdir, bdsync};
 
 const SIZE: usize = 100_000;
@@ -297,4 +297,46 @@ fn a_report_to_a_file_that_is_a_mount_is_written_there() {
     let record: Value = serde_json::from_slice(&written).unwrap();
     assert_eq!(record["mode"], "sync");
     assert!(work.read("outside") == written && work.read("r") == b"old");
+}
+
+/// Runs `words`, and sends SIGTERM once the file `name` is in the making, as far as that moment can be
+/// met; what it ended with.
+fn ended_while_in_the_making(work: &Workdir, words: &[&str], name: &str) -> ExitStatus {
+    let hidden = format!(".{name}.");
+    let mut command = Command::new(binary());
+    command.args(words).current_dir(work.folder()).stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !has_file(work, &hidden) && child.try_wait().unwrap().is_none() {}
+    let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+    let status = child.wait().unwrap();
+    assert!(!has_file(work, "."), "{words:?}: a hidden file is left, and {status}");
+    status
+}
+
+/// Whether there is one whose name begins so.
+fn has_file(work: &Workdir, begin: &str) -> bool {
+    let names = fs::read_dir(work.folder()).unwrap().map(|entry| entry.unwrap().file_name());
+    names.into_iter().any(|name| name.as_encoded_bytes().starts_with(begin.as_bytes()))
+}
+
+/// How often that moment is tried to be met.
+const TRIES: usize = 20;
+
+#[test]
+fn a_signal_while_the_record_is_written_takes_nothing_from_it() {
+    let work = pair();
+    work.write("p", &work.patch(&[]));
+    let server = server_command(&[]);
+    let modes: [&[&str]; 3] =
+        [&["info", "p"], &["squash", "p", "p"], &[&server, "local.img", "remote.img"]];
+    for words in modes {
+        for _ in 0..TRIES {
+            let words = [words, &["--report=report"]].concat();
+            let status = ended_while_in_the_making(&work, &words, "report");
+            let record = parsed(&work.read("report"));
+            let code = status.code().map(Value::from);
+            assert_eq!(Some(&record["exit_code"]), code.as_ref(), "{words:?}: {status}");
+            fs::remove_file(work.path("report")).unwrap();
+        }
+    }
 }
