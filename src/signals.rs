@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -291,6 +292,12 @@ impl Signals {
         while let Ok(Some(_)) = self.fd.read_signal() {}
         // It cannot fail; and if it did, they would be held back as before.
         let _ = SigSet::from_iter(SIGNALS).thread_unblock();
+    }
+
+    /// Leaves them held back until the process ends: what it ends with is decided.
+    pub fn hold_for_good(self) {
+        // Dropping it would let them through.
+        let _ = ManuallyDrop::new(self);
     }
 
     /// Has `signal` do to the process what it does, also where it is held back.

@@ -101,11 +101,15 @@ pub fn run(command: Command) -> Result<u8> {
         },
     };
     // Whoever is to read a stream may never come: signals end that wait.
-    let _held = held.ok().flatten().filter(|_| !report.as_deref().is_some_and(Record::may_wait));
-    match report {
+    let held = held.ok().flatten().filter(|_| !report.as_deref().is_some_and(Record::may_wait));
+    let outcome = match report {
         Some(path) => saved(record.save(&path, &outcome), outcome),
         None => outcome,
+    };
+    if let Some(held) = held {
+        held.hold_for_good();
     }
+    outcome
 }
 
 /// What a run with this `outcome` ends with whose record was `saved`, or not.
@@ -126,11 +130,15 @@ fn saved(saved: Result<()>, outcome: Result<u8>) -> Result<u8> {
     }
 }
 
-/// Whether a signal is held back until the record is written, and ends the run before that only
-/// where somebody asks for it.
+/// Whether a signal is held back from the beginning to the end, and ends the run only where somebody
+/// asks for it: never between what it has told and an end that agrees with that.
 fn holds_signals(command: &Command, has_report: bool) -> bool {
-    // Those of a mount are its events.
-    has_report && !matches!(command, Command::Mount(_))
+    match command {
+        Command::Patch(_) | Command::Sync(_) => true,
+        // They are events of the mount.
+        Command::Mount(_) => false,
+        _ => has_report,
+    }
 }
 
 /// Whether a signal is something that the mode itself comes to an end by.

@@ -1,12 +1,14 @@
 //! Where a report may go: through links, into streams, never over what the run works on.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -338,5 +340,37 @@ fn a_signal_while_the_record_is_written_takes_nothing_from_it() {
             assert_eq!(Some(&record["exit_code"]), code.as_ref(), "{words:?}: {status}");
             fs::remove_file(work.path("report")).unwrap();
         }
+    }
+}
+
+/// The error is told last of all; who is to read it does not yet.
+#[test]
+fn what_is_on_record_is_what_the_run_ends_with_whatever_signal_comes() {
+    for words in [&["--patch=missing"][..], &["sync", "missing", "remote.img"]] {
+        let work = pair();
+        let patch = work.write("p", &work.patch(&[]));
+        let (mut said, full) = std::io::pipe().unwrap();
+        fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        while (&full).write(&[b' '; 4096]).is_ok() {}
+        fcntl(&full, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        let mut command = Command::new(binary());
+        command.args(words).arg("--report=report").current_dir(work.folder());
+        command.stdin(File::open(&patch).unwrap()).stderr(full);
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        let until = Instant::now() + Duration::from_secs(60);
+        while !work.path("report").exists() {
+            assert!(Instant::now() < until, "{words:?}: no report");
+            thread::sleep(Duration::from_millis(5));
+        }
+        for _ in 0..10 {
+            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+            thread::sleep(Duration::from_millis(20));
+        }
+        let mut text = String::new();
+        said.read_to_string(&mut text).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(12), "{words:?}: {status}, {}", text.trim());
+        assert_eq!(parsed(&work.read("report"))["exit_code"], 12, "{words:?}");
     }
 }
