@@ -45,7 +45,7 @@ pub fn run(options: &InfoOptions, record: &Record) -> Result<u8> {
     tell(record, &found, name);
     let shown = name.display().to_string();
     if let Some(path) = &options.svg {
-        write_picture(path, &svg(&found, &shown))?;
+        write_picture(path, &svg(&found, &shown), record)?;
     }
     if options.json {
         output::answer(&json(&found, &shown))?;
@@ -78,10 +78,14 @@ fn tell(record: &Record, found: &Report, path: &Path) {
     }
 }
 
-fn write_picture(path: &Path, picture: &str) -> Result<()> {
+fn write_picture(path: &Path, picture: &str, record: &Record) -> Result<()> {
+    let write = |destination: Destination| {
+        // A signal ends the wait for who reads a stream.
+        let _signals_wait = (!destination.may_wait()).then(|| record.replacing.lock());
+        destination.write(|file| file.write_all(picture.as_bytes())).map(drop)
+    };
     Destination::of(path)
-        .and_then(|destination| destination.write(|file| file.write_all(picture.as_bytes())))
-        .map(drop)
+        .and_then(write)
         .map_err(|err| Error::io(Kind::Write, "cannot write the picture", err).with_path(path))
 }
 

@@ -1,4 +1,5 @@
-//! The record of a run that a signal ends, of the modes in which that is no event of its own.
+//! The end of a run that a signal ends, of the modes in which that is no event of its own: its record
+//! is written, and no file is left in the making.
 
 use std::path::Path;
 use std::thread::Scope;
@@ -12,15 +13,15 @@ use crate::signals::{Signals, Watch, interrupted};
 pub(super) struct LastWords<'a> {
     signals: Signals,
     record: &'a Record,
-    path: &'a Path,
+    path: Option<&'a Path>,
 }
 
 impl<'a> LastWords<'a> {
-    /// `record` goes to `path`.
+    /// `record` goes to `path`, if anywhere.
     ///
     /// # Errors
     /// `Kind::Open` when signals cannot be held back.
-    pub(super) fn new(record: &'a Record, path: &'a Path) -> Result<Self> {
+    pub(super) fn new(record: &'a Record, path: Option<&'a Path>) -> Result<Self> {
         Ok(Self { signals: Signals::catch()?, record, path })
     }
 
@@ -37,11 +38,15 @@ impl<'a> LastWords<'a> {
     }
 
     fn end(&self, signal: i32) {
-        if Record::may_wait(self.path) {
-            // A second one ends the wait for who reads it.
-            self.signals.let_through();
+        // Never given back.
+        let _in_place = self.record.replacing.lock();
+        if let Some(path) = self.path {
+            if Record::may_wait(path) {
+                // A second one ends the wait for who reads it.
+                self.signals.let_through();
+            }
+            save(self.record, path, signal);
         }
-        save(self.record, self.path, signal);
         Signals::end_process(signal);
     }
 }
@@ -58,7 +63,7 @@ pub(super) fn save(record: &Record, path: &Path, signal: i32) {
 ///
 /// # Errors
 /// `Kind::Open` when signals cannot be waited for.
-pub(super) fn kept<T>(record: &Record, path: &Path, work: impl FnOnce() -> T) -> Result<T> {
+pub(super) fn kept<T>(record: &Record, path: Option<&Path>, work: impl FnOnce() -> T) -> Result<T> {
     let words = LastWords::new(record, path)?;
     words.signals.watched(|signal| words.end(signal), work)
 }

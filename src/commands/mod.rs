@@ -93,12 +93,11 @@ pub fn run(command: Command) -> Result<u8> {
     let outcome = match &held {
         // Which goes on record, too.
         Err(err) => Err(err.duplicate()),
-        Ok(_) => match report.as_deref() {
-            report @ Some(path) if !has_signals_of_its_own(&command) => {
-                last_words::kept(&record, path, || run_mode(&command, &record, report)).flatten()
-            }
-            report => run_mode(&command, &record, report),
-        },
+        Ok(Some(_)) if !has_signals_of_its_own(&command) => {
+            let run = || run_mode(&command, &record, report.as_deref());
+            last_words::kept(&record, report.as_deref(), run).flatten()
+        }
+        Ok(_) => run_mode(&command, &record, report.as_deref()),
     };
     // Whoever is to read a stream may never come: signals end that wait.
     let held = held.ok().flatten().filter(|_| !report.as_deref().is_some_and(Record::may_wait));
@@ -131,10 +130,12 @@ fn saved(saved: Result<()>, outcome: Result<u8>) -> Result<u8> {
 }
 
 /// Whether a signal is held back from the beginning to the end, and ends the run only where somebody
-/// asks for it: never between what it has told and an end that agrees with that.
+/// asks for it: never between a record that is written and an end that it tells of, nor while a
+/// file is in the making.
 fn holds_signals(command: &Command, has_report: bool) -> bool {
     match command {
         Command::Patch(_) | Command::Sync(_) => true,
+        Command::Info(options) => has_report || options.svg.is_some(),
         // They are events of the mount.
         Command::Mount(_) => false,
         _ => has_report,

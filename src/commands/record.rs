@@ -35,6 +35,8 @@ pub struct Record {
     output: Mutex<Option<File>>,
     /// What the run uses, none of which a record may be written over.
     pub claims: Claims,
+    /// Held while another file of the run is put in its place, which a signal waits for.
+    pub replacing: Mutex<()>,
     /// Whether another process keeps the record.
     handed_over: AtomicBool,
 }
@@ -188,7 +190,8 @@ impl Record {
         let (started, started_at) = (Instant::now(), SystemTime::now());
         let (facts, output, claims) = (Mutex::default(), Mutex::default(), Claims::default());
         let handed_over = AtomicBool::new(false);
-        Self { mode, started, started_at, facts, output, claims, handed_over }
+        let replacing = Mutex::default();
+        Self { mode, started, started_at, facts, output, claims, replacing, handed_over }
     }
 
     /// Another process will save it, or has done so.

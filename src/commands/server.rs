@@ -34,7 +34,7 @@ pub fn run(options: &ServerOptions, record: &Record) -> Result<()> {
         });
     };
     Record::check_path(path)?;
-    let words = LastWords::new(record, path)?;
+    let words = LastWords::new(record, Some(path))?;
     thread::scope(|scope| {
         let watch = Mutex::new(Some(words.watch(scope)?));
         answer(options, connection, record, &|| {

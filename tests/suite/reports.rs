@@ -343,6 +343,22 @@ fn a_signal_while_the_record_is_written_takes_nothing_from_it() {
     }
 }
 
+#[test]
+fn a_signal_while_a_picture_is_made_leaves_nothing_of_it_or_all() {
+    let work = pair();
+    work.write("p", &work.patch(&[]));
+    for report in [&[][..], &["--report=report"]] {
+        for _ in 0..TRIES {
+            let words = [&["info", "--svg=picture", "p"], report].concat();
+            let status = ended_while_in_the_making(&work, &words, "picture");
+            assert!(status.success() || status.signal() == Some(15), "{status}");
+            if work.path("picture").exists() {
+                assert!(work.read("picture").ends_with(b"</svg>\n"), "{status}");
+            }
+        }
+    }
+}
+
 /// The error is told last of all; who is to read it does not yet.
 #[test]
 fn what_is_on_record_is_what_the_run_ends_with_whatever_signal_comes() {
