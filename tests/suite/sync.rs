@@ -651,6 +651,25 @@ fn a_target_that_is_written_and_not_compared_is_said_to_be_that() {
     }
 }
 
+/// It takes away what it has made, which is then not there to be written to.
+#[test]
+fn a_server_that_is_killed_is_the_cause_and_not_that_its_new_target_is_gone() {
+    let work = pair();
+    let text = format!(
+        "case $1 in --server) echo $$ >pid; exec {0} --server;;\n\
+         *) kill -KILL $(cat pid); while [ -e new.img ]; do sleep 0.05; done\n\
+            sleep 0.3; exec {0} \"$@\";; esac",
+        binary()
+    );
+    script(&work, "broken", &text);
+    let words = ["--remote-path=./broken", "--create", "--report=report", "local.img", "h:new.img"];
+    let out = sync(&work, &words).run().expect(6);
+    let report: Value = serde_json::from_slice(&work.read("report")).unwrap();
+    assert!(report["error"].as_str().unwrap().contains("status 137"), "{out}");
+    assert_eq!(report["target_state"], "untouched", "{out}");
+    assert!(!work.path("new.img").exists());
+}
+
 /// Of the two parts of a run that verifies only the last one is the end.
 #[test]
 fn progress_is_finished_once_and_its_lines_are_of_one_part() {

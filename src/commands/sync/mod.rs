@@ -269,8 +269,11 @@ impl Sync<'_> {
         let ended = target.finish(input, sent);
         let ended_with = ended.as_ref().err().map(Error::kind);
         let was_killed = matches!(ended, Ok(Finished::Killed));
-        // Why the other end went away says more than that it did.
-        let outcome = ended.and(made);
+        let outcome = match self.taken_away_with(session, ended_with) {
+            Some(end) => Err(end),
+            // Why the other end went away says more than that it did.
+            None => ended.and(made),
+        };
         if let Err(err) = &outcome {
             // What the server ended with is told by it, and the cause.
             self.is_ending.fetch_or(RemoteEnd::of(err).is_none(), Ordering::SeqCst);
@@ -291,6 +294,16 @@ impl Sync<'_> {
             self.give_up(session, Error::new(Kind::Write, "the target could not be written"));
         }
         outcome
+    }
+
+    /// The end of a server that had made DST on its host, and has taken it away as it failed: who is
+    /// to write there finds nothing to open then, which is no cause.
+    fn taken_away_with(&self, session: &Session, ended_with: Option<Kind>) -> Option<Error> {
+        let (_, target_bytes) = session.engine.plan().source_and_target_bytes();
+        let is_remote = matches!(self.options.target, Place::Remote { .. });
+        let is_made = self.options.create && is_remote && target_bytes == 0;
+        let end = session.engine.peer().last_error().filter(|err| RemoteEnd::of(err).is_some());
+        end.filter(|_| is_made && ended_with == Some(Kind::Open))
     }
 
     /// Starts the process that writes to the target.
