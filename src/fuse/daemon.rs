@@ -6,17 +6,17 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
-use nix::fcntl::OFlag;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{
-    ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid,
-};
+use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
 use crate::error::{Error, Kind, Result};
+use crate::signals::{Signals, interrupted};
 
 /// The two processes.
 pub enum Forked {
@@ -28,25 +28,27 @@ pub enum Forked {
 
 /// A process that is not yet in the background.
 pub struct StartingDaemon {
-    report: File,
+    report: UnixStream,
 }
 
 /// Splits the process. To be called before any thread is started.
 ///
 /// # Errors
-/// `Kind::Open` when the system has no process or pipe left.
+/// `Kind::Open` when the system has no process or socket left; what the other one ended with.
 pub fn split() -> Result<Forked> {
-    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(not_started)?;
+    let (reader, writer) =
+        UnixStream::pair().map_err(|err| Error::io(Kind::Open, "cannot start a process", err))?;
     let parent = Pid::this();
     // SAFETY: the caller has started no thread, so nothing that the child needs is locked.
     match unsafe { fork() }.map_err(not_started)? {
         ForkResult::Child => {
             end_with(parent)?;
-            Ok(Forked::Child(StartingDaemon { report: File::from(writer) }))
+            drop(reader);
+            Ok(Forked::Child(StartingDaemon { report: writer }))
         }
         ForkResult::Parent { child } => {
             drop(writer);
-            wait_for(File::from(reader), child).map(Forked::Parent)
+            wait_for(reader, child).map(Forked::Parent)
         }
     }
 }
@@ -65,16 +67,24 @@ fn end_with(parent: Pid) -> Result<()> {
     Ok(())
 }
 
-/// A byte: it is mounted. None: the child has told its error and ended.
-fn wait_for(mut reader: File, child: Pid) -> Result<u8> {
-    match reader.read_exact(&mut [0]) {
-        Ok(()) => return Ok(0),
-        Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => {}
-        Err(err) => {
-            let what = "cannot hear whether the process of the mount is ready";
-            return Err(Error::io(Kind::Open, what, err));
-        }
+/// Waits until the child has mounted, or has told its error and ended. A signal ends the wait, and
+/// the process: but not once there is a mount, of which the user is told by the exit status.
+fn wait_for(reader: UnixStream, child: Pid) -> Result<u8> {
+    let signals = Signals::catch()?;
+    let is_mounted = is_mounted(&reader, &signals).map_err(|err| {
+        let what = "cannot hear whether the process of the mount is ready";
+        Error::io(Kind::Open, what, err)
+    })?;
+    if is_mounted {
+        signals.hold_for_good();
+        return Ok(0);
     }
+    if let Some(signal) = signals.pending() {
+        Signals::end_process(signal);
+        return Err(interrupted(signal, "the mount was not waited for"));
+    }
+    // From here on they end the process as any other: the child may still tell its error.
+    drop(signals);
     match waitpid(child, None) {
         Ok(WaitStatus::Exited(_, code)) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
         Ok(WaitStatus::Signaled(_, signal, _)) => {
@@ -84,6 +94,20 @@ fn wait_for(mut reader: File, child: Pid) -> Result<u8> {
             let what = format!("the process of the mount ended strangely: {other:?}");
             Err(Error::new(Kind::Open, what))
         }
+    }
+}
+
+/// A byte: it is mounted. None: the child has ended, or a signal came before and it will not say so
+/// any more.
+fn is_mounted(mut reader: &UnixStream, signals: &Signals) -> io::Result<bool> {
+    if signals.wait_readable(reader.as_fd()).is_err() {
+        // Whatever is not said by now cannot be: who tries takes its mount away again.
+        reader.shutdown(Shutdown::Read)?;
+    }
+    match reader.read_exact(&mut [0]) {
+        Ok(()) => Ok(true),
+        Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(err) => Err(err),
     }
 }
 
@@ -106,5 +130,35 @@ impl StartingDaemon {
         // A parent that was killed meanwhile takes no word.
         self.report.write_all(&[0]).map_err(failed)?;
         dup2_stderr(null.as_fd()).map_err(|err| failed(err.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::raise;
+
+    #[test]
+    fn no_signal_ends_who_has_heard_of_a_mount() {
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        writer.write_all(&[0]).unwrap();
+        assert_eq!(wait_for(reader, Pid::this()).unwrap(), 0);
+        // It is held back from this thread, and ends with it.
+        raise(Signal::SIGTERM).unwrap();
+    }
+
+    #[test]
+    fn a_signal_comes_before_a_mount_or_behind_it_and_both_know() {
+        for is_told_before in [true, false] {
+            let signals = Signals::catch().unwrap();
+            let (reader, mut writer) = UnixStream::pair().unwrap();
+            if is_told_before {
+                writer.write_all(&[0]).unwrap();
+            }
+            raise(Signal::SIGTERM).unwrap();
+            assert_eq!(is_mounted(&reader, &signals).unwrap(), is_told_before);
+            assert_eq!(signals.pending(), Some(Signal::SIGTERM as i32));
+            assert!(writer.write_all(&[0]).is_err());
+        }
     }
 }
