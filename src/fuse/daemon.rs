@@ -10,8 +10,9 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
@@ -53,7 +54,7 @@ pub fn split() -> Result<Forked> {
     }
 }
 
-fn not_started(err: nix::errno::Errno) -> Error {
+fn not_started(err: Errno) -> Error {
     Error::io(Kind::Open, "cannot start a process", err)
 }
 
@@ -80,6 +81,7 @@ fn wait_for(reader: UnixStream, child: Pid) -> Result<u8> {
         return Ok(0);
     }
     if let Some(signal) = signals.pending() {
+        pass_on(signal, child, signals);
         Signals::end_process(signal);
         return Err(interrupted(signal, "the mount was not waited for"));
     }
@@ -95,6 +97,17 @@ fn wait_for(reader: UnixStream, child: Pid) -> Result<u8> {
             Err(Error::new(Kind::Open, what))
         }
     }
+}
+
+/// Has `signal` end the child as well, which it may have come to, and waits for that: it is to hear
+/// of this signal and not of our end before. Another one does not wait.
+fn pass_on(signal: i32, child: Pid, signals: Signals) {
+    drop(signals);
+    if let Ok(signal) = Signal::try_from(signal) {
+        // It may have ended.
+        let _ = kill(child, signal);
+    }
+    while waitpid(child, None) == Err(Errno::EINTR) {}
 }
 
 /// A byte: it is mounted. None: the child has ended, or a signal came before and it will not say so
