@@ -363,7 +363,7 @@ mod tests {
     fn silence_after_stray_bytes_is_told_with_them() {
         let err = FrameReader::new(Silent(b"\n")).expect_hello().unwrap_err();
         assert_eq!(err.kind(), Kind::Connection);
-        assert_eq!(err.to_string(), r#"it waits for more, only "\n""#);
+        assert_eq!(err.to_string(), r#"the remote side: it waits for more, only "\n""#);
     }
 
     #[test]

@@ -135,16 +135,17 @@ fn nothing_is_mounted_or_told_once_a_signal_ends_the_process() {
     }
 }
 
-/// Of the two processes the user's ends at once, and the other one by that.
+/// Of the two processes the user's passes the signal on, and ends behind the other one.
 #[test]
 fn daemon_with_last_words_to_say_does_not_mount() {
     require!(fuse());
     let mut starting = Starting::new(&["--daemon"], "exec $BDSYNC --server");
     starting.signal();
-    assert_eq!(ended(&mut starting.child).signal(), Some(15));
     wait_until("the last words", || has_thread(starting.mounting, "last words"));
     starting.go_on();
+    assert!(starting.child.try_wait().unwrap().is_none());
     let (record, said) = starting.read();
+    assert_eq!(ended(&mut starting.child).signal(), Some(15));
     let record: serde_json::Value = serde_json::from_str(&record).expect("one record");
     assert_eq!(record["exit_code"], 143);
     assert_eq!(said, "");
