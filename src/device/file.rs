@@ -30,7 +30,7 @@ const SLICES_MAX: usize = 1024;
 /// each call, which is as little as this for some disks.
 const READ_AHEAD_BYTES: u64 = 256 * KIB;
 
-/// Bytes that count as data from where some were that became a hole when its end was looked for.
+/// Bytes that count as data from where some were that were gone when their end was looked for.
 const PUNCHED_BYTES: u64 = MIB;
 
 /// What a [`FileDevice`] is, as far as the rules for it differ.
@@ -345,16 +345,13 @@ impl Device for FileDevice {
     }
 }
 
-/// The data that was found at `start`, where the next `hole` was looked for after that; what it was
-/// may have been punched out meanwhile, or cut off. Never empty before `size_bytes`: that would say
-/// that there is no data behind it either.
+/// The data that was found at `start`, where the next `hole` was looked for after that. Without one
+/// behind it, it was punched out or cut off meanwhile, and may be there again: a small part counts as
+/// data. Never empty before `size_bytes`: that would say that there is no data behind it either.
 fn data_up_to(start: u64, hole: Option<u64>, size_bytes: u64) -> ByteRange {
-    let end = match hole {
-        Some(hole) if hole > start => hole,
-        Some(_) => start.saturating_add(PUNCHED_BYTES),
-        None => size_bytes,
-    };
-    ByteRange::new(start, end.max(start)).clip(size_bytes)
+    let end = hole.filter(|&hole| hole > start);
+    let end = end.unwrap_or(start.saturating_add(PUNCHED_BYTES));
+    ByteRange::new(start, end).clip(size_bytes)
 }
 
 impl DeviceMut for FileDevice {
@@ -587,8 +584,10 @@ mod tests {
             assert!(is_found, "the block that nobody touches");
         });
         assert_eq!(data_up_to(5, Some(9), 20), ByteRange::new(5, 9));
-        assert_eq!(data_up_to(5, Some(5), 20), ByteRange::new(5, 20), "punched");
-        assert_eq!(data_up_to(5, None, 20), ByteRange::new(5, 20), "cut off");
+        for hole in [Some(5), Some(4), None] {
+            assert_eq!(data_up_to(5, hole, 20), ByteRange::new(5, 20));
+            assert_eq!(data_up_to(5, hole, 1 << 40), ByteRange::new(5, 5 + PUNCHED_BYTES));
+        }
         assert!(data_up_to(20, Some(20), 20).is_empty() && data_up_to(25, None, 20).is_empty());
     }
 
