@@ -121,6 +121,10 @@ fn judge(status: &Status, code: Result<u8>) -> Result<u8> {
         // What failed last may have another cause.
         let what = "an input was changed; reads have failed, at last";
         refuse_failed(status, Kind::Transmission, what)?;
+        // Whoever had a file open may have got bytes of another state, or fewer.
+        let cause = status.last_error.as_ref().map(|told| format!(": {told}")).unwrap_or_default();
+        let what = format!("an input was changed while it was mounted{cause}");
+        return Err(Error::new(Kind::Transmission, what));
     }
     let code = code?;
     if code == 0 {

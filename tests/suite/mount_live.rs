@@ -284,6 +284,30 @@ fn a_local_file_that_changes_is_an_error_and_never_its_new_bytes() {
     }
 }
 
+/// Who has `merged` of a push open reads the file itself, and gets what it holds by then, or less.
+#[test]
+fn a_local_file_that_changes_ends_a_mount_with_11_though_no_read_has_failed() {
+    require!(fuse());
+    for (changes, reads) in [(true, true), (true, false), (false, true)] {
+        let (work, local, _) = pair(22);
+        let mut mounted = live_mount(&work, &[], &server_command(&[]));
+        let mut merged = fs::File::open(mounted.path("merged")).unwrap();
+        if changes {
+            let image = fs::OpenOptions::new().write(true).open(work.path("local.img"));
+            image.unwrap().write_all_at(&local[..1], 4 << 20).unwrap();
+        }
+        if reads {
+            // Without passthrough it is an error.
+            let _ = merged.read_to_end(&mut vec![]);
+        }
+        drop(merged);
+        mounted.wait_until("it can be unmounted", |_| umount(&work.path("mnt")));
+        assert_eq!(mounted.ended().code(), Some(if changes { 11 } else { 0 }));
+        let said = mounted.said();
+        assert_eq!(said.contains("bdsync: an input was changed"), changes, "{said}");
+    }
+}
+
 #[test]
 fn when_the_remote_side_dies_the_rest_is_an_error() {
     require!(fuse());
