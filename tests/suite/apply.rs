@@ -244,6 +244,44 @@ fn a_write_that_did_not_reach_the_disk_is_found_by_verify_and_can_be_undone() {
     assert!(report["exit_code"] == 5 && report["verified"] == false, "{report}");
 }
 
+#[test]
+fn an_apply_that_a_signal_ends_while_it_reads_back_says_what_to_do() {
+    require!(program("strace"));
+    let (old, new) = (random_bytes(1, 20_000), random_bytes(2, 20_000));
+    let work = Workdir::with_pair(&new, &old);
+    let patch = work.write("patch", &work.patch(&[]));
+    // All is written, and nothing is read back, when it is brought to the disk.
+    let apply = |inject: &[&str], options: &[&str]| {
+        Command::new("strace")
+            .args(["-f", "-q", "-o", "calls", "-e", "trace=fsync"])
+            .args(inject)
+            .args([binary(), "--patch=remote.img", "--verify"])
+            .args(options)
+            .stdin(File::open(&patch).unwrap())
+            .current_dir(work.folder())
+            .output()
+            .expect("cannot run strace")
+    };
+    let honest = apply(&[], &[]);
+    if !honest.status.success() {
+        let stderr = String::from_utf8_lossy(&honest.stderr);
+        return skip(&format!("a strace that may trace: {stderr}"));
+    }
+    let again = "the same command again writes it once more, and shows if it is right";
+    // The undo patch is brought to the disk before, in a file and its folder.
+    for (options, call, way) in
+        [(&[][..], 1, again), (&["--undo=back"], 3, "to go back: bdsync --patch=remote.img <back")]
+    {
+        work.write("remote.img", &old);
+        let inject = format!("inject=fsync:signal=SIGTERM:when={call}");
+        let out = apply(&["-e", &inject], options);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(work.read("remote.img") == new, "{said}");
+        assert!(said.contains("all is written: interrupted by SIGTERM"), "{said}");
+        assert!(said.contains(way), "{way}: {said}");
+    }
+}
+
 /// Has the record at `from`, the last one of the patch, go to `to`, at the time when the file was
 /// last changed.
 fn redirect_last_record(path: &Path, patch: &[u8], from: u64, to: u64) {

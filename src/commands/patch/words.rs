@@ -120,7 +120,11 @@ impl Job<'_> {
     pub(super) fn tell_unproven(&self, target: &FileDevice, err: &Error) {
         let shown = target.path().display();
         match err.kind() {
-            Kind::Interrupted(_) => {}
+            // There is an undo patch to tell of, or a sync that tells what to do.
+            Kind::Interrupted(_) if self.options.undo.is_some() || self.life.is_some() => {}
+            Kind::Interrupted(_) => {
+                log::warn!("the same command again writes it once more, and shows if it is right");
+            }
             Kind::Checksum => {
                 self.reach(TargetState::Unequal);
                 log::warn!(
