@@ -14,6 +14,7 @@
 //!   index.rs    a stored patch at random: which of its bytes are where
 //!      \--> squash.rs       several stored patches made one
 //!   digested.rs the patch itself, base.rs the state of the target: both against the seal
+//!      \--> base_state.rs   which these are; tail.rs: the target's end
 //!   undo.rs     what will be overwritten, to a patch of its own
 //!   sizes.rs --> apply.rs (sparse.rs: zeros as holes) --> verify.rs, checksum.rs
 //! ```
@@ -21,6 +22,7 @@
 
 mod apply;
 mod base;
+mod base_state;
 mod batch;
 mod check;
 mod checksum;
@@ -45,7 +47,8 @@ mod visible;
 mod writer;
 
 pub use apply::{Apply, Written, Zeros};
-pub use base::{BaseState, target_state, verify_seal};
+pub use base::{target_state, verify_seal};
+pub use base_state::BaseState;
 pub use batch::{Batch, Record, RecordPlace};
 pub use check::{Summary, check};
 pub use checksum::{Agreement, checksum_algorithm, verify_checksum};

@@ -6,7 +6,7 @@
 
 use std::io::{Read, Seek};
 
-use super::base::BaseState;
+use super::base_state::BaseState;
 use super::reader::PatchReader;
 use super::sizes::SizePlan;
 use crate::device::Device;
