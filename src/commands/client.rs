@@ -175,10 +175,6 @@ impl Job<'_> {
             facts.patch_bytes = Some(writer.patch_bytes());
         });
         walked?;
-        if self.is_over_with_walk() {
-            // A server is not to wait while our checksum is made: it may give up on us.
-            engine.peer().close();
-        }
         let checksum = match (checksum, self.compare.checksum.as_deref()) {
             (Some(checksum), Some(name)) => {
                 self.finish_checksum(checksum, name.as_bytes(), &**progress)?
@@ -253,18 +249,13 @@ impl Job<'_> {
         );
     }
 
-    /// Whether the remote is asked for nothing behind the walk, as for its checksum.
-    fn is_over_with_walk(&self) -> bool {
+    /// What the remote is asked for behind the walk: its checksum.
+    fn afterwards(&self) -> Afterwards {
         let asks_checksum = self.session.checksum.is_some()
             && self.session.engine.plan().direction == Direction::Pull;
-        self.closes && !asks_checksum
-    }
-
-    /// What the walk leaves of the session.
-    fn afterwards(&self) -> Afterwards {
-        match self.is_over_with_walk() && self.session.extensions != Extensions::NONE {
-            true => Afterwards::Nothing,
-            false => Afterwards::Requests,
+        match self.closes && !asks_checksum {
+            true if self.session.extensions != Extensions::NONE => Afterwards::Nothing,
+            _ => Afterwards::Requests,
         }
     }
 
@@ -339,21 +330,16 @@ struct PatchSink<'a, W> {
 impl<W: Write> Sink for PatchSink<'_, W> {
     fn block(&mut self, offset: u64, data: &[u8], target_hash: &[u8]) -> Result<()> {
         let range = ByteRange::new(offset, offset + data.len() as u64);
-        let is_left_out = || self.engine.left_out().is_some_and(|left_out| left_out.touches(range));
-        if is_left_out() {
+        let own_hash = match self.base.is_some() && target_hash.is_empty() {
+            true => Some(local_hash(self.engine, offset, &mut self.scratch)?),
+            false => None,
+        };
+        // Behind all reading of it, by which that becomes known.
+        if self.engine.left_out().is_some_and(|left_out| left_out.touches(range)) {
             return Ok(());
         }
         if let Some(base) = &mut self.base {
-            if target_hash.is_empty() {
-                let hash = local_hash(self.engine, offset, &mut self.scratch)?;
-                // It was read once more.
-                if is_left_out() {
-                    return Ok(());
-                }
-                base.add(offset, &hash);
-            } else {
-                base.add(offset, target_hash);
-            }
+            base.add(offset, own_hash.as_deref().unwrap_or(target_hash));
         }
         let bytes = data.len() as u64;
         self.differing.0 += 1;

@@ -118,26 +118,27 @@ fn show(
 /// What a mount ends with that was unmounted, where its session ended with `code`.
 fn judge(status: &Status, code: Result<u8>) -> Result<u8> {
     if status.source_changed {
-        // What failed last may have another cause.
-        let what = "an input was changed; reads have failed, at last";
-        refuse_failed(status, Kind::Transmission, what)?;
-        // Whoever had a file open may have got bytes of another state, or fewer.
-        let cause = status.last_error.as_ref().map(|told| format!(": {told}")).unwrap_or_default();
-        let what = format!("an input was changed while it was mounted{cause}");
-        return Err(Error::new(Kind::Transmission, what));
+        let what = match status.failed_reads {
+            // Whoever had a file open may have got bytes of another state, or fewer.
+            0 => "an input was changed while it was mounted",
+            // What failed last may have another cause.
+            _ => "an input was changed; reads have failed, at last",
+        };
+        return Err(with_last_error(status, Kind::Transmission, what));
     }
-    let code = code?;
-    if code == 0 {
-        refuse_failed(status, Kind::Read, "reads have failed")?;
+    match code? {
+        0 if status.failed_reads > 0 => {
+            Err(with_last_error(status, Kind::Read, "reads have failed"))
+        }
+        code => Ok(code),
     }
-    Ok(code)
 }
 
-/// Fails when reads have failed, saying `what` and the last error.
-fn refuse_failed(status: &Status, kind: Kind, what: &str) -> Result<()> {
+/// What went wrong of a mount: `what`, and its last error if it has one.
+fn with_last_error(status: &Status, kind: Kind, what: &str) -> Error {
     match &status.last_error {
-        Some(told) if status.failed_reads > 0 => Err(Error::new(kind, format!("{what}: {told}"))),
-        _ => Ok(()),
+        Some(told) => Error::new(kind, format!("{what}: {told}")),
+        None => Error::new(kind, what),
     }
 }
 

@@ -59,7 +59,8 @@ pub trait Sink {
 pub enum Afterwards {
     /// Something.
     Requests,
-    /// Nothing: the session is closed as soon as all that the walk needs is asked for.
+    /// Nothing: the session is closed as soon as all that the walk needs is asked for, at its end at
+    /// the latest.
     Nothing,
 }
 
@@ -73,7 +74,13 @@ pub fn walk(
     afterwards: Afterwards,
     sink: &mut dyn Sink,
 ) -> Result<()> {
-    Walk::new(engine, density, afterwards).run(sink)
+    Walk::new(engine, density, afterwards).run(sink)?;
+    if afterwards == Afterwards::Nothing {
+        // Where that could not be before: no request has to be sent again any more. A server is not
+        // to wait for what is done on this side alone; it may give up on us.
+        engine.peer().close();
+    }
+    Ok(())
 }
 
 /// What the threads of engine and pool report to the walk; both name the segment.
