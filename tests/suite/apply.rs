@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -17,6 +17,7 @@ use crate::support::loop_device::LoopDevice;
 use crate::support::mounted::SmallDisk;
 use crate::support::requirements::{has_traced, holes, loop_devices, program, require, root, skip};
 use crate::support::run::{binary, bytes_in_pipe, is_held};
+use crate::support::wait::{comes_true, wait_until};
 use crate::support::{Workdir, bdsync, patch_file};
 
 /// How often an apply is killed.
@@ -356,11 +357,7 @@ fn an_interrupted_apply_ends_at_a_record_and_goes_on_later() {
         let patch = work.patch(&[]);
         let (child, mut stdin) = apply_from_pipe(&work, &[]);
         stdin.write_all(&patch[..sent]).unwrap();
-        let until = Instant::now() + Duration::from_secs(60);
-        while !is_held(child.id(), signal) || bytes_in_pipe(&stdin) > 0 {
-            assert!(Instant::now() < until, "it does not read");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("it reads", || is_held(child.id(), signal) && bytes_in_pipe(&stdin) == 0);
         // As a service manager may send two: they say the same, whichever is seen first.
         let both = [signal, Signal::SIGHUP];
         for signal in both {
@@ -395,11 +392,7 @@ fn a_patch_from_a_pipe_that_stays_open_is_applied() {
     let patch = work.patch(&[]);
     let (mut child, mut stdin) = apply_from_pipe(&work, &[]);
     stdin.write_all(&patch[..100_000]).unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
-    while work.read("remote.img")[..90_000] != new[..90_000] {
-        assert!(Instant::now() < until, "nothing is written");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("it writes", || work.read("remote.img")[..90_000] == new[..90_000]);
     stdin.write_all(&patch[100_000..]).unwrap();
     drop(stdin);
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -440,11 +433,7 @@ fn one_apply_at_a_time_writes_to_an_image() {
         let patch = work.patch(&[]);
         let (mut child, mut stdin) = apply_from_pipe(&work, options);
         stdin.write_all(&patch[..500_000]).unwrap();
-        let until = Instant::now() + Duration::from_secs(20);
-        while work.read("remote.img") == old && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let has_begun = work.read("remote.img") != old;
+        let has_begun = comes_true(|| work.read("remote.img") != old);
         let second = bdsync(["--patch"]).in_folder(work.folder()).stdin(&patch).run();
         stdin.write_all(&patch[500_000..]).unwrap();
         drop(stdin);
@@ -478,21 +467,14 @@ fn a_target_is_locked_before_the_patch_is_kept() {
     let mut command = Command::new(binary());
     command.args(["--patch=remote.img", "--undo=u"]).current_dir(work.folder());
     let mut waiting = command.stdin(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
     let fds = format!("/proc/{}/fd", waiting.id());
     let target = work.path("remote.img").canonicalize().unwrap();
     let is_open = || {
         let fds = fs::read_dir(&fds).into_iter().flatten().flatten();
         fds.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == target))
     };
-    while !is_open() {
-        assert!(Instant::now() < until, "the target is not opened");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    while !is_locked(&target) {
-        assert!(Instant::now() < until, "the target is not locked");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("the target is opened", is_open);
+    wait_until("the target is locked", || is_locked(&target));
     work.apply(&[], &patch).expect(12).says("locked");
     waiting.stdin.take().unwrap().write_all(&patch).unwrap();
     assert!(waiting.wait().unwrap().success());
@@ -898,11 +880,7 @@ fn a_write_that_fails_is_told_while_the_rest_of_the_patch_is_awaited() {
     let mut stdin = child.stdin.take().unwrap();
     // More than it reads before it writes. It may have failed before all of this is sent.
     let _ = stdin.write_all(&patch[..300_000]);
-    let until = Instant::now() + Duration::from_secs(20);
-    while child.try_wait().unwrap().is_none() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let has_ended = child.try_wait().unwrap().is_some();
+    let has_ended = comes_true(|| child.try_wait().unwrap().is_some());
     drop(stdin);
     let out = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -1035,11 +1013,7 @@ fn a_target_that_is_cut_while_it_is_written_is_told_of() {
     let mut stdin = apply.stdin.take().unwrap();
     let (begin, rest) = patch.split_at(patch.len() - 600);
     stdin.write_all(begin).unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
-    while !is_locked(&work.path("remote.img")) {
-        assert!(Instant::now() < until, "the target is not locked");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("the target is locked", || is_locked(&work.path("remote.img")));
     File::options().write(true).open(work.path("remote.img")).unwrap().set_len(1000).unwrap();
     // It may have ended by then.
     let _ = stdin.write_all(rest);

@@ -5,13 +5,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::support::images::{changed, random_bytes};
 use crate::support::loop_device::LoopDevice;
 use crate::support::mounted::{LoopMount, SmallDisk};
 use crate::support::requirements::{loop_devices, program, require, root, skip};
 use crate::support::run::{binary, bytes_in_pipe, server_command};
+use crate::support::wait::wait_until;
 use crate::support::{Workdir, bdsync, patch_file};
 
 /// Block devices come in whole sectors.
@@ -119,11 +119,7 @@ fn a_block_device_is_claimed_while_it_is_written_to() {
     let mut stdin = apply.stdin.take().unwrap();
     // It opens the device before it reads.
     stdin.write_all(&patch[..5]).unwrap();
-    let until = Instant::now() + Duration::from_secs(30);
-    while bytes_in_pipe(&stdin) > 0 {
-        assert!(Instant::now() < until, "it does not read");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("it reads", || bytes_in_pipe(&stdin) == 0);
     use std::os::unix::fs::OpenOptionsExt;
     let claim = || {
         let mut options = std::fs::File::options();

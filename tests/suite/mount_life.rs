@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill, killpg};
@@ -16,6 +16,7 @@ use crate::support::images::random_bytes;
 use crate::support::mounted::{Mounted, SmallDisk, Stored, is_mounted, take_away, umount};
 use crate::support::requirements::{fuse, fuse_for_users, program, require, root, skip};
 use crate::support::run::{binary, server_command, shell_command};
+use crate::support::wait::{comes_true, wait_until};
 use crate::support::{Workdir, bdsync};
 
 const SIZE: usize = 1 << 20;
@@ -274,11 +275,7 @@ fn daemon_returns_when_the_mount_can_be_read() {
     let daemon = Pid::from_raw(ids[0].cast_signed());
     assert_eq!(getsid(Some(daemon)), Ok(daemon), "no terminal's end is its own");
     assert!(umount(&stored.at()));
-    let start = Instant::now();
-    while !servers().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(10), "a process is left");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("no process is left", || servers().is_empty());
 }
 
 /// Ids of our processes that have this path among their arguments.
@@ -293,19 +290,6 @@ fn processes_with(path: &Path) -> Vec<u32> {
             && words.contains(&path.as_os_str().as_encoded_bytes())
     };
     ids.filter(named).collect()
-}
-
-/// What the remote command has written into the file `pid`, which is waited for.
-#[track_caller]
-fn pid_in(work: &Workdir, until: Instant) -> Pid {
-    loop {
-        let text = fs::read_to_string(work.path("pid")).unwrap_or_default();
-        if let Some(pid) = text.strip_suffix('\n') {
-            return Pid::from_raw(pid.parse().unwrap());
-        }
-        assert!(Instant::now() < until, "the remote command is not started");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Whoever ended it takes it for failed.
@@ -324,16 +308,12 @@ fn daemon_whose_start_is_ended_does_not_mount_later() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let until = Instant::now() + Duration::from_secs(60);
-        let remote = pid_in(&work, until);
+        let remote = work.written_pid();
         kill(Pid::from_raw(start.id().cast_signed()), signal).unwrap();
         start.wait().unwrap();
         work.write("go", b"");
         // The server ends without a client.
-        while kill(remote, None).is_ok() {
-            assert!(Instant::now() < until, "the remote command is left behind");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until("the remote command ends", || kill(remote, None).is_err());
         assert!(!is_mounted(&work.path("mnt")), "{signal}");
     }
 }
@@ -363,17 +343,13 @@ fn a_signal_at_the_password_prompt_ends_all_that_could_ask() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let until = Instant::now() + Duration::from_secs(60);
-        let asking = pid_in(&work, until);
+        let asking = work.written_pid();
         killpg(Pid::from_raw(mount.id().cast_signed()), signal).unwrap();
         assert_eq!(mount.wait().unwrap().signal(), Some(signal as i32));
         let is_left = || fs::read(format!("/proc/{asking}/cmdline")).is_ok_and(|c| !c.is_empty());
-        while is_left() {
-            if Instant::now() > until {
-                let _ = kill(asking, Signal::SIGKILL);
-                panic!("{signal} {options:?}: who asks is left behind");
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        if !comes_true(|| !is_left()) {
+            let _ = kill(asking, Signal::SIGKILL);
+            panic!("{signal} {options:?}: who asks is left behind");
         }
         // It is written before the process that asks is ended.
         let record = fs::read_to_string(work.path("record")).ok();
@@ -401,19 +377,16 @@ fn end_at_the_first_read(signal: Signal) {
         let mut command = Command::new(binary());
         command.arg("mount").args(stored.source()).arg(stored.at()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        let until = Instant::now() + Duration::from_secs(20);
+        // Without a pause, which would be longer than those that are to be tried.
         while !is_mounted(&stored.at()) {
-            assert!(Instant::now() < until, "it is not mounted");
+            assert!(child.try_wait().unwrap().is_none(), "it is not mounted");
         }
         std::thread::sleep(Duration::from_micros(pause_us));
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
-        while child.try_wait().unwrap().is_none() {
-            if Instant::now() > until {
-                // Ends the connection, which it waits for.
-                let _ = umount2(&stored.at(), MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
-                panic!("no signal ends it, {pause_us} us after it was mounted");
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        if !comes_true(|| child.try_wait().unwrap().is_some()) {
+            // Ends the connection, which it waits for.
+            let _ = umount2(&stored.at(), MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+            panic!("no signal ends it, {pause_us} us after it was mounted");
         }
         take_away(&stored.at());
     }
@@ -446,11 +419,7 @@ fn a_report_of_a_mount_in_the_background_is_its_own() {
     let early = stored.work.path("r").exists();
     take_away(&stored.at());
     assert!(!early, "nothing is known of its end yet");
-    let start = Instant::now();
-    while !stored.work.path("r").exists() {
-        assert!(start.elapsed() < Duration::from_secs(20), "there is no report");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("there is a report", || stored.work.path("r").exists());
     let found = report();
     assert_eq!((&found["exit_code"], &found["error"]), (&0.into(), &serde_json::Value::Null));
     assert_eq!(found["target"]["size_bytes"], SIZE);

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -21,11 +21,10 @@ use crate::support::mounted::{LoopMount, Mounted, is_mounted, live_mount, take_a
 use crate::support::requirements::{fuse, loop_devices, program, require, sshd};
 use crate::support::run::{binary, example, server_command, shell_command};
 use crate::support::sshd::Sshd;
+use crate::support::wait::{ended, ended_within, wait_until};
 use crate::support::{Workdir, bdsync};
 
 const SIZE: usize = 6 << 20;
-/// How long something may take that is waited for; generous, for a busy machine.
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn status(mounted: &Mounted) -> Value {
     let text = fs::read_to_string(mounted.path("status.json")).expect("no status.json");
@@ -395,16 +394,13 @@ fn a_second_signal_ends_an_apply_that_waits_for_a_mount() {
         .spawn()
         .unwrap();
     mounted.wait_until("the apply waits", |mounted| status(mounted)["scan"] == "running");
-    let start = Instant::now();
-    let ended = loop {
-        if let Some(ended) = apply.try_wait().unwrap() {
-            break ended;
-        }
-        assert!(start.elapsed() < LIMIT, "the apply did not go away");
+    let mut ended = None;
+    wait_until("the apply goes away", || {
         kill(Pid::from_raw(apply.id().cast_signed()), Signal::SIGTERM).unwrap();
-        std::thread::sleep(Duration::from_millis(200));
-    };
-    assert_eq!(ended.signal(), Some(Signal::SIGTERM as i32), "{ended}");
+        ended = ended_within(Duration::from_millis(200), &mut apply);
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().signal(), Some(Signal::SIGTERM as i32), "{ended:?}");
     assert!(work.read("remote.img") == before);
     mounted.signal(Signal::SIGTERM);
     mounted.ended();
@@ -487,11 +483,7 @@ fn others_are_answered_while_a_reader_waits_and_ctrl_c_ends_it() {
         assert_eq!(fs::read_dir(work.path("mnt")).unwrap().count(), 6);
         assert!(cat.try_wait().unwrap().is_none(), "{name}: still waiting");
         kill(Pid::from_raw(cat.id().cast_signed()), Signal::SIGINT).unwrap();
-        let start = Instant::now();
-        while cat.try_wait().unwrap().is_none() {
-            assert!(start.elapsed() < LIMIT, "{name}: the reader did not go away");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        ended(&mut cat);
         let mut rest = Vec::new();
         cat.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
     }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,8 @@ use crate::support::Workdir;
 use crate::support::mounted::{Stored, is_mounted, take_away, umount};
 use crate::support::requirements::{fuse, require};
 use crate::support::run::{binary, shell_command, status_field};
+use crate::support::wait::{ended, wait_until};
 
-/// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(60);
 /// How long a mount has to appear that must not.
 const TIME_TO_MOUNT: Duration = Duration::from_secs(2);
 
@@ -46,13 +45,7 @@ impl Starting {
             .stderr(File::create(work.path("said")).unwrap())
             .spawn()
             .unwrap();
-        let mut remote = None;
-        wait_until("the remote command is started", || {
-            let text = fs::read_to_string(work.path("pid")).unwrap_or_default();
-            remote = text.strip_suffix('\n').map(|pid| Pid::from_raw(pid.parse().unwrap()));
-            remote.is_some()
-        });
-        let remote = remote.unwrap();
+        let remote = work.written_pid();
         let parent = status_field(remote.as_raw().cast_unsigned(), "PPid").unwrap();
         Self { work, child, remote, mounting: parent.try_into().unwrap() }
     }
@@ -94,25 +87,6 @@ impl Drop for Starting {
         }
         take_away(&self.mountpoint());
     }
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_true() {
-        assert!(start.elapsed() < LIMIT, "waited for: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-#[track_caller]
-fn ended(child: &mut Child) -> ExitStatus {
-    let mut status = None;
-    wait_until("it ends", || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    status.unwrap()
 }
 
 /// Somebody has to read the record before the signal can end the process; meanwhile the other side

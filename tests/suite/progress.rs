@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,6 +12,7 @@ use crate::support::images::{changed, random_bytes};
 use crate::support::mounted::{Mounted, take_away};
 use crate::support::requirements::{fuse, program, require};
 use crate::support::run::{binary, is_held, server_command, shell_command};
+use crate::support::wait::wait_until;
 use crate::support::{Workdir, bdsync};
 
 fn pair() -> Workdir {
@@ -116,9 +116,7 @@ fn sigusr1_is_answered_with_one_line_at_any_time() {
     let work = pair();
     let slow = shell_command("sleep 2; exec $BDSYNC --server");
     let out = work.client_through(&[], &slow).run_meanwhile(|child| {
-        while !is_held(child.id(), Signal::SIGUSR1) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("it watches", || is_held(child.id(), Signal::SIGUSR1));
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGUSR1).unwrap();
     });
     let out = out.expect(0).says("bdsync: not begun yet");

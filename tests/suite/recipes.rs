@@ -5,8 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,13 +17,12 @@ use crate::support::requirements::{
 };
 use crate::support::run::binary;
 use crate::support::sshd::Sshd;
+use crate::support::wait::wait_until;
 use crate::support::{Workdir, bdsync};
 
 const README: &str = include_str!("../../README.md");
 /// Size of the volumes, in KiB.
 const VOLUME_KIB: usize = 16 * 1024;
-/// How long a run may take to begin.
-const START_LIMIT: Duration = Duration::from_secs(60);
 /// What the recipes say, and where it lies below the test's folder.
 const MOVED: [&str; 6] =
     ["/dev/vg/", "/dev/zvol/", "/mnt/", "/srv/", "/etc/bdsync/", "/var/lib/bdsync/"];
@@ -362,10 +360,7 @@ impl Night {
     /// Runs `second` while a night is in its `before`; returns what it ended with and said.
     fn second_run(&self, second: &mut Command) -> (Option<i32>, String) {
         let mut first = self.command().stderr(Stdio::null()).spawn().unwrap();
-        let started = Instant::now();
-        while !self.work.path("snapshot").exists() && started.elapsed() < START_LIMIT {
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("it has begun", || self.work.path("snapshot").exists());
         let second = second.output().unwrap();
         let is_kept = self.work.path("snapshot").exists();
         self.work.write("go", b"");
@@ -537,10 +532,7 @@ fn what_before_made_is_taken_away_whatever_signal_ends_the_night() {
         let night =
             Night::new("before() { mkdir snapshot; sleep 1; }\nafter() { rmdir snapshot; }\n");
         let mut run = night.command().spawn().unwrap();
-        let started = Instant::now();
-        while !night.work.path("snapshot").exists() && started.elapsed() < START_LIMIT {
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("it has begun", || night.work.path("snapshot").exists());
         kill(Pid::from_raw(run.id().try_into().unwrap()), signal).unwrap();
         assert_eq!(run.wait().unwrap().code(), Some(code));
         assert!(!night.work.path("snapshot").exists());

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -22,6 +22,7 @@ use crate::support::patch_file;
 use crate::support::raw_server::RawServer;
 use crate::support::requirements::{loop_devices, require, root};
 use crate::support::run::{binary, is_held, server_command};
+use crate::support::wait::{ended_within, wait_until};
 use crate::support::{Workdir, bdsync};
 
 const SIZE: usize = 100_000;
@@ -51,22 +52,19 @@ fn the_wait_for_a_reader_of_the_report_ends_by_a_signal() {
             command.args(["local.img", "remote.img"]).stdout(Stdio::null());
         }
         let mut child = command.stdin(File::open(&patch).unwrap()).spawn().unwrap();
-        let until = Instant::now() + Duration::from_secs(60);
         // It would else just die of the first one. The others are asked once they wait.
-        while mode == SILENT && !is_held(child.id(), Signal::SIGTERM) && Instant::now() < until {
-            thread::sleep(Duration::from_millis(5));
+        if mode == SILENT {
+            wait_until("it watches", || is_held(child.id(), Signal::SIGTERM));
+        } else {
+            wait_until("it is done", || work.read("remote.img") == work.read("local.img"));
         }
-        let ended = loop {
-            if let Some(ended) = child.try_wait().unwrap() {
-                break ended;
-            }
-            assert!(Instant::now() < until, "{mode} does not end");
-            if mode == SILENT || work.read("remote.img") == work.read("local.img") {
-                kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
-            }
-            thread::sleep(Duration::from_millis(100));
-        };
-        assert!(!ended.success(), "{mode}: {ended}");
+        let mut ended = None;
+        wait_until(&format!("{mode} ends"), || {
+            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+            ended = ended_within(Duration::from_millis(100), &mut child);
+            ended.is_some()
+        });
+        assert!(!ended.unwrap().success(), "{mode}: {ended:?}");
     }
 }
 
@@ -185,10 +183,7 @@ fn a_run_that_a_signal_ends_leaves_a_record_and_ends_by_that_signal() {
                 .unwrap();
             // Until it waits for the signal, which it would else just die of.
             let pid = run.id();
-            let until = Instant::now() + Duration::from_secs(20);
-            while !is_held(pid, signal) && Instant::now() < until {
-                thread::sleep(Duration::from_millis(5));
-            }
+            wait_until("it watches", || is_held(pid, signal));
             kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
             // Waiting would close its stdin, which is an end of its own.
             let stdin = run.stdin.take();
@@ -374,11 +369,7 @@ fn what_is_on_record_is_what_the_run_ends_with_whatever_signal_comes() {
         command.stdin(File::open(&patch).unwrap()).stderr(full);
         let mut child = command.spawn().unwrap();
         drop(command);
-        let until = Instant::now() + Duration::from_secs(60);
-        while !work.path("report").exists() {
-            assert!(Instant::now() < until, "{words:?}: no report");
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("there is a report", || work.path("report").exists());
         for _ in 0..10 {
             kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
             thread::sleep(Duration::from_millis(20));

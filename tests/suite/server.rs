@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use crate::support::images::{changed, random_bytes, sparse_file};
 use crate::support::raw_server::RawServer;
 use crate::support::run::{binary, server_command, shell_command};
+use crate::support::wait::ended_within;
 use crate::support::{Workdir, bdsync};
 
 /// How soon a server must have noticed that it is alone.
@@ -323,11 +324,7 @@ fn a_server_on_a_socket_answers_and_ends_with_its_client() {
         std::thread::sleep(Duration::from_millis(300));
         assert!(child.try_wait().unwrap().is_none(), "it waits to write");
         drop((reader, writer));
-        let until = Instant::now() + SOON;
-        while child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < until, "the server outlives its client");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        assert!(ended_within(SOON, &mut child).is_some(), "the server outlives its client");
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bdsync::wire::{FrameReader, Message};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -21,6 +21,7 @@ use crate::support::loop_device::LoopDevice;
 use crate::support::requirements::{has_traced, loop_devices, program, require, root, skip, sshd};
 use crate::support::run::{Bdsync, binary, server_command};
 use crate::support::sshd::Sshd;
+use crate::support::wait::wait_until;
 use crate::support::{Workdir, bdsync};
 
 const BYTES: usize = 3_000_000;
@@ -281,11 +282,7 @@ fn a_file_that_was_made_for_nothing_does_not_stay() {
     // outlives a shell that is ended here.
     script(&work, "rsh", "shift; exec 3<&0; sh -c \"$*\" <&3 & wait $!");
     sync(&work, &["--create", "--undo=no/u", "local.img", "h:new.img"]).run().expect(9);
-    let until = Instant::now() + Duration::from_secs(30);
-    while work.path("new.img").exists() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert!(!work.path("new.img").exists());
+    wait_until("what was created is gone", || !work.path("new.img").exists());
     sync(&work, &["--create", "local.img", "h:new.img"]).run().expect(0);
     assert!(work.read("new.img") == work.read("local.img"));
     // A source of no bytes makes a file of none.
@@ -864,10 +861,7 @@ fn an_interrupted_sync_says_how_to_go_on_and_does() {
         script(&work, "rsh", "shift; exec sh -c \"$*\"");
         let before = work.read("remote.img");
         let out = sync(&work, &["--bwlimit=1M", source, target]).run_meanwhile(|child| {
-            let until = Instant::now() + Duration::from_secs(30);
-            while work.read("remote.img") == before && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            wait_until("it writes", || work.read("remote.img") != before);
             // As timeout(1) sends it: to the process, and to its group.
             for _ in 0..2 {
                 kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
@@ -1080,11 +1074,7 @@ fn patch_with(work: &Workdir, options: &[&str], between: impl FnOnce()) -> (Opti
         true => ioctl_fionread(&stdin).unwrap() == 0,
         false => work.read("remote.img") != before,
     };
-    let until = Instant::now() + Duration::from_secs(30);
-    while !is_open() {
-        assert!(Instant::now() < until, "it does not open its target");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("it opens its target", is_open);
     between();
     // It may have ended by then, because of that.
     let _ = stdin.write_all(rest);

@@ -9,6 +9,7 @@ pub mod raw_server;
 pub mod requirements;
 pub mod run;
 pub mod sshd;
+pub mod wait;
 pub mod workdir;
 
 pub use run::{Output, bdsync};

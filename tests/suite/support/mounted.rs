@@ -6,7 +6,6 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -18,9 +17,7 @@ use super::images::{changed, random_bytes};
 use super::patch_file;
 use super::requirements::root;
 use super::run::binary;
-
-/// How long a mount may take to appear or to end.
-const LIMIT: Duration = Duration::from_secs(20);
+use super::wait::comes_true;
 
 /// A mount in the foreground.
 pub struct Mounted {
@@ -100,14 +97,13 @@ impl Mounted {
     /// Waits for something to become true.
     #[track_caller]
     pub fn wait_until(&mut self, what: &str, mut is_true: impl FnMut(&mut Self) -> bool) {
-        let start = Instant::now();
-        while !is_true(self) {
-            assert!(start.elapsed() < LIMIT, "waited for: {what}; stderr:\n{}", self.said());
-            if !self.is_running() && what == "it is mounted" {
-                panic!("it ended before it was mounted; stderr:\n{}", self.said());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let came = comes_true(|| {
+            let ended = what == "it is mounted" && !self.is_running();
+            let is_true = is_true(self);
+            assert!(is_true || !ended, "it ended before it was mounted; stderr:\n{}", self.said());
+            is_true
+        });
+        assert!(came, "waited for: {what}; stderr:\n{}", self.said());
     }
 }
 

@@ -4,11 +4,12 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bdsync::wire::{FrameReader, Message};
 
 use super::run::binary;
+use super::wait::ended_within;
 
 /// A running `bdsync --server`. Killed on drop.
 pub struct RawServer {
@@ -104,14 +105,9 @@ impl RawServer {
     /// Waits for the process to end by itself; returns its exit code, 128 and more for a signal.
     #[track_caller]
     pub fn ends_within(&mut self, limit: Duration) -> i32 {
-        let until = Instant::now() + limit;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("cannot wait") {
-                return status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-            }
-            assert!(Instant::now() < until, "the server still runs after {limit:?}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let status = ended_within(limit, &mut self.child);
+        let status = status.unwrap_or_else(|| panic!("the server still runs after {limit:?}"));
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }
 }
 

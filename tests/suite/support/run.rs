@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::wait::{comes_true, ended_within};
+
 nix::ioctl_read_bad!(fionread, nix::libc::FIONREAD, i32);
 
 /// No run may take longer: a hang is a failure, not a stuck test.
@@ -166,14 +168,17 @@ impl Bdsync {
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         meanwhile(&mut child);
-        let status = wait(&mut child, started + self.limit);
+        let status = ended_within(self.limit, &mut child);
+        if status.is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         drop(silent);
-        let until = (started + self.limit).max(Instant::now() + Duration::from_secs(5));
         let mut out = Output {
             shown,
             status,
-            stdout: received(&stdout, until),
-            stderr: received(&stderr, until),
+            stdout: received(&stdout),
+            stderr: received(&stderr),
             elapsed: started.elapsed(),
         };
         if out.status.is_none() {
@@ -229,23 +234,13 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
 }
 
 /// What a pipe held. It must end: a process left behind would keep it open.
-fn received(pipe: &Receiver<Vec<u8>>, until: Instant) -> Vec<u8> {
-    pipe.recv_timeout(until.saturating_duration_since(Instant::now()))
-        .unwrap_or_else(|_| b"[the pipe is still open: a process was left behind]".to_vec())
-}
-
-fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
-    loop {
-        if let Some(status) = child.try_wait().expect("cannot wait") {
-            return Some(status);
-        }
-        if Instant::now() >= until {
-            let _ = child.kill();
-            let _ = child.wait();
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
+fn received(pipe: &Receiver<Vec<u8>>) -> Vec<u8> {
+    let mut bytes = None;
+    comes_true(|| {
+        bytes = pipe.try_recv().ok();
+        bytes.is_some()
+    });
+    bytes.unwrap_or_else(|| b"[the pipe is still open: a process was left behind]".to_vec())
 }
 
 /// What a run left.

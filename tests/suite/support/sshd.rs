@@ -4,14 +4,12 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::requirements::find_program;
+use super::wait::comes_true;
 
-/// How long sshd may take until it listens.
-const START_LIMIT: Duration = Duration::from_secs(10);
 /// How often another port is tried when somebody else took the one found free.
 const PORT_TRIES: usize = 5;
 
@@ -98,15 +96,13 @@ fn try_start(folder: &Path) -> Option<(Child, u16)> {
         .stderr(log)
         .spawn()
         .expect("cannot start sshd");
-    let until = Instant::now() + START_LIMIT;
-    while Instant::now() < until {
-        if child.try_wait().expect("cannot wait").is_some() {
-            return None;
-        }
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return Some((child, port));
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    let mut has_ended = false;
+    let answers = comes_true(|| {
+        has_ended = child.try_wait().expect("cannot wait").is_some();
+        has_ended || TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    if answers && !has_ended {
+        return Some((child, port));
     }
     let _ = child.kill();
     let _ = child.wait();

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::run::{Bdsync, Output, bdsync, server_command};
+use super::wait::wait_until;
 
 /// A folder that goes away with the test.
 pub struct Workdir {
@@ -42,6 +44,18 @@ impl Workdir {
 
     pub fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).expect("cannot read")
+    }
+
+    /// The id that a remote command writes into the file `pid`, as a line; waits for it.
+    #[track_caller]
+    pub fn written_pid(&self) -> Pid {
+        let mut pid = None;
+        wait_until("the remote command is started", || {
+            let text = fs::read_to_string(self.path("pid")).unwrap_or_default();
+            pid = text.strip_suffix('\n').map(|pid| Pid::from_raw(pid.parse().expect("an id")));
+            pid.is_some()
+        });
+        pid.expect("it was waited for")
     }
 
     /// A client call in this folder, `local.img` against `remote.img` through `remote_command`.
