@@ -51,6 +51,9 @@ pub enum Kind {
     Seal,
     /// Unreadable ranges were left out at the user's request.
     Skipped,
+    /// No room for what has to be kept before a target is written to: an undo patch, or the copy of
+    /// a patch.
+    NoRoom,
     /// SIGINT, SIGTERM or SIGHUP asked for an end; holds the signal's number.
     Interrupted(i32),
 }
@@ -75,6 +78,7 @@ impl Kind {
             Kind::Connection => 13,
             Kind::Seal => 14,
             Kind::Skipped => 15,
+            Kind::NoRoom => 16,
             // As a shell reports a command that a signal ended.
             Kind::Interrupted(signal) => 128 + signal,
         }
@@ -85,7 +89,7 @@ impl Kind {
     /// the cause.
     #[must_use]
     pub fn of_exit_code(code: i32) -> Option<Self> {
-        const KINDS: [Kind; 15] = [
+        const KINDS: [Kind; 16] = [
             Kind::Usage,
             Kind::Patch,
             Kind::Size,
@@ -101,8 +105,18 @@ impl Kind {
             Kind::Connection,
             Kind::Seal,
             Kind::Skipped,
+            Kind::NoRoom,
         ];
         KINDS.into_iter().find(|kind| kind.exit_code() == code)
+    }
+
+    /// Of what could not be kept: [`Kind::NoRoom`] where that is why, else [`Kind::Write`].
+    #[must_use]
+    pub fn of_unkept(err: &io::Error) -> Self {
+        match err.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoRoom,
+            _ => Self::Write,
+        }
     }
 
     /// The errno that a FUSE reply carries for an error of this kind.
@@ -125,7 +139,8 @@ impl Kind {
             | Kind::Transmission
             | Kind::Connection
             | Kind::Seal
-            | Kind::Skipped => libc::EIO,
+            | Kind::Skipped
+            | Kind::NoRoom => libc::EIO,
         }
     }
 }
@@ -164,6 +179,13 @@ impl Error {
     #[must_use]
     pub fn reworded(mut self, what: impl Into<String>) -> Self {
         self.0.what = what.into();
+        self
+    }
+
+    /// The same of another kind.
+    #[must_use]
+    pub fn of_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
         self
     }
 
@@ -307,10 +329,10 @@ mod tests {
 
     #[test]
     fn exit_codes_lead_back_to_their_kinds() {
-        for code in 1..=15 {
+        for code in 1..=16 {
             assert_eq!(Kind::of_exit_code(code).map(Kind::exit_code), Some(code));
         }
-        for code in [0, 16, 127, 130, 255, -1] {
+        for code in [0, 17, 127, 130, 255, -1] {
             assert_eq!(Kind::of_exit_code(code), None);
         }
     }

@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(err) => {
             report::error(&err);
-            // Every exit code is below 256: 1 to 15, or 128 and a signal's number.
+            // Every exit code is below 256: 1 to 16, or 128 and a signal's number.
             ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(u8::MAX))
         }
     }

@@ -107,7 +107,7 @@ impl Read for Stream<'_> {
 ///
 /// # Errors
 /// `Kind::Open`, `Kind::Read`, `Kind::Patch` when it is no patch or its compressed data are
-/// damaged, `Kind::Write` when a copy finds no room.
+/// damaged, `Kind::NoRoom` or `Kind::Write` when it cannot be copied.
 pub fn stored(path: &Path) -> Result<FileDevice> {
     if path.as_os_str() == STDIN_OPERAND {
         return copy(stdin()?, Path::new(STDIN_NAME));

@@ -30,8 +30,8 @@ pub fn spool(input: impl Read, folder: &Path, check: &dyn Fn() -> Result<()>) ->
 /// the user names another folder.
 ///
 /// # Errors
-/// `Kind::Write` when there is no room for it, `Kind::Read`, `Kind::Patch` when a decoder finds
-/// the input damaged, what `check` returns.
+/// `Kind::NoRoom`, `Kind::Write`, `Kind::Read`, `Kind::Patch` when a decoder finds the input damaged,
+/// what `check` returns.
 pub fn spool_file(
     mut input: impl Read,
     folder: &Path,
@@ -40,7 +40,7 @@ pub fn spool_file(
 ) -> Result<File> {
     let failed = |err| {
         let what = format!("cannot keep a copy of the patch ({elsewhere})");
-        Error::io(Kind::Write, what, err).with_path(folder)
+        Error::io(Kind::of_unkept(&err), what, err).with_path(folder)
     };
     let mut file = unnamed_file(folder).map_err(failed)?;
     let mut buffer = PageBuffer::new(COPY_BYTES);

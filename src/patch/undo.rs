@@ -33,7 +33,7 @@ const SAVE_BYTES: u64 = MIB;
 pub fn refuse_existing(path: &Path) -> Result<()> {
     match path.symlink_metadata() {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(err) => Err(Error::io(Kind::Write, "cannot make the undo patch", err).with_path(path)),
+        Err(err) => Err(unmade(err).with_path(path)),
         Ok(_) => Err(exists(path)),
     }
 }
@@ -43,7 +43,8 @@ pub fn refuse_existing(path: &Path) -> Result<()> {
 /// returns the undo patch is whole, durable and has its name; before, nothing has that name.
 ///
 /// # Errors
-/// `Kind::Usage` when `path` exists, `Kind::Write`, what reader, device and `check` fail with.
+/// `Kind::Usage` when `path` exists, `Kind::NoRoom`, `Kind::Write`, what reader, device and `check`
+/// fail with.
 pub fn write_undo<R: Read + Seek>(
     path: &Path,
     target: &dyn Device,
@@ -53,7 +54,7 @@ pub fn write_undo<R: Read + Seek>(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     refuse_existing(path)?;
-    let failed = |err| Error::io(Kind::Write, "cannot make the undo patch", err).with_path(path);
+    let failed = |err| unmade(err).with_path(path);
     let partial = Partial::create(path).map_err(failed)?;
     let writer = partial.begin(target).map_err(|err| err.with_path(path))?;
     let old = PageBuffer::new(SAVE_BYTES as usize);
@@ -144,7 +145,12 @@ impl Saver<'_> {
 
 /// There is another patch, which is only read.
 fn unwritten(err: Error, path: &Path) -> Error {
-    err.reworded("cannot write the undo patch").with_path(path)
+    let kind = err.cause().map_or(err.kind(), Kind::of_unkept);
+    err.reworded("cannot write the undo patch").of_kind(kind).with_path(path)
+}
+
+fn unmade(err: io::Error) -> Error {
+    Error::io(Kind::of_unkept(&err), "cannot make the undo patch", err)
 }
 
 /// The undo patch before it has its name; vanishes unless it gets one.
@@ -167,8 +173,7 @@ impl Partial {
     }
 
     fn begin(&self, target: &dyn Device) -> Result<PatchWriter<File>> {
-        let failed =
-            |err| Error::io(Kind::Write, "cannot make the undo patch", err).with_path(&self.path);
+        let failed = |err| unmade(err).with_path(&self.path);
         let file = self.file.try_clone().map_err(failed)?;
         // The undo patch may be applied from another folder.
         let name = std::path::absolute(target.path()).unwrap_or_else(|_| target.path().into());

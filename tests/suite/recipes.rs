@@ -271,9 +271,11 @@ fn nights_can_be_taken_back() {
     assert!(!old.exists());
     assert_eq!(kept_in(&undo).len(), 2);
 
-    // The second night changed nothing, so the first is the last that counts.
+    // The second night changed nothing, so the first is the last that counts. Applied once more
+    // behind other nights, it would go back to nothing that ever was.
     world.run("undo");
     assert!(world.content("copy") == world.newer);
+    assert_eq!(kept_in(&undo).len(), 1);
 
     // Three nights back, of which the newest fails: nothing older is applied then.
     let damaged = undo.join("000009.damaged.undo");
@@ -433,6 +435,39 @@ fn undo_patches_are_in_the_order_of_the_nights_whatever_the_clock_says() {
     }
 }
 
+/// As of a night that came before the clock was set at boot, or after it was far ahead.
+#[test]
+fn nights_with_a_wrong_clock_leave_no_gap_among_the_undo_patches() {
+    let night = Night::new("UNDO_DIR=undo\n");
+    fs::create_dir(night.work.path("undo")).unwrap();
+    let made = |number: u32| night.work.write(&format!("undo/00000{number}.a.undo"), b"");
+    let [oldest, ahead, behind] = [1, 2, 3].map(made);
+    expire(&oldest);
+    expire(&behind);
+    let now = SystemTime::now();
+    let file = fs::File::options().write(true).open(&ahead).unwrap();
+    file.set_modified(now + Duration::from_hours(9000)).unwrap();
+    night.run(0);
+    assert!(!oldest.exists() && ahead.exists() && behind.exists());
+    let kept_from = fs::metadata(&ahead).unwrap().modified().unwrap();
+    assert!(kept_from < now + Duration::from_hours(1), "it is kept for as long as any other");
+    expire(&ahead);
+    night.run(0);
+    assert_eq!(kept_in(&night.work.path("undo")).len(), 2);
+}
+
+/// Nothing is written to the copy then, and no undo patch made: older ones are in nobody's way.
+#[test]
+fn a_night_that_fails_before_it_makes_its_undo_patch_leaves_all_the_ways_back() {
+    let night = Night::new("UNDO_DIR=undo\nOPTIONS=--report=/nonexistent/report\n");
+    fs::create_dir(night.work.path("undo")).unwrap();
+    let old = night.work.write("undo/000001.long.ago.undo", b"");
+    expire(&old);
+    let words = night.run(9);
+    assert!(!words.contains("once more"), "{words}");
+    assert!(old.exists() && !night.is_done());
+}
+
 #[test]
 fn what_cannot_be_read_night_after_night_lets_no_undo_patches_pile_up() {
     let night = Night::new("UNDO_DIR=undo\n");
@@ -469,7 +504,7 @@ fn expired_undo_patches_make_room_for_the_nights_own_and_others_do_not() {
     fs::write(&old, vec![1; 200_000]).unwrap();
     fs::write(&recent, "").unwrap();
 
-    let words = night.run(9);
+    let words = night.run(16);
     assert!(words.contains("No space left") && !words.contains("once more"), "{words}");
     assert!(old.exists() && !night.is_done());
     assert_eq!(kept_in(&undo).len(), 2);
@@ -489,7 +524,7 @@ fn expired_undo_patches_make_room_for_the_nights_own_and_others_do_not() {
     for (name, seed) in [("new", 3), ("copy", 4)] {
         night.work.write(name, &random_bytes(seed, 300_000));
     }
-    let words = night.run(9);
+    let words = night.run(16);
     assert_eq!(words.matches("once more").count(), 1, "{words}");
     assert!(!night.is_done() && !old.exists() && recent.exists());
 }
@@ -653,7 +688,7 @@ fn old_undo_patches_go_whatever_path_leads_to_them() {
         for link in ["link", "-link"] {
             symlink("undo", night.work.path(link)).unwrap();
         }
-        for name in ["old.undo", "killed.undo.partial-1", "kept.txt", ".lock"] {
+        for name in ["000001.old.undo", "killed.undo.partial-1", "kept.txt", ".lock"] {
             let file = folder(&night).join(name);
             fs::write(&file, "").unwrap();
             set_mode(&file, 0o600);

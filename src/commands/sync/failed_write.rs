@@ -96,7 +96,7 @@ impl FailedWrite<'_> {
     fn is_refusal(&self, kind: Kind) -> bool {
         match kind {
             // The last is a server's, which a login there is forced to.
-            Kind::Open | Kind::Size | Kind::Seal | Kind::Protocol => true,
+            Kind::Open | Kind::Size | Kind::Seal | Kind::NoRoom | Kind::Protocol => true,
             // There is an undo patch already. Without one, many a shell script ends with 1.
             Kind::Usage => self.options.undo.is_some(),
             _ => false,
