@@ -141,10 +141,11 @@ impl Shared {
     /// The one place where an error becomes an errno and a line of the log.
     fn fail<R: Refuse>(&self, ticket: Ticket<R>, err: &Error) {
         let Some(reply) = ticket.take() else { return };
+        reply.refuse(Errno::from_i32(err.kind().errno()));
+        // Only now: who reads what we say may be a while in coming.
         if !matches!(err.kind(), Kind::Interrupted(_)) {
             self.failed_reads.tell(err);
         }
-        reply.refuse(Errno::from_i32(err.kind().errno()));
     }
 
     /// Content never changes, so the kernel may keep it. A file whose size is not known is read

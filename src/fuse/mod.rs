@@ -5,7 +5,7 @@
 //!                  --> start.rs       who decides what a signal does: signals.rs
 //!                  --> daemon.rs      --daemon: two processes, before any thread
 //!                  --> session.rs     attach, first_read.rs, serve, unmount.rs
-//!                        |-- events.rs
+//!                        |-- events.rs, connection.rs
 //!                        \-- adapter.rs --> view
 //!                              |-- gate.rs         a thread for what reads no device
 //!                              |-- parked.rs       requests that wait
@@ -15,6 +15,7 @@
 //! What is in the files and how it is computed is the view's business. For `commands` only.
 
 mod adapter;
+mod connection;
 pub mod daemon;
 mod events;
 mod first_read;

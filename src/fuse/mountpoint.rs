@@ -6,13 +6,19 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crossbeam_channel::bounded;
+
+use crate::background::spawn;
 use crate::error::{Error, Kind, Result};
 use crate::mountinfo::{Mount, mounts};
 use crate::units::{FileId, major_minor};
 
 /// What the kernel's table calls our file systems.
 const KIND: &[u8] = b"fuse.bdsync";
+/// How soon the kernel tells of a mount that is dead, at the latest.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// A directory that may be mounted over.
 #[derive(Debug)]
@@ -129,6 +135,19 @@ pub(super) fn is_dead(path: &Path) -> bool {
         }
         opened => opened.is_err_and(|err| is_lost(&err)),
     }
+}
+
+/// As [`is_dead`], of what may be the mount of another process, which may be stopped: one that does
+/// not answer soon is not dead.
+pub(super) fn is_surely_dead(path: &Path) -> bool {
+    let (sender, answer) = bounded(1);
+    let path = path.to_owned();
+    let ask = move || {
+        // Nobody may wait for it any more.
+        let _ = sender.send(is_dead(&path));
+    };
+    let asked = spawn("dead mount", Kind::Open, "cannot start a thread", ask);
+    asked.is_ok() && answer.recv_timeout(ANSWER_WAIT) == Ok(true)
 }
 
 /// Whether `input` lies in the directory, by whatever path (links, bind mounts) it is reached.

@@ -31,9 +31,10 @@ use nix::mount::MntFlags;
 use nix::unistd::geteuid;
 
 use super::adapter::Adapter;
+use super::connection::Connection;
 use super::events::{Event, Events};
 use super::first_read::{first_answer, join};
-use super::mountpoint::{Mountpoint, Place, is_dead};
+use super::mountpoint::{Mountpoint, Place, is_dead, is_surely_dead};
 use super::unmount::{HELPER, detach_lazily, umount, unmount, unmount_with_helper};
 use crate::background::core_count;
 use crate::error::{Error, Kind, Result};
@@ -64,6 +65,7 @@ pub struct Mount {
     mountpoint: Mountpoint,
     /// `st_dev` of everything in the mount.
     device: u64,
+    connection: Connection,
     events: Receiver<Event>,
     ended: bool,
 }
@@ -93,14 +95,16 @@ impl Mount {
         let path = mountpoint.path();
         let cannot = |err| cannot_mount(&err).with_path(path);
         let session = fuser::Session::new(adapter, path, &config(readers, name)).map_err(cannot)?;
+        let connection = Connection::of(&session).map_err(cannot)?;
         let mut session = ManuallyDrop::new(session.spawn().map_err(cannot)?);
         match first_answer(&mut session.guard, path, &receiver) {
             Ok(device) => {
                 raise_read_ahead(device);
-                Ok(Self { session, mountpoint, device, events: receiver, ended: false })
+                let events = receiver;
+                Ok(Self { session, mountpoint, device, connection, events, ended: false })
             }
             Err(err) => {
-                abandon(session, path);
+                abandon(session, connection, path);
                 Err(err)
             }
         }
@@ -188,9 +192,10 @@ impl Mount {
         self.ended = true;
         let result = join(&mut self.session.guard);
         // `umount --force` and an abort end the connection, and may leave its names behind. The
-        // kernel may have given the number of our device to another mount: that one answers.
+        // kernel may have given the number of our device to another mount: that one answers, or
+        // takes its time.
         while let Place::Seen(at) = self.mountpoint.find(self.device)
-            && is_dead(&at)
+            && is_surely_dead(&at)
             && detach_lazily(&at)
         {}
         match result {
@@ -206,7 +211,12 @@ impl Mount {
     fn detach(&self) -> Detached {
         let (mut is_any, mut in_use) = (false, false);
         loop {
-            match self.mountpoint.find(self.device) {
+            let found = self.mountpoint.find(self.device);
+            // What was found is ours only if this comes behind it.
+            if !self.connection.is_alive() {
+                return Detached::Whole;
+            }
+            match found {
                 Place::Covered(at) => return Detached::Covered(at),
                 Place::Seen(at) if unmount(&at) => {}
                 Place::Seen(at) if detach_lazily(&at) => in_use = true,
@@ -268,7 +278,13 @@ impl Detached {
 /// Takes away what was mounted at `path` a moment ago and is of no use, and the connection
 /// behind it, so that whoever waits for its answer is let go. There may be no descriptor left
 /// to look into the table of mounts with.
-fn abandon(session: ManuallyDrop<BackgroundSession>, path: &Path) {
+fn abandon(session: ManuallyDrop<BackgroundSession>, connection: Connection, path: &Path) {
+    // It may be gone by now, and what it was mounted over a mount itself.
+    if !connection.is_alive() && !is_dead(path) {
+        return;
+    }
+    // The connection is open as long as this is.
+    drop(connection);
     let flags = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH;
     if umount(path, flags) == Err(Errno::EPERM) {
         // The helper has no force, but with the device closed nobody can answer any more.

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   Starting --a signal--> Ending      last words, and the end of the process
-//!     |  \-----to_mount--> Mounting    an event of the mount, from before there is one
-//!     |                      |
+//!     |  \-----to_mount--> Mounting    an event of the mount, from before there is one; and the end
+//!     |                      |         of the process if the mount has not taken the one before
 //!     \--------settle--------+-------> Settled     nothing, or the end of a wait
 //! ```
 //! Whoever leaves `Starting` first decides, under one lock: there is no mount, nor anything said of
-//! one, once a signal ends the process, and no signal does that once there may be a mount.
+//! one, once a signal ends the process, and the first one does not do that once there may be a mount.
 
 use std::fs;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ enum State {
     Starting,
     /// This one does so.
     Ending(i32),
-    /// It is told to the mount.
+    /// It is told to the mount; where that takes none any more, a second one ends the process.
     Mounting(Sender<Event>),
     /// It ends the process where what is left to do may wait.
     Settled { may_wait: bool },
@@ -114,8 +114,13 @@ impl<F: Fn(i32) + Send + Sync + 'static> Ending<F> {
                 self.begin(signal);
             }
             (State::Mounting(events), Wish::First | Wish::Another) => {
-                // Nobody listens once it is unmounted.
-                let _ = events.send(Event::Signal(signal));
+                // Nobody listens once it is unmounted, nor where it waits for somebody who takes
+                // what it says, or for a file that is read over a network.
+                let is_unheard = !events.is_empty() || events.send(Event::Signal(signal)).is_err();
+                if is_unheard && wish == Wish::Another {
+                    drop(state);
+                    end_all(signal, &self.survived);
+                }
             }
             (State::Ending(_), Wish::Another)
             | (State::Settled { may_wait: true }, Wish::First | Wish::Another) => {

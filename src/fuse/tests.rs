@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -531,6 +531,29 @@ fn mount_with_a_waiting_reader_is_busy_and_signals_detach_and_then_end_it() {
         assert!(cat.0.wait().unwrap().success());
         serving.join().unwrap().unwrap();
     }
+}
+
+/// The kernel gives the numbers of a mount that is gone to the next one.
+#[test]
+fn a_mount_that_is_gone_takes_no_other_one_away() {
+    let Some(mut gone) = Fixture::new() else { return };
+    let device = |fixture: &Fixture| fs::metadata(fixture.place.path()).unwrap().dev();
+    let number = device(&gone);
+    assert!(umount(gone.place.path()));
+    // Other tests mount as well.
+    let mut others = vec![];
+    let other = loop {
+        let other = Fixture::new().unwrap();
+        if device(&other) == number {
+            break other;
+        }
+        others.push(other);
+        assert!(others.len() < 100, "nobody is given its number");
+    };
+    // Nobody has waited for its end.
+    drop(gone.mount.take());
+    assert!(other.is_mounted());
+    assert_eq!(fs::read(other.path("merged")).unwrap(), vec![b'm'; IMAGE_BYTES as usize]);
 }
 
 #[test]

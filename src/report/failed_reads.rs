@@ -1,5 +1,6 @@
 //! Reads that fail while others go on: of a link that is gone, or a disk that dies, all do.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -12,13 +13,15 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// Warns of failed reads, in few lines.
 #[derive(Default)]
 pub struct FailedReads {
-    /// When one was last told of, and how many were not since.
-    state: Mutex<(Option<Instant>, u64)>,
+    /// When one was last told of.
+    told: Mutex<Option<Instant>>,
+    /// How many were not since.
+    untold: AtomicU64,
 }
 
 impl Drop for FailedReads {
     fn drop(&mut self) {
-        let (_, untold) = *self.state.get_mut();
+        let untold = *self.untold.get_mut();
         if untold > 0 {
             log::warn!("{untold} more reads have failed");
         }
@@ -26,17 +29,18 @@ impl Drop for FailedReads {
 }
 
 impl FailedReads {
-    /// One has failed with `err`.
+    /// One has failed with `err`. Where nobody takes what is said, at most one waits for that.
     pub fn tell(&self, err: &Error) {
-        let (ref mut last, ref mut untold) = *self.state.lock();
-        if last.is_some_and(|told| told.elapsed() < TOLD_EVERY) {
-            *untold += 1;
+        let told = self.told.try_lock();
+        let is_due = |told: &Option<Instant>| told.is_none_or(|at| at.elapsed() >= TOLD_EVERY);
+        let Some(mut told) = told.filter(|told| is_due(told)) else {
+            self.untold.fetch_add(1, Ordering::Relaxed);
             return;
-        }
-        match std::mem::take(untold) {
+        };
+        match self.untold.swap(0, Ordering::Relaxed) {
             0 => log::warn!("{}", err.full_message()),
             more => log::warn!("{} (and {more} failed reads before)", err.full_message()),
         }
-        *last = Some(Instant::now());
+        *told = Some(Instant::now());
     }
 }

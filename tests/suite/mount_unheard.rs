@@ -1,0 +1,103 @@
+//! A mount whose words nobody takes: a terminal after Ctrl-S, a pager, an ssh session that hangs.
+
+use std::fs;
+use std::io::{PipeReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::Workdir;
+use crate::support::mounted::{is_mounted, take_away};
+use crate::support::requirements::{fuse, require};
+use crate::support::run::{binary, shell_command};
+use crate::support::wait::{ended, ended_within, wait_until};
+
+/// A mount in the folder `mnt` of what a remote command serves, with a pipe for its stderr.
+struct Unheard {
+    work: Workdir,
+    child: Child,
+    stderr: (PipeReader, std::io::PipeWriter),
+}
+
+impl Unheard {
+    fn new(is_full_from_the_beginning: bool) -> Self {
+        let work = Workdir::with_pair(&[1; 100_000], &[2; 100_000]);
+        fs::create_dir(work.path("mnt")).unwrap();
+        let stderr = std::io::pipe().unwrap();
+        if is_full_from_the_beginning {
+            fill(&stderr.1);
+        }
+        let child = Command::new(binary())
+            .args(["mount", &shell_command("echo $$ >pid; exec $BDSYNC --server")])
+            .args(["local.img", "remote.img", "mnt"])
+            .current_dir(work.folder())
+            .stdin(Stdio::null())
+            .stderr(stderr.1.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let unheard = Self { work, child, stderr };
+        wait_until("it is mounted", || is_mounted(&unheard.work.path("mnt")));
+        unheard
+    }
+}
+
+impl Drop for Unheard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        take_away(&self.work.path("mnt"));
+    }
+}
+
+/// Writes as much as fits.
+fn fill(mut pipe: &std::io::PipeWriter) {
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    for len in [4096, 1] {
+        while pipe.write(&vec![b' '; len]).is_ok() {}
+    }
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+}
+
+/// The first one is waited with until it can take it: it says where it is mounted by then.
+#[test]
+fn a_second_signal_ends_it() {
+    require!(fuse());
+    let mut unheard = Unheard::new(true);
+    let pid = Pid::from_raw(unheard.child.id().cast_signed());
+    let mut status = None;
+    wait_until("it ends", || {
+        kill(pid, Signal::SIGTERM).unwrap();
+        status = ended_within(Duration::from_millis(300), &mut unheard.child);
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().signal(), Some(Signal::SIGTERM as i32));
+}
+
+#[test]
+fn reads_that_fail_fail_all_the_same() {
+    require!(fuse());
+    let mut unheard = Unheard::new(false);
+    fs::read(unheard.work.path("mnt/status.json")).unwrap();
+    fill(&unheard.stderr.1);
+    kill(unheard.work.written_pid(), Signal::SIGKILL).unwrap();
+    let read = |_| {
+        let mut cat = Command::new("cat");
+        cat.arg(unheard.work.path("mnt/original")).stdin(Stdio::null()).stdout(Stdio::null());
+        cat.stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut readers: Vec<_> = (0..8).map(read).collect();
+    for reader in &mut readers {
+        assert!(!ended(reader).success());
+    }
+    // With what it has to say it waits for whoever reads it.
+    let mut reader = unheard.stderr.0.try_clone().unwrap();
+    let drain = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    kill(Pid::from_raw(unheard.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    ended(&mut unheard.child);
+    drop(unheard);
+    drain.join().unwrap().unwrap();
+}
