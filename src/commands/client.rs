@@ -154,7 +154,7 @@ impl Job<'_> {
         if self.compare.flush_cache {
             engine.local().keep_cache();
         }
-        let start = |algorithm| TrailerChecksum::start(engine, algorithm, progress);
+        let start = |algorithm| TrailerChecksum::start(self.session, algorithm, progress);
         let checksum = self.session.checksum.map(start).transpose()?;
         if checksum.is_some() && self.is_of_more() {
             self.warn_of_larger_source();

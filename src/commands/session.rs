@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::record::Record;
 use crate::cli::{CompareOptions, SessionOptions, SizeOptions};
@@ -39,6 +39,8 @@ pub struct Session {
     pub checksum: Option<Algorithm>,
     /// Which disk of its host the remote side has open; `None` from one that does not tell.
     pub remote_disk: Option<FileId>,
+    /// Why it is given up, once it is; for what takes long on this side.
+    pub given_up: Arc<OnceLock<Error>>,
 }
 
 /// Both devices open and their sizes known; nothing else is agreed on yet.
@@ -150,7 +152,8 @@ impl Meeting {
         } else {
             Engine::new(plan, Arc::new(local), peer, pool, hasher)
         };
-        Ok(Session { engine, extensions, salt, checksum, remote_disk })
+        let given_up = Arc::default();
+        Ok(Session { engine, extensions, salt, checksum, remote_disk, given_up })
     }
 }
 

@@ -72,6 +72,8 @@ pub(super) fn skipping(
     let peer = Peer::start(opening, &digests(&salt, &hasher, None)).unwrap();
     let local = Arc::new(TolerantDevice::new(Box::new(local)));
     let engine = Engine::leaving_out(plan, local, peer, HashPool::new().unwrap(), hasher);
-    let session = Session { engine, extensions, salt, checksum: None, remote_disk: None };
+    let (checksum, remote_disk) = (None, None);
+    let given_up = Arc::default();
+    let session = Session { engine, extensions, salt, checksum, remote_disk, given_up };
     (session, server)
 }

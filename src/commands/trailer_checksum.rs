@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::session::Session;
 use crate::background::spawn;
 use crate::diff::Engine;
 use crate::digest::{Algorithm, Digest, checksum};
@@ -34,10 +35,11 @@ impl TrailerChecksum {
     /// # Errors
     /// `Kind::Digest` without a thread for it.
     pub(super) fn start(
-        engine: &Arc<Engine>,
+        session: &Session,
         algorithm: Algorithm,
         progress: &Arc<dyn Progress>,
     ) -> Result<Self> {
+        let (engine, given_up) = (&session.engine, Arc::clone(&session.given_up));
         if engine.plan().direction == Direction::Pull {
             return Ok(Self::Remote);
         }
@@ -51,7 +53,7 @@ impl TrailerChecksum {
             {
                 progress.advance(bytes, 0);
             }
-            Ok(())
+            given_up.get().map_or(Ok(()), |reason| Err(reason.duplicate()))
         };
         let work = move || checksum(&*local, algorithm, &mut digested);
         let what = "cannot start a thread for the checksum";

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use rustix::io::ioctl_fionread;
 use serde_json::Value;
 
-use crate::support::images::{changed, random_bytes, text};
+use crate::support::images::{changed, random_bytes, sparse_file, text};
 use crate::support::loop_device::LoopDevice;
 use crate::support::requirements::{has_traced, loop_devices, program, require, root, skip, sshd};
 use crate::support::run::{Bdsync, binary, server_command};
@@ -850,6 +850,19 @@ fn bwlimit_is_about_the_network_and_not_within_one_host() {
     let words = ["--bwlimit=1K", "-b64", "local.img", "remote.img"];
     sync(&work, &words).within(Duration::from_secs(30)).run().expect(0);
     assert!(work.read("remote.img") == work.read("local.img"));
+}
+
+/// What is left to do then is a checksum, which takes half an hour.
+#[test]
+fn a_signal_ends_the_checksum_of_a_source_too() {
+    let work = Workdir::with_pair(b"", &random_bytes(1, 1_000_000));
+    sparse_file(&work.path("local.img"), 1 << 40, &[]);
+    let options = ["-dminsize", "--checksum=sha3-512", "local.img", "remote.img"];
+    let out = sync(&work, &options).within(Duration::from_secs(60)).run_meanwhile(|child| {
+        wait_until("it writes", || work.read("remote.img")[..50_000] == [0; 50_000]);
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    });
+    out.expect(143).says("interrupted by SIGTERM");
 }
 
 /// A signal in the middle: a message, the signal's exit code, nobody left behind; and the same

@@ -94,7 +94,7 @@ impl Sync<'_> {
             self.progress.pause();
             let meeting = self.meet(self.sides.caller.server())?;
             let again = meeting.agree(&self.options.compare, sizes)?;
-            self.add_stop(&again.engine);
+            self.add_stop(&again);
             self.expect_same_disk(&again, end)?;
             self.expect_one_size(&again, end)?;
             self.check(&again, touched)?;

@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 use super::sides::Sides;
 use super::{Sync, words};
 use crate::cli::{Place, SizeOptions, SyncOptions};
-use crate::commands::session::{Meeting, Reading};
-use crate::diff::Engine;
+use crate::commands::session::{Meeting, Reading, Session};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{self, Connection, Manner, RemoteEnd, StderrSink};
 use crate::units::{Direction, SizeRule};
@@ -53,10 +52,13 @@ impl Sync<'_> {
     }
 
     /// Has the stops end a session, too.
-    pub(super) fn add_stop(&self, engine: &Arc<Engine>) {
-        let (engine, is_ending) = (Arc::clone(engine), Arc::clone(&self.is_ending));
+    pub(super) fn add_stop(&self, session: &Session) {
+        let (engine, is_ending) = (Arc::clone(&session.engine), Arc::clone(&self.is_ending));
+        let given_up = Arc::clone(&session.given_up);
         self.stops.add(move |err| {
             is_ending.store(true, Ordering::SeqCst);
+            // For the first reason.
+            let _ = given_up.set(err.duplicate());
             engine.peer().abort(err.duplicate());
         });
     }

@@ -133,7 +133,7 @@ impl Sync<'_> {
         meeting.warn_of_what_it_lacks(&self.options.compare);
         let session = meeting.agree(&self.options.compare, sizes)?;
         let engine = &session.engine;
-        self.add_stop(engine);
+        self.add_stop(&session);
         session.describe(&self.far_place(), self.record);
         if self.sides.caller.is_local() {
             let target = DeviceFacts::at(Path::new(&self.sides.far), engine.plan().remote_bytes);
