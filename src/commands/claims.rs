@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::destination::Destination;
 use super::input::{STDIN_NAME, STDIN_OPERAND};
 use crate::cli::{Command, MountSource, Place, SessionOptions};
+use crate::device::share_bytes;
 use crate::error::{Error, Kind, Result};
 use crate::naming::folder_of;
 use crate::units::FileId;
@@ -57,6 +58,18 @@ enum Id {
 impl Id {
     fn of(found: &Metadata) -> Self {
         Self::There(FileId::of(found))
+    }
+
+    /// Whether who writes to one of them changes the other: also the image of a loop device.
+    fn is_same_data(&self, other: &Self) -> bool {
+        match (self, other) {
+            (&Self::There(one), &Self::There(other)) => {
+                let is_file = |id: FileId| id.device_number().is_none();
+                // Two devices on one disk are no contradiction.
+                one == other || (is_file(one) || is_file(other)) && share_bytes(one, other)
+            }
+            _ => self == other,
+        }
     }
 
     /// Of what is read or changed; `None` when nobody can say.
@@ -211,7 +224,8 @@ impl Claims {
         let Some(id) = id else { return Ok(()) };
         let other = {
             let mut state = self.0.lock();
-            let clash = |other: &&Claim| other.id == id && (other.exclusive || exclusive);
+            let clash =
+                |other: &&Claim| (other.exclusive || exclusive) && other.id.is_same_data(&id);
             let other = state.claims.iter().find(clash);
             let other = other.map(|other| (other.name, other.path.clone()));
             state.claims.push(Claim { name, path: path.map(Path::to_owned), id, exclusive });

@@ -104,6 +104,22 @@ fn a_block_device_in_use_is_not_patched() {
     assert!(std::fs::read(device.path()).unwrap() == [1; 512]);
 }
 
+/// A report would take its place, and the disk be gone with the loop device.
+#[test]
+fn the_image_below_a_loop_device_is_not_written_over() {
+    require!(loop_devices());
+    let work = Workdir::with_pair(&[1; 512], &[0; 512]);
+    let device = LoopDevice::attach(&work.path("remote.img"));
+    let patch = patch_file::build(512, device.name(), &[(0, &[1; 512])], &[0]);
+    work.write("patch", &patch);
+    let run = |words: &[&str]| bdsync(words).in_folder(work.folder()).stdin(&patch).run();
+    run(&["--patch", "--report=remote.img"]).expect(1).says("are the same file");
+    run(&["info", "--svg=remote.img", "patch", device.name()]).expect(1);
+    run(&["sync", "--report=remote.img", "local.img", device.name()]).expect(1);
+    assert_eq!(work.read("remote.img"), [0; 512]);
+    run(&["--patch", "--report=r"]).expect(0);
+}
+
 /// Nobody mounts it meanwhile.
 #[test]
 fn a_block_device_is_claimed_while_it_is_written_to() {
