@@ -51,8 +51,14 @@ impl SizePlan {
         self.set(target, |wanted| wanted > self.before_bytes)
     }
 
-    /// Shrinks the target if it has to: after its records are written, so that a patch that
-    /// turns out to be cut has not cost the end of the device as well.
+    /// Whether the target loses its end.
+    #[must_use]
+    pub fn shrinks(&self) -> bool {
+        self.resize_bytes.is_some_and(|wanted| wanted < self.before_bytes)
+    }
+
+    /// Shrinks the target if it has to: after its records are written and shown to be right, so
+    /// that a patch that turns out to be cut or damaged has not cost the end of the device as well.
     ///
     /// # Errors
     /// `Kind::Write`.

@@ -416,8 +416,8 @@ fn a_second_patch_behind_the_first_one_is_no_part_of_it() {
 
 #[test]
 fn a_new_size_alone_counts_as_written_when_the_end_of_the_patch_shows_that_it_is_damaged() {
-    let old = random_bytes(1, 100_000);
-    let work = Workdir::with_pair(&old[..49_152], &old);
+    let old = random_bytes(1, 49_152);
+    let work = Workdir::with_pair(&[&old[..], &[0; 50_000]].concat(), &old);
     let mut patch = work.patch(&["-d", "--seal"]);
     // A byte of the size.
     patch[12] ^= 1;
@@ -992,6 +992,28 @@ fn a_sealed_patch_that_was_killed_is_finished_by_the_same_patch() {
     {
         work.write("remote.img", &[&new[..end], &old[end..]].concat());
         again().expect(code);
+    }
+}
+
+/// Its end is in no patch, nor in one that takes it back: none was made.
+#[test]
+fn the_end_of_a_target_is_cut_off_only_by_a_patch_that_is_whole() {
+    let size = 400_000;
+    let old = random_bytes(1, size);
+    for (option, code) in [("--seal", 2), ("--checksum=sha256", 5)] {
+        let work = Workdir::with_pair(&changed(&old, 2, 3), &old);
+        let mut patch = work.patch(&[option]);
+        let records = patch_file::parse(&patch).records;
+        let ends = records.iter().map(|(at, data)| at + data.len() as u64);
+        // Behind all records, and before the end.
+        let shorter = ends.max().unwrap() + 1;
+        assert!(shorter < size as u64);
+        patch["BDSYNC 0.3\n".len()..][..8].copy_from_slice(&shorter.to_le_bytes());
+        let out = work.apply(&["--diffsize=resize"], &patch).expect(code);
+        out.says(&format!("keeps its {size} bytes"));
+        assert_eq!(work.read("remote.img").len(), size, "{option}");
+        let sound = work.patch(&[option]);
+        work.apply(&["--diffsize=resize"], &sound).expect(0);
     }
 }
 

@@ -20,7 +20,6 @@ mod words;
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -33,7 +32,7 @@ use self::for_sync::{Awaited, Life, refuse_another};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 pub(super) use self::words::{IN_PART, UNTOUCHED, WAY_BACK, WRITTEN, undo_command};
-use self::words::{tell_cut, tell_foreign, tell_late_fault, tell_uncompared};
+use self::words::{tell_cut, tell_foreign, tell_late_fault, tell_uncompared, tell_uncut};
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
 use super::sealed;
@@ -156,24 +155,26 @@ impl Job<'_> {
         let target = self.target(reader.header(), None)?;
         let patch_bytes = reader.header().size_bytes;
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;
-        let written = self.write(&mut reader, &target, &sizes, self.how_as_it_comes())?;
+        let how = self.how_as_it_comes();
+        let written = self.write(&mut reader, &target, &sizes, how)?;
         let trailer = reader.expect_trailer()?;
         verify_late(&input, &trailer).inspect_err(|_| {
             if written.records > 0 || target.size() != sizes.before_bytes {
                 tell_late_fault(&target, &trailer);
+                tell_uncut(&target, &sizes);
             }
         })?;
-        self.reach(TargetState::NotVerified);
+        self.reach_written(&sizes);
         let record_bytes_max = written.record_bytes_max;
         let is_comparable =
             trailer.checksum.as_ref().is_none_or(|checksum| checksum_algorithm(checksum).is_ok());
         self.compare_checksum(&target, &Ending { trailer, patch_bytes, record_bytes_max }, &sizes)
-            .and_then(|()| self.expect_own_size(&target))
             .inspect_err(|err| match is_comparable {
-                true => self.tell_unproven(&target, err),
-                false => tell_uncompared(&target),
+                true => self.tell_unproven(&target, &sizes, err),
+                false => tell_uncompared(&target, &sizes),
             })?;
-        self.refuse_moved(&target)
+        self.cut(&target, &sizes, &written, how)?;
+        self.expect_nothing_else(&target, &sizes)
     }
 
     /// A patch that can be read twice; `opened` is the target where it is open already.
@@ -211,8 +212,9 @@ impl Job<'_> {
             log::info!("{} takes the patch back", path.display());
         }
         let mut patch = open_patch(file).inspect_err(|_| self.tell_unused_undo(&target))?;
-        let written = self.write(&mut patch, &target, &sizes, self.how(seal.as_ref()))?;
-        self.reach(TargetState::NotVerified);
+        let how = self.how(seal.as_ref());
+        let written = self.write(&mut patch, &target, &sizes, how)?;
+        self.reach_written(&sizes);
         summary.places.expect(written.places).map_err(|err| {
             let target = target.path().display();
             let unsaved = if self.options.undo.is_some() { " nor --undo" } else { "" };
@@ -224,12 +226,25 @@ impl Job<'_> {
         })?;
         self.read_back(&target, &summary, &sizes, file).inspect_err(|err| {
             forget_unwritten(&target);
-            self.tell_unproven(&target, err);
+            self.tell_unproven(&target, &sizes, err);
             self.tell_undo(&target);
         })?;
+        self.cut(&target, &sizes, &written, how)?;
+        self.expect_nothing_else(&target, &sizes)
+    }
+
+    /// Its records are in the target.
+    fn reach_written(&self, sizes: &SizePlan) {
+        if !sizes.shrinks() {
+            self.reach(TargetState::NotVerified);
+        }
+    }
+
+    /// Fails when something else has taken what was written away.
+    fn expect_nothing_else(&self, target: &FileDevice, sizes: &SizePlan) -> Result<()> {
         // What was lost is in no undo patch.
-        self.expect_own_size(&target).inspect_err(|err| self.tell_unproven(&target, err))?;
-        self.refuse_moved(&target)
+        self.expect_own_size(target).inspect_err(|err| self.tell_unproven(target, sizes, err))?;
+        self.refuse_moved(target)
     }
 
     /// Nobody locks a file who only cuts it. What lies behind the common part is none of ours.
@@ -237,9 +252,11 @@ impl Job<'_> {
         if self.options.sizes.rule == SizeRule::MinSize {
             return Ok(());
         }
-        target.expect_own_size().inspect_err(|_| {
-            self.reach(TargetState::Resized);
-            self.record.tell(|facts| facts.verified = facts.verified.map(|_| false));
+        target.expect_own_size().inspect_err(|err| {
+            if err.kind() == Kind::Transmission {
+                self.reach(TargetState::Resized);
+                self.record.tell(|facts| facts.verified = facts.verified.map(|_| false));
+            }
         })
     }
 
@@ -354,7 +371,7 @@ impl Job<'_> {
         How { zeros, is_sealed: seal.is_some() }
     }
 
-    /// Everything that changes the device, up to where it is durable.
+    /// Everything that changes the device but for its end, up to where it is durable.
     fn write<R: Read>(
         &self,
         reader: &mut PatchReader<R>,
@@ -370,38 +387,63 @@ impl Job<'_> {
             signal: &|| self.signals.pending(),
             progress: &**self.progress,
         };
-        let before = mem::replace(&mut *self.state.lock(), TargetState::PartlyChanged);
+        self.reach(TargetState::PartlyChanged);
         let mut written = Written::default();
         let wake = || self.signals.give_up_input();
         let done = sizes
             .grow(target)
             .and_then(|()| apply.write_records(reader, &mut written, &wake))
-            .and_then(|()| sizes.shrink(target))
             .and_then(|()| target.sync());
         self.record.tell(|facts| facts.written_bytes = Some(written.bytes));
-        if let Err(err) = done {
-            if err.kind() == Kind::Write {
-                forget_unwritten(target);
-            }
-            let is_cut = err.kind() == Kind::Transmission;
-            match written.records > 0 || target.size() != sizes.before_bytes {
-                true if is_cut => tell_cut(target, &written),
-                true => self.tell_patched_in_part(target, &written, how, err.kind()),
-                false => {
-                    self.reach(before);
-                    self.tell_unused_undo(target);
-                }
-            }
-            if is_cut {
-                self.reach(TargetState::Resized);
-            }
-            return Err(err);
-        }
+        done.inspect_err(|err| self.tell_failed_write(err, target, sizes, &written, how))?;
         if self.options.flush_cache {
             target.done_with(ByteRange::new(0, target.size()));
         }
         log::info!("{} bytes in {} records are written", written.bytes, written.records);
         Ok(written)
+    }
+
+    /// Cuts the target's end off, if it loses one, now that nothing else speaks against the patch.
+    fn cut(
+        &self,
+        target: &FileDevice,
+        sizes: &SizePlan,
+        written: &Written,
+        how: How,
+    ) -> Result<()> {
+        if sizes.shrinks() {
+            let done = sizes.shrink(target).and_then(|()| target.sync());
+            done.inspect_err(|err| self.tell_failed_write(err, target, sizes, written, how))?;
+            self.reach(TargetState::NotVerified);
+        }
+        Ok(())
+    }
+
+    /// `err` ended what changes the target.
+    fn tell_failed_write(
+        &self,
+        err: &Error,
+        target: &FileDevice,
+        sizes: &SizePlan,
+        written: &Written,
+        how: How,
+    ) {
+        if err.kind() == Kind::Write {
+            forget_unwritten(target);
+        }
+        let is_cut = err.kind() == Kind::Transmission;
+        match written.records > 0 || target.size() != sizes.before_bytes {
+            true if is_cut => tell_cut(target, written),
+            true => self.tell_patched_in_part(target, written, how, err.kind()),
+            false => {
+                let has_undo = self.options.undo.is_some();
+                self.reach(if has_undo { TargetState::UnusedUndo } else { TargetState::Untouched });
+                self.tell_unused_undo(target);
+            }
+        }
+        if is_cut {
+            self.reach(TargetState::Resized);
+        }
     }
 }
 

@@ -117,7 +117,7 @@ impl Job<'_> {
     }
 
     /// `err` kept the target from being compared: that does not mean that it was not written.
-    pub(super) fn tell_unproven(&self, target: &FileDevice, err: &Error) {
+    pub(super) fn tell_unproven(&self, target: &FileDevice, sizes: &SizePlan, err: &Error) {
         let shown = target.path().display();
         match err.kind() {
             // There is an undo patch to tell of, or a sync that tells what to do.
@@ -132,8 +132,9 @@ impl Job<'_> {
                      than the patch was made for, or does not keep what is written, or the patch \
                      is damaged; compare {shown} with its source again"
                 );
+                tell_uncut(target, sizes);
             }
-            _ => tell_uncompared(target),
+            _ => tell_uncompared(target, sizes),
         }
     }
 
@@ -176,9 +177,18 @@ fn in_part(target: &FileDevice, written: &Written) -> String {
 }
 
 /// Nothing could be compared.
-pub(super) fn tell_uncompared(target: &FileDevice) {
+pub(super) fn tell_uncompared(target: &FileDevice, sizes: &SizePlan) {
     let shown = target.path().display();
     log::warn!("{WRITTEN}{shown}, but not shown to be right");
+    tell_uncut(target, sizes);
+}
+
+/// The end that the patch cuts off is there still.
+pub(super) fn tell_uncut(target: &FileDevice, sizes: &SizePlan) {
+    if sizes.shrinks() && target.size() == sizes.before_bytes {
+        let shown = target.path().display();
+        log::warn!("{shown} keeps its {} bytes: its end is cut off last", sizes.before_bytes);
+    }
 }
 
 /// Only what stands behind the end of the patch, which had been written by then, is at fault.
