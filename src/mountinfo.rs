@@ -10,6 +10,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+/// What the kernel's table calls our own file systems.
+pub const OWN_KIND: &[u8] = b"fuse.bdsync";
+
 /// One mount.
 pub struct Mount<'a> {
     /// `major:minor` of the file system.

@@ -150,7 +150,7 @@ fn status_set() -> SigSet {
 
 /// Signals that come so soon behind the first one say the same: timeout(1) sends one to a process
 /// and another to its group, and service managers SIGHUP behind SIGTERM.
-const ECHO: Duration = Duration::from_millis(500);
+pub const ECHO: Duration = Duration::from_millis(500);
 
 /// Which signal came first, and when.
 #[derive(Debug, Default)]

@@ -175,7 +175,7 @@ fn refuse_planted(at: &Path) -> io::Result<()> {
 }
 
 /// Whether `folder` belongs to the file system of the devices, as `/dev/shm` does not.
-fn is_among_devices(folder: &Path) -> bool {
+pub(super) fn is_among_devices(folder: &Path) -> bool {
     let same_system = |a: Metadata, b: Metadata| a.dev() == b.dev();
     folder.starts_with(DEVICES)
         && fs::metadata(folder)

@@ -18,7 +18,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, flock};
 
 use super::stack::{Relative, Sharing, Stack};
-use crate::mountinfo::{Mount, mounts, unescape};
+use crate::mountinfo::{Mount, OWN_KIND, mounts, unescape};
 use crate::units::{FileId, device_number};
 
 /// Where the kernel tells about itself; other folders in tests.
@@ -63,7 +63,8 @@ impl Kernel {
         have_descriptors()?;
         let Sharing { devices: relatives, images } = self.stack.sharing(carrier)?;
         let mut users = self.mounts(&relatives);
-        users.extend(images.iter().filter_map(|(path, image)| self.user_below(path, *image)));
+        let below = images.iter().filter(|(_, image)| *image != carrier);
+        users.extend(below.filter_map(|(path, image)| self.user_below(path, *image)));
         users.extend(self.swaps(&relatives));
         users.extend(relatives.iter().flat_map(holders));
         let locked =
@@ -89,10 +90,35 @@ impl Kernel {
     /// # Errors
     /// The system's, where that cannot be told.
     pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> io::Result<Vec<String>> {
+        // First: who writes to a loop device over it claims that, and looks here behind it.
+        let by_lock = users_by_lock(file);
         let mut users = self.users_of(FileId::of(found))?;
+        users.extend(self.mounts_of_image(FileId::of(found)));
         users.extend(self.is_swap_file(found).then(|| "it is used for swapping".to_owned()));
-        users.extend(users_by_lock(file));
+        users.extend(by_lock);
         Ok(users)
+    }
+
+    /// What uses the images that the block device with this `st_rdev` lies over, a few words for each:
+    /// for who has claimed the device by now, and has looked before.
+    ///
+    /// # Errors
+    /// The system's, where that cannot be told.
+    pub(super) fn users_below(&self, rdev: u64) -> io::Result<Vec<String>> {
+        let Sharing { images, .. } = self.stack.sharing(FileId::of_device(rdev))?;
+        Ok(images.iter().filter_map(|(path, image)| self.user_below(path, *image)).collect())
+    }
+
+    /// Where `image` is mounted without a loop device, as the kernel's erofs and what FUSE has can.
+    fn mounts_of_image(&self, image: FileId) -> Vec<String> {
+        let table = fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
+        // Our own mounts tell by themselves that what they show was changed.
+        let foreign = mounts(&table).filter(|mount| mount.kind != OWN_KIND);
+        let of_image = foreign.filter(|mount| {
+            mount.source.is_absolute()
+                && fs::metadata(&mount.source).is_ok_and(|found| FileId::of(&found) == image)
+        });
+        of_image.map(|mount| format!("it is mounted on {}", mount.point.display())).collect()
     }
 
     /// What uses the image that a loop device lies over, as far as it still has the path that it
@@ -274,6 +300,20 @@ mod tests {
         };
         assert_eq!(users(&swap), ["it is used for swapping"]);
         assert!(users(&other).is_empty());
+    }
+
+    #[test]
+    fn an_image_that_is_mounted_without_a_loop_device_is_known() {
+        let (folder, kernel) = kernel();
+        let image = folder.path().join("image");
+        let file = File::create(&image).unwrap();
+        let users = |kind: &str| {
+            let line = format!("30 1 0:50 / /m rw - {kind} {} ro\n", image.display());
+            fs::write(kernel.proc.join("self/mountinfo"), line).unwrap();
+            kernel.users_of_image(&file, &file.metadata().unwrap()).unwrap()
+        };
+        assert_eq!(users("erofs"), ["it is mounted on /m"]);
+        assert!(users("fuse.bdsync").is_empty());
     }
 
     #[test]

@@ -139,6 +139,10 @@ fn open(path: &Path, mode: &mut OpenOptions, guard: Guard) -> Result<FileDevice>
         (FileKind::Block, _) => {
             let came_meanwhile = users_by_lock(&file).filter(|_| guard == Guard::Needed);
             guard.check(path, Ok(came_meanwhile.into_iter().collect()))?;
+            // Who had looked for us before we claimed it was seen by then, or is now.
+            if guard == Guard::Needed {
+                guard.check(path, Kernel::default().users_below(found.rdev()))?;
+            }
         }
     }
     if flags.contains(OFlag::O_NONBLOCK) {

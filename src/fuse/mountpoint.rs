@@ -12,11 +12,9 @@ use crossbeam_channel::bounded;
 
 use crate::background::spawn;
 use crate::error::{Error, Kind, Result};
-use crate::mountinfo::{Mount, mounts};
+use crate::mountinfo::{Mount, OWN_KIND, mounts};
 use crate::units::{FileId, major_minor};
 
-/// What the kernel's table calls our file systems.
-const KIND: &[u8] = b"fuse.bdsync";
 /// How soon the kernel tells of a mount that is dead, at the latest.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
@@ -163,7 +161,7 @@ fn hides(directory: &Metadata, input: &Path) -> bool {
 fn place_of(table: &[u8], id: &[u8], path: &Path) -> Place {
     let found: Vec<_> = mounts(table).collect();
     // Numbers are given again: nobody else's file system may be taken for ours.
-    let is_ours = |one: &Mount| one.device == id && one.root == b"/" && one.kind == KIND;
+    let is_ours = |one: &Mount| one.device == id && one.root == b"/" && one.kind == OWN_KIND;
     let there = found.iter().rposition(|one| is_ours(one) && one.point == path);
     let Some(index) = there.or_else(|| found.iter().position(is_ours)) else {
         return Place::Nowhere;

@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::signal::{Signal, kill};
@@ -21,7 +22,7 @@ use super::events::{Event, Events};
 use super::signals;
 use crate::background::spawn;
 use crate::error::{Kind, Result};
-use crate::signals::{FirstSignal, Wish, interrupted};
+use crate::signals::{ECHO, FirstSignal, Wish, interrupted};
 
 /// SIGINT, SIGTERM, SIGHUP and SIGQUIT of the process as a whole, which is to mount once.
 pub struct Start {
@@ -37,10 +38,11 @@ enum State {
     Starting,
     /// This one does so.
     Ending(i32),
-    /// It is told to the mount; where that takes none any more, a second one ends the process.
-    Mounting(Sender<Event>),
-    /// It ends the process where what is left to do may wait.
-    Settled { may_wait: bool },
+    /// It is told to the mount, as was one at `told`. Where that takes none any more, it ends the
+    /// process: it waits for somebody who takes what it says, say, or for a file on a network.
+    Mounting { events: Sender<Event>, told: Option<Instant> },
+    /// It ends the process where what is left to do may wait, or does not come to its end.
+    Settled { at: Instant, may_wait: bool },
 }
 
 /// What the thread has that takes the signals.
@@ -81,7 +83,7 @@ impl Start {
             return Err(interrupted(signal, "nothing was mounted"));
         }
         let events = Events::without_signals();
-        *state = State::Mounting(events.sender.clone());
+        *state = State::Mounting { events: events.sender.clone(), told: None };
         Ok(events)
     }
 
@@ -94,7 +96,7 @@ impl Start {
     pub fn settle<T>(&self, outcome: Result<T>, may_wait: bool) -> Result<T> {
         let mut state = self.state.lock();
         let State::Ending(signal) = *state else {
-            *state = State::Settled { may_wait };
+            *state = State::Settled { at: Instant::now(), may_wait };
             return outcome;
         };
         drop(state);
@@ -107,23 +109,24 @@ impl<F: Fn(i32) + Send + Sync + 'static> Ending<F> {
     fn take(&self, signal: i32) {
         let wish = self.first.note(signal);
         let mut state = self.state.lock();
-        match (&*state, wish) {
+        match (&mut *state, wish) {
             (State::Starting, _) => {
                 *state = State::Ending(signal);
                 drop(state);
                 self.begin(signal);
             }
-            (State::Mounting(events), Wish::First | Wish::Another) => {
-                // Nobody listens once it is unmounted, nor where it waits for somebody who takes
-                // what it says, or for a file that is read over a network.
-                let is_unheard = !events.is_empty() || events.send(Event::Signal(signal)).is_err();
-                if is_unheard && wish == Wish::Another {
+            (State::Mounting { events, told }, Wish::First | Wish::Another) => {
+                let is_heard = events.is_empty() && events.send(Event::Signal(signal)).is_ok();
+                if !is_heard && told.is_some_and(is_long_ago) {
                     drop(state);
                     end_all(signal, &self.survived);
+                } else if is_heard || told.is_none() {
+                    *told = Some(Instant::now());
                 }
             }
+            (State::Settled { at, may_wait }, _) if !*may_wait && !is_long_ago(*at) => {}
             (State::Ending(_), Wish::Another)
-            | (State::Settled { may_wait: true }, Wish::First | Wish::Another) => {
+            | (State::Settled { .. }, Wish::First | Wish::Another) => {
                 drop(state);
                 end_all(signal, &self.survived);
             }
@@ -142,6 +145,11 @@ impl<F: Fn(i32) + Send + Sync + 'static> Ending<F> {
             end_all(signal, &self.survived);
         }
     }
+}
+
+/// Whether what began then would be over by now, unless it waits for somebody.
+fn is_long_ago(then: Instant) -> bool {
+    then.elapsed() >= ECHO
 }
 
 /// Has `signal` end the process, and ends what that has started.

@@ -995,6 +995,25 @@ fn a_sealed_patch_that_was_killed_is_finished_by_the_same_patch() {
     }
 }
 
+/// By its name there is one then to which nothing was written.
+#[test]
+fn a_target_that_lost_its_name_while_it_was_written_is_told_of() {
+    let (old, new) = (vec![0; 600_000], random_bytes(1, 600_000));
+    let work = Workdir::with_pair(&new, &old);
+    let patch = work.patch(&[]);
+    let (child, mut stdin) = apply_from_pipe(&work, &[]);
+    stdin.write_all(&patch[..500_000]).unwrap();
+    wait_until("it writes", || work.read("remote.img") != old);
+    fs::rename(work.path("remote.img"), work.path("moved")).unwrap();
+    work.write("remote.img", &old);
+    stdin.write_all(&patch[500_000..]).unwrap();
+    drop(stdin);
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(11));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("the name leads elsewhere by now"));
+    assert!(work.read("moved") == new);
+}
+
 /// Its end is in no patch, nor in one that takes it back: none was made.
 #[test]
 fn the_end_of_a_target_is_cut_off_only_by_a_patch_that_is_whole() {

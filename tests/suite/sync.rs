@@ -285,6 +285,12 @@ fn a_file_that_was_made_for_nothing_does_not_stay() {
     wait_until("what was created is gone", || !work.path("new.img").exists());
     sync(&work, &["--create", "local.img", "h:new.img"]).run().expect(0);
     assert!(work.read("new.img") == work.read("local.img"));
+    // In memory, and gone with the next boot.
+    for target in ["/dev/bdsync-no-such", "h:/dev/bdsync-no-such"] {
+        let out = sync(&work, &["--create", "local.img", target]).run().expect(12);
+        out.says("there is no such device");
+        assert!(fs::metadata("/dev/bdsync-no-such").is_err());
+    }
     // A source of no bytes makes a file of none.
     work.write("local.img", b"");
     sync(&work, &["--create", "local.img", "h:empty.img"]).run().expect(0);

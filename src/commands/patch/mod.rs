@@ -260,11 +260,10 @@ impl Job<'_> {
         })
     }
 
-    /// Of a sync, which has shown what was compared by its name.
+    /// Whoever looks by the name afterwards would find another one, as it was.
     fn refuse_moved(&self, target: &FileDevice) -> Result<()> {
-        let expect = |_| expect_name(target.path(), target.id(), "all is written");
-        let expected = self.options.sync_disk.map_or(Ok(()), expect);
-        expected.inspect_err(|_| self.reach(TargetState::Renamed))
+        expect_name(target.path(), target.id(), "all is written")
+            .inspect_err(|_| self.reach(TargetState::Renamed))
     }
 
     /// The device to patch: from the command line, or as the patch names it; `opened` if it is.

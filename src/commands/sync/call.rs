@@ -62,7 +62,15 @@ impl Caller {
         let server = &self.remote_line(&["--server".into()])[..];
         // Nothing that comes meanwhile is emptied, nor is anything made through a link: by that the
         // path would not be what was made.
-        let create = [b"(umask 077; set -C; : >", path, b") || exit 12; made=1"];
+        let create = [
+            // Of a device that is not there a file would be in memory, and gone with the next boot.
+            b"case $(cd -- \"$(dirname -- ",
+            path,
+            b")\" && pwd -P)/ in /dev/shm/*) ;; /dev/*) echo 'bdsync: there is no such device; \
+              --create makes no file among the devices' >&2; exit 12; esac; (umask 077; set -C; : >",
+            path,
+            b") || exit 12; made=1",
+        ];
         let take_away = [b"[ -z \"$made\" ] || [ -s ", path, b" ] || rm -f -- ", path];
         let script = [
             &[b"made=; [ -e ", path, b" ] || { "].concat()[..],

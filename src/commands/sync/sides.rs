@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::call::Caller;
 use crate::cli::{Place, SyncOptions};
+use crate::commands::destination::is_among_devices;
 use crate::device::share_bytes;
 use crate::error::{Error, Kind, Result};
+use crate::naming::folder_of;
 use crate::units::{Direction, FileId};
 
 /// Stands for a target that does not exist, in a dry run.
@@ -80,6 +82,11 @@ fn existing(
     }
     if !options.create {
         let what = "the target does not exist; --create makes a file of it";
+        return Err(Error::new(Kind::Open, what).with_path(target));
+    }
+    let folder = folder_of(target);
+    if is_among_devices(&folder.canonicalize().unwrap_or_else(|_| folder.to_owned())) {
+        let what = "there is no such device; --create makes no file among the devices";
         return Err(Error::new(Kind::Open, what).with_path(target));
     }
     if options.dry_run {
