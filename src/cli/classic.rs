@@ -54,8 +54,8 @@ Exit status: 0 success, 1 usage, 2 bad patch, 3 sizes differ, 4 protocol, 5 chec
 7 no randomness, 8 REMSHCMD could not be run, or a signal ended it, 9 write, 10 digest,
 11 a source changed while it was read, 12 a device cannot be opened, or is in use,
 13 connection, 14 the target is not in the state that the patch is sealed for, 15 unreadable
-ranges were left out, 16 no room for an undo patch or a copy of a patch, 101 a fault of bdsync itself, 128 + n signal n. When all went well the
-client exits with REMSHCMD's own status.";
+ranges were left out, 16 no room for an undo patch or a copy of a patch, 101 a fault of bdsync
+itself, 128 + n signal n. When all went well the client exits with REMSHCMD's own status.";
 
 /// `--server`, `--patch`.
 fn modes() -> Vec<Arg> {
