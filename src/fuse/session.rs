@@ -191,13 +191,7 @@ impl Mount {
     fn finish(&mut self) -> Result<()> {
         self.ended = true;
         let result = join(&mut self.session.guard);
-        // `umount --force` and an abort end the connection, and may leave its names behind. The
-        // kernel may have given the number of our device to another mount: that one answers, or
-        // takes its time.
-        while let Place::Seen(at) = self.mountpoint.find(self.device)
-            && is_surely_dead(&at)
-            && detach_lazily(&at)
-        {}
+        self.detach_dead_names();
         match result {
             // What a thread is told that looks for a request just while the kernel gives up.
             Err(err) if err.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
@@ -207,6 +201,15 @@ impl Mount {
         }
     }
 
+    /// What `umount --force` and an abort may leave behind, which end the connection. The kernel may
+    /// have given the number of our device to another mount: that one answers, or takes its time.
+    fn detach_dead_names(&self) {
+        while let Place::Seen(at) = self.mountpoint.find(self.device)
+            && is_surely_dead(&at)
+            && detach_lazily(&at)
+        {}
+    }
+
     /// Takes the mount away from wherever it is by now, bind mounts too, lazily where it is in use.
     fn detach(&self) -> Detached {
         let (mut is_any, mut in_use) = (false, false);
@@ -214,6 +217,7 @@ impl Mount {
             let found = self.mountpoint.find(self.device);
             // What was found is ours only if this comes behind it.
             if !self.connection.is_alive() {
+                self.detach_dead_names();
                 return Detached::Whole;
             }
             match found {
