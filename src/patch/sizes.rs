@@ -63,7 +63,7 @@ impl SizePlan {
     /// # Errors
     /// `Kind::Write`.
     pub fn shrink(&self, target: &dyn DeviceMut) -> Result<()> {
-        self.set(target, |wanted| wanted < self.before_bytes)
+        self.set(target, |_| self.shrinks())
     }
 
     fn set(&self, target: &dyn DeviceMut, applies: impl Fn(u64) -> bool) -> Result<()> {

@@ -29,7 +29,7 @@ impl Job<'_> {
         let records = summary.places.records();
         self.record.tell(|facts| facts.records = Some(records));
         let resized = sizes.resize_bytes.map_or(String::new(), |bytes| {
-            format!(", which would be {} to {}", change_of(sizes, bytes), human_bytes(bytes))
+            format!(", which would be {} to {}", change_of(sizes), human_bytes(bytes))
         });
         // Of records behind the end of a smaller target nothing is written.
         let is_part = sizes.limit_bytes < summary.header.size_bytes;
@@ -45,7 +45,7 @@ impl Job<'_> {
     /// Tells of a size that nobody asked for.
     pub(super) fn tell_sealed_size(&self, target: &FileDevice, sizes: &SizePlan) {
         if let Some(bytes) = sizes.resize_bytes.filter(|_| !self.options.sizes.is_given) {
-            let change = change_of(sizes, bytes);
+            let change = change_of(sizes);
             report::notice(&format!(
                 "{} is {change} from {} to {bytes} bytes: the patch is sealed to set the size",
                 target.path().display(),
@@ -146,9 +146,9 @@ impl Job<'_> {
     }
 }
 
-/// What a target of another size is that becomes `bytes` long.
-fn change_of(sizes: &SizePlan, bytes: u64) -> &'static str {
-    if bytes < sizes.before_bytes { "cut" } else { "extended" }
+/// What a target is that gets another size.
+fn change_of(sizes: &SizePlan) -> &'static str {
+    if sizes.shrinks() { "cut" } else { "extended" }
 }
 
 /// The words for a shell in which `program` takes a patch back, by `force` if it was applied so.
