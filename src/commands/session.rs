@@ -23,6 +23,8 @@ use crate::wire::{Extensions, Opening, Peer};
 pub enum Reading {
     /// Whole, from the beginning.
     Whole,
+    /// The same, but nothing before it is asked for: somebody else may write there until then.
+    WholeWhenAsked,
     /// Where somebody wants to see something, for as long as they do.
     OnDemand,
 }
@@ -169,7 +171,7 @@ impl Session {
             options;
         let connect = || {
             let manner = match reading {
-                Reading::Whole => Manner::Session,
+                Reading::Whole | Reading::WholeWhenAsked => Manner::Session,
                 Reading::OnDemand => Manner::Lasting,
             };
             let words = split_command(remote_command)?;

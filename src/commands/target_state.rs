@@ -1,9 +1,12 @@
-//! What is true of a target after a run that failed, and how the process that writes to it tells
-//! its sync.
+//! What the process that writes to a target tells its sync: when it has it open, and what is true of
+//! it after a run that failed.
 //!
-//! That process says so in a line on its stdout, the last one, after the signs of life there:
+//! It does so in lines on its stdout, among the signs of life there, the first two first and one of
+//! the others last:
 //!
 //! ```text
+//!   bdsync target: opening LF                   the next line, or its end, is to be waited for
+//!   bdsync target: open LF                      nobody else writes to it now who minds locks
 //!   bdsync target: WORD LF                      WORD as in a report
 //!   bdsync target: WORD, undo of no use LF      and the undo patch that was made is of no use
 //! ```
@@ -12,12 +15,17 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 /// What every such line begins with.
 const BEGIN: &str = "bdsync target: ";
 /// What follows the word where there is an undo patch to be removed.
 const UNUSED: &str = ", undo of no use";
+/// The line that tells that the target is going to be opened, with its end.
+pub(super) const OPENING_LINE: &str = "bdsync target: opening\n";
+/// The line that tells that it is open, with its end.
+pub(super) const OPEN_LINE: &str = "bdsync target: open\n";
 /// More than the longest line has, in bytes.
 const LINE_BYTES_MAX: usize = 100;
 
@@ -74,14 +82,40 @@ impl TargetState {
     }
 }
 
+/// How far a process is with its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    Begun,
+    Done,
+}
+
 /// Takes what a process writes to its stdout, and keeps what that says of the target.
 #[derive(Clone, Default)]
 pub(super) struct Listener {
     line: Vec<u8>,
     heard: Arc<Mutex<Option<TargetState>>>,
+    opening: Option<Sender<Opening>>,
 }
 
 impl Listener {
+    /// Has `opening` told how far the process is with its target, for which it needs no room; it is
+    /// hung up on with the listener.
+    pub(super) fn tell_opening(&mut self, opening: Sender<Opening>) {
+        self.opening = Some(opening);
+    }
+
+    fn hear(&mut self) {
+        let opening = [(OPENING_LINE, Opening::Begun), (OPEN_LINE, Opening::Done)];
+        if let Some((_, step)) = opening.iter().find(|(line, _)| line.as_bytes() == self.line) {
+            // Who does not wait for it need not know.
+            let _ = self.opening.as_ref().map(|opening| opening.try_send(*step));
+        }
+        let is_told = |state: &TargetState| state.line().as_bytes() == self.line;
+        if let Some(state) = TargetState::ALL.into_iter().find(is_told) {
+            *self.heard.lock() = Some(state);
+        }
+    }
+
     /// What was said last.
     pub(super) fn heard(&self) -> Option<TargetState> {
         *self.heard.lock()
@@ -95,10 +129,7 @@ impl Write for Listener {
             let room = LINE_BYTES_MAX - self.line.len();
             self.line.extend(&piece[..piece.len().min(room)]);
             if piece.ends_with(b"\n") {
-                let is_told = |state: &TargetState| state.line().as_bytes() == self.line;
-                if let Some(state) = TargetState::ALL.into_iter().find(is_told) {
-                    *self.heard.lock() = Some(state);
-                }
+                self.hear();
                 self.line.clear();
             }
         }
@@ -112,6 +143,8 @@ impl Write for Listener {
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::{TryRecvError, unbounded};
+
     use super::*;
 
     #[test]
@@ -125,6 +158,22 @@ mod tests {
                 assert_eq!(listener.heard(), Some(state), "{piece}");
             }
         }
+    }
+
+    #[test]
+    fn how_far_a_process_is_with_its_target_is_heard_and_is_no_state_of_that() {
+        let (opening, heard) = unbounded();
+        let mut listener = Listener::default();
+        listener.tell_opening(opening);
+        let mut say = |said: &str| listener.write_all(said.as_bytes()).unwrap();
+        say("Welcome\n\nbdsync target: op");
+        say("e\nbdsync target: opening");
+        assert_eq!(heard.try_recv(), Err(TryRecvError::Empty));
+        say("\n\n\nbdsync target: open\n\n");
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [Opening::Begun, Opening::Done]);
+        assert_eq!(listener.heard(), None);
+        drop(listener);
+        assert_eq!(heard.try_recv(), Err(TryRecvError::Disconnected));
     }
 
     #[test]

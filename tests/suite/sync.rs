@@ -26,6 +26,9 @@ use crate::support::{Workdir, bdsync};
 
 const BYTES: usize = 3_000_000;
 
+/// What a process does that takes the patch of a sync, and writes nothing.
+const TAKES: &str = "echo bdsync target: open; cat >/dev/null";
+
 /// `local.img` and an older `remote.img`, and a remote shell that runs things right here.
 fn pair() -> Workdir {
     let remote = random_bytes(1, BYTES);
@@ -471,8 +474,7 @@ fn the_checksum_of_a_larger_source_is_told_and_not_compared() {
 #[test]
 fn a_target_that_does_not_keep_what_is_written_is_found_out() {
     let work = pair();
-    let text =
-        format!("case $1 in --server) exec {0} --server;; *) cat >/dev/null;; esac", binary());
+    let text = format!("case $1 in --server) exec {0} --server;; *) {TAKES};; esac", binary());
     script(&work, "forgetful", &text);
     let words = ["--remote-path=./forgetful", "local.img", "h:remote.img"];
     for hash in ["blake3", "md5"] {
@@ -894,6 +896,23 @@ fn an_interrupted_sync_says_how_to_go_on_and_does() {
     }
 }
 
+/// Between the two logins, which may take long, somebody else writes to the target.
+#[test]
+fn what_another_bdsync_has_written_meanwhile_is_seen() {
+    let work = pair();
+    let before = work.read("remote.img");
+    let patch = Workdir::with_pair(&random_bytes(9, BYTES), &before).patch(&[]);
+    work.write("other.patch", &patch);
+    let other = format!("--patch*) {} --patch=remote.img <other.patch;;", binary());
+    script(&work, "bdsync", &format!("case $1 in {other} esac; exec {} \"$@\"", binary()));
+    for options in [&[][..], &["--undo=u"], &["--compress"], &["-d"]] {
+        let words = [options, &["--remote-path=./bdsync", "local.img", "h:remote.img"]].concat();
+        sync(&work, &words).run().expect(0).says(", verified");
+        assert!(work.read("remote.img") == work.read("local.img"), "{options:?}");
+        work.write("remote.img", &before);
+    }
+}
+
 /// What a name leads to may become another between the two times that it is followed.
 #[test]
 fn what_took_the_place_of_the_compared_target_is_not_written_to() {
@@ -933,11 +952,7 @@ fn what_took_the_place_of_the_written_target_is_not_said_to_be_written() {
 fn a_target_that_falls_silent_with_the_whole_patch_is_given_up_on() {
     let work = pair();
     let serves = format!("--server) exec {} \"$@\";;", binary());
-    script(
-        &work,
-        "bdsync",
-        &format!("case $1 in {serves} *) cat >/dev/null; exec sleep 600;; esac"),
-    );
+    script(&work, "bdsync", &format!("case $1 in {serves} *) {TAKES}; exec sleep 600;; esac"));
     let words = ["--timeout=3", "--remote-path=./bdsync", "local.img", "h:remote.img"];
     let out = bdsync([&["sync", "-e", "./rsh"], &words[..]].concat()).in_folder(work.folder());
     let out = out.within(Duration::from_secs(60)).run().expect(13);
@@ -1025,7 +1040,7 @@ fn what_the_process_that_writes_has_said_of_the_target_is_not_contradicted() {
         "bdsync",
         &format!(
             "case $1 in --server) exec {} \"$@\";; esac\n\
-         cat >/dev/null; for said in \"warning: {word}\" 'no quota' 'no thread'; do\n\
+         {TAKES}; for said in \"warning: {word}\" 'no quota' 'no thread'; do\n\
          echo \"bdsync: $said\" >&2; done; exit 9",
             binary()
         ),
@@ -1065,7 +1080,10 @@ fn a_process_that_writes_for_a_sync_shows_life_and_writes_to_no_other_disk() {
     let out = apply(&id("local.img")).expect(12);
     out.says("it was replaced by another file or disk since it was compared");
     let out = apply(&id("remote.img")).expect(0);
-    assert!(!out.stdout.is_empty() && out.stdout.iter().all(|byte| *byte == b'\n'));
+    let said = String::from_utf8(out.stdout).unwrap();
+    let lines: Vec<_> = said.lines().filter(|line| !line.is_empty()).collect();
+    assert!(said.starts_with('\n'), "{said:?}");
+    assert_eq!(lines, ["bdsync target: opening", "bdsync target: open"]);
     assert!(work.read("remote.img") == work.read("local.img"));
 }
 

@@ -1,9 +1,10 @@
 //! What `bdsync sync` wants of a `bdsync --patch` that it started with `--sync-disk`: to write to
-//! the disk that was compared and to no other, to show on stdout that it is alive, and to say there
-//! what is true of the target when it fails.
+//! the disk that is compared and to no other, to show on stdout that it is alive, and to say there
+//! when it has the target open, and what is true of that when it fails.
 //!
-//! The sync has compared what a name led to some time ago, perhaps on another host; this process
-//! follows the same name once more. A sign of life is one byte, and there is a reader for it. It
+//! The sync has opened what a name led to some time ago, perhaps on another host; this process
+//! follows the same name once more, and before anything is compared: what another bdsync writes
+//! there is seen, or refused. A sign of life is one byte, and there is a reader for it. It
 //! comes all the time but while the patch is waited for: there is nothing else by which the other
 //! host could tell a disk that takes long from a link that is dead.
 
@@ -19,7 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
 
 use crate::background;
-use crate::commands::target_state::TargetState;
+use crate::commands::target_state::{OPEN_LINE, OPENING_LINE, TargetState};
 use crate::device::{Device, FileDevice};
 use crate::error::{Error, Kind, Result};
 use crate::report;
@@ -69,8 +70,10 @@ impl Life {
         let is_heard = move || {
             signs.is_waiting.load(Ordering::Relaxed) || signs.output.lock().write_all(SIGN).is_ok()
         };
-        // The first at once. Without a reader there is nobody to tell.
+        // The first at once, behind what a login shell may have printed. Without a reader there is
+        // nobody to tell.
         if is_heard() {
+            life.say(OPENING_LINE);
             let signs = move || loop {
                 thread::sleep(SIGN_INTERVAL);
                 if !is_heard() {
@@ -80,6 +83,16 @@ impl Life {
             background::spawn("life", Kind::Write, "cannot start a thread", signs)?;
         }
         Ok(life)
+    }
+
+    /// Says that the target is open.
+    pub(super) fn tell_open(&self) {
+        self.say(OPEN_LINE);
+    }
+
+    fn say(&self, line: &str) {
+        // Who is gone needs no word.
+        let _ = self.output.lock().write_all(line.as_bytes());
     }
 
     /// Says what is true of the target after a failure, as the last word. It is not waited for who
@@ -148,7 +161,9 @@ mod tests {
             signs.take_while(|sign| sender.send(*sign.as_ref().unwrap()).is_ok()).count()
         });
         let sign = || receiver.recv_timeout(Duration::from_secs(30)).expect("a sign of life");
-        assert_eq!([sign(), sign(), sign()], *b"\n\n\n");
+        for expected in [&b"\n"[..], OPENING_LINE.as_bytes(), b"\n\n"].concat() {
+            assert_eq!(sign(), expected);
+        }
         let (patch, mut source) = io::pipe().unwrap();
         let mut input = Awaited::new(patch, Some(life.clone()));
         assert!(!life.is_waiting.load(Ordering::Relaxed));

@@ -130,29 +130,36 @@ impl Job<'_> {
         let input = PatchStream::new(input, self.signals);
         let is_at_end = input.is_at_end();
         let input = Awaited::new(input, self.life.cloned());
+        // Before the wait for the patch: nobody else is to write to it meanwhile.
+        let is_first = self.options.spool.is_some() || self.life.is_some();
+        let path = self.options.target.as_deref().filter(|_| is_first);
+        let target = path.map(|path| self.open_device(path)).transpose()?;
         if let Some(spool) = &self.options.spool {
             let folder = match spool {
                 Spool::Temporary => temp_folder(),
                 Spool::Folder(folder) => folder.clone(),
             };
-            // Before the wait for the patch: nobody else is to write to it meanwhile.
-            let path = self.options.target.as_deref();
-            let target = path.map(|path| self.open_device(path)).transpose()?;
             let check = || self.signals.check("nothing is written");
             let file = kept(input, &folder, &**self.progress, &check)?;
             return self.run_checked(&file, target);
         }
-        self.run_stream(input, is_at_end)
+        self.run_stream(input, is_at_end, target)
     }
 
-    /// A patch that comes once: applied as it comes. `is_at_end` is set where it ends.
-    fn run_stream(&self, input: impl Read, is_at_end: Arc<AtomicBool>) -> Result<()> {
+    /// A patch that comes once: applied as it comes. `is_at_end` is set where it ends; `opened` is
+    /// the target where it is open already.
+    fn run_stream(
+        &self,
+        input: impl Read,
+        is_at_end: Arc<AtomicBool>,
+        opened: Option<FileDevice>,
+    ) -> Result<()> {
         // A wait for input that a signal ended is no fault of the input.
         let ended = |err| self.signals.check("nothing was applied yet").err().unwrap_or(err);
         let mut input = Digested::new(decoded(input, STDIN_NAME).map_err(ended)?);
         let reader = PatchReader::new(&mut input, STDIN_NAME).map_err(ended)?;
         let mut reader = reader.as_it_comes(is_at_end);
-        let target = self.target(reader.header(), None)?;
+        let target = self.target(reader.header(), opened)?;
         let patch_bytes = reader.header().size_bytes;
         let sizes = self.plan_sizes(&target, patch_bytes, self.options.sizes.rule)?;
         let how = self.how_as_it_comes();
@@ -290,6 +297,9 @@ impl Job<'_> {
         }
         if self.options.flush_cache {
             target.keep_cache();
+        }
+        if let Some(life) = self.life {
+            life.tell_open();
         }
         Ok(target)
     }

@@ -17,14 +17,18 @@ impl Sync<'_> {
     /// Opens both devices.
     pub(super) fn meet(&self, words: Vec<OsString>) -> Result<Meeting> {
         let Sides { near, far, direction, .. } = &self.sides;
-        let meeting =
-            Meeting::open(near, far, *direction, Reading::Whole, &self.options.compare, || {
-                let connection = self.connect_server(&words)?;
-                Ok(match &self.throttles {
-                    Some((up, down)) => connection.throttled(Arc::clone(up), Arc::clone(down)),
-                    None => connection,
-                })
-            });
+        let reading = match direction {
+            // It is not compared before who writes to it keeps others from it.
+            Direction::Push if !self.options.dry_run => Reading::WholeWhenAsked,
+            _ => Reading::Whole,
+        };
+        let meeting = Meeting::open(near, far, *direction, reading, &self.options.compare, || {
+            let connection = self.connect_server(&words)?;
+            Ok(match &self.throttles {
+                Some((up, down)) => connection.throttled(Arc::clone(up), Arc::clone(down)),
+                None => connection,
+            })
+        });
         meeting.map_err(|err| self.unopened(err))
     }
 

@@ -329,13 +329,12 @@ impl Sync<'_> {
         let connection = self.connect(&caller.patch(&arguments), sink, Manner::Consumer)?;
         let (is_ending, engine) = (Arc::clone(&self.is_ending), Arc::clone(&session.engine));
         let is_remote = !caller.is_local();
-        let shows_life = is_remote && compared.is_some();
         let on_end = move |err| {
             is_ending.store(true, Ordering::SeqCst);
             engine.peer().abort(err);
         };
         let (word, listener) = (word.clone(), listener.clone());
-        Target::new(connection, is_remote, shows_life, word, listener, on_end)
+        Target::new(connection, is_remote, compared.is_some(), word, listener, on_end)
     }
 
     /// Tells what is true of the target, unless who writes to it has told that nothing is changed.

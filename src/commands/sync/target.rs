@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::words::LastWord;
 use crate::background::{spawn, time_is_up};
-use crate::commands::target_state::Listener;
+use crate::commands::target_state::{Listener, Opening};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control, Remote};
 
@@ -20,6 +20,12 @@ const END_GRACE: Duration = Duration::from_secs(5);
 const KNOWN_WAIT: Duration = Duration::from_secs(5);
 /// How often a wait for the process looks for other reasons to end.
 const WAIT_SLICE: Duration = Duration::from_millis(100);
+
+/// How many slices of a wait a process that has read the beginning of its patch may take until its
+/// first word is here: ten seconds of them. Who runs it there may keep that to himself.
+const FIRST_WORD_SLICES: u32 = 100;
+/// As many words as there can be of an [`Opening`].
+const OPENING_STEPS: usize = 2;
 
 /// How long it is listened to what a process has said before it ended, and how often it is looked
 /// whether that is all.
@@ -46,8 +52,53 @@ pub enum Sent {
     Taken,
 }
 
-/// What takes the patch of a [`Target`]; dropping it is the end of the patch.
-pub type PatchInput = Box<dyn Write + Send>;
+/// What takes the patch of a [`Target`]; dropping it is the end of the patch. The first flush
+/// returns once the process has read what was written, and has its target open if it tells.
+pub struct PatchInput {
+    writer: Box<dyn Write + Send>,
+    control: Arc<Control>,
+    /// Told how far the process is with its target, until that was waited for.
+    opening: Option<Receiver<Opening>>,
+}
+
+impl PatchInput {
+    /// Waits until the target is open, if the process tells of it. It may be alive and not be heard:
+    /// what is written there meanwhile is not seen then.
+    fn wait_for_target(&self, opening: &Receiver<Opening>) -> io::Result<()> {
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        // Not by the clock: this process may be stopped meanwhile, and the other with it.
+        for _ in 0..FIRST_WORD_SLICES {
+            match opening.recv_timeout(WAIT_SLICE) {
+                Ok(Opening::Done) => return Ok(()),
+                Ok(Opening::Begun) => {
+                    // From now on it shows that it is alive.
+                    self.control.expect_answer();
+                    let is_open = opening.iter().any(|step| step == Opening::Done);
+                    self.control.rest();
+                    return if is_open { Ok(()) } else { Err(gone()) };
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        log::info!("the process that writes does not tell whether it has the target open");
+        Ok(())
+    }
+}
+
+impl Write for PatchInput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()?;
+        match self.opening.take() {
+            Some(opening) => self.wait_for_target(&opening),
+            None => Ok(()),
+        }
+    }
+}
 
 /// A running `bdsync --patch`. Dropping it kills the process.
 pub struct Target {
@@ -66,15 +117,15 @@ pub struct Target {
 impl Target {
     /// Takes the process over, of whose stderr `word` keeps the last and whose stdout goes to
     /// `listener`, and gives what takes its patch; `on_end` is called when it ends before its patch
-    /// does, so that nobody goes on comparing for hours. One that `shows_life` writes to its stdout
-    /// while it is busy.
+    /// does, so that nobody goes on comparing for hours. One that `speaks` writes to its stdout
+    /// when it has the target open, and while it is busy.
     ///
     /// # Errors
     /// `Kind::Spawn` when the connection has no process or threads run out.
     pub fn new(
         connection: Connection,
         is_remote: bool,
-        shows_life: bool,
+        speaks: bool,
         word: LastWord,
         mut listener: Listener,
         on_end: impl FnOnce(Error) + Send + 'static,
@@ -82,18 +133,24 @@ impl Target {
         let Connection { mut reader, writer, control, remote } = connection;
         let process =
             remote.ok_or_else(|| Error::new(Kind::Spawn, "nothing writes to the target"))?;
+        let (told, opening) = bounded(OPENING_STEPS);
+        listener.tell_opening(told);
         let (going_on, is_going_on) = bounded(0);
         let listening = spawn("target", Kind::Spawn, "cannot start a thread", move || {
             // That it is alive, what is true of the target, and its end.
             let end = io::copy(&mut reader, &mut listener).map(drop);
+            drop(listener);
             if time_is_up(&is_going_on, KNOWN_WAIT) {
                 on_end(Error::new(Kind::Write, "the process that writes to the target has ended"));
             }
             end
         })?;
         let (listening, going_on) = (Some(listening), Some(going_on));
+        let opening = speaks.then_some(opening);
+        let input = PatchInput { writer, control: Arc::clone(&control), opening };
+        let shows_life = is_remote && speaks;
         let target = Self { control, process, word, is_remote, shows_life, listening, going_on };
-        Ok((target, writer))
+        Ok((target, input))
     }
 
     /// Ends the patch and waits for the process. One that has the whole patch is given all the
@@ -115,7 +172,9 @@ impl Target {
             if let Some(status) = self.process.wait(WAIT_SLICE)? {
                 break Some(status);
             }
-            if complete && let Some(silence) = self.silence() {
+            if sent != Sent::Part
+                && let Some(silence) = self.silence()
+            {
                 self.process.kill()?;
                 self.word.show(!self.is_remote);
                 return Err(silence);
@@ -202,11 +261,11 @@ mod tests {
     fn running(
         connection: Connection,
         is_remote: bool,
-        shows_life: bool,
+        speaks: bool,
         on_end: impl FnOnce(Error) + Send + 'static,
     ) -> Result<(Target, PatchInput)> {
         let (word, listener) = (LastWord::default(), Listener::default());
-        Target::new(connection, is_remote, shows_life, word, listener, on_end)
+        Target::new(connection, is_remote, speaks, word, listener, on_end)
     }
 
     /// As the classic does, behind the checksum field.
@@ -234,12 +293,12 @@ mod tests {
 
     /// A process elsewhere that reads the whole patch and then does `what`, with so many seconds of
     /// patience.
-    fn target_of(what: &str, patience_s: u64, shows_life: bool) -> (Target, PatchInput) {
+    fn target_of(what: &str, patience_s: u64, speaks: bool) -> (Target, PatchInput) {
         let script = format!("cat >/dev/null; {what}");
         let words = ["sh", "-c", &script].map(Into::into);
         let patience = Some(Duration::from_secs(patience_s));
         let connection = connect(&words, Manner::Consumer, patience, Box::new(|_| {})).unwrap();
-        let (target, mut input) = running(connection, true, shows_life, |_| {}).unwrap();
+        let (target, mut input) = running(connection, true, speaks, |_| {}).unwrap();
         input.write_all(b"patch\n").unwrap();
         (target, input)
     }
@@ -248,6 +307,45 @@ mod tests {
     fn end_of(what: &str) -> Result<Finished> {
         let (target, input) = target_of(what, 5, true);
         target.finish(input, Sent::Whole)
+    }
+
+    /// What the first flush to one that does `what` comes to, and its end then.
+    fn flush_to(what: &str) -> (io::Result<()>, Result<Finished>) {
+        let words = ["sh", "-c", &format!("read line; {what}")].map(Into::into);
+        let patience = Some(Duration::from_secs(3));
+        let connection = connect(&words, Manner::Consumer, patience, Box::new(|_| {})).unwrap();
+        let (target, mut input) = running(connection, true, true, |_| {}).unwrap();
+        input.write_all(b"patch\n").unwrap();
+        let flushed = input.flush();
+        let sent = if flushed.is_ok() { Sent::Part } else { Sent::Taken };
+        (flushed, target.finish(input, sent))
+    }
+
+    #[test]
+    fn that_one_has_its_target_open_once_the_first_flush_returns() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("is open");
+        let life = "for i in $(seq 20); do echo; sleep 0.25; done";
+        let opens = format!("echo bdsync target: opening; {life}; >'{}'", mark.display());
+        let (flushed, _) = flush_to(&format!("{opens}; echo bdsync target: open"));
+        flushed.unwrap();
+        assert!(mark.exists());
+    }
+
+    #[test]
+    fn that_one_which_opens_nothing_is_not_waited_for() {
+        for (what, kind) in [
+            ("exit 12", Kind::Open),
+            ("echo bdsync target: opening; exit 12", Kind::Open),
+            // It is silent for longer than it may be.
+            ("echo bdsync target: opening; exec sleep 600", Kind::Connection),
+        ] {
+            let (flushed, ended) = flush_to(what);
+            assert_eq!(flushed.unwrap_err().kind(), io::ErrorKind::BrokenPipe, "{what}");
+            assert_eq!(ended.unwrap_err().kind(), kind, "{what}");
+        }
+        // As one whose stdout somebody else takes.
+        flush_to("cat >&2").0.unwrap();
     }
 
     #[test]
