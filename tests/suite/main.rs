@@ -17,8 +17,9 @@ mod mount_helper; // mount(8), fstab and systemd
 mod mount_life; // beginnings and ends of a mount: signals, umount, --daemon, users, refusals
 mod mount_live; // a live session, mounted: what is read, and what that costs
 mod mount_start; // signals before there is a mount
-mod mount_stored;
-mod mount_unheard; // a stored patch, mounted and read by everyday tools
+mod mount_stored; // a stored patch, mounted and read by everyday tools
+mod mount_unheard; // mounts whose words nobody takes
+mod nightly; // contrib/nightly: undo patches, locks, signals
 mod packaging; // contrib/install, and what the packages do beyond it
 mod panics; // faults of our own on any thread
 mod progress; // --progress, SIGUSR1, the bar, --report

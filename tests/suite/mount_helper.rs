@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -189,4 +190,48 @@ fn the_service_manager_is_told_when_the_mount_is_readable() {
     let text = String::from_utf8_lossy(&bytes[..len]);
     assert!(text.starts_with("READY=1\nSTATUS="), "{text}");
     assert!(fs::read(mounted.path("merged")).unwrap() == stored.merged);
+}
+
+/// A condition that is not met is no failure: what nobody notices does nothing, night after night.
+#[test]
+fn no_unit_is_a_success_without_its_configuration() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
+    for unit in fs::read_dir(units).unwrap() {
+        let path = unit.unwrap().path();
+        assert!(!fs::read_to_string(&path).unwrap().contains("Condition"), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_host_in_fstab_that_would_be_more_than_one_word_is_refused() {
+    let source = |host: &str| {
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/mount.bdsync"))
+            .arg(format!("{host}:/dev/snap"))
+            .args(["/mnt", "-o", "local=/dev/base", "-f", "-v"])
+            .output()
+            .unwrap()
+    };
+    for host in [
+        "[h -oProxyCommand=id]",
+        "h -oProxyCommand=id",
+        "u -p22@h",
+        "[h\t-v]",
+        "h\n-v",
+        "'h'",
+        "\"h -v\"",
+        "u'@h",
+        "h\u{1b}[2J",
+    ] {
+        let out = source(host);
+        let words = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{host:?}: {words}");
+        assert!(words.contains("must not have blanks, quotes or control"), "{host:?}: {words}");
+        assert!(out.stdout.is_empty() && !words.trim_end().contains(char::is_control), "{words:?}");
+    }
+    for (host, dash) in [("-oProxyCommand=id", "-o"), ("[-v]", "-v"), ("u@[-v]", "u@-v")] {
+        let words = String::from_utf8(source(host).stderr).unwrap();
+        assert!(words.contains("begin with a dash") && words.contains(dash), "{words}");
+    }
+    let out = source("u_1@[fe80::1%eth0]");
+    assert!(out.status.success(), "{out:?}");
 }
