@@ -14,6 +14,7 @@ use super::descent::HashLengths;
 use super::ladder::{Ladder, Probe, segment_bytes_max};
 use crate::digest::BlockHasher;
 use crate::units::MIB;
+use crate::wire::HURRIED_SHARES;
 
 /// Segments asked for directly between two looks from the top.
 const DIRECT_RUN: u32 = 15;
@@ -29,9 +30,6 @@ const HOLE_SEGMENTS: u64 = 4;
 const ORDINARY_BLOCK_BYTES: u64 = 4096;
 /// Segments looked at from the top before anything is known, where that may be for nothing.
 const FLAT_SEGMENTS_AT_FIRST: usize = 8;
-/// One part in so many of a walk is looked at with the shortest ladder, and with the second
-/// shortest, which costs hardly any bytes where something is found.
-const HURRIED_SHARES: [u64; 2] = [32, 16];
 /// Weight of the newest segment in the moving average, as a divisor.
 const MEMORY: f64 = 4.0;
 

@@ -11,14 +11,10 @@
 
 use crate::digest::{Algorithm, BlockHasher, node_leaves};
 use crate::units::{KIB, MIB};
+use crate::wire::{FIRST_LEAF_BYTES, FIRST_LOOK_BYTES};
 
-/// Smallest leaf, in bytes, for BLAKE3: it hashes 16 KiB at twice the speed of 4 KiB.
-const LEAF_BYTES_BLAKE3: u64 = 16 * KIB;
 /// Smallest leaf, in bytes, for digests whose speed does not depend on the length.
 const LEAF_BYTES_SERIAL: u64 = 4 * KIB;
-/// A tree's top node covers at least this many bytes, so that hashes and headers for an
-/// unchanged device stay under 34 bytes a MiB.
-const TOP_BYTES_MIN: u64 = 4 * MIB;
 /// A flat coarse block covers this many bytes for every 16 bytes of hash, for the same reason.
 const COARSE_BYTES: u64 = MIB;
 /// Blocks that a segment, or one hash of the coarsest probe, covers at most: as many as a tree over
@@ -35,7 +31,8 @@ pub(super) fn segment_bytes_max(block_bytes: u64) -> u64 {
 /// the usual ones, which are those that a server answers unasked (extension `early`).
 #[must_use]
 pub fn has_usual_leaves(block_bytes: u64) -> bool {
-    LEAF_BYTES_BLAKE3.is_multiple_of(block_bytes) && segment_bytes_max(block_bytes) >= TOP_BYTES_MIN
+    FIRST_LEAF_BYTES.is_multiple_of(block_bytes)
+        && segment_bytes_max(block_bytes) >= FIRST_LOOK_BYTES
 }
 
 /// One step of a comparison: hashes of this coverage.
@@ -73,13 +70,13 @@ impl Ladder {
     #[must_use]
     pub fn tree(block_bytes: u64, hasher: &BlockHasher) -> Self {
         let leaf_min = match hasher.algorithm() {
-            Algorithm::Blake3 => LEAF_BYTES_BLAKE3,
+            Algorithm::Blake3 => FIRST_LEAF_BYTES,
             _ => LEAF_BYTES_SERIAL,
         };
         let leaf = leaf_min.div_ceil(block_bytes) * block_bytes;
         let mut top = 0u8;
         let top_max = segment_bytes_max(block_bytes);
-        while leaf * node_leaves(top) < TOP_BYTES_MIN && leaf * node_leaves(top + 1) <= top_max {
+        while leaf * node_leaves(top) < FIRST_LOOK_BYTES && leaf * node_leaves(top + 1) <= top_max {
             top += 1;
         }
         let mut probes: Vec<_> =
@@ -209,7 +206,7 @@ mod tests {
                     assert!(blocks <= SEGMENT_BLOCKS_MAX, "{blocks} blocks of {block}");
                 }
                 let top_bytes = tree(block, algorithm).top_bytes();
-                assert!(block < 512 || top_bytes >= TOP_BYTES_MIN, "{top_bytes} over {block}");
+                assert!(block < 512 || top_bytes >= FIRST_LOOK_BYTES, "{top_bytes} over {block}");
             }
             let is_usual = tree(block, Algorithm::Blake3).probes()[0]
                 == tree(4096, Algorithm::Blake3).probes()[0];

@@ -1,28 +1,20 @@
 //! What a session answers before it is asked (extension `early`): what our client's walk asks for
-//! first.
-//!
-//! Should the two ever differ, nothing breaks: what nobody asks for is hashed in vain, and a test
-//! of the whole says so.
+//! first. A test of the whole says whether it does.
 
 use super::digests::Digests;
 use crate::digest::{Algorithm, SALT_BYTES, draw_salt, node_leaves};
 use crate::error::{Error, Kind, Result};
-use crate::units::{ByteRange, KIB, MIB};
-use crate::wire::{Extensions, Look, Message};
+use crate::units::ByteRange;
+use crate::wire::{Extensions, FIRST_LEAF_BYTES, FIRST_LOOK_BYTES, HURRIED_SHARES, Look, Message};
 
 /// How many looks are answered unasked: as many as a walk has under way where bytes are fetched
 /// too. They are not more than the backlog holds, and cover 256 MiB at most: what is hashed in vain
 /// for a client that goes away.
 const LOOKS_MAX: usize = 64;
 
-/// Bytes that a look covers.
-const LOOK_BYTES: u64 = 4 * MIB;
-/// Bytes of a leaf.
-const LEAF_BYTES: u64 = 16 * KIB;
-/// The level at which one node covers a look.
+/// The level at which one node covers a look. In a hurry a walk begins one level below.
 const LEVEL: u8 = 2;
-/// A walk begins one level below, over these parts of the device.
-const HURRIED_SHARES: [u64; 2] = [32, 16];
+const _: () = assert!(FIRST_LEAF_BYTES * node_leaves(LEVEL) == FIRST_LOOK_BYTES);
 
 /// The salt and the looks.
 pub(super) struct Early {
@@ -78,18 +70,19 @@ impl Early {
 
 /// The looks with which a walk over a device of `bytes` begins, at most [`LOOKS_MAX`].
 fn first_looks(bytes: u64) -> Vec<Look> {
-    let hurried: u64 = HURRIED_SHARES.map(|share| bytes / share / LOOK_BYTES).iter().sum();
+    let hurried: u64 = HURRIED_SHARES.map(|share| bytes / share / FIRST_LOOK_BYTES).iter().sum();
     let look = |(index, range): (u64, ByteRange)| {
         let level = if index < hurried { LEVEL - 1 } else { LEVEL };
-        let n = range.len().div_ceil(LEAF_BYTES * node_leaves(level));
-        Look { start: range.start, step: LEAF_BYTES, n, level }
+        let n = range.len().div_ceil(FIRST_LEAF_BYTES * node_leaves(level));
+        Look { start: range.start, step: FIRST_LEAF_BYTES, n, level }
     };
-    (0..).zip(ByteRange::new(0, bytes).pieces(LOOK_BYTES)).take(LOOKS_MAX).map(look).collect()
+    (0..).zip(ByteRange::new(0, bytes).pieces(FIRST_LOOK_BYTES)).take(LOOKS_MAX).map(look).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::{KIB, MIB};
 
     #[test]
     fn the_first_looks_follow_each_other_and_begin_in_a_hurry() {

@@ -6,6 +6,10 @@
 //!             \--> in flight as if it had been asked
 //! ```
 //! What nobody ever asks for is dropped with the link.
+//!
+//! Which looks come first both ends have to know, the walk that asks and the server that is ahead of
+//! it: what they share of that stands here. Should they ever differ, nothing breaks: what nobody asks
+//! for is hashed in vain.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +20,16 @@ use super::fields::Look;
 use super::pace::IN_FLIGHT_BYTES_MAX;
 use super::request::{Answer, Done, Request, Session};
 use crate::error::{Error, Kind, Result};
+use crate::units::{KIB, MIB};
+
+/// Smallest leaf of a tree of BLAKE3, in bytes: it hashes 16 KiB at twice the speed of 4 KiB.
+pub const FIRST_LEAF_BYTES: u64 = 16 * KIB;
+/// The top node of a tree covers at least this many bytes, so that hashes and headers for an
+/// unchanged device stay under 34 bytes a MiB.
+pub const FIRST_LOOK_BYTES: u64 = 4 * MIB;
+/// One part in so many of a walk is looked at with the shortest ladder, and with the second
+/// shortest, which costs hardly any bytes where something is found.
+pub const HURRIED_SHARES: [u64; 2] = [32, 16];
 
 /// What the remote answers before it is asked, and the salt that it does that with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -131,6 +131,7 @@ mod packed;
 mod peer;
 mod request;
 
+pub use early::{FIRST_LEAF_BYTES, FIRST_LOOK_BYTES, HURRIED_SHARES};
 pub use fault::Fault;
 pub use fields::{DIGEST_NAME_BYTES_MAX, Look, SALT_BYTES_MAX, TREE_LEVEL_MAX};
 pub use frame::{FrameReader, FrameWriter};
