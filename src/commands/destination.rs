@@ -28,6 +28,8 @@ use crate::report;
 const LINKS_MAX: usize = 40;
 /// Where devices are, and links to them.
 const DEVICES: &str = "/dev";
+/// The folder in there that is one for files.
+const SHARED_MEMORY: &str = "/dev/shm";
 /// Where what looks like a link need not be one: only the kernel can follow it.
 const KERNEL: &str = "/proc";
 /// Our open files.
@@ -172,6 +174,11 @@ fn refuse_planted(at: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
     Ok(())
+}
+
+/// Whether `path`, on another host, is among the devices there, where no file is made.
+pub(super) fn is_named_as_device(path: &Path) -> bool {
+    path.starts_with(DEVICES) && !path.starts_with(SHARED_MEMORY)
 }
 
 /// Whether `folder` belongs to the file system of the devices, as `/dev/shm` does not.

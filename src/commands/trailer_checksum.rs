@@ -44,6 +44,12 @@ impl TrailerChecksum {
             return Ok(Self::Remote);
         }
         // Nobody waits for the thread of a run that fails: it must not keep a bar on the terminal.
+        // What would carry it goes nowhere then. The engine is not to live on in this.
+        let (lost, told) = (Arc::downgrade(engine), Arc::clone(&given_up));
+        engine.peer().when_lost(Box::new(move || {
+            let err = lost.upgrade().and_then(|engine| engine.peer().last_error());
+            let _ = err.map(|err| told.set(err));
+        }));
         let (local, progress) = (Arc::clone(engine.strict_local()), Arc::downgrade(progress));
         let is_told = Arc::new(AtomicBool::new(false));
         let tells = Arc::clone(&is_told);

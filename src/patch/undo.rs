@@ -183,8 +183,9 @@ impl Partial {
     }
 
     fn give_name(self, path: &Path) -> Result<()> {
-        let unnamed =
-            |err| Error::io(Kind::Write, "cannot name the undo patch", err).with_path(path);
+        let unnamed = |err| {
+            Error::io(Kind::of_unkept(&err), "cannot name the undo patch", err).with_path(path)
+        };
         let failed = |err: io::Error| {
             if err.kind() == io::ErrorKind::AlreadyExists {
                 return exists(path);

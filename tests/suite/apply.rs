@@ -1036,6 +1036,52 @@ fn the_end_of_a_target_is_cut_off_only_by_a_patch_that_is_whole() {
     }
 }
 
+/// Cut to its new size it would have zeros there.
+#[test]
+fn a_target_that_something_else_has_cut_is_not_cut_to_its_new_size() {
+    let new = vec![1; 500_000];
+    let work = Workdir::with_pair(&new, &[2; 800_000]);
+    let patch = work.patch(&["--diffsize=resize"]);
+    let mut apply = Command::new(binary())
+        .args(["--patch", "--diffsize=resize"])
+        .current_dir(work.folder())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = apply.stdin.take().unwrap();
+    let (begin, end) = patch.split_at(patch.len() - 11);
+    stdin.write_all(begin).unwrap();
+    wait_until("it has written", || work.read("remote.img").starts_with(&new));
+    File::options().write(true).open(work.path("remote.img")).unwrap().set_len(9).unwrap();
+    stdin.write_all(end).unwrap();
+    drop(stdin);
+    let out = apply.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(11), "{said}");
+    assert!(said.contains("expected 800000 bytes, found 9: remote.img"), "{said}");
+    assert_eq!(work.read("remote.img").len(), 9);
+}
+
+/// Only its end would be cut off, which is the last of all.
+#[test]
+fn a_target_that_is_as_it_was_is_not_said_to_be_written() {
+    let old = random_bytes(1, 100 * 4096);
+    let work = Workdir::with_pair(&old[..50 * 4096], &old);
+    let patch = work.patch(&["--diffsize=resize", "--checksum=sha256"]);
+    let mut other = old.clone();
+    other[7] ^= 1;
+    work.write("remote.img", &other);
+    let patch_file = work.write("p", &patch);
+    let options = ["--patch", "--diffsize=resize", "--undo=u", "--report=r"];
+    let out = bdsync(options).in_folder(work.folder()).stdin_file(&patch_file).run().expect(5);
+    let said = out.says("nothing of remote.img is changed; remove u").stderr_text();
+    assert!(!said.contains("is written") && !said.contains("go back"), "{said}");
+    let report: Value = serde_json::from_slice(&work.read("r")).unwrap();
+    assert_eq!(report["target_state"], "untouched", "{report}");
+    assert!(work.read("remote.img") == other);
+}
+
 /// What is written behind gives it its size back, and zeros where something was.
 #[test]
 fn a_target_that_is_cut_while_it_is_written_is_told_of() {

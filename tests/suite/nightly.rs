@@ -36,8 +36,11 @@ fn set_mode(path: &Path, mode: u32) {
 
 /// Makes a file look as if made 8 days ago.
 fn expire(path: &Path) {
-    let file = fs::File::options().write(true).open(path).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_hours(8 * 24)).unwrap();
+    file_of(path).set_modified(SystemTime::now() - Duration::from_hours(8 * 24)).unwrap();
+}
+
+fn file_of(path: &Path) -> fs::File {
+    fs::File::options().write(true).open(path).unwrap()
 }
 
 /// Makes a folder that no other user can look into.
@@ -225,19 +228,32 @@ fn nights_with_a_wrong_clock_leave_no_gap_among_the_undo_patches() {
     let night = Night::new("UNDO_DIR=undo\n");
     own_folder(&night.work.path("undo"));
     let made = |number: u32| night.work.write(&format!("undo/00000{number}.a.undo"), b"");
-    let [oldest, ahead, behind] = [1, 2, 3].map(made);
+    let [oldest, ahead, next, behind] = [1, 2, 3, 4].map(made);
     expire(&oldest);
     expire(&behind);
-    let now = SystemTime::now();
-    let file = fs::File::options().write(true).open(&ahead).unwrap();
-    file.set_modified(now + Duration::from_hours(9000)).unwrap();
+    let to_come = SystemTime::now() + Duration::from_hours(9000);
+    file_of(&ahead).set_modified(to_come).unwrap();
     night.run(0);
-    assert!(!oldest.exists() && ahead.exists() && behind.exists());
-    let kept_from = fs::metadata(&ahead).unwrap().modified().unwrap();
-    assert!(kept_from < now + Duration::from_hours(1), "it is kept for as long as any other");
-    expire(&ahead);
+    assert!(!oldest.exists() && ahead.exists() && next.exists() && behind.exists());
+    // It is older than the next one.
+    expire(&next);
     night.run(0);
-    assert_eq!(kept_in(&night.work.path("undo")).len(), 2);
+    assert!(!ahead.exists() && !next.exists() && !behind.exists());
+}
+
+/// Its times come true again.
+#[test]
+fn a_night_with_a_clock_that_is_behind_leaves_the_times_of_all_undo_patches() {
+    let night = Night::new("UNDO_DIR=undo\n");
+    own_folder(&night.work.path("undo"));
+    let to_come = SystemTime::now() + Duration::from_hours(9000);
+    let made = [1, 2].map(|number| night.work.write(&format!("undo/00000{number}.a.undo"), b""));
+    for undo in &made {
+        file_of(undo).set_modified(to_come).unwrap();
+    }
+    night.run(0);
+    let times = made.map(|undo| fs::metadata(undo).unwrap().modified().unwrap());
+    assert_eq!(times, [to_come; 2]);
 }
 
 /// Nothing is written to the copy then, and no undo patch made: older ones are in nobody's way.

@@ -831,12 +831,18 @@ fn nodes_of_the_same_block_device_are_the_same_and_others_are_not() {
 
 /// There is something that cannot be opened: `--create` would not help.
 #[test]
-fn create_is_proposed_only_where_there_is_nothing() {
+fn create_is_proposed_only_where_there_is_nothing_and_no_device() {
     let work = pair();
     fs::create_dir(work.path("folder")).unwrap();
     for target in ["folder", "remote.img/in-a-file"] {
         let out = sync(&work, &["local.img", target]).run().expect(12).says(target);
         assert!(!out.stderr_text().contains("--create"), "{out}");
+    }
+    for options in [&[][..], &["--create", "--dry-run"]] {
+        let words = [options, &["local.img", "h:/dev/no-such-disk"]].concat();
+        let out = sync(&work, &words).run().expect(12).says("DST cannot be opened");
+        let said = out.stderr_text();
+        assert!(!said.contains("--create") && !said.contains("would be copied"), "{said}");
     }
 }
 
@@ -871,6 +877,26 @@ fn a_signal_ends_the_checksum_of_a_source_too() {
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
     });
     out.expect(143).says("interrupted by SIGTERM");
+}
+
+/// Nobody would take it any more.
+#[test]
+fn a_process_elsewhere_that_goes_away_ends_the_checksum_of_a_source_too() {
+    for (which, code) in [("--server", 6), ("--patch*", 6)] {
+        let work = Workdir::with_pair(b"", &random_bytes(1, 1_000_000));
+        sparse_file(&work.path("local.img"), 1 << 40, &[]);
+        script(&work, "rsh", "shift; exec sh -c \"$*\"");
+        let marked = format!("{which}) echo $$ >pid;; esac; exec {} \"$@\"", binary());
+        script(&work, "bdsync", &format!("case $1 in {marked}"));
+        let words = ["-dminsize", "--checksum=sha3-512", "--remote-path=./bdsync", "--rsh=./rsh"];
+        let words = [&["sync"], &words[..], &["local.img", "h:remote.img"]].concat();
+        let sync = bdsync(words).in_folder(work.folder()).within(Duration::from_secs(60));
+        let out = sync.run_meanwhile(|_| {
+            wait_until("it writes", || work.read("remote.img")[..50_000] == [0; 50_000]);
+            kill(work.written_pid(), Signal::SIGKILL).unwrap();
+        });
+        out.expect(code);
+    }
 }
 
 /// A signal in the middle: a message, the signal's exit code, nobody left behind; and the same

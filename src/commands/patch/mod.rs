@@ -166,7 +166,7 @@ impl Job<'_> {
         let written = self.write(&mut reader, &target, &sizes, how)?;
         let trailer = reader.expect_trailer()?;
         verify_late(&input, &trailer).inspect_err(|_| {
-            if written.records > 0 || target.size() != sizes.before_bytes {
+            if is_changed(&target, &sizes, &written) {
                 tell_late_fault(&target, &trailer);
                 tell_uncut(&target, &sizes);
             }
@@ -177,7 +177,7 @@ impl Job<'_> {
             trailer.checksum.as_ref().is_none_or(|checksum| checksum_algorithm(checksum).is_ok());
         self.compare_checksum(&target, &Ending { trailer, patch_bytes, record_bytes_max }, &sizes)
             .inspect_err(|err| match is_comparable {
-                true => self.tell_unproven(&target, &sizes, err),
+                true => self.tell_fault(&target, &sizes, &written, err),
                 false => tell_uncompared(&target, &sizes),
             })?;
         self.cut(&target, &sizes, &written, how)?;
@@ -231,11 +231,8 @@ impl Job<'_> {
             );
             err.reworded(what).with_path(STDIN_NAME)
         })?;
-        self.read_back(&target, &summary, &sizes, file).inspect_err(|err| {
-            forget_unwritten(&target);
-            self.tell_unproven(&target, &sizes, err);
-            self.tell_undo(&target);
-        })?;
+        self.read_back(&target, &summary, &sizes, file)
+            .inspect_err(|err| self.tell_fault(&target, &sizes, &written, err))?;
         self.cut(&target, &sizes, &written, how)?;
         self.expect_nothing_else(&target, &sizes)
     }
@@ -249,13 +246,12 @@ impl Job<'_> {
 
     /// Fails when something else has taken what was written away.
     fn expect_nothing_else(&self, target: &FileDevice, sizes: &SizePlan) -> Result<()> {
-        // What was lost is in no undo patch.
-        self.expect_own_size(target).inspect_err(|err| self.tell_unproven(target, sizes, err))?;
+        self.expect_own_size(target, sizes)?;
         self.refuse_moved(target)
     }
 
     /// Nobody locks a file who only cuts it. What lies behind the common part is none of ours.
-    fn expect_own_size(&self, target: &FileDevice) -> Result<()> {
+    fn expect_own_size(&self, target: &FileDevice, sizes: &SizePlan) -> Result<()> {
         if self.options.sizes.rule == SizeRule::MinSize {
             return Ok(());
         }
@@ -264,6 +260,8 @@ impl Job<'_> {
                 self.reach(TargetState::Resized);
                 self.record.tell(|facts| facts.verified = facts.verified.map(|_| false));
             }
+            // What was lost is in no undo patch.
+            self.tell_unproven(target, sizes, err);
         })
     }
 
@@ -421,6 +419,8 @@ impl Job<'_> {
         how: How,
     ) -> Result<()> {
         if sizes.shrinks() {
+            // What something else has cut off would come back as zeros, and in the right size.
+            self.expect_own_size(target, sizes)?;
             let done = sizes.shrink(target).and_then(|()| target.sync());
             done.inspect_err(|err| self.tell_failed_write(err, target, sizes, written, how))?;
             self.reach(TargetState::NotVerified);
@@ -441,19 +441,37 @@ impl Job<'_> {
             forget_unwritten(target);
         }
         let is_cut = err.kind() == Kind::Transmission;
-        match written.records > 0 || target.size() != sizes.before_bytes {
+        match is_changed(target, sizes, written) {
             true if is_cut => tell_cut(target, written),
             true => self.tell_patched_in_part(target, written, how, err.kind()),
-            false => {
-                let has_undo = self.options.undo.is_some();
-                self.reach(if has_undo { TargetState::UnusedUndo } else { TargetState::Untouched });
-                self.tell_unused_undo(target);
-            }
+            false => self.leave_untouched(target),
         }
         if is_cut {
             self.reach(TargetState::Resized);
         }
     }
+
+    /// `err` is what was found behind the last write.
+    fn tell_fault(&self, target: &FileDevice, sizes: &SizePlan, written: &Written, err: &Error) {
+        if !is_changed(target, sizes, written) {
+            return self.leave_untouched(target);
+        }
+        forget_unwritten(target);
+        self.tell_unproven(target, sizes, err);
+        self.tell_undo(target);
+    }
+
+    /// It is as it was, whatever failed.
+    fn leave_untouched(&self, target: &FileDevice) {
+        let has_undo = self.options.undo.is_some();
+        self.reach(if has_undo { TargetState::UnusedUndo } else { TargetState::Untouched });
+        self.tell_unused_undo(target);
+    }
+}
+
+/// Whether anything of the target is another than before.
+fn is_changed(target: &FileDevice, sizes: &SizePlan, written: &Written) -> bool {
+    written.records > 0 || target.size() != sizes.before_bytes
 }
 
 /// What could not be brought to the disk counts as clean from then on: who compares next would find

@@ -1,12 +1,14 @@
 //! The beginning of a sync: both devices open, and what is agreed on.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::sides::Sides;
 use super::{Sync, words};
 use crate::cli::{Place, SizeOptions, SyncOptions};
+use crate::commands::destination::is_named_as_device;
 use crate::commands::session::{Meeting, Reading, Session};
 use crate::error::{Error, Kind, Result};
 use crate::transport::{self, Connection, Manner, RemoteEnd, StderrSink};
@@ -39,8 +41,10 @@ impl Sync<'_> {
             return err;
         }
         let SyncOptions { source, target, create, dry_run, .. } = self.options;
+        let is_device = is_named_as_device(Path::new(&self.sides.far));
         let (what, place) = match (self.sides.direction, create) {
             (Direction::Pull, _) => ("SRC cannot be opened", source),
+            (Direction::Push, _) if is_device => ("DST cannot be opened", target),
             (Direction::Push, true) if *dry_run => {
                 ("DST cannot be opened; if there is none, all of SRC would be copied", target)
             }

@@ -328,9 +328,11 @@ impl Sync<'_> {
         let sink = word.sink(caller.is_local());
         let connection = self.connect(&caller.patch(&arguments), sink, Manner::Consumer)?;
         let (is_ending, engine) = (Arc::clone(&self.is_ending), Arc::clone(&session.engine));
+        let given_up = Arc::clone(&session.given_up);
         let is_remote = !caller.is_local();
-        let on_end = move |err| {
+        let on_end = move |err: Error| {
             is_ending.store(true, Ordering::SeqCst);
+            let _ = given_up.set(err.duplicate());
             engine.peer().abort(err);
         };
         let (word, listener) = (word.clone(), listener.clone());
