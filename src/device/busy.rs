@@ -30,6 +30,9 @@ pub(super) struct Kernel {
     number_of: fn(&Path) -> Option<u64>,
 }
 
+/// What the kernel mounts from an image without a loop device.
+const IMAGE_KIND: &[u8] = b"erofs";
+
 /// How often it is looked whether a device is claimed, and the time between two looks.
 const CLAIM_LOOKS: u32 = 4;
 const CLAIM_PAUSE: Duration = Duration::from_millis(30);
@@ -83,17 +86,23 @@ impl Kernel {
         Ok(users)
     }
 
-    /// What uses the regular file `file`, which is open for writing, `found` being its metadata; a
-    /// few words for each. Where no other program has locked it, it is locked as long as it is
+    /// What uses the regular file `file` at `path`, which is open for writing, `found` being its
+    /// metadata; a few words for each. Where no other program has locked it, it is locked as long as it is
     /// open.
     ///
     /// # Errors
     /// The system's, where that cannot be told.
-    pub(super) fn users_of_image(&self, file: &File, found: &Metadata) -> io::Result<Vec<String>> {
+    pub(super) fn users_of_image(
+        &self,
+        path: &Path,
+        file: &File,
+        found: &Metadata,
+    ) -> io::Result<Vec<String>> {
         // First: who writes to a loop device over it claims that, and looks here behind it.
         let by_lock = users_by_lock(file);
         let mut users = self.users_of(FileId::of(found))?;
-        users.extend(self.mounts_of_image(FileId::of(found)));
+        let mounted = self.mounts_of_image(path, FileId::of(found));
+        users.extend(mounted.into_iter().map(|how| format!("it is {how}")));
         users.extend(self.is_swap_file(found).then(|| "it is used for swapping".to_owned()));
         users.extend(by_lock);
         Ok(users)
@@ -109,16 +118,25 @@ impl Kernel {
         Ok(images.iter().filter_map(|(path, image)| self.user_below(path, *image)).collect())
     }
 
-    /// Where `image` is mounted without a loop device, as the kernel's erofs and what FUSE has can.
-    fn mounts_of_image(&self, image: FileId) -> Vec<String> {
+    /// Where `image`, which is at `path`, is mounted without a loop device, as the kernel's erofs and
+    /// what FUSE has can.
+    fn mounts_of_image(&self, path: &Path, image: FileId) -> Vec<String> {
         let table = fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
         // Our own mounts tell by themselves that what they show was changed.
         let foreign = mounts(&table).filter(|mount| mount.kind != OWN_KIND);
-        let of_image = foreign.filter(|mount| {
-            mount.source.is_absolute()
-                && fs::metadata(&mount.source).is_ok_and(|found| FileId::of(&found) == image)
+        let how = foreign.filter_map(|mount| {
+            let found = fs::metadata(&mount.source).ok().filter(|_| mount.source.is_absolute());
+            let is = match found {
+                Some(found) => (FileId::of(&found) == image).then_some("mounted"),
+                // By a path that was another folder's, or has moved.
+                None if mount.kind == IMAGE_KIND => {
+                    (mount.source.file_name() == path.file_name()).then_some("perhaps mounted")
+                }
+                None => None,
+            };
+            Some(format!("{} on {}", is?, mount.point.display()))
         });
-        of_image.map(|mount| format!("it is mounted on {}", mount.point.display())).collect()
+        how.collect()
     }
 
     /// What uses the image that a loop device lies over, as far as it still has the path that it
@@ -126,10 +144,11 @@ impl Kernel {
     fn user_below(&self, path: &Path, image: FileId) -> Option<String> {
         let found = fs::metadata(path).ok().filter(|found| FileId::of(found) == image)?;
         let file = found.is_file().then(|| File::open(path).ok()).flatten()?;
-        let how = match (self.is_swap_file(&found), is_locked(&file)) {
-            (true, _) => "used for swapping",
-            (false, true) => "locked by another program",
-            (false, false) => return None,
+        let how = match self.mounts_of_image(path, image).pop() {
+            Some(mounted) => mounted,
+            None if self.is_swap_file(&found) => "used for swapping".to_owned(),
+            None if is_locked(&file) => "locked by another program".to_owned(),
+            None => return None,
         };
         Some(format!("{} below it is {how}", path.display()))
     }
@@ -296,7 +315,7 @@ mod tests {
         fs::write(folder.path().join("proc/swaps"), table).unwrap();
         let users = |path| {
             let file = OpenOptions::new().write(true).open(path).unwrap();
-            kernel.users_of_image(&file, &file.metadata().unwrap()).unwrap()
+            kernel.users_of_image(path, &file, &file.metadata().unwrap()).unwrap()
         };
         assert_eq!(users(&swap), ["it is used for swapping"]);
         assert!(users(&other).is_empty());
@@ -307,13 +326,30 @@ mod tests {
         let (folder, kernel) = kernel();
         let image = folder.path().join("image");
         let file = File::create(&image).unwrap();
-        let users = |kind: &str| {
-            let line = format!("30 1 0:50 / /m rw - {kind} {} ro\n", image.display());
+        let users_if = |kind: &str, source: &Path| {
+            let line = format!("30 1 0:50 / /m rw - {kind} {} ro\n", source.display());
             fs::write(kernel.proc.join("self/mountinfo"), line).unwrap();
-            kernel.users_of_image(&file, &file.metadata().unwrap()).unwrap()
+            kernel.users_of_image(&image, &file, &file.metadata().unwrap()).unwrap()
         };
-        assert_eq!(users("erofs"), ["it is mounted on /m"]);
-        assert!(users("fuse.bdsync").is_empty());
+        assert_eq!(users_if("erofs", &image), ["it is mounted on /m"]);
+        assert!(users_if("fuse.bdsync", &image).is_empty());
+        for elsewhere in ["image", "../image", "/gone/image"] {
+            let users = users_if("erofs", Path::new(elsewhere));
+            assert_eq!(users, ["it is perhaps mounted on /m"], "{elsewhere}");
+        }
+        for (kind, source) in [("erofs", "other"), ("tmpfs", "image")] {
+            assert!(users_if(kind, Path::new(source)).is_empty());
+        }
+
+        // Below a loop device as well.
+        let disk = kernel.stack.sys.join("block/sda");
+        fs::create_dir(kernel.stack.sys.join("block")).unwrap();
+        symlink(kernel.stack.sys.join("devices/sda"), &disk).unwrap();
+        fs::create_dir(disk.join("loop")).unwrap();
+        fs::write(disk.join("loop/backing_file"), format!("{}\n", image.display())).unwrap();
+        users_if("erofs", &image);
+        let below = kernel.users_below(makedev(8, 0)).unwrap();
+        assert_eq!(below, [format!("{} below it is mounted on /m", image.display())]);
     }
 
     #[test]
@@ -342,7 +378,7 @@ mod tests {
         let (folder, kernel) = kernel();
         let image = folder.path().join("image");
         let file = File::create(&image).unwrap();
-        let users = || kernel.users_of_image(&file, &file.metadata().unwrap()).unwrap();
+        let users = || kernel.users_of_image(&image, &file, &file.metadata().unwrap()).unwrap();
         fs::create_dir(kernel.stack.sys.join("block")).unwrap();
         let disk = kernel.stack.sys.join("block/sda");
         symlink(kernel.stack.sys.join("devices/sda"), &disk).unwrap();
@@ -362,7 +398,7 @@ mod tests {
         let open = || File::options().read(true).write(true).open(&image).unwrap();
         let theirs = open();
         let users_of =
-            |file: &File| kernel.users_of_image(file, &file.metadata().unwrap()).unwrap();
+            |file: &File| kernel.users_of_image(&image, file, &file.metadata().unwrap()).unwrap();
         // Closed again, and with it our own lock gone.
         let users = || users_of(&open());
         // As QEMU does it: shared, on single bytes.

@@ -134,7 +134,7 @@ fn open(path: &Path, mode: &mut OpenOptions, guard: Guard) -> Result<FileDevice>
     match (kind, guard) {
         (_, Guard::None) | (FileKind::Empty, _) => {}
         (FileKind::Regular, _) => {
-            guard.check(path, Kernel::default().users_of_image(&file, &opened))?;
+            guard.check(path, Kernel::default().users_of_image(path, &file, &opened))?;
         }
         (FileKind::Block, _) => {
             let came_meanwhile = users_by_lock(&file).filter(|_| guard == Guard::Needed);

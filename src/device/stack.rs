@@ -183,8 +183,8 @@ impl Stack {
         inside.filter_map(|path| Some((number_in(&path)?, place_of(&path)))).collect()
     }
 
-    /// All loop devices that lie over something. Each is asked in its turn, by a thread of its own:
-    /// one over a file system that does not answer is told of, and those behind it are not known.
+    /// All loop devices that lie over something. Each is asked by a thread of its own: one over a file
+    /// system that does not answer is told of, and hides no other.
     fn loops(&self) -> io::Result<Vec<LoopDevice>> {
         let mut loops = vec![];
         let folder = self.sys.join("block");
@@ -205,27 +205,28 @@ impl Stack {
         if attached.is_empty() {
             return Ok(loops);
         }
-        let names: Vec<_> = attached.iter().map(|(_, folder)| name_of(folder)).collect();
+        let mut asked: Vec<_> = attached.iter().map(|(_, folder)| name_of(folder)).collect();
         let ((found, answers), backing_of) = (unbounded(), self.backing_of);
-        let ask = move || {
-            for (path, folder) in attached {
-                // Nobody may listen any more.
-                let _ = found.send(loop_at(&folder, &path, backing_of));
-            }
-        };
-        thread::Builder::new().name("loop devices".into()).spawn(ask)?;
-        for name in names {
-            match answers.recv_timeout(ANSWER_WAIT) {
-                Ok(device) => loops.extend(device),
-                Err(_) => {
-                    log::warn!(
-                        "{name} does not answer: whether the target is in use by a loop device is \
-                         not known for sure"
-                    );
-                    break;
-                }
-            }
+        for (path, folder) in attached {
+            let found = found.clone();
+            // Nobody may listen any more.
+            let ask = move || {
+                drop(found.send((name_of(&folder), loop_at(&folder, &path, backing_of))));
+            };
+            thread::Builder::new().name("loop device".into()).spawn(ask)?;
         }
+        drop(found);
+        while let Ok((name, device)) = answers.recv_timeout(ANSWER_WAIT) {
+            asked.retain(|one| *one != name);
+            loops.extend(device);
+        }
+        for name in asked {
+            log::warn!(
+                "{name} does not answer: whether the target is in use by a loop device is not known \
+                 for sure"
+            );
+        }
+        loops.sort_by_key(|device| device.number);
         Ok(loops)
     }
 }
@@ -430,6 +431,24 @@ mod tests {
         assert!(images(carrier_of(&image)).is_empty());
         assert!(images(carrier_of(&other)).is_empty());
         assert_eq!(names(stack.sharing(device(259, 1)).unwrap()), ["loop0", "loop0p2"]);
+    }
+
+    #[test]
+    fn a_loop_device_that_does_not_answer_hides_no_other() {
+        let sys = Sys::new();
+        let image = sys.0.path().join("image");
+        fs::write(&image, "x").unwrap();
+        for (name, number) in [("loop0", "7:0"), ("loop1", "7:1"), ("loop2", "7:2")] {
+            sys.loop_device(name, number, &image, 0, SECTORS);
+        }
+        let backing_of = |path: &Path, _| match path == Path::new("/dev/loop1") {
+            true => loop {
+                thread::park();
+            },
+            false => None,
+        };
+        let stack = Stack { backing_of, ..sys.stack() };
+        assert_eq!(of_file(&stack, &image), ["loop0", "loop2"]);
     }
 
     #[test]
