@@ -327,6 +327,13 @@ struct PatchSink<'a, W> {
     released: u64,
 }
 
+impl<W: Write> PatchSink<'_, W> {
+    fn tell(&self, position_bytes: u64) {
+        self.progress.patch_grows(self.writer.patch_bytes());
+        self.progress.advance(position_bytes, self.differing.1);
+    }
+}
+
 impl<W: Write> Sink for PatchSink<'_, W> {
     fn block(&mut self, offset: u64, data: &[u8], target_hash: &[u8]) -> Result<()> {
         let range = ByteRange::new(offset, offset + data.len() as u64);
@@ -348,7 +355,7 @@ impl<W: Write> Sink for PatchSink<'_, W> {
             touched.add(ByteRange::new(offset, offset + bytes));
         }
         self.writer.write_block(offset, data)?;
-        self.progress.advance(range.end, self.writer.patch_bytes());
+        self.tell(range.end);
         Ok(())
     }
 
@@ -362,7 +369,7 @@ impl<W: Write> Sink for PatchSink<'_, W> {
             self.released = position;
         }
         self.reached = position;
-        self.progress.advance(position, self.writer.patch_bytes());
+        self.tell(position);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::patch::{Layer, Squash};
 use crate::progress::{Part, Progress};
 use crate::report;
+use crate::units::human_bytes;
 
 /// Writes the patch to `output`. All patches are checked to their ends before that.
 ///
@@ -23,10 +24,14 @@ pub fn run(options: &SquashOptions, record: &Record, output: impl Write) -> Resu
     report::log_to_stderr(options.reporting.verbosity);
     let progress = super::progress(options.reporting.progress)?;
     let layers = open(options, record, &*progress)?;
-    // No byte of data is written twice, so that the result is no longer.
-    let bytes_max = layers.iter().map(|layer| layer.index().patch_bytes()).sum();
-    progress.begin(Part::Writing, Some(bytes_max));
+    // No byte of data is written twice, so that they add no more to the result.
+    let patches_bytes: u64 = layers.iter().map(|layer| layer.index().patch_bytes()).sum();
     let squash = Squash::new(layers, options.base_bytes, options.force)?;
+    let zeros_bytes_max = squash.zeros_bytes_max();
+    if zeros_bytes_max > patches_bytes {
+        log::warn!("up to {} of zeros will be written out", human_bytes(zeros_bytes_max));
+    }
+    progress.begin(Part::Writing, Some(patches_bytes.saturating_add(zeros_bytes_max)));
     let output = input::encoded(output, options.compression)?;
     let output = Counted::new(output, |bytes| progress.advance(bytes, bytes));
     let (output, done) = squash.write(output)?;

@@ -13,7 +13,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, Statfs, fstatfs};
 use nix::unistd::{AccessFlags, faccessat, geteuid};
 use parking_lot::Mutex;
-use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, ioctl_blksszget};
 use rustix::io::{Errno, pwritev};
 
 use super::cached::is_cached;
@@ -233,6 +233,11 @@ impl Device for FileDevice {
             Ok(found) if fstatfs(&self.file).as_ref().is_ok_and(is_told) => FileId::of(&found),
             _ => FileId::UNKNOWN,
         }
+    }
+
+    fn sector_bytes(&self) -> Option<u64> {
+        let is_block = self.kind == FileKind::Block;
+        is_block.then(|| ioctl_blksszget(&self.file).ok().map(u64::from)).flatten()
     }
 
     fn regular_file(&self) -> Option<&File> {

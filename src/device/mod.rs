@@ -96,6 +96,11 @@ pub trait Device: Send + Sync {
         FileId::UNKNOWN
     }
 
+    /// Bytes of the sectors by which a table of partitions counts; `None` of what is no disk.
+    fn sector_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// The regular file that holds exactly the device's bytes, if that is what it is.
     fn regular_file(&self) -> Option<&File> {
         None

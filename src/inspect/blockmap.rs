@@ -69,14 +69,14 @@ impl BlockMap {
         (changed / range.len() as f64).min(1.0)
     }
 
-    /// Changed bytes of each part of the device of `part_bytes`, rounded up.
+    /// Changed bytes of each part of the device of `part_bytes`, a multiple of the cells.
     #[must_use]
     pub fn changed_in_parts(&self, part_bytes: u64) -> Vec<u64> {
-        let whole = ByteRange::new(0, self.size_bytes);
-        whole
-            .pieces(part_bytes)
-            .map(|part| (self.share(part) * part.len() as f64).ceil() as u64)
-            .collect()
+        let changed = |part: ByteRange| {
+            let cells = part.start / self.cell_bytes..part.end.div_ceil(self.cell_bytes);
+            cells.map(|i| self.changed[i as usize].min(self.cell(i).len())).sum()
+        };
+        ByteRange::new(0, self.size_bytes).pieces(part_bytes).map(changed).collect()
     }
 
     fn cell(&self, index: u64) -> ByteRange {
@@ -108,6 +108,10 @@ mod tests {
             assert_eq!(map.share(ByteRange::new(start, end)), share, "[{start}, {end})");
         }
         assert_eq!(map.changed_in_parts(1536)[..2], [768, 0]);
+        let mut map = BlockMap::new(123_456_789);
+        map.add(ByteRange::new(0, 65_401));
+        let part_bytes = 512 * map.cell_bytes();
+        assert_eq!(map.changed_in_parts(part_bytes)[0], 65_401, "no less and no more");
     }
 
     #[test]

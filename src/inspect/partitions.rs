@@ -11,7 +11,7 @@ use crate::units::{ByteRange, hex};
 
 /// The most partitions that are looked at; more would not fit a picture.
 pub const PARTITIONS_MAX: usize = 256;
-/// Sectors are of one of these sizes, in bytes. An MBR does not say; it takes the first.
+/// Sectors of an image are of one of these sizes, in bytes. An MBR does not say; it takes the first.
 const SECTOR_BYTES: [u64; 2] = [512, 4096];
 /// The largest table of a GPT that is read, in bytes: 16 KiB are usual.
 const TABLE_BYTES_MAX: u64 = 1024 * 1024;
@@ -42,7 +42,8 @@ pub struct Partition {
 /// # Errors
 /// `Kind::Read`.
 pub fn partitions(disk: &dyn Device) -> Result<Vec<Partition>> {
-    for sector_bytes in SECTOR_BYTES {
+    let known = disk.sector_bytes();
+    for sector_bytes in known.into_iter().chain(SECTOR_BYTES) {
         let last = (disk.size() / sector_bytes).saturating_sub(1);
         // The second header is at the end, for when the first is damaged.
         for at in [1, last] {
@@ -51,7 +52,7 @@ pub fn partitions(disk: &dyn Device) -> Result<Vec<Partition>> {
             }
         }
     }
-    mbr(disk)
+    mbr(disk, known.unwrap_or(SECTOR_BYTES[0]))
 }
 
 /// `len` bytes at `at`; `None` where the disk has none.
@@ -177,41 +178,51 @@ fn mbr_entries(sector: &[u8]) -> Option<Vec<MbrEntry>> {
     (sector.get(510..512)? == [0x55, 0xaa] && flags_fit).then(|| entries.collect())
 }
 
-fn mbr(disk: &dyn Device) -> Result<Vec<Partition>> {
-    let sector_bytes = SECTOR_BYTES[0];
+fn mbr(disk: &dyn Device, sector_bytes: u64) -> Result<Vec<Partition>> {
     let Some(entries) = read(disk, Some(0), sector_bytes)?.and_then(|s| mbr_entries(&s)) else {
         return Ok(vec![]);
     };
     let mut found = vec![];
     for (number, entry) in (1..).zip(entries) {
-        found.extend(mbr_partition(disk, number, 0, &entry));
+        found.extend(mbr_partition(disk, sector_bytes, number, 0, &entry));
         if MBR_EXTENDED.contains(&entry.kind) {
-            logical_partitions(disk, entry.first, &mut found)?;
+            logical_partitions(disk, sector_bytes, entry.first, &mut found)?;
         }
     }
     found.sort_by_key(|partition| partition.number);
     Ok(found)
 }
 
-fn mbr_partition(disk: &dyn Device, number: u32, base: u64, entry: &MbrEntry) -> Option<Partition> {
+fn mbr_partition(
+    disk: &dyn Device,
+    sector_bytes: u64,
+    number: u32,
+    base: u64,
+    entry: &MbrEntry,
+) -> Option<Partition> {
     if entry.kind == 0 || entry.kind == MBR_PROTECTIVE {
         return None;
     }
     // 32-bit numbers of sectors, of which four are added at most.
     let first = base + entry.first;
-    let range = ByteRange::new(first * SECTOR_BYTES[0], (first + entry.count) * SECTOR_BYTES[0]);
+    let range = ByteRange::new(first * sector_bytes, (first + entry.count) * sector_bytes);
     inside(disk, Partition { number, range, kind: mbr_kind(entry.kind), name: String::new() })
 }
 
 /// Follows the chain of tables in the extended partition at sector `base`: each names a logical
 /// partition, and where the next table is.
-fn logical_partitions(disk: &dyn Device, base: u64, found: &mut Vec<Partition>) -> Result<()> {
+fn logical_partitions(
+    disk: &dyn Device,
+    sector_bytes: u64,
+    base: u64,
+    found: &mut Vec<Partition>,
+) -> Result<()> {
     let mut table = base;
     // The length of the chain is bounded: it may well end in itself.
     for number in (5..).take(PARTITIONS_MAX) {
-        let sector = read(disk, Some(table * SECTOR_BYTES[0]), SECTOR_BYTES[0])?;
+        let sector = read(disk, Some(table * sector_bytes), sector_bytes)?;
         let Some(entries) = sector.and_then(|sector| mbr_entries(&sector)) else { return Ok(()) };
-        found.extend(mbr_partition(disk, number, table, &entries[0]));
+        found.extend(mbr_partition(disk, sector_bytes, number, table, &entries[0]));
         let next = &entries[1];
         if !MBR_EXTENDED.contains(&next.kind) || next.first == 0 {
             return Ok(());

@@ -16,7 +16,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::base::verify_seal;
-use super::format::{Checksum, Header};
+use super::format::{Checksum, Header, RECORD_HEADER_BYTES, RECORD_WRITE_BYTES_MAX};
 use super::index::{DeviceReader, PatchIndex, Piece};
 use super::seal::{Base, Seal};
 use super::writer::PatchWriter;
@@ -226,6 +226,14 @@ impl Squash {
         Ok(())
     }
 
+    /// Bytes of the records of all zeros that a change of size may take.
+    #[must_use]
+    pub fn zeros_bytes_max(&self) -> u64 {
+        let segments = self.segments();
+        let zeros = segments.iter().filter(|segment| segment.zeros).map(|one| one.range.len());
+        zeros.map(records_bytes).fold(0, u64::saturating_add)
+    }
+
     /// The smallest size that the device has on the way, in bytes: what lies behind it is zeros
     /// where no later patch has it.
     #[must_use]
@@ -305,6 +313,12 @@ fn covers(outer: &PatchIndex, inner: &PatchIndex, block_bytes: u64) -> bool {
         from = extent.end;
     }
     true
+}
+
+/// Bytes of the records of so many zeros in one piece.
+fn records_bytes(bytes: u64) -> u64 {
+    let records = bytes.div_ceil(RECORD_WRITE_BYTES_MAX as u64);
+    bytes.saturating_add(records.saturating_mul(RECORD_HEADER_BYTES as u64))
 }
 
 fn write_zeros<W: Write>(writer: &mut PatchWriter<W>, range: ByteRange) -> Result<()> {

@@ -26,7 +26,9 @@ struct LineState {
     /// Of the last main part, once there was one.
     size_bytes: Option<u64>,
     position_bytes: u64,
+    /// Of the patch that is made; without one what is written.
     diff_bytes: u64,
+    makes_patch: bool,
     last: Option<(u64, Duration)>,
 }
 
@@ -40,6 +42,7 @@ impl ClassicLines {
             size_bytes: None,
             position_bytes: 0,
             diff_bytes: 0,
+            makes_patch: false,
             last: None,
         };
         Self { scroll, state: Mutex::new(state) }
@@ -61,6 +64,12 @@ impl Progress for ClassicLines {
         state.started = Instant::now();
         state.size_bytes = Some(size_bytes);
         (state.position_bytes, state.diff_bytes, state.last) = (0, 0, None);
+        state.makes_patch = false;
+    }
+
+    fn patch_grows(&self, patch_bytes: u64) {
+        let mut state = self.state.lock();
+        (state.diff_bytes, state.makes_patch) = (patch_bytes, true);
     }
 
     fn advance(&self, position_bytes: u64, diff_bytes: u64) {
@@ -98,7 +107,9 @@ impl LineState {
     fn advance(&mut self, position: u64, diff_bytes: u64, elapsed: Duration) -> Option<String> {
         let size_bytes = self.size_bytes?;
         self.position_bytes = self.position_bytes.max(position.min(size_bytes));
-        self.diff_bytes = self.diff_bytes.max(diff_bytes);
+        if !self.makes_patch {
+            self.diff_bytes = self.diff_bytes.max(diff_bytes);
+        }
         let percent = percent(self.position_bytes, size_bytes);
         let due =
             self.last.is_none_or(|(told, at)| told != percent || elapsed >= at + LINE_INTERVAL);
@@ -166,6 +177,15 @@ mod tests {
         assert!(state.advance(400, 5, Duration::ZERO).is_none());
         let line = state.advance(2000, 10, Duration::ZERO).unwrap();
         assert!(line.starts_with("PROGRESS:100%,10,1000,1000,"), "{line}");
+    }
+
+    #[test]
+    fn of_a_patch_that_is_made_its_own_bytes_are_told() {
+        let lines = ClassicLines::new(true);
+        lines.begin(Part::Comparing, Some(1000));
+        lines.patch_grows(77);
+        let line = lines.state.lock().advance(250, 512, Duration::ZERO).unwrap();
+        assert!(line.starts_with("PROGRESS:025%,77,250,1000,"), "{line}");
     }
 
     #[test]

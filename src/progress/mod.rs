@@ -11,7 +11,7 @@
 //! ```
 //! The library never prints; it calls [`Progress`], from any thread and as often as it likes.
 //! Positions are bytes of what a part of the run covers: the compared or patched range, or a patch
-//! that is read. `diff_bytes` are bytes of the patch.
+//! that is read. `diff_bytes` are those of it that differ, or that were written.
 
 mod classic;
 mod json;
@@ -36,8 +36,11 @@ pub trait Progress: Send + Sync {
     /// A part of the run begins, which covers `size_bytes`; `None` where that shows in its end.
     fn begin(&self, part: Part, size_bytes: Option<u64>);
 
-    /// Everything below `position_bytes` is done, and made `diff_bytes` of patch so far.
+    /// Everything below `position_bytes` is done; so far `diff_bytes` differ, or are written.
     fn advance(&self, position_bytes: u64, diff_bytes: u64);
+
+    /// The patch that is made has so many bytes by now, which the classic tells of.
+    fn patch_grows(&self, _patch_bytes: u64) {}
 
     /// Somebody else needs the terminal, as `ssh` to ask for a password, until the next
     /// [`Progress::begin`].

@@ -64,6 +64,10 @@ impl Progress for OnSignal {
         self.inner.advance(position_bytes, diff_bytes);
     }
 
+    fn patch_grows(&self, patch_bytes: u64) {
+        self.inner.patch_grows(patch_bytes);
+    }
+
     fn pause(&self) {
         self.inner.pause();
     }

@@ -512,3 +512,25 @@ fn a_device_is_not_synced_onto_one_with_which_it_shares_bytes() {
     assert!(work.read("remote.img") == before);
     sync(other.name(), &image).expect(0);
 }
+
+/// A table counts by the sectors of its disk, as the kernel does.
+#[test]
+fn partitions_are_where_the_sectors_of_their_disk_say() {
+    require!(loop_devices());
+    let work = Workdir::new();
+    let mut disk = vec![0; 4 << 20];
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk[446 + 4] = 0x83;
+    disk[446 + 8..446 + 16].copy_from_slice(&[0, 1, 0, 0, 0, 2, 0, 0]);
+    let image = work.write("disk", &disk);
+    work.write("p", &patch_file::build(4 << 20, "/nonexistent", &[(1 << 20, &[1; 512])], &[0]));
+    for (sector_bytes, says) in [
+        ("512", "1  256.0 KiB at 128.0 KiB  Linux: unchanged"),
+        ("4096", "1  2.0 MiB at 1.0 MiB  Linux: 512 bytes changed"),
+    ] {
+        let device = LoopDevice::attach_with(&["--sector-size", sector_bytes], &image);
+        let out = bdsync(["info", "p", device.name()]).in_folder(work.folder()).run().expect(0);
+        let shown = String::from_utf8(out.stdout).unwrap();
+        assert!(shown.contains(says), "{sector_bytes}: {shown}");
+    }
+}

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::support::images::{changed, random_bytes};
 use crate::support::mounted::{Mounted, take_away};
+use crate::support::patch_file::build;
 use crate::support::requirements::{fuse, program, require};
 use crate::support::run::{binary, is_held, server_command, shell_command};
 use crate::support::wait::wait_until;
@@ -252,6 +253,36 @@ fn info_and_squash_tell_their_progress() {
     let last: Value = serde_json::from_str(out.stderr_text().lines().last().unwrap()).unwrap();
     assert_eq!((&last["percent"], &last["size_bytes"]), (&Value::Null, &Value::Null), "{out}");
     assert_eq!((&last["position_bytes"], &last["finished"]), (&patch.len().into(), &true.into()));
+}
+
+/// What is alike is not said to differ, though a patch of nothing has a header.
+#[test]
+fn differing_bytes_are_told_and_the_classics_lines_tell_those_of_the_patch() {
+    let work = pair();
+    work.write("remote.img", &work.read("local.img"));
+    let client = |option: &str| {
+        let words = [option, &server_command(&[]), "local.img", "remote.img"];
+        let out = bdsync(words).in_folder(work.folder()).run().expect(0);
+        out.stderr_text().lines().last().unwrap().to_owned()
+    };
+    let last: Value = serde_json::from_str(&client("-Pjson")).unwrap();
+    assert_eq!(last["diff_bytes"], 0, "{last}");
+    let line = client("--progress");
+    let header_bytes = "BDSYNC 0.3\n".len() + 10 + "remote.img".len();
+    assert!(line.starts_with(&format!("PROGRESS:100%,{header_bytes},")), "{line}");
+}
+
+#[test]
+fn zeros_that_squash_writes_out_are_part_of_what_it_has_to_do() {
+    let work = Workdir::new();
+    work.write("a", &build(1000, "d", &[(0, b"a")], &[0]));
+    work.write("b", &build(50_000_000, "d", &[], &[0]));
+    let squash = bdsync(["squash", "-Pjson", "a", "b"]).in_folder(work.folder());
+    let out = squash.run().expect(0).says("up to 47.7 MiB of zeros will be written out");
+    let text = out.stderr_text();
+    let line = text.lines().rfind(|line| line.contains("writing")).unwrap();
+    let size_bytes = serde_json::from_str::<Value>(line).unwrap()["size_bytes"].as_u64().unwrap();
+    assert!((out.stdout.len() as u64..51_000_000).contains(&size_bytes), "{size_bytes}");
 }
 
 /// But the bar, which draws no more than it was told to.

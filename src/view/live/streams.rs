@@ -53,7 +53,7 @@ impl Streams {
             if range.end > stream.end {
                 stream.end = range.end;
                 stream.read_bytes += range.len();
-                stream.reads += 1;
+                stream.reads = stream.reads.saturating_add(1);
                 if stream.reads > READS_MIN {
                     let doubled = (2 * stream.window_bytes).min(WINDOW_BYTES_MAX);
                     stream.window_bytes = doubled;
