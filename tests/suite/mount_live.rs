@@ -66,6 +66,25 @@ fn what_a_mount_fetches_is_compressed_if_asked_for() {
     assert!(received[1] < text.len() as u64 / 3, "{received:?}");
 }
 
+/// Each block that differs is a request of its own, of which only so many may wait.
+#[test]
+fn tiny_blocks_are_read_as_any_others() {
+    require!(fuse());
+    let local = random_bytes(31, 1 << 20);
+    let mut remote = local.clone();
+    remote.iter_mut().step_by(8).for_each(|byte| *byte ^= 1);
+    let work = Workdir::with_pair(&local, &remote);
+    let mut mounted = live_mount(&work, &["--remdata", "--blocksize=4"], &server_command(&[]));
+    // In one read, past the cache.
+    let merged = mounted.path("merged").display().to_string();
+    let words = [&format!("if={merged}"), "of=read", "bs=1M", "iflag=direct"];
+    let dd = Command::new("dd").args(words).current_dir(work.folder()).output().unwrap();
+    assert!(dd.status.success(), "{}", String::from_utf8_lossy(&dd.stderr));
+    assert!(work.read("read") == remote);
+    assert!(umount(&mounted.path("")));
+    assert!(mounted.ended().success());
+}
+
 /// Its size is not known before all is compared.
 #[test]
 fn the_patch_of_a_mount_is_one_for_every_command() {

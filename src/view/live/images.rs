@@ -17,6 +17,10 @@ use crate::diff::{Blocks, Gathering, Map, Plan, State};
 use crate::error::Result;
 use crate::units::{ByteRange, Direction, Priority};
 
+/// As many blocks are read at once: each may be a request of its own, and of tiny blocks one read has
+/// more than may wait for the remote side.
+const READ_BLOCKS_MAX: u64 = 16_384;
+
 /// Where bytes of an image come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
@@ -81,6 +85,39 @@ impl Live {
         range: ByteRange,
         done: Done<Vec<u8>>,
     ) {
+        let piece_bytes = READ_BLOCKS_MAX * self.engine.plan().block_bytes;
+        if range.len() <= piece_bytes {
+            return self.read_piece(image, range, done);
+        }
+        self.read_on(image, range, piece_bytes, vec![], done);
+    }
+
+    /// Reads what comes behind `bytes`, a piece after the other.
+    fn read_on(
+        self: &Arc<Self>,
+        image: Image,
+        rest: ByteRange,
+        piece_bytes: u64,
+        mut bytes: Vec<u8>,
+        done: Done<Vec<u8>>,
+    ) {
+        let piece = rest.clip(rest.start.saturating_add(piece_bytes));
+        if piece.is_empty() {
+            return done(Ok(bytes));
+        }
+        let live = Arc::clone(self);
+        let read = move |result: Result<Vec<u8>>| match result {
+            Ok(more) => {
+                bytes.extend(more);
+                let rest = ByteRange::new(piece.end, rest.end);
+                live.read_on(image, rest, piece_bytes, bytes, done);
+            }
+            Err(err) => done(Err(err)),
+        };
+        self.read_piece(image, piece, Box::new(read));
+    }
+
+    fn read_piece(self: &Arc<Self>, image: Image, range: ByteRange, done: Done<Vec<u8>>) {
         let mut parts = sources(self.engine.plan(), image);
         parts.iter_mut().for_each(|(part, _)| *part = part.intersect(&range));
         parts.retain(|(part, _)| !part.is_empty());
