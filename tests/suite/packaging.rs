@@ -2,9 +2,26 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use crate::support::Workdir;
+use crate::support::requirements::{program, require};
+
+/// Runs commands for sh in the repository, where `$WORK` is the folder `work`. Also builds go there.
+fn in_repository(work: &Workdir, commands: &str) -> Output {
+    let mut command = Command::new("sh");
+    command.args(["-euc", commands]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.env("WORK", work.folder()).env("CARGO_TARGET_DIR", work.path("target"));
+    // Of binaries that are none.
+    command.env("KEEP_SYMBOLS", "1").output().unwrap()
+}
+
+/// What they print, once they have succeeded.
+#[track_caller]
+fn printed(out: Output) -> String {
+    assert!(out.status.success(), "{out:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
 
 #[test]
 fn names_that_are_relative_are_those_of_the_caller() {
@@ -18,6 +35,29 @@ fn names_that_are_relative_are_those_of_the_caller() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(work.read("root/usr/bin/bdsync"), b"the binary");
     assert!(fs::exists(work.path("root/usr/lib/systemd/system/bdsync.socket")).unwrap());
+}
+
+#[test]
+fn what_is_installed_is_for_all_users_whatever_the_umask() {
+    let work = Workdir::new();
+    work.write("binary", b"the binary");
+    let commands =
+        "umask 077; contrib/install $WORK/binary $WORK/root; find $WORK/root -printf '%m\\n'";
+    for mode in printed(in_repository(&work, commands)).lines() {
+        assert!(["755", "644", "777"].contains(&mode), "{mode}");
+    }
+}
+
+#[test]
+fn the_debian_package_is_built_whatever_the_umask() {
+    require!(program("dpkg-deb"), program("python3"));
+    let work = Workdir::new();
+    work.write("binary", b"the binary");
+    let commands = "umask 077; dpkg-deb -c \"$(contrib/debian/build $WORK/binary)\"";
+    for line in printed(in_repository(&work, commands)).lines() {
+        let mode = line.split(' ').next().unwrap();
+        assert!(["drwxr-xr-x", "-rwxr-xr-x", "-rw-r--r--", "lrwxrwxrwx"].contains(&mode), "{line}");
+    }
 }
 
 #[test]
