@@ -60,6 +60,43 @@ fn the_debian_package_is_built_whatever_the_umask() {
     }
 }
 
+/// A cargo that builds, and cannot fetch crates.
+const OFFLINE: &str = "mkdir $WORK/bin
+    printf '#!/bin/sh\n[ \"$1\" = build ]\n' >$WORK/bin/cargo
+    chmod +x $WORK/bin/cargo
+    PATH=$WORK/bin:$PATH\n";
+
+#[test]
+fn what_is_installed_where_crates_cannot_be_fetched_lacks_their_licences_alone() {
+    let work = Workdir::new();
+    work.write("binary", b"the binary");
+    let install = format!("{OFFLINE}contrib/install $WORK/binary $WORK/root");
+    let out = in_repository(&work, &install);
+    assert!(String::from_utf8_lossy(&out.stderr).contains("are left out"), "{out:?}");
+    printed(out);
+    let doc = work.path("root/usr/share/doc/bdsync");
+    assert!(fs::exists(doc.join("examples/sync.conf")).unwrap());
+    let names = fs::read_dir(doc).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    assert!(!names.iter().any(|name| name.starts_with("THIRD-PARTY")), "{names:?}");
+}
+
+#[test]
+fn what_is_given_away_is_not_built_without_licences() {
+    require!(program("dpkg-deb"), program("rpmbuild"));
+    for build in ["debian/build $WORK/binary", "rpm/build $WORK/binary", "static/build"] {
+        let work = Workdir::new();
+        work.write("binary", b"the binary");
+        let folder = work.path("target/any/release");
+        fs::create_dir_all(&folder).unwrap();
+        let out = in_repository(&work, &format!("{OFFLINE}TARGET=any contrib/{build}"));
+        assert!(!out.status.success() && out.stdout.is_empty(), "{build}: {out:?}");
+        let words = String::from_utf8_lossy(&out.stderr);
+        assert!(words.contains("licences"), "{build}: {words}");
+        assert!(!fs::exists(folder.join("THIRD-PARTY-LICENSES")).unwrap(), "{build}");
+    }
+}
+
 #[test]
 fn both_packages_stop_and_disable_every_unit_when_they_are_removed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib");
