@@ -1,24 +1,36 @@
 //! What `contrib/install` puts into place, and what the packages do beyond that.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use crate::support::Workdir;
 use crate::support::requirements::{program, require};
 
-/// Runs commands for sh in the repository, where `$WORK` is the folder `work`. Also builds go there.
-fn in_repository(work: &Workdir, commands: &str) -> Output {
+/// A script that takes the place of a program in what runs `in_repository`.
+fn stub(work: &Workdir, name: &str, commands: &str) {
+    fs::create_dir_all(work.path("bin")).unwrap();
+    let path = work.write(&format!("bin/{name}"), format!("#!/bin/sh\n{commands}\n").as_bytes());
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Commands for sh in the repository, where `$WORK` is the folder `work`. Builds go there, too.
+fn in_repository(work: &Workdir, commands: &str) -> Command {
+    let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new("sh");
     command.args(["-euc", commands]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.env("PATH", format!("{}:{path}", work.path("bin").display()));
     command.env("WORK", work.folder()).env("CARGO_TARGET_DIR", work.path("target"));
     // Of binaries that are none.
-    command.env("KEEP_SYMBOLS", "1").output().unwrap()
+    command.env("KEEP_SYMBOLS", "1");
+    command
 }
 
 /// What they print, once they have succeeded.
 #[track_caller]
-fn printed(out: Output) -> String {
+fn printed(mut command: Command) -> String {
+    let out = command.output().unwrap();
     assert!(out.status.success(), "{out:?}");
     String::from_utf8(out.stdout).unwrap()
 }
@@ -60,20 +72,17 @@ fn the_debian_package_is_built_whatever_the_umask() {
     }
 }
 
-/// A cargo that builds, and cannot fetch crates.
-const OFFLINE: &str = "mkdir $WORK/bin
-    printf '#!/bin/sh\n[ \"$1\" = build ]\n' >$WORK/bin/cargo
-    chmod +x $WORK/bin/cargo
-    PATH=$WORK/bin:$PATH\n";
+/// Of a cargo that builds, and cannot fetch crates.
+const OFFLINE: &str = "[ $1 = build ]";
 
 #[test]
 fn what_is_installed_where_crates_cannot_be_fetched_lacks_their_licences_alone() {
     let work = Workdir::new();
     work.write("binary", b"the binary");
-    let install = format!("{OFFLINE}contrib/install $WORK/binary $WORK/root");
-    let out = in_repository(&work, &install);
+    stub(&work, "cargo", OFFLINE);
+    let out = in_repository(&work, "contrib/install $WORK/binary $WORK/root").output().unwrap();
+    assert!(out.status.success(), "{out:?}");
     assert!(String::from_utf8_lossy(&out.stderr).contains("are left out"), "{out:?}");
-    printed(out);
     let doc = work.path("root/usr/share/doc/bdsync");
     assert!(fs::exists(doc.join("examples/sync.conf")).unwrap());
     let names = fs::read_dir(doc).unwrap().map(|entry| entry.unwrap().file_name());
@@ -89,11 +98,33 @@ fn what_is_given_away_is_not_built_without_licences() {
         work.write("binary", b"the binary");
         let folder = work.path("target/any/release");
         fs::create_dir_all(&folder).unwrap();
-        let out = in_repository(&work, &format!("{OFFLINE}TARGET=any contrib/{build}"));
+        stub(&work, "cargo", OFFLINE);
+        let out = in_repository(&work, &format!("TARGET=any contrib/{build}")).output().unwrap();
         assert!(!out.status.success() && out.stdout.is_empty(), "{build}: {out:?}");
         let words = String::from_utf8_lossy(&out.stderr);
         assert!(words.contains("licences"), "{build}: {words}");
         assert!(!fs::exists(folder.join("THIRD-PARTY-LICENSES")).unwrap(), "{build}");
+    }
+}
+
+#[test]
+fn builds_cope_with_blanks_and_a_relative_target_folder() {
+    require!(program("dpkg-deb"), program("rpmbuild"), program("python3"));
+    let work = Workdir::new();
+    work.write("the binary", b"the binary");
+    fs::create_dir_all(work.path("a target/any/release")).unwrap();
+    stub(&work, "cargo", &format!("[ $1 = build ] || exec '{}' \"$@\"", env!("CARGO")));
+    let commands = "ln -s $PWD \"$WORK/a repository\"
+        export CARGO_TARGET_DIR=\"$(realpath --relative-to=. \"$WORK/a target\")\" TARGET=any
+        cd $WORK
+        './a repository/contrib/debian/build' 'the binary'
+        './a repository/contrib/rpm/build' 'the binary'
+        './a repository/contrib/static/build'";
+    let names = printed(in_repository(&work, commands));
+    assert_eq!(names.lines().count(), 3, "{names}");
+    for name in names.lines() {
+        assert!(Path::new(name).starts_with(work.path("a target")), "{name}");
+        assert!(name.ends_with("/any/release/bdsync") || fs::exists(name).unwrap(), "{name}");
     }
 }
 
