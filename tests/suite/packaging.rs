@@ -2,11 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::support::Workdir;
 use crate::support::requirements::{program, require};
+use crate::support::wait::ended_within;
 
 /// A script that takes the place of a program in what runs `in_repository`.
 fn stub(work: &Workdir, name: &str, commands: &str) {
@@ -148,6 +154,52 @@ fn both_packages_stop_and_disable_every_unit_when_they_are_removed() {
             assert!(is_stopped, "{package} leaves {name} running");
             let can_be_enabled = fs::read_to_string(unit.path()).unwrap().contains("[Install]");
             assert_eq!(disabled.contains(&name), can_be_enabled, "{package}: {name}");
+        }
+    }
+}
+
+/// As a terminal and a service manager send them, to all processes.
+#[test]
+fn scripts_that_a_signal_ends_leave_nothing_behind() {
+    for (script, waits_in) in [
+        ("demo", "../target/release/bdsync"),
+        ("debian/test inside no.deb", "dpkg"),
+        ("rpm/build binary", "rpmbuild"),
+        ("rpm/test no.rpm", "rpm"),
+        ("static/test /dev/null", "chroot"),
+    ] {
+        for (signal, code) in [(Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGTERM, 143)]
+        {
+            let work = Workdir::new();
+            for folder in ["tmp", "target/release"] {
+                fs::create_dir_all(work.path(folder)).unwrap();
+            }
+            stub(&work, "cargo", "");
+            stub(&work, "id", "echo 0");
+            // Once: what tidies up may call it again.
+            stub(
+                &work,
+                waits_in,
+                "[ ! -e $WORK/pid ] || exit 0; echo $$ >$WORK/pid; exec sleep 1000",
+            );
+            let commands = format!(
+                ">$WORK/binary
+                export CARGO_TARGET_DIR=$(realpath --relative-to=. $WORK/target)
+                cd $WORK; exec $OLDPWD/contrib/{script}"
+            );
+            let mut command = in_repository(&work, &commands);
+            command.env("TMPDIR", work.path("tmp")).process_group(0).stdout(Stdio::null());
+            let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+            work.written_pid();
+            let group = Pid::from_raw(child.id().try_into().unwrap());
+            killpg(group, signal).unwrap();
+            let status = ended_within(Duration::from_secs(60), &mut child);
+            if status.is_none() {
+                let _ = killpg(group, Signal::SIGKILL);
+            }
+            assert_eq!(status.and_then(|status| status.code()), Some(code), "{script}");
+            let left: Vec<_> = fs::read_dir(work.path("tmp")).unwrap().collect();
+            assert!(left.is_empty(), "{script}: {signal} left {left:?}");
         }
     }
 }
