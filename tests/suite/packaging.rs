@@ -158,6 +158,21 @@ fn both_packages_stop_and_disable_every_unit_when_they_are_removed() {
     }
 }
 
+#[test]
+fn tests_run_also_where_nothing_can_be_installed() {
+    let work = Workdir::new();
+    stub(&work, "apt-get", "exit 100");
+    stub(&work, "cargo", "echo run: $*");
+    stub(&work, "id", "echo 0");
+    // Nothing else is installed.
+    let commands = "for name in dirname nproc env; do
+            ln -s $(command -v $name) $WORK/bin
+        done
+        PATH=$WORK/bin exec contrib/test --lib";
+    let words = printed(in_repository(&work, commands));
+    assert!(words.ends_with("run: test --locked --lib\n"), "{words}");
+}
+
 /// As a terminal and a service manager send them, to all processes.
 #[test]
 fn scripts_that_a_signal_ends_leave_nothing_behind() {
