@@ -72,7 +72,7 @@ fn addresses_in_brackets_are_hosts_and_paths_with_a_slash_before_the_colon_are_f
         let found = shown(&[source, "/m", "-o", "local=l"]);
         assert_eq!(found, format!("bdsync mount --daemon --fsname={source} -- {expected}"));
     }
-    for file in ["/srv/a:b", "./a:b", "srv/a:b", "/srv/u@[::1]:b", "a", "a:"] {
+    for file in ["/srv/a:b", "./a:b", "srv/a:b", "/srv/u@[::1]:b", "a", "./a:"] {
         let found = shown(&[file, "/m", "-o", "local=l"]);
         assert_eq!(found, format!("bdsync mount --daemon --fsname={file} --from={file} -- l /m"));
     }
@@ -89,9 +89,58 @@ fn a_path_in_the_home_folder_there_is_where_the_command_starts() {
 #[test]
 fn options_of_every_file_system_are_not_passed_on() {
     let all = "local=l,defaults,nosymfollow,symfollow,lazytime,nolazytime,dirsync,silent,loud,\
-               strictatime,nostrictatime,mand,nomand,iversion,noiversion,nodev,nosuid,noexec";
+               strictatime,nostrictatime,mand,nomand,iversion,noiversion,nodev,nosuid,noexec,\
+               default_permissions,nonempty,auto_unmount";
     let words = "bdsync mount --daemon --fsname=p --from=p -- l /m";
     assert_eq!(shown(&["p", "/m", "-o", all]), words);
+}
+
+#[test]
+fn flags_may_stand_in_one_word() {
+    let out = helper(&Workdir::new(), &["p", "/m", "-nfv", "-o", "local=l"]);
+    assert!(out.status.success() && !out.stdout.is_empty(), "{out:?}");
+    for flag in ["-fx", "-", "--", "f"] {
+        let out = helper(&Workdir::new(), &["p", "/m", "-o", "local=l", flag]);
+        assert!(!out.status.success(), "{flag}: {out:?}");
+        let reason = format!("unknown option {flag}\n");
+        assert!(String::from_utf8_lossy(&out.stderr).contains(&reason), "{flag}: {out:?}");
+    }
+}
+
+#[test]
+fn a_sloppy_mount_does_without_the_options_that_are_unknown() {
+    let options = "local=l,big_writes,max_read=4096,cache_mib=8,scan=lazy,block=512,allow_root";
+    assert_eq!(
+        shown(&["p", "/m", "-s", "-o", options]),
+        "bdsync mount --daemon --fsname=p --cache-mib=8 --scan=lazy --block=512 --allow-root \
+         --from=p -- l /m"
+    );
+    let found = shown(&["p", "/m", "-o", options]);
+    assert!(found.contains(" --big-writes --max-read=4096 "), "{found}");
+}
+
+#[test]
+fn commas_between_double_quotes_are_parts_of_a_value() {
+    for (options, expected) in [
+        (r#"local="/path, with comma",ro"#, "--from=p -- /path, with comma /m"),
+        (r#"diffsize="resize,warn",local=l"#, "--diffsize=resize,warn --from=p -- l /m"),
+        (r#"local="a",local="b,ro"#, "a double quote is not closed: local=\"b,ro"),
+        (r#"local=a"b,c"d"#, r#"--from=p -- a"b,c"d /m"#),
+        (r#"local="l",fsname="#, "--fsname= --from=p -- l /m"),
+    ] {
+        let out = helper(&Workdir::new(), &["p", "/m", "-fv", "-o", options]);
+        let words = [out.stdout, out.stderr].concat();
+        let words = String::from_utf8_lossy(&words);
+        assert!(words.trim_end().ends_with(expected), "{options}: {words}");
+    }
+    assert_eq!(
+        shown(&["h:x", "/m", "-o", r#"local=l,remshcmd="/opt/a b" -o "C=d,e",remdata"#]),
+        r#"bdsync mount --daemon --fsname=h:x --remdata -- "/opt/a b" -o "C=d,e" l x /m"#
+    );
+    assert_eq!(
+        shown(&["h:x", "/m", "-o", r#"local=l,rsh="ssh -o A='b,c'""#]),
+        "bdsync mount --daemon --fsname=h:x -- ssh -o A='b,c' h bdsync --server l x /m"
+    );
 }
 
 #[test]
@@ -102,7 +151,7 @@ fn a_missing_local_device_is_told() {
 }
 
 #[test]
-fn a_host_that_ssh_would_take_for_something_else_is_refused() {
+fn a_remote_source_without_a_path_or_with_an_odd_host_is_refused() {
     for (source, reason) in [
         ("-oProxyCommand=x:/dev/a", "begin with a dash"),
         ("root@-oProxyCommand=x:/dev/a", "begin with a dash"),
@@ -110,6 +159,9 @@ fn a_host_that_ssh_would_take_for_something_else_is_refused() {
         ("host::/dev/a", "host::module"),
         ("root@:/dev/a", "needs a host"),
         ("@host:/dev/a", "needs a host"),
+        ("host:", "needs a path"),
+        ("host:~/", "needs a path"),
+        ("[::1]:", "needs a path"),
     ] {
         let out = helper(&Workdir::new(), &[source, "/mnt", "-o", "local=/dev/b", "-f"]);
         assert!(!out.status.success(), "{source}: {out:?}");
