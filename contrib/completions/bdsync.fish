@@ -25,7 +25,7 @@ function __fish_bdsync_using_subcommand
 end
 
 complete -c bdsync -n "__fish_bdsync_needs_command" -s p -l patch -d 'Apply the patch on stdin to DEVICE (default: the device that the patch names)' -r -F
-complete -c bdsync -n "__fish_bdsync_needs_command" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
+complete -c bdsync -n "__fish_bdsync_needs_command" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r -f
 complete -c bdsync -n "__fish_bdsync_needs_command" -s h -l hash -l digest -d 'Digest of the block hashes, see bdsync(1) [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
 sha1\t''
 sha224\t''
@@ -69,8 +69,8 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -l compress -d 'Compress the
 gzip\t''"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l spool -d 'Copy a patch from a pipe to an unnamed file in DIR (default: the folder for temporary files) and check all of it before the first write' -r -f -a "(__fish_complete_directories)"
 complete -c bdsync -n "__fish_bdsync_needs_command" -l undo -d 'Before the first write make FILE, which must not exist: a patch that takes this one back; --patch=DEVICE <FILE applies it. Implies --spool' -r -F
-complete -c bdsync -n "__fish_bdsync_needs_command" -l allow -d 'Let clients name only devices that match GLOB, an absolute path in which *, ? and [...] stop at a slash and ** does not, and {a,b} is either; links and .. are resolved first, but a block device below /dev also goes by the name of a link that only root could make. May be repeated [default: all that the user may read]' -r
-complete -c bdsync -n "__fish_bdsync_needs_command" -l timeout -d 'Give up when the other side says nothing for so long, except a classic one that makes a checksum or writes [default: 0, which is never]' -r
+complete -c bdsync -n "__fish_bdsync_needs_command" -l allow -d 'Let clients name only devices that match GLOB, an absolute path in which *, ? and [...] stop at a slash and ** does not, and {a,b} is either; links and .. are resolved first, but a block device below /dev also goes by the name of a link that only root could make. May be repeated [default: all that the user may read]' -r -F
+complete -c bdsync -n "__fish_bdsync_needs_command" -l timeout -d 'Give up when the other side says nothing for so long, except a classic one that makes a checksum or writes [default: 0, which is never]' -r -f
 complete -c bdsync -n "__fish_bdsync_needs_command" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
@@ -95,10 +95,10 @@ complete -c bdsync -n "__fish_bdsync_needs_command" -a "info" -d 'Tell what a pa
 complete -c bdsync -n "__fish_bdsync_needs_command" -a "squash" -d 'Make one patch of several that follow each other'
 complete -c bdsync -n "__fish_bdsync_needs_command" -a "help" -d 'Show the help of the program, or of one command'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l undo -d 'Before the first write make FILE, which must not exist, on DST\'s host: a patch that takes everything back. The changes are kept in FILE\'s folder until then' -r -F
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s e -l rsh -d 'Remote shell, split at spaces like REMSHCMD [default: ssh]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l remote-path -d 'bdsync on the other host, in the words of its shell [default: bdsync]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l bwlimit -d 'Carry at most RATE bytes a second each way between the hosts, hashes and patch together, at least 1K; K, M and G stand for 2^10, 2^20, 2^30 [default: no limit]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s e -l rsh -d 'Remote shell, split at spaces like REMSHCMD [default: ssh]' -r -f -a "(__fish_complete_command)"
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l remote-path -d 'bdsync on the other host, in the words of its shell [default: bdsync]' -r -f
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l bwlimit -d 'Carry at most RATE bytes a second each way between the hosts, hashes and patch together, at least 1K; K, M and G stand for 2^10, 2^20, 2^30 [default: no limit]' -r -f
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r -f
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s h -l hash -l digest -d 'Digest of the block hashes, see bdsync(1) [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
 sha1\t''
 sha224\t''
@@ -138,7 +138,7 @@ skip\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r -f -a "strict\t''
 resize\t''
 minsize\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l timeout -d 'Give up when the other side says nothing for so long, except a classic one that makes a checksum or writes [default: 0, which is never]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l timeout -d 'Give up when the other side says nothing for so long, except a classic one that makes a checksum or writes [default: 0, which is never]' -r -f
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
@@ -157,11 +157,11 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s v -l verbose -d '
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_using_subcommand sync" -l version -d 'Print the version'
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l from -d 'Show a stored patch over BASEDEV, the device that it is meant for' -r -F
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l fsname -d 'What the table of mounts names as its source [default: bdsync]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l fsname -d 'What the table of mounts names as its source [default: bdsync]' -r -f
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l scan -d 'What to compare: lazy, only what is read, or background, all of it [default: lazy]' -r -f -a "lazy\t''
 background\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l cache-mib -d 'Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]' -r
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l cache-mib -d 'Keep up to N MiB of fetched blocks in memory, 1 to 65536 [default: 64]' -r -f
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s b -l blocksize -d 'Bytes that one hash covers, 1 to 16777216 [default: 4096]' -r -f
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s h -l hash -l digest -d 'Digest of the block hashes, see bdsync(1) [default: md5, or a faster one if both ends know it]' -r -f -a "md5\t''
 sha1\t''
 sha224\t''
@@ -199,7 +199,7 @@ blake3\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s d -l diffsize -d 'When the sizes differ: strict (fail), resize (give the target the source\'s size; the default of a bare -d), minsize (the common part only); ,warn tells both sizes [default: strict]' -r -f -a "strict\t''
 resize\t''
 minsize\t''"
-complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l timeout -d 'Give up when the other side says nothing for so long, except a classic one that makes a checksum or writes [default: 0, which is never]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -l timeout -d 'Give up when the other side says nothing for so long, except a classic one that makes a checksum or writes [default: 0, which is never]' -r -f
 complete -c bdsync -n "__fish_bdsync_using_subcommand mount" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''
 json\t''
 none\t''"
@@ -226,7 +226,7 @@ complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l json -d 'Tell it 
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s v -l verbose -d 'Tell more; may be repeated. A server tells it to syslog'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -s H -l help -d 'Print this help'
 complete -c bdsync -n "__fish_bdsync_using_subcommand info" -l version -d 'Print the version'
-complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l basesize -d 'Size of the device that the first patch is for: saves writing zeros out where patches change its size [default: unknown]' -r
+complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l basesize -d 'Size of the device that the first patch is for: saves writing zeros out where patches change its size [default: unknown]' -r -f
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -l compress -d 'Compress the patch: zstd, zstd:1 to zstd:19, gzip, gzip:1 to gzip:9. --patch, info, squash and mount read it; a classic bdsync needs it decompressed [default: not compressed]' -r -f -a "zstd\t''
 gzip\t''"
 complete -c bdsync -n "__fish_bdsync_using_subcommand squash" -s P -l progress -d 'Tell the progress on stderr: in lines, or as STYLE: noscroll (one line), json (an object a second), none [default: a bar on a terminal]. SIGUSR1 always tells one line' -r -f -a "noscroll\t''

@@ -141,13 +141,18 @@ fn applying() -> Vec<Arg> {
 fn serving() -> Vec<Arg> {
     headed(
         "Serving",
-        [Arg::new("allow").long("allow").value_name("GLOB").action(ArgAction::Append).help(
-            "Let clients name only devices that match GLOB, an absolute path in which *, ? and \
-             [...] stop at a slash and ** does not, and {a,b} is either; links and .. are resolved \
-             first, but a block device below /dev also goes by the name of a link that only root \
-             could make. May be repeated \
-             [default: all that the user may read]",
-        )],
+        [Arg::new("allow")
+            .long("allow")
+            .value_name("GLOB")
+            .value_hint(ValueHint::FilePath)
+            .action(ArgAction::Append)
+            .help(
+                "Let clients name only devices that match GLOB, an absolute path in which *, ? and \
+                 [...] stop at a slash and ** does not, and {a,b} is either; links and .. are \
+                 resolved first, but a block device below /dev also goes by the name of a link \
+                 that only root could make. May be repeated \
+                 [default: all that the user may read]",
+            )],
     )
 }
 

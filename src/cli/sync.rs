@@ -82,6 +82,7 @@ fn network() -> Vec<Arg> {
         "Network",
         [
             table::valued("rsh", 'e', "CMD")
+                .value_hint(ValueHint::CommandString)
                 .value_parser(value_parser!(OsString))
                 .help("Remote shell, split at spaces like REMSHCMD [default: ssh]"),
             table::long_valued("remote-path", "CMD")

@@ -73,6 +73,7 @@ pub(super) fn connection() -> Vec<Arg> {
             .long("timeout")
             .overrides_with("timeout")
             .value_name("SECONDS")
+            .value_hint(ValueHint::Other)
             .action(ArgAction::Set)
             .help(
                 "Give up when the other side says nothing for so long, except a classic one that makes \
@@ -140,16 +141,17 @@ pub(super) fn long_flag(name: &'static str, help: &'static str) -> Arg {
     arg.action(ArgAction::SetTrue).help(help)
 }
 
-/// An option that needs a value and has no letter.
+/// An option that needs a value and has no letter. Shells offer nothing for it, unless a
+/// hint says more.
 pub(super) fn long_valued(name: &'static str, value_name: &'static str) -> Arg {
     let arg = Arg::new(name).long(name).overrides_with(name);
-    arg.value_name(value_name).action(ArgAction::Set)
+    arg.value_name(value_name).value_hint(ValueHint::Other).action(ArgAction::Set)
 }
 
-/// An option that needs a value, attached or the next word; the last one counts.
+/// An option that needs a value, attached or the next word; the last one counts. As above.
 pub(super) fn valued(name: &'static str, short: char, value_name: &'static str) -> Arg {
     let arg = Arg::new(name).long(name).short(short).overrides_with(name);
-    arg.value_name(value_name).action(ArgAction::Set)
+    arg.value_name(value_name).value_hint(ValueHint::Other).action(ArgAction::Set)
 }
 
 /// An option whose value is optional and must be attached; given bare, its value is empty.

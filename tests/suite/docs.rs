@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use bdsync::error::Kind;
+use clap::ValueHint;
 
+use crate::support::Workdir;
 use crate::support::bdsync;
 use crate::support::requirements::{find_program, program, require};
 
@@ -70,6 +73,52 @@ fn every_option_is_documented_and_nothing_else_is() {
     let fish = read("contrib/completions/bdsync.fish");
     let missing = table.iter().find(|name| !fish.contains(&format!(" -l {name}")));
     assert_eq!(missing, None, "fish completion");
+}
+
+/// What bash offers for the last of these words, a line each, in the folder and with its `bin` as PATH.
+fn offered(work: &Workdir, words: &[&str]) -> String {
+    let script = "source \"$COMPLETIONS\"
+        compopt() { :; }
+        COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)) PATH=$PWD/bin
+        _bdsync bdsync \"${@: -1}\" \"${@: -2:1}\"
+        [[ ${#COMPREPLY[@]} = 0 ]] || printf '%s\n' \"${COMPREPLY[@]}\"";
+    let completions = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/completions/bdsync.bash");
+    let out = Command::new("bash")
+        .args(["-c", script, "bash"])
+        .args(words)
+        .current_dir(work.folder())
+        .env("COMPLETIONS", completions)
+        .output()
+        .unwrap();
+    assert!(out.status.success() && out.stderr.is_empty(), "{words:?}: {out:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn bash_offers_files_for_paths_alone_and_whole_ones() {
+    require!(program("bash"));
+    let (work, table) = (Workdir::new(), bdsync::cli::definition());
+    work.write("q r", b"");
+    fs::create_dir(work.path("bin")).unwrap();
+    let command = work.write("bin/q shell", b"#!/bin/sh\n");
+    fs::set_permissions(command, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut count = 0;
+    for command in std::iter::once(&table).chain(table.get_subcommands()) {
+        for option in command.get_opts().filter(|option| !option.is_hide_set()) {
+            let name = format!("--{}", option.get_long().unwrap());
+            let found = offered(&work, &["bdsync", command.get_name(), &name, "=", "q"]);
+            match option.get_value_hint() {
+                ValueHint::FilePath => assert_eq!(found, "q r\n", "{name}"),
+                ValueHint::CommandString => assert_eq!(found, "q shell\n", "{name}"),
+                // It stays as it is.
+                _ => assert!(["", "q\n"].contains(&&found[..]), "{name}: {found}"),
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count}");
+    assert_eq!(offered(&work, &["bdsync", "sync", "-e", "q"]), "q shell\n");
+    assert_eq!(offered(&work, &["bdsync", "sync", "--on-read-error", "s"]), "skip\n");
 }
 
 #[test]

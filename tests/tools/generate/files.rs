@@ -33,7 +33,7 @@ fn completion(shell: Shell) -> String {
     match shell {
         Shell::Zsh => with_operands(text),
         Shell::Fish => text + &help_topics(&table),
-        _ => with_attached_values(text, &attached(&table)),
+        _ => with_commands(with_attached_values(text, &attached(&table))),
     }
 }
 
@@ -64,6 +64,18 @@ fn with_attached_values(text: String, attached: &str) -> String {
     fi
 ";
     text.replace(previous, &format!("{previous}{}", joined.replace("ATTACHED", attached)))
+}
+
+/// clap's script for bash, which would offer the names of files for a command, cut at blanks.
+fn with_commands(text: String) -> String {
+    let files = "COMPREPLY=($(compgen -f \"${cur}\"))\n                    return 0\n";
+    // `-e` and `--rsh`: values of all others are words, of their own kind or files whole.
+    assert_eq!(text.matches(files).count(), 2, "another script than expected");
+    let commands = "mapfile -t COMPREPLY < <(compgen -c -- \"${cur}\")
+                    compopt -o filenames
+                    return 0
+";
+    text.replace(files, commands)
 }
 
 /// clap's script for zsh, in which the first word is an operand or a command, and any other one
@@ -129,5 +141,5 @@ fn with_values(arg: Arg) -> Arg {
         "scan" => vec!["lazy", "background"],
         _ => return arg,
     };
-    arg.value_parser(PossibleValuesParser::new(values))
+    arg.value_parser(PossibleValuesParser::new(values)).value_hint(ValueHint::Unknown)
 }
