@@ -135,6 +135,35 @@ fn builds_cope_with_blanks_and_a_relative_target_folder() {
 }
 
 #[test]
+fn what_is_given_away_names_no_folders_of_its_builder_and_keeps_his_flags() {
+    let work = Workdir::new();
+    stub(&work, "cargo", "echo $*; echo \"$CARGO_ENCODED_RUSTFLAGS\" | tr '\\037' '\\n'");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().unwrap();
+    for (given, flags) in [
+        ("", ""),
+        ("RUSTFLAGS='-C  opt-level=2 --cfg a=\"b\"'", "-C\nopt-level=2\n--cfg\na=\"b\"\n"),
+        ("RUSTFLAGS=-g CARGO_ENCODED_RUSTFLAGS='-C a b'", "-C a b\n"),
+    ] {
+        let commands = format!(
+            "export CARGO_HOME='/a home' RUSTFLAGS= CARGO_ENCODED_RUSTFLAGS=
+            {given} contrib/release-build --release"
+        );
+        let expected = format!(
+            "build --locked --quiet --release\n{flags}--remap-path-prefix=/a home=/cargo\n\
+             --remap-path-prefix={}=/bdsync\n",
+            folder.display()
+        );
+        assert_eq!(printed(in_repository(&work, &commands)), expected);
+    }
+    for script in ["debian/build", "rpm/bdsync.spec", "static/build"] {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib");
+        let text = fs::read_to_string(root.join(script)).unwrap();
+        assert!(text.contains("contrib/release-build --"), "{script}");
+        assert!(!text.contains("cargo build"), "{script}");
+    }
+}
+
+#[test]
 fn both_packages_stop_and_disable_every_unit_when_they_are_removed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib");
     let units: Vec<_> = fs::read_dir(root.join("systemd")).unwrap().map(Result::unwrap).collect();
