@@ -40,9 +40,13 @@ pub(crate) fn open_directly(file: &File) -> io::Result<File> {
 }
 
 impl DirectDevice {
-    /// Another view of `device`, or `None` where direct reads are not supported.
+    /// Another view of `device`, or `None` where direct reads are not supported, or its last page ends
+    /// behind all offsets that there are.
     #[must_use]
     pub fn of(device: &FileDevice) -> Option<Self> {
+        if device.size().next_multiple_of(ALIGN_BYTES as u64) > i64::MAX as u64 {
+            return None;
+        }
         let file = open_directly(device.as_file()).ok()?;
         let direct = Self {
             path: device.path().to_owned(),
@@ -124,6 +128,19 @@ impl Device for DirectDevice {
 mod tests {
     use super::super::open_source;
     use super::*;
+
+    #[test]
+    fn a_device_whose_last_page_ends_behind_all_offsets_is_read_otherwise() {
+        let Ok(file) = tempfile::NamedTempFile::new_in("/dev/shm") else { return };
+        for (bytes, is_direct) in [(i64::MAX as u64, false), (i64::MAX as u64 - 4095, true)] {
+            // Not every kernel has files of that size, nor direct reads, there.
+            if file.as_file().set_len(bytes).is_err() || open_directly(file.as_file()).is_err() {
+                return;
+            }
+            let device = open_source(file.path()).unwrap();
+            assert_eq!(DirectDevice::of(&device).is_some(), is_direct, "{bytes}");
+        }
+    }
 
     #[test]
     fn any_range_reads_as_through_the_cache() {
