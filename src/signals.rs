@@ -1,4 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP as something to ask for, for work that ends at a good place.
+//! SIGINT, SIGTERM and SIGHUP as something to ask for, for work that ends at a good place; SIGQUIT
+//! too where a mount is waited for.
 //!
 //! The signals are blocked and read from a signalfd: no handler runs, no system call is
 //! interrupted, and a wait for input can wait for them as well.
@@ -26,6 +27,9 @@ use crate::error::{Error, Kind, Result};
 
 /// Signals that ask for an end.
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+/// Signals that a mount ends by. Any other work ends by SIGQUIT as if nobody had asked.
+pub const MOUNT_SIGNALS: [Signal; 4] =
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
 /// Has a write beyond the largest file that the process may make (`ulimit -f`) fail with `EFBIG`,
 /// as any other write that fails, instead of ending the process. To be called before any thread
@@ -204,10 +208,22 @@ impl Signals {
     /// # Errors
     /// `Kind::Open` when the kernel refuses.
     pub fn catch() -> Result<Self> {
+        Self::catch_these(&SIGNALS)
+    }
+
+    /// As [`catch`](Self::catch), for who waits for a mount.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn catch_for_mount() -> Result<Self> {
+        Self::catch_these(&MOUNT_SIGNALS)
+    }
+
+    fn catch_these(signals: &[Signal]) -> Result<Self> {
         let failed = |err: Errno| Error::io(Kind::Open, "cannot watch for signals", err);
         let ignored = ignored_signals();
         let mut set = SigSet::empty();
-        for signal in SIGNALS.into_iter().filter(|&signal| ignored & bit(signal) == 0) {
+        for &signal in signals.iter().filter(|&&signal| ignored & bit(signal) == 0) {
             set.add(signal);
         }
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
@@ -292,6 +308,13 @@ impl Signals {
         while let Ok(Some(_)) = self.fd.read_signal() {}
         // It cannot fail; and if it did, they would be held back as before.
         let _ = SigSet::from_iter(SIGNALS).thread_unblock();
+    }
+
+    /// Holds them back no longer. One that came does to the process what it would have done: dropping
+    /// this takes it for answered.
+    pub fn give_back(self) {
+        // Setting a mask that was in force before cannot fail.
+        let _ = self.mask_before.thread_set_mask();
     }
 
     /// Leaves them held back until the process ends: what it ends with is decided.

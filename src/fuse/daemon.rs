@@ -40,16 +40,20 @@ pub fn split() -> Result<Forked> {
     let (reader, writer) =
         UnixStream::pair().map_err(|err| Error::io(Kind::Open, "cannot start a process", err))?;
     let parent = Pid::this();
+    // Before there is a child, which may have mounted before this process goes on.
+    let signals = Signals::catch_for_mount()?;
     // SAFETY: the caller has started no thread, so nothing that the child needs is locked.
     match unsafe { fork() }.map_err(not_started)? {
         ForkResult::Child => {
+            // The other process may have passed one on by now.
+            signals.give_back();
             end_with(parent)?;
             drop(reader);
             Ok(Forked::Child(StartingDaemon { report: writer }))
         }
         ForkResult::Parent { child } => {
             drop(writer);
-            wait_for(reader, child).map(Forked::Parent)
+            wait_for(reader, child, signals).map(Forked::Parent)
         }
     }
 }
@@ -70,8 +74,7 @@ fn end_with(parent: Pid) -> Result<()> {
 
 /// Waits until the child has mounted, or has told its error and ended. A signal ends the wait, and
 /// the process: but not once there is a mount, of which the user is told by the exit status.
-fn wait_for(reader: UnixStream, child: Pid) -> Result<u8> {
-    let signals = Signals::catch()?;
+fn wait_for(reader: UnixStream, child: Pid, signals: Signals) -> Result<u8> {
     let is_mounted = is_mounted(&reader, &signals).map_err(|err| {
         let what = "cannot hear whether the process of the mount is ready";
         Error::io(Kind::Open, what, err)
@@ -149,15 +152,17 @@ impl StartingDaemon {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signals::MOUNT_SIGNALS;
     use nix::sys::signal::raise;
 
     #[test]
     fn no_signal_ends_who_has_heard_of_a_mount() {
         let (reader, mut writer) = UnixStream::pair().unwrap();
         writer.write_all(&[0]).unwrap();
-        assert_eq!(wait_for(reader, Pid::this()).unwrap(), 0);
-        // It is held back from this thread, and ends with it.
-        raise(Signal::SIGTERM).unwrap();
+        let signals = Signals::catch_for_mount().unwrap();
+        assert_eq!(wait_for(reader, Pid::this(), signals).unwrap(), 0);
+        // They are held back from this thread, and end with it.
+        MOUNT_SIGNALS.into_iter().for_each(|signal| raise(signal).unwrap());
     }
 
     #[test]

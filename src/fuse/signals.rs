@@ -14,7 +14,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::unistd::pipe2;
 
 use crate::error::{Error, Kind, Result};
-use crate::signals::Signals;
+use crate::signals::{MOUNT_SIGNALS, Signals};
 
 /// The pipe's writing end for the handler; below 0 while nobody listens.
 static WRITER: AtomicI32 = AtomicI32::new(-1);
@@ -41,12 +41,11 @@ pub(super) fn watch(told: impl Fn(i32) + Send + 'static) -> Result<()> {
     // Never closed, so that a handler cannot write to a file that got its number later.
     WRITER.store(writer.as_raw_fd(), Ordering::SeqCst);
     let _ = writer.into_raw_fd();
-    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-    for signal in signals {
+    for signal in MOUNT_SIGNALS {
         install(signal).map_err(|err| failed(err.into()))?;
     }
     // Whoever started the process may have held them back.
-    SigSet::from_iter(signals).thread_unblock().map_err(|err| failed(err.into()))
+    SigSet::from_iter(MOUNT_SIGNALS).thread_unblock().map_err(|err| failed(err.into()))
 }
 
 /// Has `signal`, of those that are watched, end the process.

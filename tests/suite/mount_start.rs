@@ -129,6 +129,31 @@ fn daemon_with_last_words_to_say_does_not_mount() {
     assert!(!is_mounted(&starting.mountpoint()));
 }
 
+/// The user's process stands still from before there is a mount until after it was sent the signal.
+#[test]
+fn who_waits_for_a_daemon_takes_no_signal_for_the_end_once_there_is_a_mount() {
+    require!(fuse());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        let mut starting = Starting::new(&["--daemon"], "exec $BDSYNC --server");
+        let waiting = Pid::from_raw(starting.child.id().cast_signed());
+        kill(waiting, Signal::SIGSTOP).unwrap();
+        starting.work.write("go", b"");
+        // What it lets go of last.
+        let stderr = format!("/proc/{}/fd/2", starting.mounting);
+        wait_until("it is in the background", || {
+            fs::read_link(&stderr).is_ok_and(|at| at == Path::new("/dev/null"))
+        });
+        kill(waiting, signal).unwrap();
+        kill(waiting, Signal::SIGCONT).unwrap();
+        let status = ended(&mut starting.child);
+        let is_there = is_mounted(&starting.mountpoint());
+        // The daemon ends once its record is read.
+        take_away(&starting.mountpoint());
+        starting.read();
+        assert!(status.success() && is_there, "{signal}: {status}, mounted: {is_there}");
+    }
+}
+
 /// Nobody may ever come to read it: of a mount that has failed to start, or has ended.
 #[test]
 fn the_wait_for_a_reader_of_the_report_ends_by_a_signal() {
