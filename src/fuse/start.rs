@@ -4,7 +4,8 @@
 //!   Starting --a signal--> Ending      last words, and the end of the process
 //!     |  \-----to_mount--> Mounting    an event of the mount, from before there is one; and the end
 //!     |                      |         of the process if the mount has not taken the one before
-//!     \--------settle--------+-------> Settled     nothing, or the end of a wait
+//!     \--------settle--------+-------> Settled     nothing, or the end of a wait; a second one the
+//!                                                  end of the process
 //! ```
 //! Whoever leaves `Starting` first decides, under one lock: there is no mount, nor anything said of
 //! one, once a signal ends the process, and the first one does not do that once there may be a mount.
@@ -41,7 +42,8 @@ enum State {
     /// It is told to the mount, as was one at `told`. Where that takes none any more, it ends the
     /// process: it waits for somebody who takes what it says, say, or for a file on a network.
     Mounting { events: Sender<Event>, told: Option<Instant> },
-    /// It ends the process where what is left to do may wait, or does not come to its end.
+    /// It ends the process where what is left to do may wait. Else that is to come to its end, and
+    /// only a second one, to which it has not come by then, ends the process.
     Settled { at: Instant, may_wait: bool },
 }
 
@@ -124,7 +126,8 @@ impl<F: Fn(i32) + Send + Sync + 'static> Ending<F> {
                     *told = Some(Instant::now());
                 }
             }
-            (State::Settled { at, may_wait }, _) if !*may_wait && !is_long_ago(*at) => {}
+            (State::Settled { may_wait: false, .. }, Wish::First) => {}
+            (State::Settled { at, may_wait: false }, _) if !is_long_ago(*at) => {}
             (State::Ending(_), Wish::Another)
             | (State::Settled { .. }, Wish::First | Wish::Another) => {
                 drop(state);

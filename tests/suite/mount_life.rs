@@ -14,7 +14,9 @@ use nix::unistd::{Pid, getsid};
 
 use crate::support::images::random_bytes;
 use crate::support::mounted::{Mounted, SmallDisk, Stored, is_mounted, take_away, umount};
-use crate::support::requirements::{fuse, fuse_for_users, program, require, root, skip};
+use crate::support::requirements::{
+    fuse, fuse_for_users, has_traced, program, require, root, skip,
+};
 use crate::support::run::{binary, server_command, shell_command};
 use crate::support::wait::{comes_true, wait_until};
 use crate::support::{Workdir, bdsync};
@@ -225,6 +227,42 @@ fn forced_umount_of_a_busy_mount_leaves_no_corpse() {
     assert!(mounted.ended().success(), "{}", mounted.said());
     assert!(!is_mounted(&stored.at()));
     drop(file);
+}
+
+/// Here on a disk that takes its time.
+#[test]
+fn a_first_signal_leaves_a_mount_that_was_unmounted_the_time_for_its_report() {
+    require!(fuse(), program("strace"));
+    let stored = Stored::new(25, SIZE);
+    let record = stored.work.path("record");
+    let in_the_making = || {
+        let names = fs::read_dir(stored.work.folder()).unwrap().map(|one| one.unwrap().file_name());
+        names.filter(|name| name.as_encoded_bytes().starts_with(b".record")).count()
+    };
+    let inject = "inject=fsync,fdatasync:delay_enter=4000000";
+    let Some(mut command) = traced(&["-e", "trace=fsync,fdatasync", "-e", inject]) else { return };
+    command.arg("mount").arg("--report").arg(&record).args(stored.source()).arg(stored.at());
+    let mut mounted = Mounted::run(command, &stored.at());
+    assert!(umount(&stored.at()));
+    mounted.wait_until("it is written", |_| in_the_making() > 0);
+    // As much as would make it another one, had there been one before.
+    std::thread::sleep(Duration::from_millis(700));
+    mounted.signal(Signal::SIGTERM);
+    let status = mounted.ended();
+    assert!(status.success() && record.exists(), "{status}: {}", mounted.said());
+    assert_eq!(in_the_making(), 0);
+}
+
+/// A call of the binary under strace(1), in which the child is bdsync itself; `None`, aloud, where
+/// that may not trace.
+fn traced(options: &[&str]) -> Option<Command> {
+    let quiet = ["-qq", "-o", "/dev/null"];
+    if !has_traced(&Command::new("strace").args(quiet).arg("true").output().unwrap()) {
+        return None;
+    }
+    let mut command = Command::new("strace");
+    command.args(quiet).args(["-D", "-f"]).args(options).arg(binary());
+    Some(command)
 }
 
 #[test]

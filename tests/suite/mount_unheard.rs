@@ -67,10 +67,38 @@ fn fill(mut pipe: &std::io::PipeWriter) {
 fn a_second_signal_ends_it() {
     require!(fuse());
     let mut unheard = Unheard::new(true);
-    let pid = Pid::from_raw(unheard.child.id().cast_signed());
+    assert_ends_by_signals(&mut unheard.child);
+}
+
+/// Of its error, which comes last.
+#[test]
+fn a_second_signal_ends_one_that_cannot_mount() {
+    require!(fuse());
+    let work = Workdir::with_pair(b"no patch at all", b"base");
+    fs::create_dir(work.path("mnt")).unwrap();
+    let (_reader, stderr) = std::io::pipe().unwrap();
+    fill(&stderr);
+    let mut child = Command::new(binary())
+        .args(["mount", "--from=local.img", "remote.img", "mnt"])
+        .current_dir(work.folder())
+        .stdin(Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let says = format!("{} 0x2 ", libc::SYS_write);
+    wait_until("it says so", || {
+        let call = fs::read_to_string(format!("/proc/{}/syscall", child.id()));
+        call.is_ok_and(|call| call.starts_with(&says))
+    });
+    assert_ends_by_signals(&mut child);
+}
+
+#[track_caller]
+fn assert_ends_by_signals(child: &mut Child) {
+    let pid = Pid::from_raw(child.id().cast_signed());
     let mut look = || {
         kill(pid, Signal::SIGTERM).unwrap();
-        ended_within(Duration::from_millis(300), &mut unheard.child)
+        ended_within(Duration::from_millis(300), child)
     };
     let status = (0..100).find_map(|_| look()).expect("it is deaf");
     assert_eq!(status.signal(), Some(Signal::SIGTERM as i32));
