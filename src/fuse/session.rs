@@ -187,11 +187,12 @@ impl Mount {
         Err(Error::new(Kind::Interrupted(signal), what))
     }
 
-    /// The threads are done, or about to be.
+    /// The threads are done, or about to be: the mount is gone, or they have failed. The kernel then
+    /// keeps it until our process ends, and nobody answers who comes past it.
     fn finish(&mut self) -> Result<()> {
         self.ended = true;
         let result = join(&mut self.session.guard);
-        self.detach_dead_names();
+        self.detach();
         match result {
             // What a thread is told that looks for a request just while the kernel gives up.
             Err(err) if err.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),

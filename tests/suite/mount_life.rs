@@ -229,6 +229,24 @@ fn forced_umount_of_a_busy_mount_leaves_no_corpse() {
     drop(file);
 }
 
+/// As where the kernel has no memory left for them. Nobody answers then, and whoever asks would wait.
+#[test]
+fn requests_that_cannot_be_taken_leave_no_corpse() {
+    require!(fuse(), program("strace"));
+    let stored = Stored::new(26, SIZE);
+    let inject = "inject=read:error=ENOMEM:when=10+";
+    let options = ["-P", "/dev/fuse", "-e", "trace=read", "-e", inject];
+    let Some(mut command) = traced(&options) else { return };
+    command.arg("mount").args(stored.source()).arg(stored.at());
+    let mut mounted = Mounted::run(command, &stored.at());
+    let status_file = mounted.path("status.json");
+    let reader = std::thread::spawn(move || while fs::read(&status_file).is_ok() {});
+    assert_eq!(mounted.ended().code(), Some(6), "{}", mounted.said());
+    assert!(!is_mounted(&stored.at()), "a dead mount is left");
+    mounted.wait_until("it says so", |mounted| mounted.said().contains("the mount has failed"));
+    reader.join().unwrap();
+}
+
 /// Here on a disk that takes its time.
 #[test]
 fn a_first_signal_leaves_a_mount_that_was_unmounted_the_time_for_its_report() {
