@@ -1,6 +1,10 @@
-//! What is told to a mount.
+//! What is told to a mount, and who it is.
+
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::names::Names;
 
 /// Why the mount may have come to an end.
 pub(super) enum Event {
@@ -15,6 +19,8 @@ pub(super) enum Event {
 pub struct Events {
     pub(super) sender: Sender<Event>,
     pub(super) receiver: Receiver<Event>,
+    /// Filled in once the mount can be read.
+    pub(super) attached: Arc<OnceLock<Arc<Names>>>,
 }
 
 impl Events {
@@ -29,6 +35,6 @@ impl Events {
     #[must_use]
     pub fn without_signals() -> Self {
         let (sender, receiver) = unbounded();
-        Self { sender, receiver }
+        Self { sender, receiver, attached: Arc::default() }
     }
 }

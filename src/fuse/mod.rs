@@ -4,8 +4,10 @@
 //!   commands/mount --> mountpoint.rs  what is refused before anything is opened
 //!                  --> start.rs       who decides what a signal does: signals.rs
 //!                  --> daemon.rs      --daemon: two processes, before any thread
-//!                  --> session.rs     attach, first_read.rs, serve, unmount.rs
-//!                        |-- events.rs, connection.rs
+//!                  --> session.rs     attach, first_read.rs, serve
+//!                        |-- names.rs          where it is, and how it is taken away
+//!                        |                     connection.rs, unmount.rs
+//!                        |-- events.rs
 //!                        \-- adapter.rs --> view
 //!                              |-- gate.rs         a thread for what reads no device
 //!                              |-- parked.rs       requests that wait
@@ -21,6 +23,7 @@ mod events;
 mod first_read;
 mod gate;
 mod mountpoint;
+mod names;
 mod parked;
 mod passthrough;
 mod session;

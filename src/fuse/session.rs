@@ -20,7 +20,7 @@ use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +34,9 @@ use super::adapter::Adapter;
 use super::connection::Connection;
 use super::events::{Event, Events};
 use super::first_read::{first_answer, join};
-use super::mountpoint::{Mountpoint, Place, is_dead, is_surely_dead};
-use super::unmount::{HELPER, detach_lazily, umount, unmount, unmount_with_helper};
+use super::mountpoint::{Mountpoint, is_dead};
+use super::names::{Detached, Names};
+use super::unmount::{HELPER, umount, unmount_with_helper};
 use crate::background::core_count;
 use crate::error::{Error, Kind, Result};
 use crate::report;
@@ -62,10 +63,7 @@ const END_WAIT: Duration = Duration::from_secs(1);
 /// A file system that can be read. Dropping it takes it away, lazily where it is in use.
 pub struct Mount {
     session: ManuallyDrop<BackgroundSession>,
-    mountpoint: Mountpoint,
-    /// `st_dev` of everything in the mount.
-    device: u64,
-    connection: Connection,
+    names: Arc<Names>,
     events: Receiver<Event>,
     ended: bool,
 }
@@ -87,7 +85,7 @@ impl Mount {
                         the container that device";
             return Err(Error::new(Kind::Open, what));
         }
-        let Events { sender, receiver } = events;
+        let Events { sender, receiver: events, attached } = events;
         let adapter = Adapter::new(view, threads(), move || {
             let _ = sender.send(Event::Ended);
         })?;
@@ -97,11 +95,13 @@ impl Mount {
         let session = fuser::Session::new(adapter, path, &config(readers, name)).map_err(cannot)?;
         let connection = Connection::of(&session).map_err(cannot)?;
         let mut session = ManuallyDrop::new(session.spawn().map_err(cannot)?);
-        match first_answer(&mut session.guard, path, &receiver) {
+        match first_answer(&mut session.guard, path, &events) {
             Ok(device) => {
+                let names = Arc::new(Names::new(mountpoint, device, connection));
+                // Before a word that somebody may have to take. Nobody else sets it.
+                let _ = attached.set(Arc::clone(&names));
                 raise_read_ahead(device);
-                let events = receiver;
-                Ok(Self { session, mountpoint, device, connection, events, ended: false })
+                Ok(Self { session, names, events, ended: false })
             }
             Err(err) => {
                 abandon(session, connection, path);
@@ -113,7 +113,7 @@ impl Mount {
     /// The directory where it is, without symbolic links.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.mountpoint.path()
+        self.names.path()
     }
 
     /// Serves until the mount is gone: by `umount`, after a signal, which is returned, or because
@@ -125,13 +125,14 @@ impl Mount {
     pub fn serve(mut self) -> Result<Option<i32>> {
         let asked = match self.events.recv() {
             Ok(Event::Signal(signal)) => Some(signal),
-            Ok(Event::LinkLost) => {
-                report::notice("the link to the remote side is lost: the mount ends");
-                None
-            }
+            Ok(Event::LinkLost) => None,
             Ok(Event::Ended) | Err(_) => return self.finish().map(|()| None),
         };
-        let mut left = self.detach();
+        let mut left = self.names.detach();
+        if asked.is_none() {
+            // Only then: it may be that nobody takes it.
+            report::notice("the link to the remote side is lost: the mount ends");
+        }
         let mut event = None;
         if left == Detached::Whole {
             event = self.next_event(Some(END_WAIT));
@@ -169,7 +170,7 @@ impl Mount {
     /// A second signal: nobody is waited for any more.
     fn end_at_once(&mut self, signal: i32) -> Result<()> {
         self.ended = true;
-        let what = match self.detach() {
+        let what = match self.names.detach() {
             // What covered it is gone by now.
             Detached::Whole => return Ok(()),
             // What is left has no name any more; the kernel ends it with our process.
@@ -192,7 +193,7 @@ impl Mount {
     fn finish(&mut self) -> Result<()> {
         self.ended = true;
         let result = join(&mut self.session.guard);
-        self.detach();
+        self.names.detach();
         match result {
             // What a thread is told that looks for a request just while the kernel gives up.
             Err(err) if err.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
@@ -201,81 +202,12 @@ impl Mount {
             }),
         }
     }
-
-    /// What `umount --force` and an abort may leave behind, which end the connection. The kernel may
-    /// have given the number of our device to another mount: that one answers, or takes its time.
-    fn detach_dead_names(&self) {
-        while let Place::Seen(at) = self.mountpoint.find(self.device)
-            && is_surely_dead(&at)
-            && detach_lazily(&at)
-        {}
-    }
-
-    /// Takes the mount away from wherever it is by now, bind mounts too, lazily where it is in use.
-    fn detach(&self) -> Detached {
-        let (mut is_any, mut in_use) = (false, false);
-        loop {
-            let found = self.mountpoint.find(self.device);
-            // What was found is ours only if this comes behind it.
-            if !self.connection.is_alive() {
-                self.detach_dead_names();
-                return Detached::Whole;
-            }
-            match found {
-                Place::Covered(at) => return Detached::Covered(at),
-                Place::Seen(at) if unmount(&at) => {}
-                Place::Seen(at) if detach_lazily(&at) => in_use = true,
-                Place::Nowhere if is_any && !in_use => return Detached::Whole,
-                Place::Seen(at) => return Detached::Stuck(at),
-                // Or nothing from the beginning, after umount --lazy.
-                Place::Nowhere => return Detached::InUse,
-            }
-            is_any = true;
-        }
-    }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
         if !self.ended {
-            self.detach();
-        }
-    }
-}
-
-/// How much of a mount is gone.
-#[derive(Debug, PartialEq, Eq)]
-enum Detached {
-    /// All of it.
-    Whole,
-    /// Its name at most: somebody has a file open.
-    InUse,
-    /// Nothing, whatever was tried. It is at this path.
-    Stuck(PathBuf),
-    /// Nothing: another mount hides it, which is not ours to end. It is at this path.
-    Covered(PathBuf),
-}
-
-impl Detached {
-    /// What a signal or a lost link has made of the mount at `path`, in words.
-    fn after_it_was_asked_for(&self, path: &Path) -> String {
-        let path = path.display();
-        match self {
-            Self::Whole => format!("{path} is unmounted"),
-            Self::InUse => format!(
-                "{path} is still in use: it was detached, and ends when its last user is done; a \
-                 second signal ends it at once"
-            ),
-            Self::Covered(at) => format!(
-                "another mount covers {}: unmount that one and then this one; a second signal ends \
-                 the process at once",
-                at.display()
-            ),
-            Self::Stuck(at) => format!(
-                "{} cannot be unmounted from here: with umount root can, its user with {HELPER} -u; \
-                 a second signal ends the process at once",
-                at.display()
-            ),
+            self.names.detach();
         }
     }
 }

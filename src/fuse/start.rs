@@ -11,7 +11,7 @@
 //! one, once a signal ends the process, and the first one does not do that once there may be a mount.
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use parking_lot::Mutex;
 
 use super::events::{Event, Events};
+use super::names::Names;
 use super::signals;
 use crate::background::spawn;
 use crate::error::{Kind, Result};
@@ -40,8 +41,9 @@ enum State {
     /// This one does so.
     Ending(i32),
     /// It is told to the mount, as was one at `told`. Where that takes none any more, it ends the
-    /// process: it waits for somebody who takes what it says, say, or for a file on a network.
-    Mounting { events: Sender<Event>, told: Option<Instant> },
+    /// process, and takes what is mounted away before: it waits for somebody who takes what it says,
+    /// say, or for a file on a network.
+    Mounting { events: Sender<Event>, told: Option<Instant>, attached: Arc<OnceLock<Arc<Names>>> },
     /// It ends the process where what is left to do may wait. Else that is to come to its end, and
     /// only a second one, to which it has not come by then, ends the process.
     Settled { at: Instant, may_wait: bool },
@@ -85,7 +87,8 @@ impl Start {
             return Err(interrupted(signal, "nothing was mounted"));
         }
         let events = Events::without_signals();
-        *state = State::Mounting { events: events.sender.clone(), told: None };
+        let (sender, attached) = (events.sender.clone(), Arc::clone(&events.attached));
+        *state = State::Mounting { events: sender, told: None, attached };
         Ok(events)
     }
 
@@ -117,10 +120,12 @@ impl<F: Fn(i32) + Send + Sync + 'static> Ending<F> {
                 drop(state);
                 self.begin(signal);
             }
-            (State::Mounting { events, told }, Wish::First | Wish::Another) => {
+            (State::Mounting { events, told, attached }, Wish::First | Wish::Another) => {
                 let is_heard = events.is_empty() && events.send(Event::Signal(signal)).is_ok();
                 if !is_heard && told.is_some_and(is_long_ago) {
+                    let attached = attached.get().cloned();
                     drop(state);
+                    attached.iter().for_each(Names::detach_at_last);
                     end_all(signal, &self.survived);
                 } else if is_heard || told.is_none() {
                     *told = Some(Instant::now());

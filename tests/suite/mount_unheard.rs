@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{PipeReader, Write};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,9 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::Workdir;
-use crate::support::mounted::{is_mounted, take_away};
+use crate::support::mounted::{Mounted, Stored, is_mounted, take_away};
 use crate::support::requirements::{fuse, require};
-use crate::support::run::{binary, shell_command};
+use crate::support::run::{binary, bytes_in_pipe, shell_command};
 use crate::support::wait::{ended, ended_within, wait_until};
 
 /// A mount in the folder `mnt` of what a remote command serves, with a pipe for its stderr.
@@ -25,6 +26,10 @@ struct Unheard {
 
 impl Unheard {
     fn new(is_full_from_the_beginning: bool) -> Self {
+        Self::with(&[], is_full_from_the_beginning)
+    }
+
+    fn with(options: &[&str], is_full_from_the_beginning: bool) -> Self {
         let work = Workdir::with_pair(&[1; 100_000], &[2; 100_000]);
         fs::create_dir(work.path("mnt")).unwrap();
         let stderr = std::io::pipe().unwrap();
@@ -32,7 +37,9 @@ impl Unheard {
             fill(&stderr.1);
         }
         let child = Command::new(binary())
-            .args(["mount", &shell_command("echo $$ >pid; exec $BDSYNC --server")])
+            .arg("mount")
+            .args(options)
+            .arg(shell_command("echo $$ >pid; exec $BDSYNC --server"))
             .args(["local.img", "remote.img", "mnt"])
             .current_dir(work.folder())
             .stdin(Stdio::null())
@@ -68,6 +75,36 @@ fn a_second_signal_ends_it() {
     require!(fuse());
     let mut unheard = Unheard::new(true);
     assert_ends_by_signals(&mut unheard.child);
+    assert!(!is_mounted(&unheard.work.path("mnt")), "a dead mount is left");
+}
+
+/// As of a service manager that is busy, or stopped.
+#[test]
+fn a_second_signal_ends_it_while_the_service_manager_takes_no_word() {
+    require!(fuse());
+    let stored = Stored::new(33, 10_000);
+    let (manager, at) = (stored.work.path("manager"), stored.at());
+    let _manager = UnixDatagram::bind(&manager).unwrap();
+    let others = UnixDatagram::unbound().unwrap();
+    others.set_nonblocking(true).unwrap();
+    while others.send_to(b"x", &manager).is_ok() {}
+    let mut command = Command::new(binary());
+    command.arg("mount").args(stored.source()).arg(&at).env("NOTIFY_SOCKET", &manager);
+    let mut mounted = Mounted::run(command, &at);
+    let status = mounted.ended_by_another(Signal::SIGTERM);
+    assert_eq!(status.signal(), Some(Signal::SIGTERM as i32), "{}", mounted.said());
+    assert!(!is_mounted(&at), "a dead mount is left");
+}
+
+/// By itself, whoever takes what it says of that.
+#[test]
+fn a_lost_link_ends_it() {
+    require!(fuse());
+    let unheard = Unheard::with(&["--end-with-link"], false);
+    wait_until("it says where", || bytes_in_pipe(&unheard.stderr.0) > 0);
+    fill(&unheard.stderr.1);
+    kill(unheard.work.written_pid(), Signal::SIGKILL).unwrap();
+    wait_until("it is unmounted", || !is_mounted(&unheard.work.path("mnt")));
 }
 
 /// Of its error, which comes last.
