@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -17,14 +19,19 @@ use super::images::{changed, random_bytes};
 use super::patch_file;
 use super::requirements::root;
 use super::run::binary;
-use super::wait::comes_true;
+use super::wait::{comes_true, within};
 
 /// A mount in the foreground.
 pub struct Mounted {
     child: Child,
     at: PathBuf,
     stderr: Arc<Mutex<String>>,
+    collecting: JoinHandle<()>,
 }
+
+/// How long what it said last may be on its way once it has ended. Who it has left behind may hold its
+/// stderr open.
+const LAST_WORD_WAIT: Duration = Duration::from_secs(2);
 
 impl Mounted {
     /// Runs `bdsync mount` with these arguments and the mountpoint `at`, and waits for it.
@@ -42,14 +49,14 @@ impl Mounted {
         let mut child = command.spawn().expect("cannot run");
         let stderr = Arc::new(Mutex::new(String::new()));
         let (pipe, text) = (child.stderr.take().expect("a pipe"), Arc::clone(&stderr));
-        std::thread::spawn(move || {
+        let collecting = thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 let mut text = text.lock().unwrap();
                 text.push_str(&line);
                 text.push('\n');
             }
         });
-        let mut mounted = Self { child, at: at.to_owned(), stderr };
+        let mut mounted = Self { child, at: at.to_owned(), stderr, collecting };
         mounted.wait_until("it is mounted", |mounted| mounted.said().contains("is mounted at"));
         mounted
     }
@@ -87,10 +94,11 @@ impl Mounted {
         self.child.try_wait().expect("cannot wait").is_none()
     }
 
-    /// Its exit status, soon.
+    /// Its exit status, soon; what it said is there then.
     #[track_caller]
     pub fn ended(&mut self) -> ExitStatus {
         self.wait_until("it ends", |mounted| !mounted.is_running());
+        within(LAST_WORD_WAIT, || self.collecting.is_finished());
         self.child.wait().expect("cannot wait")
     }
 
