@@ -1036,29 +1036,44 @@ fn the_end_of_a_target_is_cut_off_only_by_a_patch_that_is_whole() {
     }
 }
 
-/// Cut to its new size it would have zeros there.
-#[test]
-fn a_target_that_something_else_has_cut_is_not_cut_to_its_new_size() {
-    let new = vec![1; 500_000];
-    let work = Workdir::with_pair(&new, &[2; 800_000]);
-    let patch = work.patch(&["--diffsize=resize"]);
+/// Applies `patch` to `remote.img` but for its last `held` bytes, cuts that to `bytes` once it begins
+/// with what is `written`, and gives the rest: the exit status, and what was said.
+fn cut_meanwhile(
+    work: &Workdir,
+    options: &[&str],
+    patch: &[u8],
+    held: usize,
+    written: &[u8],
+    bytes: u64,
+) -> (Option<i32>, String) {
     let mut apply = Command::new(binary())
-        .args(["--patch", "--diffsize=resize"])
+        .arg("--patch")
+        .args(options)
         .current_dir(work.folder())
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut stdin = apply.stdin.take().unwrap();
-    let (begin, end) = patch.split_at(patch.len() - 11);
+    let (begin, rest) = patch.split_at(patch.len() - held);
     stdin.write_all(begin).unwrap();
-    wait_until("it has written", || work.read("remote.img").starts_with(&new));
-    File::options().write(true).open(work.path("remote.img")).unwrap().set_len(9).unwrap();
-    stdin.write_all(end).unwrap();
+    wait_until("it writes", || work.read("remote.img").starts_with(written));
+    File::options().write(true).open(work.path("remote.img")).unwrap().set_len(bytes).unwrap();
+    // It may have ended by then.
+    let _ = stdin.write_all(rest);
     drop(stdin);
     let out = apply.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(11), "{said}");
+    (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+/// Cut to its new size it would have zeros there.
+#[test]
+fn a_target_that_something_else_has_cut_is_not_cut_to_its_new_size() {
+    let new = vec![1; 500_000];
+    let work = Workdir::with_pair(&new, &[2; 800_000]);
+    let patch = work.patch(&["--diffsize=resize"]);
+    let (code, said) = cut_meanwhile(&work, &["--diffsize=resize"], &patch, 11, &new, 9);
+    assert_eq!(code, Some(11), "{said}");
     assert!(said.contains("expected 800000 bytes, found 9: remote.img"), "{said}");
     assert_eq!(work.read("remote.img").len(), 9);
 }
@@ -1088,24 +1103,8 @@ fn a_target_that_is_cut_while_it_is_written_is_told_of() {
     let size = 800_000;
     let work = Workdir::with_pair(&vec![1; size], &vec![2; size]);
     let patch = work.patch(&[]);
-    let mut apply = Command::new(binary())
-        .args(["--patch", "--report=r"])
-        .current_dir(work.folder())
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = apply.stdin.take().unwrap();
-    let (begin, rest) = patch.split_at(patch.len() - 600);
-    stdin.write_all(begin).unwrap();
-    wait_until("it writes", || work.read("remote.img").starts_with(&[1; 512]));
-    File::options().write(true).open(work.path("remote.img")).unwrap().set_len(1000).unwrap();
-    // It may have ended by then.
-    let _ = stdin.write_all(rest);
-    drop(stdin);
-    let out = apply.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(11), "{said}");
+    let (code, said) = cut_meanwhile(&work, &["--report=r"], &patch, 600, &[1; 512], 1000);
+    assert_eq!(code, Some(11), "{said}");
     assert!(said.contains("expected 800000 bytes, found 1000: remote.img"), "{said}");
     assert_eq!(work.read("remote.img").len(), 1000);
     assert!(String::from_utf8(work.read("r")).unwrap().contains("\"target_state\": \"resized\""));
