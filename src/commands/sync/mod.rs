@@ -6,6 +6,7 @@
 //!   call.rs          the words that start a bdsync here or on the other host (pure)
 //!   watch.rs         signals end what is under way
 //!   target.rs        the process that writes: bdsync --patch=DST, here or there
+//!   patch_input.rs   what it is given, once it has DST open
 //!   failed_write.rs  what is true of the target after that failed
 //!   words.rs         what both processes say
 //!   finish.rs        compares again what was written
@@ -24,6 +25,7 @@ mod check;
 mod failed_write;
 mod finish;
 mod meet;
+mod patch_input;
 mod sides;
 mod summary;
 mod target;
@@ -61,8 +63,9 @@ use crate::wire::{Extensions, Fault};
 
 use call::Caller;
 use failed_write::{FailedWrite, near_undo_exists};
+use patch_input::PatchInput;
 use sides::Sides;
-use target::{Finished, PatchInput, Sent, Target};
+use target::{Finished, Sent, Target};
 use watch::Stops;
 use words::LastWord;
 

@@ -1,16 +1,17 @@
 //! The process that writes to the target: a `bdsync --patch` that is fed through a pipe.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
+use super::patch_input::PatchInput;
 use super::words::LastWord;
 use crate::background::{spawn, time_is_up};
-use crate::commands::target_state::{Listener, Opening};
+use crate::commands::target_state::Listener;
 use crate::error::{Error, Kind, Result};
 use crate::transport::{Connection, Control, Remote};
 
@@ -20,12 +21,6 @@ const END_GRACE: Duration = Duration::from_secs(5);
 const KNOWN_WAIT: Duration = Duration::from_secs(5);
 /// How often a wait for the process looks for other reasons to end.
 const WAIT_SLICE: Duration = Duration::from_millis(100);
-
-/// How many slices of a wait a process that has read the beginning of its patch may take until its
-/// first word is here: ten seconds of them. Who runs it there may keep that to himself.
-const FIRST_WORD_SLICES: u32 = 100;
-/// As many words as there can be of an [`Opening`].
-const OPENING_STEPS: usize = 2;
 
 /// How long it is listened to what a process has said before it ended, and how often it is looked
 /// whether that is all.
@@ -50,54 +45,6 @@ pub enum Sent {
     Part,
     /// What it took: it ended before the patch did.
     Taken,
-}
-
-/// What takes the patch of a [`Target`]; dropping it is the end of the patch. The first flush
-/// returns once the process has read what was written, and has its target open if it tells.
-pub struct PatchInput {
-    writer: Box<dyn Write + Send>,
-    control: Arc<Control>,
-    /// Told how far the process is with its target, until that was waited for.
-    opening: Option<Receiver<Opening>>,
-}
-
-impl PatchInput {
-    /// Waits until the target is open, if the process tells of it. It may be alive and not be heard:
-    /// what is written there meanwhile is not seen then.
-    fn wait_for_target(&self, opening: &Receiver<Opening>) -> io::Result<()> {
-        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        // Not by the clock: this process may be stopped meanwhile, and the other with it.
-        for _ in 0..FIRST_WORD_SLICES {
-            match opening.recv_timeout(WAIT_SLICE) {
-                Ok(Opening::Done) => return Ok(()),
-                Ok(Opening::Begun) => {
-                    // From now on it shows that it is alive.
-                    self.control.expect_answer();
-                    let is_open = opening.iter().any(|step| step == Opening::Done);
-                    self.control.rest();
-                    return if is_open { Ok(()) } else { Err(gone()) };
-                }
-                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
-        log::info!("the process that writes does not tell whether it has the target open");
-        Ok(())
-    }
-}
-
-impl Write for PatchInput {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()?;
-        match self.opening.take() {
-            Some(opening) => self.wait_for_target(&opening),
-            None => Ok(()),
-        }
-    }
 }
 
 /// A running `bdsync --patch`. Dropping it kills the process.
@@ -133,8 +80,8 @@ impl Target {
         let Connection { mut reader, writer, control, remote } = connection;
         let process =
             remote.ok_or_else(|| Error::new(Kind::Spawn, "nothing writes to the target"))?;
-        let (told, opening) = bounded(OPENING_STEPS);
-        listener.tell_opening(told);
+        let (input, opening) = PatchInput::new(writer, Arc::clone(&control), speaks);
+        listener.tell_opening(opening);
         let (going_on, is_going_on) = bounded(0);
         let listening = spawn("target", Kind::Spawn, "cannot start a thread", move || {
             // That it is alive, what is true of the target, and its end.
@@ -146,8 +93,6 @@ impl Target {
             end
         })?;
         let (listening, going_on) = (Some(listening), Some(going_on));
-        let opening = speaks.then_some(opening);
-        let input = PatchInput { writer, control: Arc::clone(&control), opening };
         let shows_life = is_remote && speaks;
         let target = Self { control, process, word, is_remote, shows_life, listening, going_on };
         Ok((target, input))
@@ -255,6 +200,8 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::transport::{Manner, connect};
 
