@@ -30,6 +30,9 @@ pub(super) struct Kernel {
     number_of: fn(&Path) -> Option<u64>,
 }
 
+/// The table of mounts, among those of the kernel.
+const MOUNTS: &str = "self/mountinfo";
+
 /// What the kernel mounts from an image without a loop device.
 const IMAGE_KIND: &[u8] = b"erofs";
 
@@ -64,11 +67,11 @@ impl Kernel {
 
     fn users_of(&self, carrier: FileId) -> io::Result<Vec<String>> {
         have_descriptors()?;
-        let Sharing { devices: relatives, images } = self.stack.sharing(carrier)?;
-        let mut users = self.mounts(&relatives);
-        let below = images.iter().filter(|(_, image)| *image != carrier);
-        users.extend(below.filter_map(|(path, image)| self.user_below(path, *image)));
-        users.extend(self.swaps(&relatives));
+        let Sharing { devices: relatives, mut images } = self.stack.sharing(carrier)?;
+        let mut users = self.mounts(&relatives)?;
+        images.retain(|(_, image)| *image != carrier);
+        users.extend(self.users_of_all(&images)?);
+        users.extend(self.swaps(&relatives)?);
         users.extend(relatives.iter().flat_map(holders));
         let locked =
             relatives.iter().filter(|one| node_of(one).is_some_and(|node| is_locked(&node)));
@@ -76,12 +79,17 @@ impl Kernel {
         if users.is_empty() {
             // Of what another mount namespace has mounted only the kernel tells, and no more than
             // that there is something.
-            let claimed = relatives.iter().filter(|one| one.is_telling && is_claimed(one));
-            users.extend(
-                claimed.map(|one| {
-                    format!("{} is in use, by a container or another program", one.name)
-                }),
-            );
+            let telling = relatives.iter().filter(|one| one.is_telling);
+            users.extend(telling.filter_map(|one| match is_claimed(one) {
+                Some(true) => {
+                    Some(format!("{} is in use, by a container or another program", one.name))
+                }
+                // Of a device the kernel tells who claims it to be written to.
+                None if carrier.device_number().is_none() => {
+                    Some(format!("{} lies over it, of which we may not ask who uses it", one.name))
+                }
+                _ => None,
+            }));
         }
         Ok(users)
     }
@@ -101,9 +109,9 @@ impl Kernel {
         // First: who writes to a loop device over it claims that, and looks here behind it.
         let by_lock = users_by_lock(file);
         let mut users = self.users_of(FileId::of(found))?;
-        let mounted = self.mounts_of_image(path, FileId::of(found));
+        let mounted = self.mounts_of_image(path, FileId::of(found))?;
         users.extend(mounted.into_iter().map(|how| format!("it is {how}")));
-        users.extend(self.is_swap_file(found).then(|| "it is used for swapping".to_owned()));
+        users.extend(self.is_swap_file(found)?.then(|| "it is used for swapping".to_owned()));
         users.extend(by_lock);
         Ok(users)
     }
@@ -115,13 +123,26 @@ impl Kernel {
     /// The system's, where that cannot be told.
     pub(super) fn users_below(&self, rdev: u64) -> io::Result<Vec<String>> {
         let Sharing { images, .. } = self.stack.sharing(FileId::of_device(rdev))?;
-        Ok(images.iter().filter_map(|(path, image)| self.user_below(path, *image)).collect())
+        self.users_of_all(&images)
+    }
+
+    fn users_of_all(&self, images: &[(PathBuf, FileId)]) -> io::Result<Vec<String>> {
+        let users = images.iter().map(|(path, image)| self.user_below(path, *image));
+        users.filter_map(io::Result::transpose).collect()
+    }
+
+    /// A table of the kernel's; an empty one where there is none.
+    fn table(&self, name: &str) -> io::Result<Vec<u8>> {
+        match fs::read(self.proc.join(name)) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+            read => read,
+        }
     }
 
     /// Where `image`, which is at `path`, is mounted without a loop device, as the kernel's erofs and
     /// what FUSE has can.
-    fn mounts_of_image(&self, path: &Path, image: FileId) -> Vec<String> {
-        let table = fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
+    fn mounts_of_image(&self, path: &Path, image: FileId) -> io::Result<Vec<String>> {
+        let table = self.table(MOUNTS)?;
         // Our own mounts tell by themselves that what they show was changed.
         let foreign = mounts(&table).filter(|mount| mount.kind != OWN_KIND);
         let how = foreign.filter_map(|mount| {
@@ -136,27 +157,28 @@ impl Kernel {
             };
             Some(format!("{} on {}", is?, mount.point.display()))
         });
-        how.collect()
+        Ok(how.collect())
     }
 
     /// What uses the image that a loop device lies over, as far as it still has the path that it
     /// was attached by.
-    fn user_below(&self, path: &Path, image: FileId) -> Option<String> {
-        let found = fs::metadata(path).ok().filter(|found| FileId::of(found) == image)?;
-        let file = found.is_file().then(|| File::open(path).ok()).flatten()?;
-        let how = match self.mounts_of_image(path, image).pop() {
+    fn user_below(&self, path: &Path, image: FileId) -> io::Result<Option<String>> {
+        let found = fs::metadata(path).ok().filter(|found| FileId::of(found) == image);
+        let Some(found) = found.filter(Metadata::is_file) else { return Ok(None) };
+        let is_locked = || File::open(path).is_ok_and(|file| is_locked(&file));
+        let how = match self.mounts_of_image(path, image)?.pop() {
             Some(mounted) => mounted,
-            None if self.is_swap_file(&found) => "used for swapping".to_owned(),
-            None if is_locked(&file) => "locked by another program".to_owned(),
-            None => return None,
+            None if self.is_swap_file(&found)? => "used for swapping".to_owned(),
+            None if is_locked() => "locked by another program".to_owned(),
+            None => return Ok(None),
         };
-        Some(format!("{} below it is {how}", path.display()))
+        Ok(Some(format!("{} below it is {how}", path.display())))
     }
 
-    fn is_swap_file(&self, found: &Metadata) -> bool {
+    fn is_swap_file(&self, found: &Metadata) -> io::Result<bool> {
         let file = FileId::of(found);
         let is_it = |path: &PathBuf| fs::metadata(path).is_ok_and(|swap| FileId::of(&swap) == file);
-        self.swap_paths().iter().any(is_it)
+        Ok(self.swap_paths()?.iter().any(is_it))
     }
 
     /// Whether the block device with this `st_rdev` takes no writes.
@@ -165,10 +187,16 @@ impl Kernel {
         folder.and_then(|folder| fs::read(folder.join("ro")).ok()).is_some_and(|ro| ro == b"1\n")
     }
 
-    fn mounts(&self, relatives: &[Relative]) -> Vec<String> {
+    fn mounts(&self, relatives: &[Relative]) -> io::Result<Vec<String>> {
         // A mount point need not be UTF-8.
-        let table = fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
-        mounts(&table).filter_map(|mount| self.use_by_mount(&mount, relatives)).collect()
+        let table = self.table(MOUNTS)?;
+        if table.is_empty() {
+            log::warn!(
+                "there is no {}: whether the target is mounted is not known for sure",
+                self.proc.join(MOUNTS).display()
+            );
+        }
+        Ok(mounts(&table).filter_map(|mount| self.use_by_mount(&mount, relatives)).collect())
     }
 
     fn use_by_mount(&self, mount: &Mount, relatives: &[Relative]) -> Option<String> {
@@ -179,19 +207,19 @@ impl Kernel {
         Some(format!("{} is mounted on {}", found.name, mount.point.display()))
     }
 
-    fn swap_paths(&self) -> Vec<PathBuf> {
-        let bytes = fs::read(self.proc.join("swaps")).unwrap_or_default();
+    fn swap_paths(&self) -> io::Result<Vec<PathBuf>> {
+        let bytes = self.table("swaps")?;
         let lines = bytes.split(|byte| *byte == b'\n').skip(1);
         let paths = lines.filter_map(|line| line.split(u8::is_ascii_whitespace).next());
         let paths = paths.filter(|path| !path.is_empty());
-        paths.map(unescape).collect()
+        Ok(paths.map(unescape).collect())
     }
 
-    fn swaps(&self, relatives: &[Relative]) -> Vec<String> {
-        let paths = self.swap_paths();
+    fn swaps(&self, relatives: &[Relative]) -> io::Result<Vec<String>> {
+        let paths = self.swap_paths()?;
         let numbers = paths.iter().filter_map(|path| (self.number_of)(path));
         let found = numbers.filter_map(|number| relatives.iter().find(|one| one.number == number));
-        found.map(|one| format!("{} is used for swapping", one.name)).collect()
+        Ok(found.map(|one| format!("{} is used for swapping", one.name)).collect())
     }
 }
 
@@ -208,18 +236,19 @@ fn node_of(device: &Relative) -> Option<File> {
 }
 
 /// Whether the kernel has given the block device to somebody alone: a file system, say. Not to
-/// somebody who asks just this.
-fn is_claimed(device: &Relative) -> bool {
+/// somebody who asks just this. `None` where we may not ask.
+fn is_claimed(device: &Relative) -> Option<bool> {
     let path = Path::new("/dev").join(&device.name);
-    let is_busy = || {
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&path);
-        opened.is_err_and(|err| err.raw_os_error() == Some(libc::EBUSY))
+    let is_busy = || match OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&path) {
+        Ok(_) => Some(false),
+        Err(err) => (err.raw_os_error() == Some(libc::EBUSY)).then_some(true),
     };
     let still_busy = |_| {
         thread::sleep(CLAIM_PAUSE);
-        is_busy()
+        is_busy() == Some(true)
     };
-    number_at(&path) == Some(device.number) && is_busy() && (1..CLAIM_LOOKS).all(still_busy)
+    (number_at(&path) == Some(device.number)).then_some(())?;
+    Some(is_busy()? && (1..CLAIM_LOOKS).all(still_busy))
 }
 
 /// What has locked `file`, an image or the node of a device, if anything has; else it is locked as
@@ -229,10 +258,16 @@ pub(super) fn users_by_lock(file: &File) -> Option<String> {
 }
 
 /// Locks all of `file` for as long as it is open; false when others have locks. Where there are no
-/// locks, as on some network file systems, nobody has any.
+/// locks, as on some network file systems, nobody has any, which is told.
 fn lock(file: &File) -> bool {
-    let locked = fcntl(file, FcntlArg::F_OFD_SETLK(&lock_of_all()));
-    !matches!(locked, Err(Errno::EAGAIN | Errno::EACCES))
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&lock_of_all())) {
+        Err(Errno::EAGAIN | Errno::EACCES) => return false,
+        Err(err) => {
+            log::warn!("cannot lock the target: others may write to it at the same time: {err}");
+        }
+        Ok(_) => {}
+    }
+    true
 }
 
 /// Whether somebody else has locks on `file`.
@@ -371,6 +406,23 @@ mod tests {
         fs::write(kernel.proc.join("self/mountinfo"), lines).unwrap();
         let expected = ["sda1 is mounted on /mnt/a b", "sda1 is mounted on /pool"];
         assert_eq!(kernel.users(makedev(8, 1)).unwrap(), expected);
+    }
+
+    #[test]
+    fn tables_that_are_there_and_cannot_be_read_hide_nothing() {
+        let (folder, kernel) = kernel();
+        let image = folder.path().join("image");
+        let file = File::create(&image).unwrap();
+        let users = || kernel.users_of_image(&image, &file, &file.metadata().unwrap());
+        assert!(users().unwrap().is_empty());
+        for table in ["swaps", MOUNTS] {
+            let path = kernel.proc.join(table);
+            let _ = fs::remove_file(&path);
+            assert!(users().unwrap().is_empty(), "{table}");
+            fs::create_dir(&path).unwrap();
+            users().unwrap_err();
+            fs::remove_dir(&path).unwrap();
+        }
     }
 
     #[test]

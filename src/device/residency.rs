@@ -6,11 +6,12 @@
 //! and block devices, and changes nothing (reads with `RWF_NOWAIT` would start read-ahead).
 
 use std::ffi::c_void;
-use std::fs::File;
+use std::fs::{self, File};
 use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
+use nix::unistd::geteuid;
 use parking_lot::Mutex;
 
 use super::cached::page_bytes;
@@ -61,6 +62,18 @@ impl Residency {
     }
 }
 
+/// How many users there are, as the map of the first namespace has it.
+const ALL_USERS: &str = "4294967295";
+
+/// Whether we are root, and not only in a user namespace, where others' files stay others'.
+pub(super) fn is_almighty() -> bool {
+    let is_mapped = || {
+        let map = fs::read_to_string("/proc/self/uid_map");
+        map.is_ok_and(|map| !map.split_whitespace().eq(["0", "0", ALL_USERS]))
+    };
+    geteuid().is_root() && !is_mapped()
+}
+
 /// Address space, in bytes, that a mapping may take: on a 32-bit machine it leaves most of it.
 const ADDRESSES_MAX: usize = usize::MAX / 4;
 
@@ -91,7 +104,15 @@ impl Mapping {
         let address = unsafe {
             libc::mmap(ptr::null_mut(), len.get(), protection, flags, file.as_raw_fd(), 0)
         };
-        (address != libc::MAP_FAILED).then_some(Self { address, len, page_bytes })
+        let mapping = (address != libc::MAP_FAILED).then_some(Self { address, len, page_bytes })?;
+        mapping.is_told().then_some(mapping)
+    }
+
+    /// Whether the kernel answers at all, which a filter of system calls may keep it from.
+    fn is_told(&self) -> bool {
+        let mut resident = 0_u8;
+        // SAFETY: the mapping has one page at least.
+        unsafe { libc::mincore(self.address, 1, &raw mut resident) == 0 }
     }
 
     /// Calls `found` with the runs of pages in `pages` that are not in the cache, ascending.

@@ -195,8 +195,14 @@ impl Partial {
         let flags = RenameFlags::RENAME_NOREPLACE;
         match renameat2(AT_FDCWD, &self.path, AT_FDCWD, path, flags).map_err(io::Error::from) {
             Ok(()) => {}
-            // Some file systems know no such renaming; a link never replaces anything either.
-            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
+            // Some file systems know no such renaming, some kernels and filters of system calls not
+            // either; a link never replaces anything as well.
+            Err(err)
+                if matches!(
+                    err.raw_os_error(),
+                    Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)
+                ) =>
+            {
                 fs::hard_link(&self.path, path).map_err(failed)?;
             }
             Err(err) => return Err(failed(err)),
