@@ -126,6 +126,10 @@ fn applying() -> Vec<Arg> {
                 "Patch a device that is in use, or not in the state that the patch is sealed for, as \
                  after a power failure during an earlier apply",
             ),
+            long_valued("sync-size", "BYTES")
+                .value_parser(value_parser!(u64))
+                .help("Given by sync: patch a target of this size only")
+                .hide(true),
             long_valued("sync-disk", "DISK")
                 .value_parser(value_parser!(FileId))
                 .help(
@@ -202,6 +206,7 @@ fn refuse_contradictions(found: &ArgMatches) -> Result<()> {
         (given("sparse") && !patch, "--sparse needs --patch"),
         (given("force") && !patch, "--force needs --patch"),
         (given("sync-disk") && !patch, "--sync-disk needs --patch"),
+        (given("sync-size") && !patch, "--sync-size needs --patch"),
         (given("on-read-error") && server, "--on-read-error means nothing with --server"),
         (given("on-read-error") && patch, "--on-read-error means nothing with --patch"),
         (given("allow") && !server, "--allow needs --server"),
@@ -280,6 +285,7 @@ fn patch(found: &ArgMatches) -> Result<PatchOptions> {
         sparse: found.get_flag("sparse"),
         force: found.get_flag("force"),
         sync_disk: found.get_one("sync-disk").copied(),
+        sync_bytes: found.get_one("sync-size").copied(),
         reporting: reporting_options(found)?,
     })
 }

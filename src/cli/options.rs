@@ -203,6 +203,8 @@ pub struct PatchOptions {
     pub force: bool,
     /// Of a process that a sync started: which disk it has compared.
     pub sync_disk: Option<FileId>,
+    /// Of the same: how many bytes that had when its sync began.
+    pub sync_bytes: Option<u64>,
     /// What to tell beside the result.
     pub reporting: Reporting,
 }

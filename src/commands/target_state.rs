@@ -14,9 +14,10 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crossbeam_channel::Sender;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 /// What every such line begins with.
 const BEGIN: &str = "bdsync target: ";
@@ -83,10 +84,63 @@ impl TargetState {
 }
 
 /// How far a process is with its target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Opening {
+    /// It has said nothing of it.
+    #[default]
+    Unheard,
     Begun,
     Done,
+    /// It says nothing any more, and had it not open by then.
+    Over,
+    /// The same, as it was silent for too long or could not be heard.
+    Lost,
+}
+
+/// How far a process is with its target, for those who wait for that.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    step: Mutex<Opening>,
+    changed: Condvar,
+    is_passed: AtomicBool,
+}
+
+impl Door {
+    fn reach(&self, step: Opening) {
+        let mut reached = self.step.lock();
+        // What was opened has been, whatever comes behind.
+        if *reached < step && *reached != Opening::Done {
+            *reached = step;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Nobody waits for it any more, though it is not known to be open.
+    pub(super) fn pass(&self) {
+        self.is_passed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was opened once it had been passed: what came in meanwhile was not seen.
+    pub(super) fn is_opened_late(&self) -> bool {
+        self.is_passed.load(Ordering::SeqCst) && self.step() == Opening::Done
+    }
+
+    fn step(&self) -> Opening {
+        *self.step.lock()
+    }
+
+    /// Waits until it is farther than `step`, at most for `limit`; how far it is then.
+    pub(super) fn wait_beyond(&self, step: Opening, limit: Option<Duration>) -> Opening {
+        let mut reached = self.step.lock();
+        while *reached <= step {
+            match limit {
+                Some(limit) if self.changed.wait_for(&mut reached, limit).timed_out() => break,
+                Some(_) => {}
+                None => self.changed.wait(&mut reached),
+            }
+        }
+        *reached
+    }
 }
 
 /// Takes what a process writes to its stdout, and keeps what that says of the target.
@@ -94,21 +148,24 @@ pub(super) enum Opening {
 pub(super) struct Listener {
     line: Vec<u8>,
     heard: Arc<Mutex<Option<TargetState>>>,
-    opening: Option<Sender<Opening>>,
+    door: Arc<Door>,
 }
 
 impl Listener {
-    /// Has `opening` told how far the process is with its target, for which it needs no room; it is
-    /// hung up on with the listener.
-    pub(super) fn tell_opening(&mut self, opening: Sender<Opening>) {
-        self.opening = Some(opening);
+    /// How far the process is with its target.
+    pub(super) fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
+    /// Nothing comes any more; `is_lost` if that is a failure.
+    pub(super) fn end(&self, is_lost: bool) {
+        self.door.reach(if is_lost { Opening::Lost } else { Opening::Over });
     }
 
     fn hear(&mut self) {
         let opening = [(OPENING_LINE, Opening::Begun), (OPEN_LINE, Opening::Done)];
         if let Some((_, step)) = opening.iter().find(|(line, _)| line.as_bytes() == self.line) {
-            // Who does not wait for it need not know.
-            let _ = self.opening.as_ref().map(|opening| opening.try_send(*step));
+            self.door.reach(*step);
         }
         let is_told = |state: &TargetState| state.line().as_bytes() == self.line;
         if let Some(state) = TargetState::ALL.into_iter().find(is_told) {
@@ -143,8 +200,6 @@ impl Write for Listener {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::{TryRecvError, unbounded};
-
     use super::*;
 
     #[test]
@@ -162,18 +217,25 @@ mod tests {
 
     #[test]
     fn how_far_a_process_is_with_its_target_is_heard_and_is_no_state_of_that() {
-        let (opening, heard) = unbounded();
         let mut listener = Listener::default();
-        listener.tell_opening(opening);
-        let mut say = |said: &str| listener.write_all(said.as_bytes()).unwrap();
-        say("Welcome\n\nbdsync target: op");
-        say("e\nbdsync target: opening");
-        assert_eq!(heard.try_recv(), Err(TryRecvError::Empty));
-        say("\n\n\nbdsync target: open\n\n");
-        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [Opening::Begun, Opening::Done]);
+        let door = Arc::clone(listener.door());
+        for (said, step) in [
+            ("Welcome\n\nbdsync target: op", Opening::Unheard),
+            ("e\nbdsync target: opening", Opening::Unheard),
+            ("\n\n\nbdsync target: opening\n", Opening::Begun),
+            ("bdsync target: open\n\n", Opening::Done),
+            ("bdsync target: opening\n", Opening::Done),
+        ] {
+            listener.write_all(said.as_bytes()).unwrap();
+            assert_eq!(door.step(), step, "{said:?}");
+        }
         assert_eq!(listener.heard(), None);
-        drop(listener);
-        assert_eq!(heard.try_recv(), Err(TryRecvError::Disconnected));
+        assert!(!door.is_opened_late());
+        listener.end(false);
+        assert_eq!(door.step(), Opening::Done, "it had it open");
+        let silent = Listener::default();
+        silent.end(false);
+        assert_eq!(silent.door().wait_beyond(Opening::Begun, None), Opening::Over);
     }
 
     #[test]

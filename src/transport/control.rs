@@ -135,6 +135,14 @@ impl Control {
         polled.is_ok() && hung_up && !closed
     }
 
+    /// Waits up to `limit` for the end of the process at the other end; whether that has come, or
+    /// cannot be told.
+    pub fn wait_for_process(&self, limit: Duration) -> bool {
+        let Some((process, _)) = self.process.get() else { return true };
+        let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        poll_retrying(&mut fds, Some(limit)).is_ok_and(|count| count > 0)
+    }
+
     /// Bytes arrived.
     pub(super) fn heard(&self) {
         let mut state = self.state.lock();

@@ -188,6 +188,13 @@ fn undo_patches_are_of_one_copy_and_without_a_gap() {
     night.work.write("night.conf", b"SRC=new\nDST=other\nUNDO_DIR=undo\n");
     assert!(night.run(1).contains("undo are of copy, not of other: name another folder"));
     assert!(!night.is_done() && night.work.read("other") == night.work.read("copy"));
+    // Of a night that was cut short as it said so.
+    night.work.write("undo/.of", b"");
+    night.work.write("night.conf", b"SRC=new\nDST=copy\nUNDO_DIR=undo\n");
+    night.run(0);
+    assert_eq!(night.work.read("undo/.of"), b"copy\n");
+    night.work.write("copy", &night.work.read("other"));
+    night.work.write("night.conf", b"SRC=new\nDST=other\nUNDO_DIR=undo\n");
 
     for undo in kept_in(&night.work.path("undo")) {
         fs::remove_file(night.work.path("undo").join(undo)).unwrap();

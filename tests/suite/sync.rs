@@ -939,6 +939,42 @@ fn what_another_bdsync_has_written_meanwhile_is_seen() {
     }
 }
 
+/// What is zero behind the end of the target is not sent: it is taken to come with the new size.
+#[test]
+fn a_target_whose_size_changes_before_it_is_opened_is_refused() {
+    let source = [random_bytes(1, BYTES), vec![0; BYTES]].concat();
+    let other = random_bytes(9, 2 * BYTES);
+    for options in [&["--create"][..], &["-d"], &["-d", "--undo=u"]] {
+        let work = pair_of(&source, &source[..BYTES]);
+        work.write("other.img", &other);
+        let target = if options[0] == "--create" { "h:new.img" } else { "h:remote.img" };
+        let grows = format!("--patch*) cat other.img >{};;", &target[2..]);
+        script(&work, "bdsync", &format!("case $1 in {grows} esac; exec {} \"$@\"", binary()));
+        let words = [options, &["--remote-path=./bdsync", "local.img", target]].concat();
+        sync(&work, &words).run().expect(12).says("its size was changed by something else");
+        assert!(work.read(&target[2..]) == other, "{options:?}");
+    }
+}
+
+#[test]
+fn a_process_that_writes_and_cannot_be_heard_will_do() {
+    let work = pair();
+    let mute = format!("--patch*) exec {} \"$@\" >/dev/null;;", binary());
+    script(&work, "bdsync", &format!("case $1 in {mute} esac; exec {} \"$@\"", binary()));
+    let words = ["--remote-path=./bdsync", "local.img", "h:remote.img"];
+    sync(&work, &words).run().expect(0).says("does not tell when it has DST open");
+    assert!(work.read("remote.img") == work.read("local.img"));
+}
+
+#[test]
+fn a_process_that_takes_no_patch_and_ends_well_is_told_of() {
+    let work = pair();
+    let ends = "--patch*) exit 0;;";
+    script(&work, "bdsync", &format!("case $1 in {ends} esac; exec {} \"$@\"", binary()));
+    let words = ["--remote-path=./bdsync", "local.img", "h:remote.img"];
+    sync(&work, &words).run().expect(13).says("has ended without taking all of the patch");
+}
+
 /// What a name leads to may become another between the two times that it is followed.
 #[test]
 fn what_took_the_place_of_the_compared_target_is_not_written_to() {
@@ -1263,7 +1299,7 @@ fn a_process_that_may_go_on_elsewhere_is_not_said_to_have_stopped() {
 fn how_far_a_process_elsewhere_was_is_not_taken_for_its_last_word() {
     let work = pair();
     let (source, before) = (work.read("local.img"), work.read("remote.img"));
-    let writes = format!("{} \"$@\" >out 2>&1", binary());
+    let writes = format!("echo bdsync target: open; {} \"$@\" >out 2>&1", binary());
     let patches = format!("--patch*) echo 'bdsync: keeping: 9 %' >&2; {writes}; exit 255;;");
     script(&work, "bdsync", &format!("case $1 in {patches} esac; exec {} \"$@\"", binary()));
     for options in [&[][..], &["--undo=undo"]] {

@@ -49,6 +49,23 @@ pub(super) fn refuse_another(target: &FileDevice, compared: FileId) -> Result<()
     Err(Error::new(Kind::Open, what).with_path(target.path()))
 }
 
+/// Fails when `target` has not the size that its sync has met, by which that takes zeros behind a
+/// smaller end for granted.
+///
+/// # Errors
+/// `Kind::Open`.
+pub(super) fn refuse_resized(target: &FileDevice, expected_bytes: u64) -> Result<()> {
+    let found_bytes = target.size();
+    if found_bytes == expected_bytes {
+        return Ok(());
+    }
+    let what = format!(
+        "its size was changed by something else since the sync began: expected {expected_bytes} \
+         bytes, found {found_bytes} (run the same command again)"
+    );
+    Err(Error::new(Kind::Open, what).with_path(target.path()))
+}
+
 /// Shows on stdout, to the end of the process, that it is alive.
 #[derive(Clone)]
 pub(super) struct Life {

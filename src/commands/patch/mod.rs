@@ -28,7 +28,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
-use self::for_sync::{Awaited, Life, refuse_another};
+use self::for_sync::{Awaited, Life, refuse_another, refuse_resized};
 use self::proof::Ending;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 pub(super) use self::words::{IN_PART, UNTOUCHED, WAY_BACK, WRITTEN, undo_command};
@@ -292,6 +292,9 @@ impl Job<'_> {
         let target = open_target(path, TargetOptions { force: self.options.force })?;
         if let Some(compared) = self.options.sync_disk {
             refuse_another(&target, compared)?;
+        }
+        if let Some(bytes) = self.options.sync_bytes {
+            refuse_resized(&target, bytes)?;
         }
         if self.options.flush_cache {
             target.keep_cache();

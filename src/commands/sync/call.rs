@@ -116,13 +116,13 @@ impl Caller {
 
 /// What a `bdsync --patch` is told. Options that the classic lacks only where they were asked
 /// for; `--force` not by `is_classic`, as it does all by force. `compared` is which disk the target
-/// was found to be, where that is known and may be told.
+/// was found to be, and its size in bytes, where that is known and may be told.
 pub fn patch_arguments(
     options: &SyncOptions,
     rule: SizeRule,
     target: &OsStr,
     is_classic: bool,
-    compared: Option<FileId>,
+    compared: Option<(FileId, u64)>,
 ) -> Vec<OsString> {
     let attached = |name: &str, value: &OsStr| {
         let mut word = OsString::from(name);
@@ -135,8 +135,9 @@ pub fn patch_arguments(
         SizeRule::Resize => words.push("--diffsize=resize".into()),
         SizeRule::MinSize => words.push("--diffsize=minsize".into()),
     }
-    if let Some(disk) = compared {
+    if let Some((disk, bytes)) = compared {
         words.push(attached("--sync-disk=", disk.to_string().as_ref()));
+        words.push(attached("--sync-size=", bytes.to_string().as_ref()));
     }
     if let Some(path) = &options.undo {
         words.push(attached("--undo=", path.as_os_str()));
@@ -191,8 +192,8 @@ mod tests {
         assert_eq!(told(&[], false, None), ["--patch=b"]);
         assert_eq!(told(&["--force"], false, None), ["--patch=b", "--force"]);
         assert_eq!(told(&["--force"], true, None), ["--patch=b"]);
-        let disk = Some(FileId { device: 7, inode: 8 });
-        assert_eq!(told(&[], false, disk), ["--patch=b", "--sync-disk=7:8"]);
+        let disk = Some((FileId { device: 7, inode: 8 }, 9));
+        assert_eq!(told(&[], false, disk), ["--patch=b", "--sync-disk=7:8", "--sync-size=9"]);
         assert_eq!(
             told(&["--undo=/x/u", "--sparse", "--flushcache"], false, None),
             ["--patch=b", "--undo=/x/u", "--spool=/x", "--sparse", "--flushcache"]

@@ -93,6 +93,27 @@ pub fn run(options: &SyncOptions, record: &Record) -> Result<u8> {
     }
 }
 
+/// How writing to the target has come out; `made` is how making the patch has.
+fn written(
+    ended: Result<Finished>,
+    made: Result<()>,
+    sent: Sent,
+    listener: &Listener,
+) -> Result<()> {
+    let what = match (&ended, &made) {
+        (Ok(Finished::Itself), Err(_)) if sent == Sent::Taken => {
+            "the process that writes to DST has ended without taking all of the patch"
+        }
+        (Ok(_), Ok(())) if listener.door().is_opened_late() => {
+            "DST was opened to be written to once it was being compared, so late that what something \
+             else has written there may not have been seen: run the same command again"
+        }
+        // Why the other end went away says more than that it did.
+        _ => return ended.and(made),
+    };
+    Err(Error::new(Kind::Connection, what))
+}
+
 /// One run.
 struct Sync<'a> {
     options: &'a SyncOptions,
@@ -274,8 +295,7 @@ impl Sync<'_> {
         let was_killed = matches!(ended, Ok(Finished::Killed));
         let outcome = match self.taken_away_with(session, ended_with) {
             Some(end) => Err(end),
-            // Why the other end went away says more than that it did.
-            None => ended.and(made),
+            None => written(ended, made, sent, &listener),
         };
         if let Err(err) = &outcome {
             // What the server ended with is told by it, and the cause.
@@ -325,7 +345,9 @@ impl Sync<'_> {
         };
         let compared = self.compared_disk(session);
         let name = OsStr::from_bytes(job.name);
-        let arguments = call::patch_arguments(self.options, sizes.rule, name, is_classic, compared);
+        let (_, target_bytes) = session.engine.plan().source_and_target_bytes();
+        let met = compared.map(|disk| (disk, target_bytes));
+        let arguments = call::patch_arguments(self.options, sizes.rule, name, is_classic, met);
         // The first bytes of the patch are waited for to be read: a bar over the prompt
         // of ssh would hide it.
         let sink = word.sink(caller.is_local());

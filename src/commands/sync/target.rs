@@ -80,13 +80,13 @@ impl Target {
         let Connection { mut reader, writer, control, remote } = connection;
         let process =
             remote.ok_or_else(|| Error::new(Kind::Spawn, "nothing writes to the target"))?;
-        let (input, opening) = PatchInput::new(writer, Arc::clone(&control), speaks);
-        listener.tell_opening(opening);
+        let door = speaks.then(|| Arc::clone(listener.door()));
+        let input = PatchInput::new(writer, Arc::clone(&control), door);
         let (going_on, is_going_on) = bounded(0);
         let listening = spawn("target", Kind::Spawn, "cannot start a thread", move || {
             // That it is alive, what is true of the target, and its end.
             let end = io::copy(&mut reader, &mut listener).map(drop);
-            drop(listener);
+            listener.end(end.is_err());
             if time_is_up(&is_going_on, KNOWN_WAIT) {
                 on_end(Error::new(Kind::Write, "the process that writes to the target has ended"));
             }
@@ -292,7 +292,7 @@ mod tests {
             assert_eq!(ended.unwrap_err().kind(), kind, "{what}");
         }
         // As one whose stdout somebody else takes.
-        flush_to("cat >&2").0.unwrap();
+        flush_to("exec >&-; cat >&2").0.unwrap();
     }
 
     #[test]
