@@ -4,12 +4,13 @@
 //! The signals are blocked and read from a signalfd: no handler runs, no system call is
 //! interrupted, and a wait for input can wait for them as well.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Write};
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::ptr;
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -221,9 +222,8 @@ impl Signals {
 
     fn catch_these(signals: &[Signal]) -> Result<Self> {
         let failed = |err: Errno| Error::io(Kind::Open, "cannot watch for signals", err);
-        let ignored = ignored_signals();
         let mut set = SigSet::empty();
-        for &signal in signals.iter().filter(|&&signal| ignored & bit(signal) == 0) {
+        for &signal in signals.iter().filter(|&&signal| !is_ignored(signal)) {
             set.add(signal);
         }
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
@@ -419,16 +419,18 @@ pub fn interrupted(signal: i32, what: &str) -> Error {
     Error::new(Kind::Interrupted(signal), format!("{what}: interrupted by {name}"))
 }
 
-fn bit(signal: Signal) -> u64 {
-    1 << (signal as u32 - 1)
-}
-
-/// The set that the process ignores, as in `SigIgn` of proc(5). It cannot be asked for
-/// otherwise without changing it.
-fn ignored_signals() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+/// Whether the process ignores `signal`. The system call is asked itself: `nix` cannot ask without
+/// changing it, and proc(5) may not be there.
+fn is_ignored(signal: Signal) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call changes nothing, and writes no more than the one that
+    // is in force; zeroes are an action too.
+    let action = unsafe {
+        // It cannot fail for a signal that exists; zeroes mean the default.
+        libc::sigaction(signal as i32, ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
 }
 
 #[cfg(test)]
@@ -459,5 +461,17 @@ mod tests {
         signals.wait_readable(end.as_fd()).unwrap();
         signals.give_up_input();
         (0..2).for_each(|_| assert!(signals.wait_readable(end.as_fd()).is_err()));
+    }
+
+    #[test]
+    fn what_a_signal_does_is_asked_and_not_changed() {
+        // By default it does nothing either.
+        let signal = Signal::SIGURG;
+        for (handler, ignored) in [(SigHandler::SigIgn, true), (SigHandler::SigDfl, false)] {
+            let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+            // SAFETY: neither runs any code.
+            unsafe { sigaction(signal, &action) }.unwrap();
+            (0..2).for_each(|_| assert_eq!(is_ignored(signal), ignored));
+        }
     }
 }
