@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{self, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::Connection;
 use super::control::{Control, set_nonblocking, setup_error};
@@ -171,13 +171,31 @@ fn connect_minding(
 }
 
 /// Has `control` notice the end of `child` also where a process that it leaves behind holds its
-/// stdout open. Nothing is lost but that where the kernel has no pidfds. It is only looked at:
+/// stdout open. Nothing is lost but that where descriptors or threads run out. It is only looked at:
 /// reaping stays with [`Remote`].
 fn mind_end(child: &Child, control: &Control, grace: Duration) {
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(Ok(pidfd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
-        control.mind(pidfd, grace);
+    let pid = i32::try_from(child.id()).ok().and_then(process::Pid::from_raw);
+    let end = pid.and_then(|pid| {
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
+        pidfd.or_else(|| wait_for_end(pid).ok())
+    });
+    if let Some(end) = end {
+        control.mind(end, grace);
     }
+}
+
+/// What stands in for a pidfd before Linux 5.3, or where a filter forbids them: a pipe that is at
+/// its end once our child `pid` has ended. A thread waits for that, and leaves the child to be reaped.
+fn wait_for_end(pid: process::Pid) -> io::Result<OwnedFd> {
+    let (ended, end) = io::pipe()?;
+    let wait = move || {
+        let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        // Any other failure means that it is reaped already.
+        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), how) {}
+        drop(end);
+    };
+    thread::Builder::new().name("remote end".into()).spawn(wait)?;
+    Ok(ended.into())
 }
 
 impl Remote {
@@ -269,7 +287,7 @@ impl Remote {
         RemoteEnd { status, words: self.describe(status) }
     }
 
-    fn wait_error(&self, source: std::io::Error) -> Error {
+    fn wait_error(&self, source: io::Error) -> Error {
         Error::io(Kind::Spawn, "cannot wait for the remote command", source)
             .with_path(&self.program)
     }
@@ -355,10 +373,12 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use super::super::control::Ready;
     use super::super::split_command;
     use super::*;
     use parking_lot::Mutex;
     use std::ffi::OsStr;
+    use std::fs::File;
     use std::io::Write;
 
     type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
@@ -556,6 +576,28 @@ mod tests {
         assert!(is_ended, "it waits for the process that was left behind");
         assert_eq!(rest, "1\n2\n3\n4\n");
         assert!(end(connection).1.success());
+    }
+
+    /// Also where the kernel has no pidfds.
+    #[test]
+    fn end_of_a_child_is_told_by_a_pipe_and_leaves_it_to_be_reaped() {
+        let mut child = Command::new("sh");
+        child.args(["-c", "read line; exit 3"]).stdin(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        let pid = process::Pid::from_child(&child);
+        let control = Control::new(None).unwrap();
+        control.mind(wait_for_end(pid).unwrap(), Duration::ZERO);
+        control.expect_answer();
+        let (silent, _held) = io::pipe().unwrap();
+        let mut ended = File::from(wait_for_end(pid).unwrap());
+        set_nonblocking(ended.as_fd()).unwrap();
+        assert_eq!(ended.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(child.stdin.take());
+        // The pipe that says nothing is not waited for.
+        assert!(matches!(control.wait_readable(silent.as_fd()).unwrap(), Ready::Closed));
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        let mut ended = File::from(wait_for_end(pid).unwrap());
+        assert_eq!(ended.read(&mut [0]).unwrap(), 0, "it is reaped");
     }
 
     #[test]
