@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
+use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
 
 use crate::background::spawn;
 use crate::error::{Error, Kind, Result};
@@ -23,6 +24,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(2);
 pub struct Mountpoint {
     /// Without symbolic links, as the kernel names it.
     path: PathBuf,
+    /// The directory itself.
+    beneath: FileId,
     /// What was looked at, until it is mounted over: who owns a folder above may put a link in its
     /// place while the remote side is waited for.
     directory: Option<File>,
@@ -69,7 +72,7 @@ impl Mountpoint {
         if FileId::of(&directory.metadata().map_err(cannot)?) != FileId::of(&about) {
             return Err(replaced(path));
         }
-        Ok(Self { path: real, directory: Some(directory) })
+        Ok(Self { path: real, beneath: FileId::of(&about), directory: Some(directory) })
     }
 
     /// Finds out where the directory is by now, to be mounted over, and lets go of it.
@@ -99,12 +102,30 @@ impl Mountpoint {
 
     /// Where our file system `device` (as in `st_dev`), which was mounted here, is now.
     pub(super) fn find(&self, device: u64) -> Place {
-        // Where that is not told it is most likely where it was.
-        let Ok(table) = fs::read("/proc/self/mountinfo") else {
-            return Place::Seen(self.path.clone());
-        };
-        place_of(&table, major_minor(device).as_bytes(), &self.path)
+        match fs::read("/proc/self/mountinfo") {
+            Ok(table) => place_of(&table, major_minor(device).as_bytes(), &self.path),
+            Err(_) => self.find_without_table(device),
+        }
     }
+
+    /// The same where there is no table of mounts: it is most likely where it was, unless something
+    /// else is there, which must not be taken for ours.
+    fn find_without_table(&self, device: u64) -> Place {
+        match file_at(&self.path) {
+            Ok(found) if found == self.beneath => Place::Nowhere,
+            Ok(found) if found.device != device => Place::Covered(self.path.clone()),
+            // A mount that has lost its process may not tell its number.
+            _ => Place::Seen(self.path.clone()),
+        }
+    }
+}
+
+/// What is at `path`, without a question to whoever serves it, who may not answer.
+fn file_at(path: &Path) -> rustix::io::Result<FileId> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+    let found = statx(CWD, path, flags, StatxFlags::INO)?;
+    let device = makedev(found.stx_dev_major, found.stx_dev_minor);
+    Ok(FileId { device, inode: found.stx_ino })
 }
 
 fn replaced(path: &Path) -> Error {
@@ -233,6 +254,24 @@ mod tests {
         fs::create_dir(victim.join("at")).unwrap();
         let err = found.find_again().unwrap_err();
         assert_eq!(err.kind(), Kind::Open, "{err}");
+    }
+
+    #[test]
+    fn without_a_table_what_is_at_the_path_tells() {
+        let place = tempfile::tempdir().unwrap();
+        let at = place.path().canonicalize().unwrap().join("at");
+        fs::create_dir(&at).unwrap();
+        let found = Mountpoint::check(&at, &[]).unwrap();
+        let device = found.beneath.device;
+        assert_eq!(found.find_without_table(device), Place::Nowhere);
+        assert_eq!(found.find_without_table(device + 1), Place::Nowhere);
+        // Something else is there, as a mount would be.
+        fs::rename(&at, place.path().join("old")).unwrap();
+        fs::create_dir(&at).unwrap();
+        assert_eq!(found.find_without_table(device), Place::Seen(at.clone()));
+        assert_eq!(found.find_without_table(device + 1), Place::Covered(at.clone()));
+        fs::remove_dir(&at).unwrap();
+        assert_eq!(found.find_without_table(device), Place::Seen(at));
     }
 
     #[test]
