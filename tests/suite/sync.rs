@@ -967,6 +967,22 @@ fn a_process_that_writes_and_cannot_be_heard_will_do() {
 }
 
 #[test]
+fn a_signal_ends_the_wait_for_a_target_to_be_opened() {
+    for word in ["", "echo bdsync target: opening; "] {
+        let work = pair();
+        let hangs = format!("--patch*) {word}head -c 31 >head; : >hangs; exec sleep 600;;");
+        script(&work, "bdsync", &format!("case $1 in {hangs} esac; exec {} \"$@\"", binary()));
+        let words = ["--remote-path=./bdsync", "local.img", "h:remote.img"];
+        let out = sync(&work, &words).run_meanwhile(|child| {
+            wait_until("it hangs", || work.path("hangs").exists());
+            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        });
+        let out = out.expect(143).says("interrupted by SIGTERM");
+        assert!(!out.stderr_text().contains("does not tell"), "{out}");
+    }
+}
+
+#[test]
 fn a_process_that_takes_no_patch_and_ends_well_is_told_of() {
     let work = pair();
     let ends = "--patch*) exit 0;;";

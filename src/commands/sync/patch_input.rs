@@ -46,7 +46,8 @@ impl PatchInput {
         }
         match step {
             Some(Opening::Done) => return Ok(()),
-            Some(Opening::Over) if !self.has_ended() => {}
+            // Its output may lead elsewhere. What is ended from here needs no word.
+            Some(Opening::Over) if !self.control.is_closed() && !self.has_ended() => {}
             // Why, it or its connection says.
             Some(_) => return Err(io::ErrorKind::BrokenPipe.into()),
             None => {}
