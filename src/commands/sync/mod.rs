@@ -278,7 +278,7 @@ impl Sync<'_> {
         let compared = self.compared_disk(session);
         let had_undo = near_undo_exists(self.options) == Some(true);
         let (word, listener) = (LastWord::default(), Listener::default());
-        let (target, mut input) = self.start(&job, sizes, &word, &listener)?;
+        let (target, mut input) = self.start(&job, sizes, compared, &word, &listener)?;
         let is_remote = matches!(self.options.target, Place::Remote { .. });
         let up = self.throttles.as_ref().filter(|_| is_remote).map(|(up, _)| Arc::clone(up));
         let output = ThrottledWriter::new(&mut input, up);
@@ -329,11 +329,12 @@ impl Sync<'_> {
         end.filter(|_| is_made && ended_with == Some(Kind::Open))
     }
 
-    /// Starts the process that writes to the target.
+    /// Starts the process that writes to the target, to the disk that is `compared`, where it is told.
     fn start(
         &self,
         job: &Job<'_>,
         sizes: SizeOptions,
+        compared: Option<FileId>,
         word: &LastWord,
         listener: &Listener,
     ) -> Result<(Target, PatchInput)> {
@@ -343,7 +344,6 @@ impl Sync<'_> {
             Place::Local(_) => (&Caller::here()?, false),
             Place::Remote { .. } => (&self.sides.caller, session.extensions == Extensions::NONE),
         };
-        let compared = self.compared_disk(session);
         let name = OsStr::from_bytes(job.name);
         let (_, target_bytes) = session.engine.plan().source_and_target_bytes();
         let met = compared.map(|disk| (disk, target_bytes));
