@@ -15,6 +15,7 @@
 
 mod for_sync;
 mod proof;
+mod reached;
 mod reading;
 mod words;
 
@@ -30,9 +31,10 @@ use parking_lot::Mutex;
 
 use self::for_sync::{Awaited, Life, refuse_another, refuse_resized};
 use self::proof::Ending;
+use self::reached::is_changed;
 use self::reading::{check_patch, decode_seal, kept, open_patch, verify_late};
 pub(super) use self::words::{IN_PART, UNTOUCHED, WAY_BACK, WRITTEN, undo_command};
-use self::words::{tell_cut, tell_foreign, tell_late_fault, tell_uncompared, tell_uncut};
+use self::words::{tell_foreign, tell_late_fault, tell_uncompared, tell_uncut};
 use super::input::{STDIN_NAME, decoded, refuse_terminal, temp_folder};
 use super::record::{DeviceFacts, Record};
 use super::sealed;
@@ -40,7 +42,6 @@ use super::target_state::TargetState;
 use crate::cli::{PatchOptions, Spool};
 use crate::device::{Device, DeviceMut, FileDevice, TargetOptions, open_target};
 use crate::error::{Error, Kind, Result};
-use crate::naming::expect_name;
 use crate::patch::{
     Apply, BaseState, Digested, FoundSeal, Header, PatchFile, PatchReader, PatchStream, SizePlan,
     Written, Zeros, checksum_algorithm, refuse_existing, target_state, verify_seal, write_undo,
@@ -115,11 +116,6 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// From now on `state` is true of the target, whatever fails.
-    fn reach(&self, state: TargetState) {
-        *self.state.lock() = state;
-    }
-
     fn run(&self, file: Option<PatchFile>, stdin: BorrowedFd<'_>) -> Result<()> {
         if let Some(file) = file {
             return self.run_checked(&file, None);
@@ -235,40 +231,6 @@ impl Job<'_> {
             .inspect_err(|err| self.tell_fault(&target, &sizes, &written, err))?;
         self.cut(&target, &sizes, &written, how)?;
         self.expect_nothing_else(&target, &sizes)
-    }
-
-    /// Its records are in the target.
-    fn reach_written(&self, sizes: &SizePlan) {
-        if !sizes.shrinks() {
-            self.reach(TargetState::NotVerified);
-        }
-    }
-
-    /// Fails when something else has taken what was written away.
-    fn expect_nothing_else(&self, target: &FileDevice, sizes: &SizePlan) -> Result<()> {
-        self.expect_own_size(target, sizes)?;
-        self.refuse_moved(target)
-    }
-
-    /// Nobody locks a file who only cuts it. What lies behind the common part is none of ours.
-    fn expect_own_size(&self, target: &FileDevice, sizes: &SizePlan) -> Result<()> {
-        if self.options.sizes.rule == SizeRule::MinSize {
-            return Ok(());
-        }
-        target.expect_own_size().inspect_err(|err| {
-            if err.kind() == Kind::Transmission {
-                self.reach(TargetState::Resized);
-                self.record.tell(|facts| facts.verified = facts.verified.map(|_| false));
-            }
-            // What was lost is in no undo patch.
-            self.tell_unproven(target, sizes, err);
-        })
-    }
-
-    /// Whoever looks by the name afterwards would find another one, as it was.
-    fn refuse_moved(&self, target: &FileDevice) -> Result<()> {
-        expect_name(target.path(), target.id(), "all is written")
-            .inspect_err(|_| self.reach(TargetState::Renamed))
     }
 
     /// The device to patch: from the command line, or as the patch names it; `opened` if it is.
@@ -430,55 +392,4 @@ impl Job<'_> {
         }
         Ok(())
     }
-
-    /// `err` ended what changes the target.
-    fn tell_failed_write(
-        &self,
-        err: &Error,
-        target: &FileDevice,
-        sizes: &SizePlan,
-        written: &Written,
-        how: How,
-    ) {
-        if err.kind() == Kind::Write {
-            forget_unwritten(target);
-        }
-        let is_cut = err.kind() == Kind::Transmission;
-        match is_changed(target, sizes, written) {
-            true if is_cut => tell_cut(target, written),
-            true => self.tell_patched_in_part(target, written, how, err.kind()),
-            false => self.leave_untouched(target),
-        }
-        if is_cut {
-            self.reach(TargetState::Resized);
-        }
-    }
-
-    /// `err` is what was found behind the last write.
-    fn tell_fault(&self, target: &FileDevice, sizes: &SizePlan, written: &Written, err: &Error) {
-        if !is_changed(target, sizes, written) {
-            return self.leave_untouched(target);
-        }
-        forget_unwritten(target);
-        self.tell_unproven(target, sizes, err);
-        self.tell_undo(target);
-    }
-
-    /// It is as it was, whatever failed.
-    fn leave_untouched(&self, target: &FileDevice) {
-        let has_undo = self.options.undo.is_some();
-        self.reach(if has_undo { TargetState::UnusedUndo } else { TargetState::Untouched });
-        self.tell_unused_undo(target);
-    }
-}
-
-/// Whether anything of the target is another than before.
-fn is_changed(target: &FileDevice, sizes: &SizePlan, written: &Written) -> bool {
-    written.records > 0 || target.size() != sizes.before_bytes
-}
-
-/// What could not be brought to the disk counts as clean from then on: who compares next would find
-/// it in the cache, take it for written, and leave it out.
-fn forget_unwritten(target: &FileDevice) {
-    target.drop_cache(ByteRange::new(0, target.size()));
 }
